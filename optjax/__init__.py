@@ -1,0 +1,130 @@
+"""optjax: stochastic gradient methods from SGD to AdaBound as one equation.
+
+    x[t+1] = x[t] − s_t · V_t ⊙ m_t
+
+`OPTIMIZERS` is the table of the family; `basic_form` builds a new member from a
+direction m, a rate V and a schedule s.
+"""
+
+from importlib.metadata import version as _version
+
+from optjax.accumulator import (
+    centered_ema_of_squares,
+    debias_squares,
+    ema_of_squared_residuals,
+    ema_of_squares,
+    mean_of_squares,
+    running_max,
+    sign_ema_of_squares,
+    sum_of_squares,
+)
+from optjax.adashift import scale_by_adashift
+from optjax.bound import (
+    Bounds,
+    bound_clip,
+    constant_bounds,
+    exponential_bounds,
+    gamma_for,
+    hyperbolic_bounds,
+    linear_bounds,
+)
+from optjax.direction import ema, nadam_ema, trace
+from optjax.form import basic_form, precondition
+from optjax.optimizers import (
+    OPTIMIZERS,
+    Row,
+    adabelief,
+    adabound,
+    adaboundw,
+    adadelta,
+    adagrad,
+    adam,
+    adamax,
+    adamod,
+    adamw,
+    adashift,
+    amsbound,
+    amsgrad,
+    nadam,
+    nadamw,
+    nosadam,
+    padam,
+    radam,
+    rmsprop,
+    sgd,
+    swats,
+    yogi,
+)
+from optjax.rate import (
+    correct_bias,
+    limit_by_average,
+    rate_by_accumulated_square,
+    rate_by_adadelta,
+    rate_by_infinity_norm,
+    rate_by_one,
+    rectify,
+    scale_by_accumulated_square,
+    scale_by_adadelta,
+    scale_by_infinity_norm,
+)
+from optjax.swats import scale_by_swats
+
+__version__ = _version("optjax")
+
+__all__ = [
+    "OPTIMIZERS",
+    "Bounds",
+    "Row",
+    "adabelief",
+    "adabound",
+    "adaboundw",
+    "adadelta",
+    "adagrad",
+    "adam",
+    "adamax",
+    "adamod",
+    "adamw",
+    "adashift",
+    "amsbound",
+    "amsgrad",
+    "basic_form",
+    "bound_clip",
+    "centered_ema_of_squares",
+    "constant_bounds",
+    "correct_bias",
+    "debias_squares",
+    "ema",
+    "ema_of_squared_residuals",
+    "ema_of_squares",
+    "exponential_bounds",
+    "gamma_for",
+    "hyperbolic_bounds",
+    "limit_by_average",
+    "linear_bounds",
+    "mean_of_squares",
+    "nadam",
+    "nadam_ema",
+    "nadamw",
+    "nosadam",
+    "padam",
+    "precondition",
+    "radam",
+    "rate_by_accumulated_square",
+    "rate_by_adadelta",
+    "rate_by_infinity_norm",
+    "rate_by_one",
+    "rectify",
+    "rmsprop",
+    "running_max",
+    "scale_by_accumulated_square",
+    "scale_by_adadelta",
+    "scale_by_adashift",
+    "scale_by_infinity_norm",
+    "scale_by_swats",
+    "sgd",
+    "sign_ema_of_squares",
+    "sum_of_squares",
+    "swats",
+    "trace",
+    "yogi",
+]

@@ -1,0 +1,425 @@
+"""ν_t: the accumulated squares behind a rate.
+
+Each is a gradient transformation g_t ↦ ν_t ≥ 0, real and in float32 or wider; the
+state has the real dtype of the parameters.
+
+    sum_of_squares           ν_t = Σ g²                          Adagrad
+    mean_of_squares          ν_t = Σ k^−γ g_k² / Σ k^−γ          NosAdam
+    ema_of_squares           ν_t = ema(g²)                       RMSProp, Adam
+    running_max              ν_t = max(ν_1, …, ν_t)              AMSGrad
+    ema_of_squared_residuals ν_t = ema((g − m)²)                 AdaBelief
+    centered_ema_of_squares  ν_t = ema(g²) − ema(g)²             centered RMSProp
+    sign_ema_of_squares      ν_t moves towards g² by (1 − β₂) g² Yogi
+"""
+
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import optax
+
+from optjax.hyperparameter import check_decay, check_non_negative
+from optjax.precision import (
+    Scalar,
+    abs_sq,
+    full_like,
+    next_count,
+    one_minus_power,
+    real_full_like,
+    store,
+    widen,
+)
+from optjax.tree import map_leaves
+
+__all__ = [
+    "CenteredState",
+    "DebiasState",
+    "MaxState",
+    "MeanState",
+    "SquareState",
+    "SumState",
+    "centered_ema_of_squares",
+    "debias_squares",
+    "ema_of_squared_residuals",
+    "ema_of_squares",
+    "mean_of_squares",
+    "running_max",
+    "sign_ema_of_squares",
+    "sum_of_squares",
+]
+
+
+class SumState(NamedTuple):
+    """The sum of squares."""
+
+    nu: optax.Updates
+
+
+def sum_of_squares(
+    initial_value: Scalar = 0.0,
+) -> optax.GradientTransformationExtraArgs:
+    r"""ν_t = ν_{t−1} + |g_t|², which never decreases, so the rate dries up.
+
+    Args:
+      initial_value: ν_0 ≥ 0.
+
+    Example:
+      >>> import jax.numpy as jnp, optjax
+      >>> tx, g = optjax.sum_of_squares(), jnp.array(3.0)
+      >>> tx.update(g, tx.init(g))[0]
+      Array(9., dtype=float32)
+
+    Reference: Duchi et al., "Adaptive Subgradient Methods", JMLR 2011.
+    """
+    check_non_negative(initial_accumulator_value=initial_value)
+
+    def init(params: optax.Params) -> SumState:
+        return SumState(real_full_like(params, initial_value))
+
+    def update(
+        updates: optax.Updates, state: SumState, params: Any = None, **extra: Any
+    ) -> tuple[optax.Updates, SumState]:
+        del params, extra
+        nu = map_leaves(lambda g, v: abs_sq(g) + widen(v), updates, state.nu)
+        return nu, SumState(map_leaves(store, nu, state.nu))
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+class MeanState(NamedTuple):
+    """Steps taken, B_t = Σ k^−γ over them, and the weighted mean of squares."""
+
+    count: Any
+    total_weight: Any
+    nu: optax.Updates
+
+
+def mean_of_squares(gamma: Scalar = 0.0) -> optax.GradientTransformationExtraArgs:
+    r"""ν_t = Σ_{k≤t} k^−γ |g_k|² / B_t with B_t = Σ_{k≤t} k^−γ.
+
+    A running average whose decay grows, β_{2,t} = B_{t−1} / B_t, so that early squares
+    weigh no less (γ = 0: the plain mean) or more (γ > 0) than late ones.
+
+    Args:
+      gamma: γ ≥ 0, how much the past is favoured.
+
+    Example:
+      >>> import jax.numpy as jnp, optjax
+      >>> tx = optjax.mean_of_squares()
+      >>> state = tx.init(jnp.array(0.0))
+      >>> for g in [1.0, 2.0, 3.0]:
+      ...     nu, state = tx.update(jnp.array(g), state)
+      >>> print(f"{nu:.4f}")
+      4.6667
+
+    Reference: Huang et al., "Nostalgic Adam", IJCAI 2019.
+    """
+    check_non_negative(gamma=gamma)
+
+    def init(params: optax.Params) -> MeanState:
+        return MeanState(
+            jnp.zeros([], jnp.int32),
+            jnp.zeros([], jnp.result_type(float)),
+            real_full_like(params, 0.0),
+        )
+
+    def update(
+        updates: optax.Updates, state: MeanState, params: Any = None, **extra: Any
+    ) -> tuple[optax.Updates, MeanState]:
+        del params, extra
+        count, t = next_count(state.count)
+        weight = t**-gamma
+        total = state.total_weight + weight
+        nu = map_leaves(
+            lambda g, v: (
+                (weight / total) * abs_sq(g) + (state.total_weight / total) * widen(v)
+            ),
+            updates,
+            state.nu,
+        )
+        return nu, MeanState(
+            count, store(total, state.total_weight), map_leaves(store, nu, state.nu)
+        )
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+class SquareState(NamedTuple):
+    """Steps taken and the running average of squares, not debiased."""
+
+    count: Any
+    nu: optax.Updates
+
+
+def ema_of_squares(
+    b2: Scalar, debias: bool = True, initial_value: Scalar = 0.0
+) -> optax.GradientTransformationExtraArgs:
+    r"""ν_t = β₂ ν_{t−1} + (1 − β₂) |g_t|²; debiased, ν̂_t = ν_t / (1 − β₂ᵗ).
+
+    Args:
+      b2: β₂ in [0, 1).
+      debias: divide out the bias towards the value that the average starts from.
+      initial_value: ν_0 ≥ 0.
+
+    Example:
+      >>> import jax.numpy as jnp, optjax
+      >>> tx, g = optjax.ema_of_squares(0.9, debias=False), jnp.array(2.0)
+      >>> tx.update(g, tx.init(g))[0]
+      Array(0.4, dtype=float32)
+
+    References: Tieleman & Hinton, "RMSProp", 2012; Kingma & Ba, "Adam", ICLR 2015.
+    """
+    check_decay(b2=b2)
+    check_non_negative(initial_value=initial_value)
+
+    def step(g: Any, v: Any) -> Any:
+        return (1 - b2) * abs_sq(g) + b2 * widen(v)
+
+    return _square_average(step, b2, debias, initial_value)
+
+
+def sign_ema_of_squares(
+    b2: Scalar, debias: bool = True, initial_value: Scalar = 1e-6
+) -> optax.GradientTransformationExtraArgs:
+    r"""ν_t = ν_{t−1} − (1 − β₂) sign(ν_{t−1} − |g_t|²) |g_t|², Yogi's accumulator.
+
+    Its change is of the order of |g_t|² and not of ν, so one small gradient cannot
+    collapse ν and blow up the rate.
+
+    Args:
+      b2: β₂ in [0, 1).
+      debias: divide by 1 − β₂ᵗ.
+      initial_value: ν_0 ≥ 0.
+
+    Example:
+      >>> import jax.numpy as jnp, optjax
+      >>> tx, g = optjax.sign_ema_of_squares(0.9, debias=False), jnp.array(1.0)
+      >>> print(f"{tx.update(g, tx.init(g))[0]:.6f}")
+      0.100001
+
+    Reference: Zaheer et al., "Adaptive Methods for Nonconvex Optimization",
+    NeurIPS 2018.
+    """
+    check_decay(b2=b2)
+    check_non_negative(initial_value=initial_value)
+
+    def step(g: Any, v: Any) -> Any:
+        square, v = abs_sq(g), widen(v)
+        return v - (1 - b2) * jnp.sign(v - square) * square
+
+    return _square_average(step, b2, debias, initial_value)
+
+
+def ema_of_squared_residuals(
+    b2: Scalar, eps_root: Scalar = 1e-16, debias: bool = True
+) -> optax.GradientTransformationExtraArgs:
+    r"""ν_t = β₂ ν_{t−1} + (1 − β₂) |g_t − m_t|² + ε̄, AdaBelief's accumulator.
+
+    Small where the gradient is what its average foretold, so that a trusted direction
+    takes a large step. m_t is the average, not debiased, that the direction branch of
+    `precondition` keeps, so that branch must be an `ema`.
+
+    Args:
+      b2: β₂ in [0, 1).
+      eps_root: ε̄ ≥ 0, added at every step.
+      debias: divide by 1 − β₂ᵗ.
+
+    Raises:
+      ValueError: in `update`, where the direction branch keeps no average.
+
+    Example:
+      >>> import optax, optjax
+      >>> tx = optjax.basic_form(
+      ...     direction=optjax.ema(0.9),
+      ...     rate=optjax.rate_by_accumulated_square(
+      ...         optjax.ema_of_squared_residuals(0.999), eps=1e-16
+      ...     ),
+      ...     learning_rate=1e-3,
+      ... )
+
+    Reference: Zhuang et al., "AdaBelief Optimizer", NeurIPS 2020.
+    """
+    check_decay(b2=b2)
+    check_non_negative(eps_root=eps_root)
+
+    def step(residual: Any, v: Any) -> Any:
+        return (1 - b2) * abs_sq(residual) + b2 * widen(v) + eps_root
+
+    average = _square_average(step, b2, debias, 0.0)
+
+    def update(
+        updates: optax.Updates,
+        state: SquareState,
+        params: Any = None,
+        *,
+        direction_state: Any = None,
+        **extra: Any,
+    ) -> tuple[optax.Updates, SquareState]:
+        del params, extra
+        if not hasattr(direction_state, "ema"):
+            raise ValueError(
+                "ema_of_squared_residuals measures g - m and needs the direction "
+                "branch to be optjax.ema(...), got a direction whose state is "
+                f"{type(direction_state).__name__}. Use it inside "
+                "precondition(direction=optjax.ema(b1), rate=...) or basic_form."
+            )
+        residual = map_leaves(
+            lambda g, m: widen(g) - widen(m), updates, direction_state.ema
+        )
+        return average.update(residual, state)
+
+    return optax.GradientTransformationExtraArgs(average.init, update)
+
+
+def _square_average(
+    step: Any, b2: Scalar, debias: bool, initial_value: Scalar
+) -> optax.GradientTransformationExtraArgs:
+    def init(params: optax.Params) -> SquareState:
+        return SquareState(
+            jnp.zeros([], jnp.int32), real_full_like(params, initial_value)
+        )
+
+    def update(
+        updates: optax.Updates, state: SquareState, params: Any = None, **extra: Any
+    ) -> tuple[optax.Updates, SquareState]:
+        del params, extra
+        count, t = next_count(state.count)
+        nu = map_leaves(step, updates, state.nu)
+        state = SquareState(count, map_leaves(store, nu, state.nu))
+        if debias:
+            gathered = one_minus_power(b2, t)
+            nu = map_leaves(lambda v: v / gathered, nu)
+        return nu, state
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+class CenteredState(NamedTuple):
+    """Steps taken and the running averages of g and of |g|², not debiased."""
+
+    count: Any
+    mu: optax.Updates
+    nu: optax.Updates
+
+
+def centered_ema_of_squares(
+    b2: Scalar, debias: bool = False, initial_value: Scalar = 0.0
+) -> optax.GradientTransformationExtraArgs:
+    r"""ν_t = ema(|g|²) − |ema(g)|², an estimate of the gradient's variance.
+
+    Args:
+      b2: the decay β₂ in [0, 1) of both averages.
+      debias: divide each average by 1 − β₂ᵗ first.
+      initial_value: where the average of squares starts, ≥ 0.
+
+    Example:
+      >>> import jax.numpy as jnp, optjax
+      >>> tx, g = optjax.centered_ema_of_squares(0.9), jnp.array(1.0)
+      >>> print(f"{tx.update(g, tx.init(g))[0]:.2f}")
+      0.09
+
+    Reference: Graves, "Generating Sequences With Recurrent Neural Networks", 2013.
+    """
+    check_decay(b2=b2)
+    check_non_negative(initial_value=initial_value)
+
+    def init(params: optax.Params) -> CenteredState:
+        return CenteredState(
+            jnp.zeros([], jnp.int32),
+            full_like(params, 0.0),
+            real_full_like(params, initial_value),
+        )
+
+    def update(
+        updates: optax.Updates, state: CenteredState, params: Any = None, **extra: Any
+    ) -> tuple[optax.Updates, CenteredState]:
+        del params, extra
+        count, t = next_count(state.count)
+        mu = map_leaves(
+            lambda g, m: (1 - b2) * widen(g) + b2 * widen(m), updates, state.mu
+        )
+        nu = map_leaves(
+            lambda g, v: (1 - b2) * abs_sq(g) + b2 * widen(v), updates, state.nu
+        )
+        state = CenteredState(
+            count, map_leaves(store, mu, state.mu), map_leaves(store, nu, state.nu)
+        )
+        gathered = one_minus_power(b2, t) if debias else 1.0
+        # Rounding can push a variance of 0 below it, and the root to NaN.
+        variance = map_leaves(
+            lambda m, v: jnp.maximum(v / gathered - abs_sq(m / gathered), 0.0), mu, nu
+        )
+        return variance, state
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+class MaxState(NamedTuple):
+    """The largest ν so far."""
+
+    nu_max: optax.Updates
+
+
+def running_max() -> optax.GradientTransformationExtraArgs:
+    r"""ν̄_t = max(ν̄_{t−1}, ν_t), to follow an accumulator in a chain.
+
+    Optax's AMSGrad takes the maximum of the debiased average, PyTorch's of the raw
+    one (and debiases after, `debias_squares`); which stands where in the chain says
+    which is meant.
+
+    Example:
+      >>> import jax.numpy as jnp, optax, optjax
+      >>> tx = optax.chain(optjax.ema_of_squares(0.0), optjax.running_max())
+      >>> state = tx.init(jnp.array(0.0))
+      >>> for g in [2.0, 1.0]:
+      ...     nu, state = tx.update(jnp.array(g), state)
+      >>> nu
+      Array(4., dtype=float32)
+
+    Reference: Reddi et al., "On the Convergence of Adam and Beyond", ICLR 2018.
+    """
+
+    def init(params: optax.Params) -> MaxState:
+        return MaxState(real_full_like(params, 0.0))
+
+    def update(
+        updates: optax.Updates, state: MaxState, params: Any = None, **extra: Any
+    ) -> tuple[optax.Updates, MaxState]:
+        del params, extra
+        nu_max = map_leaves(
+            lambda v, top: jnp.maximum(v, store(top, v)), updates, state.nu_max
+        )
+        return nu_max, MaxState(map_leaves(store, nu_max, state.nu_max))
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+class DebiasState(NamedTuple):
+    """Steps taken."""
+
+    count: Any
+
+
+def debias_squares(b2: Scalar) -> optax.GradientTransformationExtraArgs:
+    r"""ν̂_t = ν_t / (1 − β₂ᵗ), apart from the average it belongs to.
+
+    Example:
+      >>> import jax.numpy as jnp, optjax
+      >>> tx, nu = optjax.debias_squares(0.75), jnp.array(1.0)
+      >>> tx.update(nu, tx.init(nu))[0]
+      Array(4., dtype=float32)
+    """
+    check_decay(b2=b2)
+
+    def init(params: optax.Params) -> DebiasState:
+        del params
+        return DebiasState(jnp.zeros([], jnp.int32))
+
+    def update(
+        updates: optax.Updates, state: DebiasState, params: Any = None, **extra: Any
+    ) -> tuple[optax.Updates, DebiasState]:
+        del params, extra
+        count, t = next_count(state.count)
+        gathered = one_minus_power(b2, t)
+        return map_leaves(lambda v: v / gathered, updates), DebiasState(count)
+
+    return optax.GradientTransformationExtraArgs(init, update)

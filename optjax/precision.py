@@ -1,0 +1,85 @@
+"""Compute in float32 or wider, store in the dtype the state was made with.
+
+In bfloat16 the decay 0.999 rounds to 1 and in float16 the usual eps 1e-8 rounds to
+0, so no arithmetic of an optimizer is done in either; only its storage is.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from optax import safe_increment
+
+__all__ = [
+    "abs_sq",
+    "full_like",
+    "next_count",
+    "one_minus_power",
+    "real_full_like",
+    "sqrt",
+    "store",
+    "widen",
+]
+
+Scalar = jax.typing.ArrayLike
+
+
+def widen(x: Any) -> jax.Array:
+    """x in its own dtype or float32, whichever is wider."""
+    return lax.convert_element_type(x, jnp.promote_types(jnp.result_type(x), "float32"))
+
+
+def store(value: jax.Array, like: Any) -> jax.Array:
+    """Value in the dtype of `like`, so that a state's dtype never drifts."""
+    return lax.convert_element_type(value, jnp.result_type(like))
+
+
+def full_like(params: Any, fill: Scalar, dtype: Any = None) -> Any:
+    """A state leaf for every parameter, in its dtype unless another is given."""
+    return jax.tree.map(lambda p: jnp.full_like(p, fill, dtype=dtype), params)
+
+
+def real_full_like(params: Any, fill: Scalar) -> Any:
+    """The same in the real dtype of each parameter, for squares of complex ones."""
+    return jax.tree.map(
+        lambda p: jnp.full_like(p, fill, dtype=jnp.finfo(jnp.result_type(p)).dtype),
+        params,
+    )
+
+
+def abs_sq(g: Any) -> jax.Array:
+    """|g|², real and in float32 or wider."""
+    g = widen(g)
+    return jnp.square(g.real) + jnp.square(g.imag) if jnp.iscomplexobj(g) else g * g
+
+
+def next_count(count: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The step t = 1, 2, … as the int32 to store (it saturates) and as a float."""
+    count = safe_increment(count)
+    return count, count.astype(jnp.result_type(float))
+
+
+def one_minus_power(decay: Scalar, t: jax.Array) -> jax.Array:
+    """1 − decayᵗ, the weight that an average started at zero has gathered by step t."""
+    return 1.0 - decay**t
+
+
+@jax.custom_jvp
+def sqrt(x: jax.Array) -> jax.Array:
+    """√x with derivative 0 at x = 0.
+
+    The true derivative there is infinite, and infinity times the zero tangent of a
+    coordinate without gradient would turn every gradient through a hyper-parameter
+    into NaN.
+    """
+    return lax.sqrt(x)
+
+
+@sqrt.defjvp
+def _sqrt_jvp(
+    primals: tuple[jax.Array], tangents: tuple[jax.Array]
+) -> tuple[jax.Array, jax.Array]:
+    (x,), (dx,) = primals, tangents
+    y = sqrt(x)
+    return y, dx * jnp.where(x > 0, 0.5 / jnp.where(x > 0, y, 1.0), 0.0)

@@ -1,0 +1,398 @@
+"""V_t: the rates.
+
+A `rate_by_*` transformation maps g_t to a positive per-coordinate step size: it drops
+the gradient's sign and is no update by itself. It belongs in the rate branch of
+`precondition` or `basic_form`. In a chain of one's own use its twin `scale_by_*`,
+which multiplies the gradient by it.
+
+Rates are float32 or wider whatever the gradient is: 1/ε = 1e8 is infinite in float16.
+"""
+
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import optax
+
+from optjax.form import precondition
+from optjax.hyperparameter import check_decay, check_non_negative, check_positive
+from optjax.precision import (
+    Scalar,
+    abs_sq,
+    next_count,
+    one_minus_power,
+    real_full_like,
+    sqrt,
+    store,
+    widen,
+)
+from optjax.tree import map_leaves
+
+__all__ = [
+    "AdadeltaState",
+    "AverageState",
+    "CountState",
+    "InfinityNormState",
+    "correct_bias",
+    "limit_by_average",
+    "rate_by_accumulated_square",
+    "rate_by_adadelta",
+    "rate_by_infinity_norm",
+    "rate_by_one",
+    "rectify",
+    "scale_by_accumulated_square",
+    "scale_by_adadelta",
+    "scale_by_infinity_norm",
+]
+
+
+def rate_by_one() -> optax.GradientTransformationExtraArgs:
+    """V = 1: a rate, not an update: drops the gradient's sign and everything else.
+
+    Example:
+      >>> import jax.numpy as jnp, optjax
+      >>> tx, g = optjax.rate_by_one(), jnp.array([-2.0, 5.0])
+      >>> tx.update(g, tx.init(g))[0]
+      Array([1., 1.], dtype=float32)
+    """
+
+    def update(
+        updates: optax.Updates, state: Any, params: Any = None, **extra: Any
+    ) -> tuple[optax.Updates, Any]:
+        del params, extra
+        return map_leaves(lambda g: jnp.ones_like(widen(g).real), updates), state
+
+    return optax.GradientTransformationExtraArgs(optax.init_empty_state, update)
+
+
+def rate_by_accumulated_square(
+    accumulator: optax.GradientTransformation,
+    eps: Scalar = 1e-8,
+    eps_root: Scalar = 0.0,
+    power: Scalar = 0.5,
+) -> optax.GradientTransformationExtraArgs:
+    r"""V_t = 1 / (√(ν_t + ε̄) + ε): a rate, not an update: drops the gradient's sign.
+
+    With a power p other than ½, V_t = 1 / (√(ν_t + ε̄) + ε)^{2p}.
+
+    Args:
+      accumulator: g_t to ν_t: `sum_of_squares`, `mean_of_squares`, `ema_of_squares`,
+        the latter followed by `running_max`, or another of `optjax.accumulator`.
+      eps: ε ≥ 0 outside the root. Of the unit of the gradient.
+      eps_root: ε̄ ≥ 0 inside the root. Of the unit of the gradient squared.
+      power: p in [0, ½]: 0 is SGD, ½ is Adam, between them Padam.
+
+    Returns:
+      A transformation of gradients to rates of the same shapes, in float32 or wider.
+      The rate is finite even where ν = ε = ε̄ = 0.
+
+    Example:
+      >>> import jax.numpy as jnp, optjax
+      >>> tx = optjax.rate_by_accumulated_square(optjax.sum_of_squares(), eps=0.0)
+      >>> g = jnp.array([-2.0, 4.0])
+      >>> tx.update(g, tx.init(g))[0]
+      Array([0.5 , 0.25], dtype=float32)
+
+    Where conventions differ: Adam adds ε outside the root, Optax's Adagrad and
+    RMSProp by default inside, PyTorch always outside.
+    """
+    check_non_negative(eps=eps, eps_root=eps_root, power=power)
+    accumulator = optax.with_extra_args_support(accumulator)
+
+    def rate(nu: Any) -> Any:
+        root = sqrt(nu + eps_root) + eps
+        # 1/0 would turn a coordinate that never saw a gradient into 0 · inf = NaN.
+        root = jnp.maximum(root, jnp.finfo(root.dtype).tiny)
+        return 1.0 / root if _is_half(power) else root ** (-2.0 * power)
+
+    def update(
+        updates: optax.Updates, state: Any, params: Any = None, **extra: Any
+    ) -> tuple[optax.Updates, Any]:
+        nu, state = accumulator.update(updates, state, params, **extra)
+        return map_leaves(rate, nu), state
+
+    return optax.GradientTransformationExtraArgs(accumulator.init, update)
+
+
+def _is_half(power: Scalar) -> bool:
+    return isinstance(power, float) and power == 0.5
+
+
+def scale_by_accumulated_square(
+    accumulator: optax.GradientTransformation,
+    eps: Scalar = 1e-8,
+    eps_root: Scalar = 0.0,
+    power: Scalar = 0.5,
+) -> optax.GradientTransformationExtraArgs:
+    """V_t ⊙ g_t with V_t of `rate_by_accumulated_square`, which see.
+
+    Example:
+      >>> import jax.numpy as jnp, optjax
+      >>> tx = optjax.scale_by_accumulated_square(optjax.sum_of_squares(), eps=0.0)
+      >>> g = jnp.array([-2.0, 4.0])
+      >>> tx.update(g, tx.init(g))[0]
+      Array([-1.,  1.], dtype=float32)
+    """
+    rate = rate_by_accumulated_square(accumulator, eps, eps_root, power)
+    return precondition(optax.identity(), rate)
+
+
+class AdadeltaState(NamedTuple):
+    """Running averages of |g|² and of |V g|²."""
+
+    e_g: optax.Updates
+    e_x: optax.Updates
+
+
+def rate_by_adadelta(
+    rho: Scalar = 0.9, eps: Scalar = 1e-6
+) -> optax.GradientTransformationExtraArgs:
+    r"""V_t = √(X_{t−1} + ε) / √(ν_t + ε): a rate, not an update: drops the sign.
+
+    ν_t = ρ ν_{t−1} + (1 − ρ) |g_t|² and X_t = ρ X_{t−1} + (1 − ρ) |V_t g_t|²: the step
+    has the unit of the parameter.
+
+    Args:
+      rho: ρ in [0, 1), the decay of both averages.
+      eps: ε > 0; it also sets the size √ε of the first steps.
+
+    Example:
+      >>> import jax.numpy as jnp, optjax
+      >>> tx, g = optjax.rate_by_adadelta(0.75, eps=1e-6), jnp.array(-2.0)
+      >>> print(f"{tx.update(g, tx.init(g))[0]:.4f}")
+      0.0010
+
+    Reference: Zeiler, "ADADELTA", 2012.
+    """
+    check_decay(rho=rho)
+    check_positive("Adadelta's first steps have size sqrt(eps)", eps=eps)
+
+    def init(params: optax.Params) -> AdadeltaState:
+        return AdadeltaState(real_full_like(params, 0.0), real_full_like(params, 0.0))
+
+    def average(square: Any, old: Any) -> Any:
+        return (1 - rho) * square + rho * widen(old)
+
+    def update(
+        updates: optax.Updates, state: AdadeltaState, params: Any = None, **extra: Any
+    ) -> tuple[optax.Updates, AdadeltaState]:
+        del params, extra
+        e_g = map_leaves(lambda g, v: average(abs_sq(g), v), updates, state.e_g)
+        rate = map_leaves(
+            lambda v, x: jnp.sqrt(widen(x) + eps) / jnp.sqrt(v + eps), e_g, state.e_x
+        )
+        e_x = map_leaves(
+            lambda v, g, x: average(abs_sq(v * widen(g)), x), rate, updates, state.e_x
+        )
+        return rate, AdadeltaState(
+            map_leaves(store, e_g, state.e_g), map_leaves(store, e_x, state.e_x)
+        )
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+def scale_by_adadelta(
+    rho: Scalar = 0.9, eps: Scalar = 1e-6
+) -> optax.GradientTransformationExtraArgs:
+    """V_t ⊙ g_t with V_t of `rate_by_adadelta`, which see.
+
+    Example:
+      >>> import jax.numpy as jnp, optjax
+      >>> tx, g = optjax.scale_by_adadelta(0.75, eps=1e-6), jnp.array(-2.0)
+      >>> print(f"{tx.update(g, tx.init(g))[0]:.4f}")
+      -0.0020
+    """
+    return precondition(optax.identity(), rate_by_adadelta(rho, eps))
+
+
+class InfinityNormState(NamedTuple):
+    """The decaying maximum of |g|."""
+
+    nu: optax.Updates
+
+
+def rate_by_infinity_norm(
+    b2: Scalar = 0.999, eps: Scalar = 1e-8
+) -> optax.GradientTransformationExtraArgs:
+    r"""V_t = 1 / ν_t, ν_t = max(|g_t| + ε, β₂ ν_{t−1}): a rate: drops the sign.
+
+    Args:
+      b2: β₂ in [0, 1).
+      eps: ε ≥ 0.
+
+    Example:
+      >>> import jax.numpy as jnp, optjax
+      >>> tx, g = optjax.rate_by_infinity_norm(), jnp.array([-2.0, 4.0])
+      >>> tx.update(g, tx.init(g))[0]
+      Array([0.5 , 0.25], dtype=float32)
+
+    Reference: Kingma & Ba, "Adam", ICLR 2015, section 7.1 (AdaMax).
+    """
+    check_decay(b2=b2)
+    check_non_negative(eps=eps)
+
+    def init(params: optax.Params) -> InfinityNormState:
+        return InfinityNormState(real_full_like(params, 0.0))
+
+    def update(
+        updates: optax.Updates,
+        state: InfinityNormState,
+        params: Any = None,
+        **extra: Any,
+    ) -> tuple[optax.Updates, InfinityNormState]:
+        del params, extra
+        nu = map_leaves(
+            lambda g, v: jnp.maximum(jnp.abs(widen(g)) + eps, b2 * widen(v)),
+            updates,
+            state.nu,
+        )
+        rate = map_leaves(lambda v: 1.0 / jnp.maximum(v, jnp.finfo(v.dtype).tiny), nu)
+        return rate, InfinityNormState(map_leaves(store, nu, state.nu))
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+def scale_by_infinity_norm(
+    b2: Scalar = 0.999, eps: Scalar = 1e-8
+) -> optax.GradientTransformationExtraArgs:
+    """V_t ⊙ g_t with V_t of `rate_by_infinity_norm`, which see.
+
+    Example:
+      >>> import jax.numpy as jnp, optjax
+      >>> tx, g = optjax.scale_by_infinity_norm(), jnp.array([-2.0, 4.0])
+      >>> tx.update(g, tx.init(g))[0]
+      Array([-1.,  1.], dtype=float32)
+    """
+    return precondition(optax.identity(), rate_by_infinity_norm(b2, eps))
+
+
+class CountState(NamedTuple):
+    """Steps taken."""
+
+    count: Any
+
+
+def correct_bias(b1: Scalar, b2: Scalar) -> optax.GradientTransformationExtraArgs:
+    r"""V_t ↦ V_t √(1 − β₂ᵗ) / (1 − β₁ᵗ): Adam's two corrections, as part of the rate.
+
+    For a direction and an accumulator that are not debiased. A bound that follows
+    then sees the step size that the raw direction is really multiplied by, which is
+    how AdaBound clips it; ε is then added to the raw √ν.
+
+    Args:
+      b1: β₁ in [0, 1), the direction's decay.
+      b2: β₂ in [0, 1), the accumulator's decay.
+
+    Example:
+      >>> import jax.numpy as jnp, optjax
+      >>> tx, rate = optjax.correct_bias(b1=0.5, b2=0.75), jnp.array(1.0)
+      >>> tx.update(rate, tx.init(rate))[0]
+      Array(1., dtype=float32)
+
+    Reference: Kingma & Ba, "Adam", ICLR 2015, the end of section 2.
+    """
+    check_decay(b1=b1, b2=b2)
+
+    def factor(t: Any) -> Any:
+        return jnp.sqrt(one_minus_power(b2, t)) / one_minus_power(b1, t)
+
+    def update(
+        updates: optax.Updates, state: CountState, params: Any = None, **extra: Any
+    ) -> tuple[optax.Updates, CountState]:
+        del params, extra
+        count, t = next_count(state.count)
+        scale = factor(t)
+        return map_leaves(lambda v: scale * v, updates), CountState(count)
+
+    return optax.GradientTransformationExtraArgs(_init_count, update)
+
+
+def rectify(
+    b2: Scalar, threshold: Scalar = 5.0
+) -> optax.GradientTransformationExtraArgs:
+    r"""V_t ↦ r_t V_t where ρ_t ≥ threshold, and V_t ↦ 1 before: RAdam's warm-up.
+
+    ρ_∞ = 2 / (1 − β₂) − 1 and ρ_t = ρ_∞ − 2 t β₂ᵗ / (1 − β₂ᵗ) measure how many squares
+    the average holds; r_t² = (ρ_t − 4)(ρ_t − 2) ρ_∞ / ((ρ_∞ − 4)(ρ_∞ − 2) ρ_t). While
+    too few are held the rate is left out and the step is SGD's with momentum.
+
+    Args:
+      b2: β₂ in [0, 1), the accumulator's decay.
+      threshold: the ρ from which the rate is used; > 4.
+
+    Example:
+      >>> import jax.numpy as jnp, optjax
+      >>> tx, rate = optjax.rectify(0.999), jnp.array(100.0)
+      >>> tx.update(rate, tx.init(rate))[0]
+      Array(1., dtype=float32)
+
+    Reference: Liu et al., "On the Variance of the Adaptive Learning Rate and Beyond",
+    ICLR 2020. The paper and PyTorch use ρ_t > 5, Optax ρ_t ≥ 5.
+    """
+    check_decay(b2=b2)
+    check_non_negative(threshold=threshold)
+    rho_inf = 2.0 / (1.0 - b2) - 1.0
+
+    def update(
+        updates: optax.Updates, state: CountState, params: Any = None, **extra: Any
+    ) -> tuple[optax.Updates, CountState]:
+        del params, extra
+        count, t = next_count(state.count)
+        b2t = b2**t
+        rho = rho_inf - 2.0 * t * b2t / (1.0 - b2t)
+        trusted = rho >= threshold
+        r_squared = ((rho - 4.0) * (rho - 2.0) * rho_inf) / (
+            (rho_inf - 4.0) * (rho_inf - 2.0) * rho
+        )
+        # Before the threshold r² may be negative; its root must not reach a gradient.
+        r = jnp.sqrt(jnp.where(trusted, r_squared, 1.0))
+        return map_leaves(
+            lambda v: jnp.where(trusted, r * v, 1.0), updates
+        ), CountState(count)
+
+    return optax.GradientTransformationExtraArgs(_init_count, update)
+
+
+def _init_count(params: optax.Params) -> CountState:
+    del params
+    return CountState(jnp.zeros([], jnp.int32))
+
+
+class AverageState(NamedTuple):
+    """The running average of the rate."""
+
+    ema: optax.Updates
+
+
+def limit_by_average(b3: Scalar) -> optax.GradientTransformationExtraArgs:
+    r"""V_t ↦ min(V_t, S_t), S_t = β₃ S_{t−1} + (1 − β₃) V_t: AdaMod's upper bound.
+
+    S starts at zero and is not debiased, so the first steps are small: a warm-up.
+
+    Args:
+      b3: β₃ in [0, 1); 1 / (1 − β₃) is the memory in steps.
+
+    Example:
+      >>> import jax.numpy as jnp, optjax
+      >>> tx, rate = optjax.limit_by_average(0.75), jnp.array(1.0)
+      >>> tx.update(rate, tx.init(rate))[0]
+      Array(0.25, dtype=float32)
+
+    Reference: Ding et al., "An Adaptive and Momental Bound Method for Stochastic
+    Learning", 2019.
+    """
+    check_decay(b3=b3)
+
+    def init(params: optax.Params) -> AverageState:
+        return AverageState(real_full_like(params, 0.0))
+
+    def update(
+        updates: optax.Updates, state: AverageState, params: Any = None, **extra: Any
+    ) -> tuple[optax.Updates, AverageState]:
+        del params, extra
+        average = map_leaves(
+            lambda v, s: (1 - b3) * v + b3 * widen(s), updates, state.ema
+        )
+        limited = map_leaves(jnp.minimum, updates, average)
+        return limited, AverageState(map_leaves(store, average, state.ema))
+
+    return optax.GradientTransformationExtraArgs(init, update)
