@@ -1,0 +1,1 @@
+"""Trajectories of other libraries' optimizers, committed, and how to remake them."""

@@ -1,0 +1,111 @@
+"""Runs a rule of the family over a tree (a dict) of arrays."""
+
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from .bounded import adabound, adaboundw, amsbound
+from .exponential import adam, adamax, adamw, amsgrad, nadam, nadamw
+from .momentum import sgd, sutskever
+from .partial import adamod, adashift, nosadam, padam
+from .squares import adadelta, adagrad, rmsprop
+from .switching import swats, swats_any
+from .variance import adabelief, radam, yogi
+
+Tree = dict[str, np.ndarray]
+
+RULES: dict[str, Callable[..., Iterator[Any]]] = {
+    "sgd": sgd,
+    "sutskever": sutskever,
+    "adagrad": adagrad,
+    "rmsprop": rmsprop,
+    "adadelta": adadelta,
+    "adam": adam,
+    "adamw": adamw,
+    "adamax": adamax,
+    "nadam": nadam,
+    "nadamw": nadamw,
+    "amsgrad": amsgrad,
+    "yogi": yogi,
+    "adabelief": adabelief,
+    "radam": radam,
+    "padam": padam,
+    "nosadam": nosadam,
+    "adamod": adamod,
+    "adashift": adashift,
+    "swats": swats,
+    "swats_any": swats_any,
+    "adabound": adabound,
+    "amsbound": amsbound,
+    "adaboundw": adaboundw,
+}
+
+# These decide for the whole tree at once, so they receive it as a list of arrays.
+WHOLE_TREE = ("swats", "swats_any")
+
+
+def run(
+    name: str,
+    params: Mapping[str, np.ndarray],
+    grads: Sequence[Mapping[str, np.ndarray]] | Callable[[int, str, Any], Any],
+    learning_rate: float | Callable[[int], float],
+    *,
+    steps: int | None = None,
+    l2: float = 0.0,
+    mask: Mapping[str, bool] | None = None,
+    **hyper: Any,
+) -> list[Tree]:
+    """Follow the rule `name` and return the parameters after every step.
+
+    Args:
+        name: a key of `RULES`.
+        params: the starting point; computed in float64 whatever its dtype.
+        grads: one tree a step, or a function of (t, leaf's name, leaf's value), which
+            needs `steps`.
+        learning_rate: a number, or a schedule that counts steps from 0.
+        steps: how many steps to take; by default all of `grads`.
+        l2: a multiple of the parameters that is added to the gradient (coupled decay).
+        mask: leaves that `l2` and the rule's `weight_decay` apply to; default all.
+        **hyper: the rule's own arguments. `weight_decay` may be a schedule.
+    """
+    start = {key: np.asarray(value, np.float64) for key, value in params.items()}
+    if callable(grads):
+        compute = grads
+    else:
+        compute = lambda t, key, _: np.asarray(grads[t - 1][key], np.float64)  # noqa: E731
+        steps = len(grads) if steps is None else steps
+    schedule = learning_rate if callable(learning_rate) else lambda _: learning_rate
+
+    def alpha(t: int) -> float:
+        return float(schedule(t - 1))
+
+    def decayed(key: str) -> bool:
+        return mask is None or mask[key]
+
+    def gradient_of(key: str) -> Callable[[int, np.ndarray], np.ndarray]:
+        coupled = l2 if decayed(key) else 0.0
+        return lambda t, x: compute(t, key, x) + coupled * x
+
+    rule = RULES[name]
+    if name in WHOLE_TREE:
+        parts = [gradient_of(key) for key in start]
+        path = rule(
+            list(start.values()),
+            lambda t, xs: [part(t, x) for part, x in zip(parts, xs, strict=True)],
+            alpha,
+            **hyper,
+        )
+        return [
+            dict(zip(start, xs, strict=True)) for xs in itertools.islice(path, steps)
+        ]
+
+    paths = {}
+    for key, x in start.items():
+        own = dict(hyper)
+        if "weight_decay" in own and not decayed(key):
+            own["weight_decay"] = 0.0
+        path = rule(x, gradient_of(key), alpha, **own)
+        paths[key] = list(itertools.islice(path, steps))
+    return [{key: paths[key][t] for key in start} for t in range(steps or 0)]
