@@ -6,6 +6,8 @@ for the flags of rows that Optax has too: there ours is within 1e-6 of Optax in 
 (test_parity_optax.py), and each such row is compared once here without flags.
 """
 
+import functools
+
 import jax
 import numpy as np
 import optax
@@ -13,7 +15,7 @@ import pytest
 from golden import problem
 from reference import RULES, run
 from reference.flags import OWN, SAME_NAME
-from reference.scan import assert_same_path, displacements, moved
+from reference.scan import assert_same_path, displacements, follow, moved
 
 import optjax
 
@@ -43,30 +45,48 @@ def load(name):
     return split(params), [split(tree) for tree in grads]
 
 
-def follow_rule(flags, params, grads):
+def follow_rule(flags):
+    params, grads = load(flags.problem)
     arguments = dict(flags.arguments)
     mask = arguments.pop("mask", None) or arguments.pop("weight_decay_mask", None)
     path = run(flags.name, params, grads, flags.learning_rate, mask=mask, **arguments)
     return moved(path, params)
 
 
-@pytest.mark.parametrize("flags", SAME_NAME + OWN, ids=str)
+ALL = SAME_NAME + OWN
+ONCE = [flags for flags in SAME_NAME if not flags.label] + OWN
+
+
+@functools.cache
+def paths(name, problem_name, dtype):
+    """Ours, for all flags of a row together."""
+    params, grads = load(problem_name)
+    rows = [
+        flags
+        for flags in (ALL if dtype == "float64" else ONCE)
+        if (flags.name, flags.problem) == (name, problem_name)
+    ]
+    with jax.enable_x64(dtype == "float64"):
+        transformations = {str(flags): flags.optimizer(optjax) for flags in rows}
+        return follow(transformations, params, grads, dtype)
+
+
+@pytest.mark.parametrize("flags", ALL, ids=str)
 def test_float64(flags):
-    params, grads = load(flags.problem)
-    expected = follow_rule(flags, params, grads)
-    with jax.enable_x64(True):
-        actual = displacements(flags.optimizer(optjax), params, grads, "float64")
-    assert_same_path(actual, expected, 1e-11, start=params)
+    actual = paths(flags.name, flags.problem, "float64")[str(flags)]
+    params, _ = load(flags.problem)
+    assert_same_path(actual, follow_rule(flags), 1e-11, start=params)
 
 
-@pytest.mark.parametrize(
-    "flags", [flags for flags in SAME_NAME if not flags.label] + OWN, ids=str
-)
+@pytest.mark.parametrize("flags", ONCE, ids=str)
 def test_float32(flags):
-    params, grads = load(flags.problem)
-    actual = displacements(flags.optimizer(optjax), params, grads)
+    actual = paths(flags.name, flags.problem, "float32")[str(flags)]
     rtol = LESS_EXACT_IN_FLOAT32.get(flags.name, FLOAT32)
-    assert_same_path(actual, follow_rule(flags, params, grads), rtol)
+    assert_same_path(actual, follow_rule(flags), rtol)
+
+
+def test_no_two_cases_have_the_same_name():
+    assert len({str(flags) for flags in ALL}) == len(ALL)
 
 
 def test_every_row_of_the_table_has_a_rule_and_a_case():

@@ -9,7 +9,7 @@ import optax
 import pytest
 from golden import problem
 from reference.flags import MASK, SAME_NAME, Flags, halved
-from reference.scan import assert_same_path, displacements
+from reference.scan import assert_same_path, follow
 
 import optjax
 
@@ -64,13 +64,35 @@ OTHERS = [
 ]
 
 
-@pytest.mark.parametrize("flags", SAME_NAME + OTHERS, ids=str)
+ALL = SAME_NAME + OTHERS
+
+
+@functools.cache
+def paths(name, problem_name):
+    """Both libraries, for all flags of a row together."""
+    params, grads = problem.load(problem_name)
+    return follow(
+        {
+            f"{library.__name__} {flags}": flags.optimizer(library)
+            for library in (optax, optjax)
+            for flags in ALL
+            if (flags.name, flags.problem) == (name, problem_name)
+        },
+        params,
+        grads,
+    )
+
+
+@pytest.mark.parametrize("flags", ALL, ids=str)
 def test_same_trajectory(flags):
-    params, grads = problem.load(flags.problem)
-    expected = displacements(flags.optimizer(optax), params, grads)
-    actual = displacements(flags.optimizer(optjax), params, grads)
-    assert_same_path(actual, expected, 1e-6)
+    both = paths(flags.name, flags.problem)
+    expected = both[f"optax {flags}"]
+    assert_same_path(both[f"optjax {flags}"], expected, 1e-6)
     assert any(np.any(value) for value in expected.values())
+
+
+def test_no_two_cases_have_the_same_name():
+    assert len({str(flags) for flags in ALL}) == len(ALL)
 
 
 @pytest.mark.parametrize("name", NAMES)

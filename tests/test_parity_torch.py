@@ -3,28 +3,46 @@
 Skipped where PyTorch, or the case's library, is not installed.
 """
 
+import functools
+
 import pytest
 from golden import problem
 from golden.cases import CASES
+from golden.ours import optimizer
 from golden.trajectories import INDICES, stored
-from reference.scan import assert_same_path, displacements, moved
+from reference.scan import assert_same_path, follow, moved
 
 pytest.importorskip("torch")
 
+OURS = [case for case in CASES if case.ours]
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_live(case):
+
+def live(case):
+    """What the installed library does, at every step."""
     if case.library != "torch":
         pytest.importorskip(case.library)
-    from golden.libraries import follow
-    from golden.ours import optimizer
+    # Imports PyTorch, so not at the top.
+    from golden import libraries
 
-    params, grads = problem.load(case.problem)
-    live = moved(follow(case), params)
+    params, _ = problem.load(case.problem)
+    return moved(libraries.follow(case), params)
 
-    committed = {key: value[INDICES] for key, value in live.items()}
+
+@functools.cache
+def paths(problem_name, l2):
+    """Ours, for all cases that one program can follow together."""
+    cases = [case for case in OURS if (case.problem, case.l2) == (problem_name, l2)]
+    params, grads = problem.load(problem_name)
+    return follow({case.name: optimizer(case) for case in cases}, params, grads, l2=l2)
+
+
+@pytest.mark.parametrize("case", OURS, ids=lambda case: case.name)
+def test_ours_is_the_library(case):
+    actual = paths(case.problem, case.l2)[case.name]
+    assert_same_path(actual, live(case), case.rtol)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_the_committed_trajectory_is_still_the_library(case):
+    committed = {key: value[INDICES] for key, value in live(case).items()}
     assert_same_path(committed, stored(case), 1e-9)
-
-    if case.ours is not None:
-        actual = displacements(optimizer(case), params, grads, l2=case.l2)
-        assert_same_path(actual, live, case.rtol)

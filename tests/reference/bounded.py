@@ -21,13 +21,15 @@ def _adabound(
     decoupled=False,
     fixed_decay=False,
     root_eps=0.0,
+    debias=True,
 ):
     # lo_t = f (1 − 1/(γt + 1)),  hi_t = f (1 + 1/(γt)),  f = final_lr · α_t/α_0
     # r_t = clip(α_t √(1 − b2ᵗ)/(1 − b1ᵗ) / (√v_t + ε), lo_t, hi_t);  x ← x − r_t m_t
     # as in the authors' code, where m is not debiased by itself. AMSBound puts the
     # running maximum of v_t under the root. Decay: coupled, g + λx; or decoupled,
     # x ← x − r_t m_t − λ' x with λ' = λ (fixed) or α_t λ.
-    # pytorch_optimizer adds root_eps = 10⁻¹⁵ under the root.
+    # pytorch_optimizer adds root_eps = 10⁻¹⁵ under the root. The paper's Algorithm 2
+    # debiases nothing and has α_t = α/√t.
     m = np.zeros_like(x)
     v = np.zeros_like(x)
     top = np.zeros_like(x)
@@ -40,8 +42,9 @@ def _adabound(
         m = b1 * m + (1 - b1) * g
         v = b2 * v + (1 - b2) * g * g
         top = np.maximum(top, v) if running_max else v
-        rate = alpha(t) * np.sqrt(1 - b2**t) / (1 - b1**t)
-        rate = rate / (np.sqrt(top + root_eps) + eps)
+        rate = alpha(t) / (np.sqrt(top + root_eps) + eps)
+        if debias:
+            rate = rate * np.sqrt(1 - b2**t) / (1 - b1**t)
         limit = final_lr * alpha(t) / base
         lower = limit * (1 - 1 / (gamma * t + 1))
         upper = limit * (1 + 1 / (gamma * t))

@@ -23,10 +23,22 @@ def _decaying_b1(b1, momentum_decay):
         yield following / (1 - product * following), (1 - mu) / (1 - product)
 
 
-def _adam(x, gradient, alpha, b1, b2, eps, eps_root, weights, weight_decay):
+def _adam(
+    x,
+    gradient,
+    alpha,
+    b1,
+    b2,
+    eps,
+    eps_root,
+    weights,
+    weight_decay,
+    debias_eps=False,
+):
     # m_t = b1 m + (1 − b1) g;  v_t = b2 v + (1 − b2) g²
     # x ← x − α ( m̂ / (√(v/(1 − b2ᵗ) + ε_root) + ε) + λ x )   (Kingma & Ba 2015,
-    # Loshchilov & Hutter 2019), m̂ = m/(1 − b1ᵗ), or Nesterov's two weights
+    # Loshchilov & Hutter 2019), m̂ = m/(1 − b1ᵗ), or Nesterov's two weights. With
+    # debias_eps the root is (√v + ε)/√(1 − b2ᵗ), as at the end of Adam's section 2.
     m = np.zeros_like(x)
     v = np.zeros_like(x)
     for t in count(1):
@@ -38,17 +50,29 @@ def _adam(x, gradient, alpha, b1, b2, eps, eps_root, weights, weight_decay):
         else:
             old, new = next(weights)
             direction = old * m + new * g
-        root = np.sqrt(v / (1 - b2**t) + eps_root) + eps
+        if debias_eps:
+            root = (np.sqrt(v) + eps) / np.sqrt(1 - b2**t)
+        else:
+            root = np.sqrt(v / (1 - b2**t) + eps_root) + eps
         factor = weight_decay(t - 1) if callable(weight_decay) else weight_decay
         x = x - alpha(t) * (direction / root + factor * x)
         yield x
 
 
 def adam(
-    x, gradient, alpha, *, b1=0.9, b2=0.999, eps=1e-8, eps_root=0.0, nesterov=False
+    x,
+    gradient,
+    alpha,
+    *,
+    b1=0.9,
+    b2=0.999,
+    eps=1e-8,
+    eps_root=0.0,
+    nesterov=False,
+    debias_eps=False,
 ):
     weights = _constant_b1(b1) if nesterov else None
-    return _adam(x, gradient, alpha, b1, b2, eps, eps_root, weights, 0.0)
+    return _adam(x, gradient, alpha, b1, b2, eps, eps_root, weights, 0.0, debias_eps)
 
 
 def adamw(

@@ -86,9 +86,10 @@ def adashift(
     reduction="max",
 ):
     # m_t = Σ_{i<n} b1ⁱ g_{t-i} / Σ_{i<n} b1ⁱ;  v_t = b2 v_{t-1} + (1 − b2) φ(g_{t-n}²)
-    # x ← x − α m_t / (√(v_t/(1 − b2^{t-n})) + ε)   (Zhou et al. 2019, Algorithm 3)
+    # x ← x − α m_t / (√(v_t/(1 − b2^{t-n})) + ε)   (Zhou et al. 2019)
     # with n = keep_num and φ over the array. The paper assumes n gradients from
-    # before the start; here, as in the codes in use, x waits until t = n + 1.
+    # before the start and prints no ε and no debiasing; here, as in the codes in use,
+    # x waits until t = n + 1.
     reduce = {"max": np.max, "mean": np.mean, "none": lambda square: square}[reduction]
     weights = b1 ** np.arange(keep_num)
     weights = weights / weights.sum()

@@ -1,4 +1,4 @@
-"""Follows an Optax transformation: one compiled scan over all steps of a case."""
+"""Follows Optax transformations: one compiled scan over all steps of many cases."""
 
 from collections.abc import Mapping, Sequence
 
@@ -7,19 +7,32 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+Path = dict[str, np.ndarray]
+
 
 def displacements(
     transformation: optax.GradientTransformation,
     params: Mapping[str, np.ndarray],
     grads: Sequence[Mapping[str, np.ndarray]],
     dtype: str = "float32",
-    l2: float = 0.0,
-) -> dict[str, np.ndarray]:
-    """How far each leaf has moved from its start after every step: (steps, *shape).
+) -> Path:
+    """How far each leaf has moved from its start after every step: (steps, *shape)."""
+    return follow({"only": transformation}, params, grads, dtype)["only"]
 
-    Each update is produced in `dtype`; they are added up here in float64, so that
-    what is compared is the updates' own precision and not the rounding of adding a
-    small update to a large parameter. `l2` times the parameters joins the gradient.
+
+def follow(
+    transformations: Mapping[str, optax.GradientTransformation],
+    params: Mapping[str, np.ndarray],
+    grads: Sequence[Mapping[str, np.ndarray]],
+    dtype: str = "float32",
+    l2: float = 0.0,
+) -> dict[str, Path]:
+    """The displacements of several transformations, each by itself, in one program.
+
+    One program, because most of the time of a test goes into compiling. Each update is
+    produced in `dtype`; they are added up here in float64, so that what is compared is
+    the updates' own precision and not the rounding of adding a small update to a large
+    parameter. `l2` times the parameters joins the gradient.
     """
     start = {key: jnp.asarray(value, dtype) for key, value in params.items()}
     stacked = {
@@ -28,25 +41,31 @@ def displacements(
     }
 
     def step(carry, gradient):
-        params, state = carry
-        if l2:
-            gradient = jax.tree.map(lambda g, x: g + l2 * x, gradient, params)
-        updates, state = transformation.update(gradient, state, params)
-        return (optax.apply_updates(params, updates), state), updates
+        after, moves = {}, {}
+        for name, transformation in transformations.items():
+            x, state = carry[name]
+            g = jax.tree.map(lambda g, x: g + l2 * x, gradient, x) if l2 else gradient
+            moves[name], state = transformation.update(g, state, x)
+            after[name] = optax.apply_updates(x, moves[name]), state
+        return after, moves
 
-    @jax.jit
-    def follow(params, grads):
-        _, updates = jax.lax.scan(step, (params, transformation.init(params)), grads)
-        return updates
+    def scan(start, grads):
+        begin = {key: (start, tx.init(start)) for key, tx in transformations.items()}
+        return jax.lax.scan(step, begin, grads)[1]
 
-    updates = follow(start, stacked)
+    # float64 is for what is computed, not for how fast: cheap code compiles sooner.
+    options = {"xla_backend_optimization_level": 0} if dtype == "float64" else None
+    moves = jax.jit(scan, compiler_options=options)(start, stacked)
     return {
-        key: np.cumsum(np.asarray(value, np.float64), axis=0)
-        for key, value in updates.items()
+        name: {
+            key: np.cumsum(np.asarray(value, np.float64), axis=0)
+            for key, value in tree.items()
+        }
+        for name, tree in moves.items()
     }
 
 
-def moved(path: Sequence[Mapping[str, np.ndarray]], params) -> dict[str, np.ndarray]:
+def moved(path: Sequence[Mapping[str, np.ndarray]], params) -> Path:
     """A reference's trajectory as displacements from `params`: (steps, *shape)."""
     return {
         key: np.stack([tree[key] for tree in path]) - np.asarray(params[key], float)

@@ -7,8 +7,8 @@ import numpy as np
 
 def yogi(x, gradient, alpha, *, b1=0.9, b2=0.999, eps=1e-3, initial=1e-6, debias=True):
     # v_t = v_{t-1} − (1 − b2) sign(v_{t-1} − g²) g²;  x ← x − α m / (√v + ε)
-    # (Zaheer et al. 2018, Algorithm 2, which does not debias; Optax debiases both
-    # moments although neither starts at 0)
+    # (Zaheer et al. 2018, Algorithm 2, which starts both moments at 0 and does not
+    # debias; Optax starts both at 10⁻⁶ and debiases both)
     m = np.full_like(x, initial)
     v = np.full_like(x, initial)
     for t in count(1):
