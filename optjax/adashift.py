@@ -74,7 +74,7 @@ def scale_by_adashift(
       >>> updates, state = tx.update(g, tx.init(g))
       >>> updates
       Array([0., 0.], dtype=float32)
-      >>> tx.update(g, state)[0]
+      >>> tx.update(g, state)[0].round(3)
       Array([ 0.5, -1. ], dtype=float32)
 
     Reference: Zhou et al., "AdaShift: Decorrelation and Convergence of Adaptive

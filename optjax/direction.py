@@ -108,8 +108,8 @@ def ema(
       >>> import jax.numpy as jnp, optjax
       >>> g = jnp.array(1.0)
       >>> raw, debiased = optjax.ema(0.9, debias=False), optjax.ema(0.9)
-      >>> raw.update(g, raw.init(g))[0], debiased.update(g, debiased.init(g))[0]
-      (Array(0.1, dtype=float32), Array(1., dtype=float32))
+      >>> [tx.update(g, tx.init(g))[0].round(3) for tx in (raw, debiased)]
+      [Array(0.1, dtype=float32), Array(1., dtype=float32)]
 
     References: Kingma & Ba, "Adam", ICLR 2015 (debiasing); Dozat, "Incorporating
     Nesterov Momentum into Adam", 2016.
@@ -173,7 +173,7 @@ def nadam_ema(
       >>> tx, g = optjax.nadam_ema(0.9, 0.004), jnp.array(1.0)
       >>> m, state = tx.update(g, tx.init(g))
       >>> print(f"{m:.3f}")
-      1.057
+      1.056
 
     Reference: Dozat, "Incorporating Nesterov Momentum into Adam", 2016.
     """

@@ -60,7 +60,7 @@ def precondition(
       >>> rms = optjax.rate_by_accumulated_square(optjax.ema_of_squares(0.9), eps=0.0)
       >>> tx = optjax.precondition(optax.identity(), rms)
       >>> x = jnp.array([3.0, -4.0])
-      >>> tx.update(x, tx.init(x))[0]
+      >>> tx.update(x, tx.init(x))[0].round(3)
       Array([ 1., -1.], dtype=float32)
     """
     return in_gradient_dtype(_product(direction, rate))
@@ -102,7 +102,7 @@ def basic_form(
       ...     learning_rate=1.0,
       ... )
       >>> g = jnp.array([1.0, 100.0])
-      >>> tx.update(g, tx.init(g))[0]
+      >>> tx.update(g, tx.init(g))[0].round(3)
       Array([-0.05, -1.  ], dtype=float32)
     """
     check_learning_rate(learning_rate)

@@ -106,7 +106,7 @@ def sgd(
     Example:
       >>> import jax.numpy as jnp, optjax
       >>> tx, g = optjax.sgd(0.1, momentum=0.9), jnp.array(1.0)
-      >>> tx.update(g, tx.init(g))[0]
+      >>> tx.update(g, tx.init(g))[0].round(3)
       Array(-0.1, dtype=float32)
 
     References: Robbins & Monro, 1951; Polyak, 1964; Nesterov, 1983; Sutskever et al.,
@@ -143,7 +143,7 @@ def adagrad(
     Example:
       >>> import jax.numpy as jnp, optjax
       >>> tx, g = optjax.adagrad(0.1, initial_accumulator_value=0.0), jnp.array(5.0)
-      >>> tx.update(g, tx.init(g))[0]
+      >>> tx.update(g, tx.init(g))[0].round(3)
       Array(-0.1, dtype=float32)
 
     Reference: Duchi et al., "Adaptive Subgradient Methods", JMLR 2011.
@@ -190,7 +190,7 @@ def rmsprop(
     Example:
       >>> import jax.numpy as jnp, optjax
       >>> tx, g = optjax.rmsprop(0.1, bias_correction=True), jnp.array(5.0)
-      >>> tx.update(g, tx.init(g))[0]
+      >>> tx.update(g, tx.init(g))[0].round(3)
       Array(-0.1, dtype=float32)
 
     References: Tieleman & Hinton, "RMSProp", Coursera lecture 6.5, 2012; Graves,
@@ -273,7 +273,7 @@ def adam(
     Example:
       >>> import jax.numpy as jnp, optjax
       >>> tx, g = optjax.adam(0.1), jnp.array([5.0, -1e-3])
-      >>> tx.update(g, tx.init(g))[0].round(5)
+      >>> tx.update(g, tx.init(g))[0].round(3)
       Array([-0.1,  0.1], dtype=float32)
 
     Reference: Kingma & Ba, "Adam: A Method for Stochastic Optimization", ICLR 2015.
@@ -348,7 +348,7 @@ def adamax(
     Example:
       >>> import jax.numpy as jnp, optjax
       >>> tx, g = optjax.adamax(0.1), jnp.array(5.0)
-      >>> tx.update(g, tx.init(g))[0]
+      >>> tx.update(g, tx.init(g))[0].round(3)
       Array(-0.1, dtype=float32)
 
     Reference: Kingma & Ba, "Adam", ICLR 2015, section 7.1.
@@ -591,7 +591,7 @@ def radam(
     Example:
       >>> import jax.numpy as jnp, optjax
       >>> tx, g = optjax.radam(0.1), jnp.array(5.0)
-      >>> tx.update(g, tx.init(g))[0]
+      >>> tx.update(g, tx.init(g))[0].round(3)
       Array(-0.5, dtype=float32)
 
     Reference: Liu et al., "On the Variance of the Adaptive Learning Rate and Beyond",
@@ -748,7 +748,7 @@ def adashift(
       >>> import jax.numpy as jnp, optjax
       >>> tx, g = optjax.adashift(0.1, keep_num=1), jnp.array([2.0, -4.0])
       >>> updates, state = tx.update(g, tx.init(g))
-      >>> tx.update(g, state)[0]
+      >>> tx.update(g, state)[0].round(3)
       Array([-0.05,  0.1 ], dtype=float32)
 
     Reference: Zhou et al., "AdaShift: Decorrelation and Convergence of Adaptive
@@ -785,7 +785,7 @@ def swats(
     Example:
       >>> import jax.numpy as jnp, optjax
       >>> tx, g = optjax.swats(0.1), jnp.array([2.0, -1.0])
-      >>> tx.update(g, tx.init(g))[0]
+      >>> tx.update(g, tx.init(g))[0].round(3)
       Array([-0.1,  0.1], dtype=float32)
 
     Reference: Keskar & Socher, "Improving Generalization Performance by Switching
@@ -839,7 +839,7 @@ def adabound(
       >>> import jax.numpy as jnp, optjax
       >>> tx, g = optjax.adabound(1e-3), jnp.array([5.0, 0.01])
       >>> updates, state = tx.update(g, tx.init(g))
-      >>> updates
+      >>> updates.round(4)
       Array([-0.001, -0.001], dtype=float32)
 
     Reference: Luo et al., "Adaptive Gradient Methods with Dynamic Bound of Learning
@@ -888,7 +888,7 @@ def amsbound(
     Example:
       >>> import jax.numpy as jnp, optjax
       >>> tx, g = optjax.amsbound(1e-3), jnp.array([5.0, 0.01])
-      >>> tx.update(g, tx.init(g))[0]
+      >>> tx.update(g, tx.init(g))[0].round(4)
       Array([-0.001, -0.001], dtype=float32)
 
     Reference: Luo et al., ICLR 2019, and the authors' PyTorch code.

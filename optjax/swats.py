@@ -71,7 +71,7 @@ def scale_by_swats(
       >>> import jax.numpy as jnp, optjax
       >>> tx, g = optjax.scale_by_swats(learning_rate=0.1), jnp.array([2.0, -1.0])
       >>> updates, state = tx.update(g, tx.init(g))
-      >>> updates, int(state.switched_at)
+      >>> updates.round(3), int(state.switched_at)
       (Array([ 0.1, -0.1], dtype=float32), 0)
 
     Reference: Keskar & Socher, "Improving Generalization Performance by Switching

@@ -1,0 +1,7 @@
+"""`python -m optjax`: the command line."""
+
+import sys
+
+from optjax.cli import main
+
+sys.exit(main())

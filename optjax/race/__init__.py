@@ -1,0 +1,1 @@
+"""The race: every optimizer on one task, over learning rates and seeds."""

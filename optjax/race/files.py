@@ -1,0 +1,99 @@
+"""The race's tables on disk. A file is there whole or not at all."""
+
+import csv
+import os
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from optjax.race.execute import Curves, lanes
+from optjax.race.plan import Plan
+from optjax.race.results import Result, sound
+
+RESULT_COLUMNS = (
+    "optimizer",
+    "learning_rate",
+    "seed",
+    "status",
+    "steps",
+    "best_accuracy",
+    "final_accuracy",
+    "final_loss",
+    "steps_to_95",
+)
+CURVE_COLUMNS = (
+    "optimizer",
+    "learning_rate",
+    "seed",
+    "step",
+    "train_loss",
+    "val_loss",
+    "val_accuracy",
+)
+
+
+def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
+    """Let `write` fill a temporary file beside `path`, then rename it to `path`."""
+    handle, name = tempfile.mkstemp(
+        dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix
+    )
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        write(temporary)
+        temporary.chmod(0o666 & ~_umask())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_results(path: Path, trials: Iterable[Result]) -> None:
+    """Write one row a trial; what a diverged trial lacks stays empty."""
+    _write_csv(path, RESULT_COLUMNS, trials)
+
+
+def write_curves(path: Path, plan: Plan, curves: Mapping[str, Curves]) -> None:
+    """Write one row an evaluation; from divergence on, the accuracy stays empty."""
+    _write_csv(path, CURVE_COLUMNS, _curve_rows(plan, curves))
+
+
+def _curve_rows(
+    plan: Plan, curves: Mapping[str, Curves]
+) -> Iterator[tuple[str | float | None, ...]]:
+    for optimizer, of in curves.items():
+        accuracy = of.val_accuracy.astype(object)
+        accuracy[~sound(of)] = None
+        columns = [of.train_loss.tolist(), of.val_loss.tolist(), accuracy.tolist()]
+        for lane, (learning_rate, seed) in enumerate(lanes(plan)):
+            measured = zip(*(column[lane] for column in columns), strict=True)
+            for step, values in zip(plan.evaluation_steps, measured, strict=True):
+                yield optimizer, learning_rate, seed, step, *values
+
+
+def _write_csv(
+    path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]]
+) -> None:
+    def write(temporary: Path) -> None:
+        with temporary.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(columns)
+            writer.writerows([_text(value) for value in row] for row in rows)
+
+    write_atomically(path, write)
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return ""
+    # Nine digits tell any two float32 numbers apart.
+    return f"{value:.9g}" if isinstance(value, float) else str(value)
+
+
+def _umask() -> int:
+    # The mask can only be read by setting it.
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
