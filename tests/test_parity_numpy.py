@@ -14,7 +14,7 @@ import optax
 import pytest
 from golden import problem
 from reference import RULES, run
-from reference.flags import OWN, SAME_NAME
+from reference.flags import OWN, SAME_NAME, halved
 from reference.scan import assert_same_path, displacements, follow, moved
 
 import optjax
@@ -107,21 +107,33 @@ def test_rows_that_are_sgd_with_momentum(name):
     assert_same_path(actual, expected, 1e-6)
 
 
-def test_swats_switches_where_the_test_says_it_does():
-    # Λ would not show in the other tests if Adam never ended: at a tolerance that is
-    # never met the path must be another one.
+def test_swats_switches_within_the_steps_compared():
+    # The other tests would not show Λ if Adam never ended.
     params, grads = load("swats_split")
     arguments = {"b2": 0.8, "eps": 1e-2}
-    switching = run("swats", params, grads, 0.11, **arguments)
-    adam = run("adam", params, grads, 0.11, b2=0.8)
-    last = {key: switching[-1][key] - adam[-1][key] for key in params}
-    assert all(np.min(np.abs(value)) > 1e-2 for value in last.values())
-
-    update = jax.jit(optjax.swats(0.11, **arguments).update)
-    state = optjax.swats(0.11, **arguments).init(params)
+    transformation = optjax.swats(0.11, **arguments)
+    update = jax.jit(transformation.update)
+    state = transformation.init(params)
     for tree in grads:
         _, state = update(tree, state)
     assert int(optax.tree.get(state, "switched_at")) == 62
+
+
+def test_a_schedule_scales_swats_from_outside():
+    params, grads = load("swats_split")
+    arguments = {"b2": 0.8, "eps": 1e-2}
+    path = moved(run("swats", params, grads, 0.11, **arguments), params)
+    share = np.array([halved(1.0)(count) for count in range(len(grads))])
+    expected = {
+        key: np.cumsum(
+            np.diff(value, axis=0, prepend=0.0)
+            * share.reshape(-1, *[1] * (value.ndim - 1)),
+            axis=0,
+        )
+        for key, value in path.items()
+    }
+    actual = displacements(optjax.swats(halved(0.11), **arguments), params, grads)
+    assert_same_path(actual, expected, FLOAT32)
 
 
 def test_swats_does_not_switch_to_a_rate_that_ascends():
