@@ -102,13 +102,15 @@ def _run(args: Sequence[str]) -> int:
 def _race(options: Sequence[str]) -> int:
     import tyro
 
-    from optjax.race.plan import LEARNING_RATES, make_directory, make_plan
+    from optjax.race.plan import make_directory, make_plan
     from optjax.tasks import TASKS
+
+    default = make_plan()
 
     def arguments(
         task: Annotated[
             str, tyro.conf.arg(help=f"What to train: {', '.join(TASKS)}.")
-        ] = "digits",
+        ] = default.task,
         optimizers: Annotated[
             tuple[str, ...],
             tyro.conf.arg(
@@ -116,27 +118,29 @@ def _race(options: Sequence[str]) -> int:
                 metavar="NAME ...",
                 help_behavior_hint="(default: all)",
             ),
-        ] = (),
+        ] = default.optimizers,
         learning_rates: Annotated[
             tuple[float, ...],
             tyro.conf.arg(
                 help="The grid that every optimizer tries.", metavar="FLOAT ..."
             ),
-        ] = LEARNING_RATES,
+        ] = default.learning_rates,
         seeds: Annotated[
             int,
             tyro.conf.arg(
                 help="How many seeds. A seed fixes the initial parameters and the "
                 "order of the batches, alike for every optimizer."
             ),
-        ] = 3,
+        ] = len(default.seeds),
         first_seed: Annotated[
             int, tyro.conf.arg(help="The first seed; the others count up from it.")
-        ] = 0,
-        steps: Annotated[int, tyro.conf.arg(help="Updates in each trial.")] = 400,
+        ] = default.seeds[0],
+        steps: Annotated[
+            int, tyro.conf.arg(help="Updates in each trial.")
+        ] = default.steps,
         evaluate_every: Annotated[
             int, tyro.conf.arg(help="Updates between two evaluations.")
-        ] = 10,
+        ] = default.evaluate_every,
         out: Annotated[
             Path, tyro.conf.arg(help="Directory for the files, made if absent.")
         ] = Path("runs/race"),
@@ -162,19 +166,31 @@ def _list(options: Sequence[str]) -> int:
     from rich import box
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     from optjax.optimizers import OPTIMIZERS
 
     _parse(lambda: None, options, "optjax list", _LIST)
+    console = Console()
+    wide = console.width >= 110
     table = Table(
-        title="x[t+1] = x[t] − s_t · V_t ⊙ m_t", box=box.SIMPLE_HEAD, show_edge=False
+        title=Text("x[t+1] = x[t] − s_t · V_t ⊙ m_t"),
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        padding=(0, 1 if wide else 0),
     )
     table.add_column("row", no_wrap=True)
-    for column in ("direction m", "rate V", "bound", "schedule s", "paper"):
-        table.add_column(column)
+    table.add_column("direction m", overflow="fold")
+    table.add_column("rate V", overflow="fold")
+    table.add_column("bound", no_wrap=True)
+    if wide:
+        table.add_column("schedule s", no_wrap=True)
+    table.add_column("paper", overflow="fold")
     for name, row in OPTIMIZERS.items():
-        table.add_row(name, row.direction, row.rate, row.bound, row.schedule, row.paper)
-    Console().print(table)
+        schedule = [row.schedule] if wide else []
+        cells = [name, row.direction, row.rate, row.bound, *schedule, row.paper]
+        table.add_row(*map(Text, cells))
+    console.print(table)
     return _DONE
 
 

@@ -7,8 +7,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from optjax.race.execute import Curves, lanes
 from optjax.race.plan import Plan
 from optjax.race.results import Result, sound

@@ -51,18 +51,18 @@ class Plan(NamedTuple):
 def make_plan(
     *,
     task: str = "digits",
-    optimizers: Iterable[str] = (),
+    optimizers: Iterable[str] = tuple(OPTIMIZERS),
     learning_rates: Iterable[float] = LEARNING_RATES,
     seeds: int = 3,
     first_seed: int = 0,
-    steps: int = 400,
+    steps: int = 300,
     evaluate_every: int = 10,
 ) -> Plan:
     """Return the plan, or raise ValueError in one line that names what is wrong.
 
     Args:
         task: a name in `TASKS`.
-        optimizers: names in `OPTIMIZERS`; empty for all of them.
+        optimizers: names in `OPTIMIZERS`, each once.
         learning_rates: positive and finite in float32, each once, in any order.
         seeds: how many seeds, ≥ 1.
         first_seed: the first of them, ≥ 0; the others follow it.
@@ -70,7 +70,9 @@ def make_plan(
         evaluate_every: updates between evaluations; divides `steps`.
     """
     _check_known("task", [task], TASKS)
-    names = tuple(optimizers) or tuple(OPTIMIZERS)
+    names = tuple(optimizers)
+    if not names:
+        raise ValueError("no optimizer given; name at least one, such as adam")
     _check_known("optimizer", names, OPTIMIZERS)
     _check_distinct("optimizer", names)
     rates = tuple(sorted(float(rate) for rate in learning_rates))

@@ -50,7 +50,7 @@ class Tally:
 
     @property
     def trials_line(self) -> str:
-        """Trials done and diverged, speed, time left."""
+        """Trials done and diverged, speed, and time left or taken."""
         every = len(self._plan.optimizers) * self._plan.trials_per_optimizer
         return (
             f"{self.trials} of {every} trials, {self.diverged} diverged · "
@@ -71,6 +71,8 @@ class Tally:
             return "time left unknown"
         seconds = self._clock() - self._start
         left = len(self._plan.optimizers) - self.optimizers
+        if not left:
+            return f"took {seconds:.0f} s"
         return f"about {seconds / self.optimizers * left:.0f} s left"
 
 

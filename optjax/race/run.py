@@ -1,6 +1,6 @@
 """Run a race from plan to files."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from rich.console import Console
@@ -14,7 +14,7 @@ from optjax.race.progress import progress
 from optjax.race.results import Result, results
 from optjax.race.standings import rank
 from optjax.race.table import ranking_table
-from optjax.tasks import TASKS, Trial
+from optjax.tasks import TASKS, Factory, Trial
 
 COMPLETE, INCOMPLETE, INTERRUPTED = 0, 1, 130
 
@@ -31,22 +31,23 @@ def race(plan: Plan, out: Path, console: Console, messages: Console) -> int:
         console: where the ranking and the paths go.
         messages: where progress and errors go.
     """
+    make_trial = TASKS[plan.task].load()
     curves: dict[str, Curves] = {}
     trials: list[Result] = []
+    interrupted = False
     try:
-        try:
-            with progress(plan, messages) as report:
-                for name, measured in execute(plan, _trials(plan)):
-                    curves[name] = measured
-                    new = results(plan, name, measured)
-                    trials.extend(new)
-                    report(name, new)
-        finally:
-            if trials:
-                write_results(out / "results.csv", trials)
-                write_curves(out / "curves.csv", plan, curves)
+        with progress(plan, messages) as report:
+            for name, measured in execute(plan, _trials(plan, make_trial)):
+                curves[name] = measured
+                new = results(plan, name, measured)
+                trials.extend(new)
+                report(name, new)
     except KeyboardInterrupt:
-        kept = f"they are in {out / 'results.csv'}" if trials else "nothing was written"
+        interrupted = True
+    finally:
+        written = _write_tables(plan, out, trials, curves, messages)
+    if interrupted:
+        kept = f"they are in {written[0]}" if written else "nothing was written"
         _say(
             messages,
             f"interrupted after {len(curves)} of {len(plan.optimizers)} optimizers; "
@@ -56,34 +57,53 @@ def race(plan: Plan, out: Path, console: Console, messages: Console) -> int:
 
     standings = rank(trials)
     console.print(ranking_table(plan, standings))
-    paths = [out / "results.csv", out / "curves.csv"]
-    status = COMPLETE
-    for picture, draw in (
-        (
-            out / "learning_curves.png",
-            lambda path: plot_learning_curves(path, plan, standings, curves),
+    pictures: dict[Path, Callable[[Path], None]] = {
+        out / "learning_curves.png": lambda path: plot_learning_curves(
+            path, plan, standings, curves
         ),
-        (
-            out / "learning_rate_sensitivity.png",
-            lambda path: plot_sensitivity(path, plan, standings, trials),
+        out / "learning_rate_sensitivity.png": lambda path: plot_sensitivity(
+            path, plan, standings, trials
         ),
-    ):
+    }
+    for picture, draw in pictures.items():
         try:
             write_atomically(picture, draw)
-            paths.append(picture)
+            written.append(picture)
         except Exception as error:
             _say(messages, f"could not draw {picture}: {error!r}")
-            status = INCOMPLETE
-    for path in paths:
+    for path in written:
         console.print(str(path), soft_wrap=True, markup=False, highlight=False)
-    return status
+    return COMPLETE if len(written) == len(pictures) + 2 else INCOMPLETE
 
 
-def _trials(plan: Plan) -> Iterator[tuple[str, Trial]]:
-    make_trial = TASKS[plan.task].load()
+def _trials(
+    plan: Plan, make_trial: Callable[[Factory], Trial]
+) -> Iterator[tuple[str, Trial]]:
     for name in plan.optimizers:
         yield name, make_trial(OPTIMIZERS[name].factory)
 
 
+def _write_tables(
+    plan: Plan,
+    out: Path,
+    trials: list[Result],
+    curves: dict[str, Curves],
+    messages: Console,
+) -> list[Path]:
+    """Write what there is, and return the paths of what could be written."""
+    written = []
+    tables: dict[Path, Callable[[Path], None]] = {
+        out / "results.csv": lambda path: write_results(path, trials),
+        out / "curves.csv": lambda path: write_curves(path, plan, curves),
+    }
+    for table, write in tables.items() if trials else ():
+        try:
+            write(table)
+            written.append(table)
+        except OSError as error:
+            _say(messages, f"could not write {table}: {error.strerror}")
+    return written
+
+
 def _say(messages: Console, line: str) -> None:
-    messages.print(line, soft_wrap=True, markup=False, highlight=False)
+    messages.print(f"optjax: {line}", soft_wrap=True, markup=False, highlight=False)

@@ -24,8 +24,8 @@ def ranking_table(plan: Plan, standings: Sequence[Standing]) -> Table:
     """Return the table of `rank(...)`'s standings."""
     table = Table(
         title=(
-            f"{plan.task}: {plan.steps} steps, learning rates × seeds = "
-            f"{len(plan.learning_rates)} × {len(plan.seeds)}"
+            f"{plan.task} · steps: {plan.steps} · learning rates: "
+            f"{len(plan.learning_rates)} · seeds: {len(plan.seeds)}"
         ),
         caption=CAPTION,
         caption_justify="left",
