@@ -6,8 +6,6 @@
 direction m, a rate V and a schedule s.
 """
 
-from importlib.metadata import version as _version
-
 from optjax.accumulator import (
     centered_ema_of_squares,
     debias_squares,
@@ -69,7 +67,7 @@ from optjax.rate import (
 )
 from optjax.swats import scale_by_swats
 
-__version__ = _version("optjax")
+__version__ = "0.1.0"
 
 __all__ = [
     "OPTIMIZERS",

@@ -14,7 +14,7 @@ is AdaBound's. All the pairs here close on one rate f, in the order of how fast:
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import jax.numpy as jnp
 import optax
@@ -34,7 +34,7 @@ __all__ = [
     "linear_bounds",
 ]
 
-Bound = Scalar | Callable[[Any], Any]
+Bound: TypeAlias = Scalar | Callable[[Any], Any]
 
 
 class Bounds(NamedTuple):

@@ -14,7 +14,7 @@ taken so far. Concrete values out of range raise ValueError.
 import functools
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -78,8 +78,8 @@ __all__ = [
     "yogi",
 ]
 
-Schedule = optax.ScalarOrSchedule
-Optimizer = optax.GradientTransformationExtraArgs
+Schedule: TypeAlias = optax.ScalarOrSchedule
+Optimizer: TypeAlias = optax.GradientTransformationExtraArgs
 
 
 def sgd(
@@ -267,7 +267,9 @@ def adam(
       b2: β₂ in [0, 1), decay of ν.
       eps: ε ≥ 0 outside the root, as in the paper and in PyTorch.
       eps_root: ε̄ ≥ 0 inside the root.
-      mu_dtype: dtype in which m is stored; the parameters' by default.
+      mu_dtype: dtype in which m is stored; the parameters' by default. Under
+        bfloat16 Optax also rounds a Python-float β₁ to it, 0.9 to 0.8984; here β₁
+        stays exact.
       nesterov: look one step ahead, which makes it `nadam`.
 
     Example:
@@ -577,7 +579,8 @@ def radam(
     Adam whose rate is left out until enough squares have been averaged to trust it,
     then multiplied by r_t < 1, which tends to 1; see `optjax.rectify`.
 
-    PyTorch adds ε to the raw √ν and uses ρ_t > 5; both differences are tiny.
+    The paper's threshold is ρ_t > 4, one step earlier: `threshold=4.0`. PyTorch uses
+    ρ_t > 5 and adds ε to the raw √ν, which differs little.
 
     Args:
       learning_rate: α.
@@ -657,6 +660,7 @@ def nosadam(
 
     Nostalgic Adam: β₂ grows, β_{2,t} = B_{t−1} / B_t with B_t = Σ_{k≤t} k^−γ, so that
     old squares are never forgotten. Nothing needs debiasing in ν; m is not debiased.
+    The authors' code debiases m: `nosadam(lambda count: lr / (1 - b1 ** (count + 1)))`.
 
     Args:
       learning_rate: α; the paper's theory takes α / √t.
@@ -692,8 +696,8 @@ def adamod(
     The rate is bounded by its own past, without a final rate to tune.
 
     A schedule is inside η, so S follows it with the memory 1 / (1 − β₃). The authors'
-    code and PyPI `pytorch_optimizer` average η_t / (1 − β₁ᵗ) instead, which differs
-    from the paper in the first steps.
+    code and PyPI `pytorch_optimizer` average η_t / (1 − β₁ᵗ) instead: the large first
+    rates then stay in S for about 1 / (1 − β₃) steps.
 
     Args:
       learning_rate: α.
@@ -769,7 +773,8 @@ def swats(
     r"""x ← x − s_t V_t ⊙ m_t: V of Adam, from some step on one number Λ, which is SGD.
 
     The switch comes when the SGD rate that fits Adam's steps has settled to within ε;
-    see `optjax.scale_by_swats`. One decision is taken for all parameters, as in the
+    see `optjax.scale_by_swats`. Beyond the paper, that rate must be positive, since
+    SGD would ascend with another. One decision is taken for all parameters, as in the
     paper; PyPI `pytorch_optimizer` switches all as soon as one tensor has settled.
 
     Args:

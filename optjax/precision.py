@@ -4,7 +4,7 @@ In bfloat16 the decay 0.999 rounds to 1 and in float16 the usual eps 1e-8 rounds
 0, so no arithmetic of an optimizer is done in either; only its storage is.
 """
 
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +22,8 @@ __all__ = [
     "widen",
 ]
 
-Scalar = jax.typing.ArrayLike
+#: A hyper-parameter: a Python number, or a concrete or traced array of shape ().
+Scalar: TypeAlias = float | jax.Array
 
 
 def widen(x: Any) -> jax.Array:
@@ -62,7 +63,7 @@ def next_count(count: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 def one_minus_power(decay: Scalar, t: jax.Array) -> jax.Array:
     """1 − decayᵗ, the weight that an average started at zero has gathered by step t."""
-    return 1.0 - decay**t
+    return 1.0 - jnp.power(decay, t)
 
 
 @jax.custom_jvp

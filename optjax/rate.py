@@ -92,8 +92,8 @@ def rate_by_accumulated_square(
       >>> tx.update(g, tx.init(g))[0]
       Array([0.5 , 0.25], dtype=float32)
 
-    Where conventions differ: Adam adds ε outside the root, Optax's Adagrad and
-    RMSProp by default inside, PyTorch always outside.
+    Where conventions differ: Optax's Adagrad and RMSProp by default add ε inside the
+    root, PyTorch's outside; Adam has it outside in both.
     """
     check_non_negative(eps=eps, eps_root=eps_root, power=power)
     accumulator = optax.with_extra_args_support(accumulator)
@@ -326,7 +326,7 @@ def rectify(
       Array(1., dtype=float32)
 
     Reference: Liu et al., "On the Variance of the Adaptive Learning Rate and Beyond",
-    ICLR 2020. The paper and PyTorch use ρ_t > 5, Optax ρ_t ≥ 5.
+    ICLR 2020. The paper uses ρ_t > 4, PyTorch ρ_t > 5, Optax ρ_t ≥ 5.
     """
     check_decay(b2=b2)
     check_non_negative(threshold=threshold)

@@ -56,7 +56,7 @@ def scale_by_swats(
     as λ_t = β₂ λ_{t−1} + (1 − β₂) γ_t. At the first t > 1 where the debiased
     Λ = λ_t / (1 − β₂ᵗ) is within ε of γ_t, m starts anew at zero and V = Λ from the
     next step on: SGD with momentum β₁ and learning rate (1 − β₁) Λ per unit of the
-    momentum sum.
+    momentum sum. Beyond the paper, Λ must also be positive.
 
     The products are taken over the whole tree: one decision for all parameters.
 

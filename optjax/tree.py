@@ -27,6 +27,7 @@ def map_leaves(f: Callable[..., Any], updates: Any, *states: Any) -> Any:
       ValueError: where a tree lacks a leaf, has one too many or of another shape;
         the message names the path.
     """
+    treedef: Any
     leaves, treedef = jax.tree.flatten(updates)
     columns = [leaves]
     for state in states:
