@@ -60,6 +60,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     said in one line before any work. 130: interrupted.
     """
     args = list(sys.argv[1:] if argv is None else argv)
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal without Greek letters shows "?", rather than ending the race.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     try:
         return _run(args)
     except _UsageError as error:
@@ -214,16 +218,17 @@ def _parse(
 
 
 def _in_one_line(message: str) -> str:
-    """Return the gist of a tyro error: its first section, and the flag it suggests."""
-    sections = re.split(r"─{4,}", re.sub(r"[╭╮╰╯│]", " ", message))
-    bare = [" ".join(section.split()) for section in sections]
-    gist = next((text for text in bare[1:] if text), "the arguments cannot be read")
-    meant = re.search(
-        r"(?:Perhaps you meant|similar to \S+):\s*(--[\w-]+)", " ".join(bare)
-    )
-    return (
-        f"{gist.rstrip('.')}; did you mean {meant[1]}?" if meant else gist.rstrip(".")
-    )
+    """Return the gist of a tyro error: what follows its title, and the flag it means.
+
+    tyro draws a box, of ASCII where the terminal knows no better, with rules between
+    its sections.
+    """
+    sections = re.split(r"[─-]{4,}", re.sub(r"[╭╮╰╯│]", " ", message))
+    _, *bare = [" ".join(section.split()) for section in sections]
+    gist = next((text for text in bare if text), "the arguments cannot be read")
+    gist = gist.rstrip(".")
+    meant = re.search(r"(?:you meant|similar to \S+): *(--[\w-]+)", " ".join(bare))
+    return f"{gist}; did you mean {meant[1]}?" if meant else gist
 
 
 def _fail(line: str, status: int) -> int:

@@ -84,6 +84,8 @@ def plot_sensitivity(
         "learning rate",
         log_x=True,
     )
+    margin = 1.5
+    axes[0].set_xlim(plan.learning_rates[0] / margin, plan.learning_rates[-1] * margin)
     for axis, standing in zip(axes, standings, strict=True):
         if standing.best is not None:
             axis.plot(
@@ -148,7 +150,8 @@ def _panels(
 
 def _floor(lines: Lines) -> float:
     """Return a lower end for the accuracy axis that shows every best with room."""
-    bests = [np.nanmax(median) for median, _, _ in lines.values()]
+    medians = [median[np.isfinite(median)] for median, _, _ in lines.values()]
+    bests = [median.max() for median in medians if median.size]
     return max(0.0, 10 * math.floor((min(bests, default=0.0) - 20) / 10))
 
 
