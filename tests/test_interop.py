@@ -1,0 +1,260 @@
+"""Every row behaves as any Optax transformation does, inside whatever wraps it.
+
+What a wrapper should do is done by hand around the plain optimizer, step by step
+without jit, and compared with the wrapper in one compiled scan.
+"""
+
+import functools
+import inspect
+
+import jax
+import jax.numpy as jnp
+import optax
+import pytest
+from loop import (
+    NOISE,
+    START,
+    STEPS,
+    assert_same_path,
+    differ,
+    gradient,
+    scan,
+    stack,
+    walk,
+)
+from optax import contrib
+from rows import CASES, ROWS
+
+import optjax
+
+each_case = pytest.mark.parametrize("case", CASES, ids=str)
+each_row = pytest.mark.parametrize("case", ROWS, ids=str)
+
+MOMENTUM = ["sgd", "momentum", "nesterov"]
+BY_LEAF = {"matrix": True, "vector": False, "scalar": True}
+
+
+def compiled(tx, *args, **kwargs):
+    return jax.jit(lambda: scan(tx, *args, **kwargs))()
+
+
+def without(tree, *keys):
+    return {key: value for key, value in tree.items() if key not in keys}
+
+
+def test_the_table_of_rows_is_the_family():
+    assert [case.row for case in ROWS] == list(optjax.OPTIMIZERS)
+    assert len({str(case) for case in CASES}) == len(CASES)
+
+
+@pytest.mark.parametrize("name", optjax.OPTIMIZERS)
+def test_the_table_of_rows_has_every_hyperparameter(name):
+    """So that no test below leaves one out."""
+    signature = inspect.signature(optjax.OPTIMIZERS[name].factory).parameters
+    cases = [case for case in CASES if case.row == name]
+    covered = {key for case in cases for key in (*case.hyperparameters(), *case.flags)}
+    # A row that is another row's factory with flags has its numbers there.
+    covered |= {"momentum", "nesterov"} if name in MOMENTUM else set()
+    not_numbers = {"mu_dtype", "accumulator_dtype", "mask", "weight_decay_mask"}
+    assert set(signature) - covered <= not_numbers
+
+
+@each_case
+def test_plain_update_needs_no_jit_and_scan_needs_no_care(case):
+    tx = case.interior()
+    assert isinstance(tx, optax.GradientTransformationExtraArgs)
+    path = compiled(tx)
+    assert_same_path(path, walk(tx))
+    assert differ(path, stack([START] * STEPS))
+
+
+@each_case
+def test_chain(case):
+    """With clipping and L2 before it and a multiplier after it."""
+    tx = case.interior()
+    x, state, expected = START, tx.init(START), []
+    for noise in NOISE:
+        g = gradient(x, noise)
+        norm = jnp.sqrt(sum(jnp.sum(jnp.square(leaf)) for leaf in g.values()))
+        g = {key: g[key] / jnp.maximum(norm, 1.0) + 0.1 * x[key] for key in g}
+        updates, state = tx.update(g, state, x)
+        x = {key: x[key] + 0.5 * updates[key] for key in x}
+        expected.append(x)
+    chained = optax.chain(
+        optax.clip_by_global_norm(1.0),
+        optax.add_decayed_weights(0.1),
+        tx,
+        optax.scale(0.5),
+    )
+    assert_same_path(compiled(chained), stack(expected))
+
+
+@pytest.mark.parametrize("mask", [BY_LEAF, lambda _: BY_LEAF], ids=["tree", "function"])
+@each_row
+def test_masked(case, mask):
+    """The masked leaf gets its gradient back, the rest is as if it were alone."""
+    tx = case.interior()
+    path = compiled(optax.masked(tx, mask))
+    noise = [without(n, "vector") for n in NOISE]
+    alone = walk(tx, without(START, "vector"), noise)
+    assert_same_path(without(path, "vector"), alone)
+    ascends = walk(optax.identity())
+    assert_same_path(path["vector"], ascends["vector"])
+
+
+@each_row
+def test_partition(case):
+    """Two optimizers on two parts of a tree do not see each other."""
+    labels = {"matrix": "row", "vector": "sgd", "scalar": "row"}
+    tx = case.interior()
+    parts = {"row": tx, "sgd": optax.sgd(0.1)}
+    path = compiled(optax.partition(parts, labels))
+    noise = [without(n, "vector") for n in NOISE]
+    assert_same_path(without(path, "vector"), walk(tx, without(START, "vector"), noise))
+    assert_same_path(path["vector"], walk(optax.sgd(0.1))["vector"])
+
+
+def inject(case, **options):
+    factory = optjax.OPTIMIZERS[case.row].factory
+    if "keep_num" in inspect.signature(factory).parameters:
+        options["static_args"] = "keep_num"
+    return functools.partial(optax.inject_hyperparams(factory, **options), **case.flags)
+
+
+@each_case
+def test_inject_hyperparams(case):
+    """An edited state is another hyper-parameter, without another compilation."""
+    values = case.hyperparameters()
+    tx = inject(case)(**values)
+    state = tx.init(START)
+    traces = []
+
+    @jax.jit
+    def run(state):
+        traces.append(1)
+        return scan(tx, state=state)
+
+    plain = run(state)
+    assert_same_path(plain, walk(case.interior()))
+    # What the accumulator starts from is used up by `init`.
+    for key in without(values, "initial_accumulator_value", "initial_scale"):
+        changed = 0.8 * values[key]
+        hyperparams = {**state.hyperparams, key: jnp.asarray(changed, jnp.float32)}
+        path = run(state._replace(hyperparams=hyperparams))
+        assert_same_path(path, walk(case.factory(**{**values, key: changed})))
+        assert differ(path, plain, 1e-6) == case.has_effect(key), key
+    assert len(traces) == 1
+
+
+@each_row
+def test_inject_hyperparams_with_bfloat16_parameters(case):
+    tx = inject(case, hyperparam_dtype=jnp.float32)(case.learning_rate)
+    start, noise = jax.tree.map(lambda x: x.astype(jnp.bfloat16), (START, NOISE))
+    path = compiled(tx, start, noise)
+    expected = compiled(case.default(), start, noise)
+    assert_same_path(path, expected, rtol=2**-7)
+
+
+def test_inject_hyperparams_in_bfloat16_is_refused():
+    """b2 = 0.999 would be 1."""
+    start = jax.tree.map(lambda x: x.astype(jnp.bfloat16), START)
+    tx = optax.inject_hyperparams(optjax.adam)(1e-3)
+    with pytest.raises(ValueError, match=r"b2 must .* got 1.*hyperparam_dtype"):
+        tx.init(start)
+
+
+def test_inject_hyperparams_with_schedules():
+    def schedule(count):
+        return 0.1 * 0.5 ** (count // 3)
+
+    injected = optax.inject_hyperparams(optjax.adam)(
+        schedule, b1=lambda count: 0.9 - 0.1 * count
+    )
+    x, state, expected = START, optjax.adam(0.1).init(START), []
+    for count, noise in enumerate(NOISE):
+        tx = optjax.adam(schedule(count), b1=0.9 - 0.1 * count)
+        updates, state = tx.update(gradient(x, noise), state, x)
+        x = optax.apply_updates(x, updates)
+        expected.append(x)
+    assert_same_path(compiled(injected), stack(expected))
+
+
+@pytest.mark.parametrize("factory", [optjax.adamw, optjax.nadamw, optjax.adaboundw])
+def test_inject_hyperparams_with_a_function_as_mask(factory):
+    def mask(params):
+        assert set(params) == set(START)
+        return BY_LEAF
+
+    inject = optax.inject_hyperparams(factory, static_args="mask")
+    path = compiled(inject(0.05, weight_decay=0.5, mask=mask))
+    expected = walk(factory(0.05, weight_decay=0.5, mask=BY_LEAF))
+    assert_same_path(path, expected)
+    undecayed = walk(factory(0.05, weight_decay=0.0))
+    assert_same_path(path["vector"], undecayed["vector"])
+    assert differ(path["matrix"], undecayed["matrix"])
+
+
+@each_row
+def test_multi_steps(case):
+    """One step with the mean of two gradients, and none in between."""
+    tx = case.interior()
+    x, state, expected = START, tx.init(START), []
+    for first, second in zip(NOISE[::2], NOISE[1::2], strict=True):
+        expected.append(x)
+        mean = jax.tree.map(
+            lambda a, b: (a + b) / 2, gradient(x, first), gradient(x, second)
+        )
+        updates, state = tx.update(mean, state, x)
+        x = optax.apply_updates(x, updates)
+        expected.append(x)
+    path = compiled(optax.MultiSteps(tx, 2).gradient_transformation())
+    assert_same_path(path, stack(expected))
+
+
+@each_row
+def test_apply_if_finite(case):
+    """A gradient of NaN is skipped and leaves no trace in the state."""
+    tx = case.interior()
+    broken = {**NOISE[4], "vector": jnp.array([0.0, jnp.nan, 0.0])}
+    noise = [*NOISE[:4], broken, *NOISE[4:]]
+    path = compiled(optax.apply_if_finite(tx, 3), noise=noise)
+    kept = jax.tree.map(lambda leaf: jnp.delete(leaf, 4, axis=0), path)
+    assert_same_path(kept, walk(tx))
+    for leaf in path.values():
+        assert jnp.array_equal(leaf[3], leaf[4])
+
+
+@each_row
+def test_lookahead(case):
+    """Two steps forward, half the way back."""
+    tx = case.interior()
+    fast, slow, state, expected = START, START, tx.init(START), []
+    for step, noise in enumerate(NOISE):
+        updates, state = tx.update(gradient(fast, noise), state, fast)
+        fast = optax.apply_updates(fast, updates)
+        if step % 2 == 1:
+            slow = jax.tree.map(lambda f, s: s + 0.5 * (f - s), fast, slow)
+            fast = slow
+        expected.append(optax.LookaheadParams(fast, slow))
+    path = compiled(
+        optax.lookahead(tx, sync_period=2, slow_step_size=0.5),
+        optax.LookaheadParams.init_synced(START),
+        gradient=lambda params, noise: gradient(params.fast, noise),
+    )
+    assert_same_path(path, stack(expected))
+
+
+@each_row
+def test_schedule_free(case):
+    """With a constant learning rate: the mean of z, and gradients between it and z."""
+    tx = case.interior()
+    x = y = z = START
+    state, expected = tx.init(START), []
+    for t, noise in enumerate(NOISE, start=1):
+        updates, state = tx.update(gradient(y, noise), state, y)
+        z = optax.apply_updates(z, updates)
+        x = jax.tree.map(lambda x, z, t=t: x + (z - x) / t, x, z)
+        y = jax.tree.map(lambda x, z: 0.9 * x + 0.1 * z, x, z)
+        expected.append(y)
+    path = compiled(contrib.schedule_free(tx, case.learning_rate, b1=0.9))
+    assert_same_path(path, stack(expected))
