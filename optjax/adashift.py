@@ -16,6 +16,7 @@ from optjax.hyperparameter import check_decay, check_non_negative
 from optjax.precision import (
     Scalar,
     abs_sq,
+    away_from_zero,
     full_like,
     next_count,
     one_minus_power,
@@ -130,12 +131,14 @@ def scale_by_adashift(
         gathered = one_minus_power(b2, jnp.maximum(t - n, 1.0))
 
         def step(m: jax.Array, v: jax.Array) -> jax.Array:
-            root = jnp.maximum(sqrt(v / gathered) + eps, jnp.finfo(v.dtype).tiny)
+            root = away_from_zero(sqrt(v / gathered) + eps)
             return jnp.where(is_ready, m / root, 0.0)
 
         result = jax.tree.map(step, m, nu)
         window = jax.tree.map(
-            lambda w, g: w.at[slot].set(store(g, w)), state.window, updates
+            lambda w, g: jnp.asarray(w).at[slot].set(store(g, w)),
+            state.window,
+            updates,
         )
         return result, AdashiftState(
             count,

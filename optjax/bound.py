@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import optax
 
 from optjax.hyperparameter import check_non_negative, check_positive
-from optjax.precision import Scalar, next_count, store
+from optjax.precision import Scalar, away_from_zero, next_count, store
 from optjax.tree import map_leaves
 
 __all__ = [
@@ -222,6 +222,5 @@ def _check(final_lr: Scalar, gamma: Scalar) -> None:
 
 
 def _nonzero(x: Any) -> Any:
-    """Where γ = 0 the upper bound is f/tiny: no bound, rather than 1/0."""
-    x = jnp.asarray(x, jnp.result_type(float))
-    return jnp.maximum(x, jnp.finfo(x.dtype).tiny)
+    """Where γ = 0 the upper bound is f/√tiny: no bound, rather than 1/0."""
+    return away_from_zero(jnp.asarray(x, jnp.result_type(float)))

@@ -13,6 +13,7 @@ from optax import safe_increment
 
 __all__ = [
     "abs_sq",
+    "away_from_zero",
     "full_like",
     "next_count",
     "one_minus_power",
@@ -64,6 +65,16 @@ def next_count(count: jax.Array) -> tuple[jax.Array, jax.Array]:
 def one_minus_power(decay: Scalar, t: jax.Array) -> jax.Array:
     """1 − decayᵗ, the weight that an average started at zero has gathered by step t."""
     return 1.0 - jnp.power(decay, t)
+
+
+def away_from_zero(x: jax.Array) -> jax.Array:
+    """max(x, √tiny), for a denominator x ≥ 0.
+
+    Both 1/x and its derivative −1/x² are then finite. At `tiny` itself the latter is
+    not, and infinity times the zero tangent or cotangent of a coordinate without
+    gradient is NaN.
+    """
+    return jnp.maximum(x, jnp.finfo(x.dtype).tiny ** 0.5)
 
 
 @jax.custom_jvp

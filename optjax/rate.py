@@ -18,6 +18,7 @@ from optjax.hyperparameter import check_decay, check_non_negative, check_positiv
 from optjax.precision import (
     Scalar,
     abs_sq,
+    away_from_zero,
     next_count,
     one_minus_power,
     real_full_like,
@@ -99,9 +100,8 @@ def rate_by_accumulated_square(
     accumulator = optax.with_extra_args_support(accumulator)
 
     def rate(nu: Any) -> Any:
-        root = sqrt(nu + eps_root) + eps
         # 1/0 would turn a coordinate that never saw a gradient into 0 · inf = NaN.
-        root = jnp.maximum(root, jnp.finfo(root.dtype).tiny)
+        root = away_from_zero(sqrt(nu + eps_root) + eps)
         return 1.0 / root if _is_half(power) else root ** (-2.0 * power)
 
     def update(
@@ -245,7 +245,7 @@ def rate_by_infinity_norm(
             updates,
             state.nu,
         )
-        rate = map_leaves(lambda v: 1.0 / jnp.maximum(v, jnp.finfo(v.dtype).tiny), nu)
+        rate = map_leaves(lambda v: 1.0 / away_from_zero(v), nu)
         return rate, InfinityNormState(map_leaves(store, nu, state.nu))
 
     return optax.GradientTransformationExtraArgs(init, update)

@@ -81,15 +81,14 @@ def scale_by_swats(
     check_decay(b1=b1, b2=b2)
 
     def init(params: optax.Params) -> SwatsState:
-        zero = jnp.zeros([], jnp.result_type(float))
-        count = jnp.zeros([], jnp.int32)
+        # Each its own buffer: two that are one cannot both be donated.
         return SwatsState(
-            count,
-            full_like(params, 0.0),
-            real_full_like(params, 0.0),
-            zero,
-            zero,
-            count,
+            count=jnp.zeros([], jnp.int32),
+            ema=full_like(params, 0.0),
+            nu=real_full_like(params, 0.0),
+            rate_ema=jnp.zeros([], jnp.result_type(float)),
+            sgd_rate=jnp.zeros([], jnp.result_type(float)),
+            switched_at=jnp.zeros([], jnp.int32),
         )
 
     def update(
