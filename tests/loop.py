@@ -13,7 +13,7 @@ STEPS = 8
 START = {
     "matrix": jnp.array([[0.5, -1.0, 2.0], [1.5, 0.2, -0.3]]),
     "vector": jnp.array([1.0, -0.5, 0.1]),
-    "scalar": jnp.array(-2.0),
+    "scalar": jnp.array(-2.0, jnp.float32),
 }
 _RANDOM = np.random.default_rng(0)
 NOISE = [
