@@ -204,7 +204,9 @@ def sign_ema_of_squares(
 
     def step(g: Any, v: Any) -> Any:
         square, v = abs_sq(g), widen(v)
-        return v - (1 - b2) * jnp.sign(v - square) * square
+        change = (1 - b2) * square
+        # sign(v − square) would be NaN where both have overflowed to infinity.
+        return jnp.where(v > square, v - change, jnp.where(v < square, v + change, v))
 
     return _square_average(step, b2, debias, initial_value)
 
@@ -344,11 +346,14 @@ def centered_ema_of_squares(
             count, map_leaves(store, mu, state.mu), map_leaves(store, nu, state.nu)
         )
         gathered = one_minus_power(b2, t) if debias else 1.0
-        # Rounding can push a variance of 0 below it, and the root to NaN.
-        variance = map_leaves(
-            lambda m, v: jnp.maximum(v / gathered - abs_sq(m / gathered), 0.0), mu, nu
-        )
-        return variance, state
+
+        def variance(m: Any, v: Any) -> Any:
+            # Rounding can push a variance of 0 below it, and the root to NaN; so can
+            # ∞ − ∞, where the squares have overflowed.
+            difference = jnp.maximum(v / gathered - abs_sq(m / gathered), 0.0)
+            return jnp.where(jnp.isinf(v), v, difference)
+
+        return map_leaves(variance, mu, nu), state
 
     return optax.GradientTransformationExtraArgs(init, update)
 
