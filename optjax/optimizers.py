@@ -51,6 +51,7 @@ from optjax.rate import (
     rectify,
 )
 from optjax.swats import scale_by_swats
+from optjax.tree import map_leaves
 
 __all__ = [
     "OPTIMIZERS",
@@ -1012,9 +1013,25 @@ def _with_l2(optimizer: Optimizer, weight_decay: Schedule, mask: Any) -> Optimiz
     _check_weight_decay(weight_decay)
     if isinstance(weight_decay, (int, float)) and weight_decay == 0:
         return optimizer
-    return in_gradient_dtype(
+    decayed = in_gradient_dtype(
         optax.chain(optax.add_decayed_weights(weight_decay, mask), optimizer)
     )
+
+    def update(
+        updates: optax.Updates,
+        state: optax.OptState,
+        params: optax.Params | None = None,
+        **extra: Any,
+    ) -> tuple[optax.Updates, optax.OptState]:
+        try:
+            return decayed.update(updates, state, params, **extra)
+        except (TypeError, ValueError):
+            # Optax adds the parameters before anything here has seen the gradients.
+            if params is not None:
+                map_leaves(lambda g, _: g, updates, params)
+            raise
+
+    return optax.GradientTransformationExtraArgs(decayed.init, update)
 
 
 def _check_weight_decay(weight_decay: Schedule) -> None:

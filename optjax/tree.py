@@ -58,9 +58,9 @@ def _first_difference(updates: Any, state: Any) -> str:
         )
     return (
         "the gradients must have the structure and shapes of the parameters that "
-        f"`init` was given: {where} the gradients have {received}, the optimizer "
-        f"state has {expected}. Pass `update` the gradients of the same parameters, "
-        "or call `init` again."
+        f"`init` was given: {where} the gradients have {received}, the parameters or "
+        f"the state kept for them have {expected}. Pass `update` the gradients of the "
+        "same parameters, or call `init` again."
     )
 
 
