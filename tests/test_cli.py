@@ -243,6 +243,8 @@ def test_interrupt_is_one_line_and_status_130(tmp_path):
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, **WIDTH},
+        # Where the tests run in the background SIGINT is ignored, and inherited so.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     try:
         # The first line of progress says that one optimizer is done.
