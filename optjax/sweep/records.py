@@ -3,10 +3,23 @@
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-__all__ = ["DIVERGED", "FINISHED", "STOPPED", "Config", "Curve", "Record", "TrialSpec"]
+__all__ = [
+    "DIVERGED",
+    "FINISHED",
+    "PLAIN",
+    "STOPPED",
+    "Config",
+    "Curve",
+    "Record",
+    "TrialSpec",
+]
 
 #: Ran its whole budget; stopped early by successive halving; went non-finite.
 FINISHED, STOPPED, DIVERGED = "finished", "stopped", "diverged"
+
+
+#: Types whose values can be compared and written down.
+PLAIN = (str, bool, int, float, type(None))
 
 
 class Config(NamedTuple):

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import NamedTuple
 
-from optjax.tasks.trial import Factory, Trial
+from optjax.sweep.trial import Factory, Trial
 
 
 class Task(NamedTuple):

@@ -1,0 +1,74 @@
+"""Sweeps: every trial of a hyper-parameter search in one compiled program.
+
+result = optjax.sweep.run(trial, space, steps=300, evaluate_every=10,
+                          metric="val_accuracy", out="runs/mine")
+"""
+
+from optjax.sweep.groups import use_all_cores
+from optjax.sweep.halving import SuccessiveHalving
+from optjax.sweep.problem import SweepError
+from optjax.sweep.records import (
+    DIVERGED,
+    FINISHED,
+    STOPPED,
+    Config,
+    Curve,
+    Record,
+    TrialSpec,
+)
+from optjax.sweep.result import SweepResult
+from optjax.sweep.run import Interrupted, Status, run, run_alone
+from optjax.sweep.space import (
+    choice,
+    configurations,
+    grid,
+    log_uniform,
+    only,
+    parse_dimension,
+    per_optimizer,
+    uniform,
+)
+from optjax.sweep.trial import (
+    Factory,
+    MakeTrial,
+    Metrics,
+    State,
+    Trial,
+    from_functions,
+    from_linen,
+    from_nnx,
+)
+
+__all__ = [
+    "DIVERGED",
+    "FINISHED",
+    "STOPPED",
+    "Config",
+    "Curve",
+    "Factory",
+    "Interrupted",
+    "MakeTrial",
+    "Metrics",
+    "Record",
+    "State",
+    "Status",
+    "SuccessiveHalving",
+    "SweepError",
+    "SweepResult",
+    "Trial",
+    "TrialSpec",
+    "choice",
+    "configurations",
+    "from_functions",
+    "from_linen",
+    "from_nnx",
+    "grid",
+    "log_uniform",
+    "only",
+    "parse_dimension",
+    "per_optimizer",
+    "run",
+    "run_alone",
+    "uniform",
+    "use_all_cores",
+]

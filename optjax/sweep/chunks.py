@@ -1,0 +1,74 @@
+"""A sweep in chunks: pieces of a group that any process can run and run again.
+
+A chunk fills the lanes of one program once. Its records are written whole, to
+chunks/N.json, so a chunk that is run twice, by a worker that was lost and by another,
+still counts once.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from optjax.sweep.files import write_atomically
+from optjax.sweep.groups import Settings, make_groups
+from optjax.sweep.records import Record, TrialSpec
+from optjax.sweep.result import record_from_json, record_to_json
+from optjax.sweep.trial import Factory, MakeTrial
+
+__all__ = ["Chunk", "read_chunk", "run_chunk", "split", "write_chunk"]
+
+
+class Chunk(NamedTuple):
+    """Trials of one group, in order."""
+
+    number: int
+    specs: tuple[TrialSpec, ...]
+
+
+def split(groups: Sequence[Sequence[TrialSpec]], size: int) -> list[Chunk]:
+    """Cut each group's trials into chunks of at most `size`."""
+    pieces = [
+        tuple(group[start : start + size])
+        for group in groups
+        for start in range(0, len(group), size)
+    ]
+    return [Chunk(number, piece) for number, piece in enumerate(pieces)]
+
+
+def run_chunk(
+    make_trial: MakeTrial,
+    factories: Mapping[str, Factory],
+    chunk: Chunk,
+    settings: Settings,
+    strategy: str,
+) -> list[Record]:
+    """Run a chunk in this process as one compiled program."""
+    (group,) = make_groups(make_trial, factories, chunk.specs, settings)
+    program = group.compile(settings, strategy)
+    scheduler, carry = group.schedule(settings), program.start()
+    records: list[Record] = []
+    while not scheduler.is_done:
+        carry, rows = program.advance(carry, scheduler.assignment())
+        records += scheduler.observe(rows)
+    return records
+
+
+def write_chunk(directory: Path, chunk: Chunk, records: Sequence[Record]) -> None:
+    """Write a finished chunk, whole or not at all."""
+    path = _path(directory, chunk)
+    path.parent.mkdir(exist_ok=True)
+    text = json.dumps([record_to_json(record) for record in records])
+    write_atomically(path, lambda to: to.write_text(text))
+
+
+def read_chunk(directory: Path, chunk: Chunk) -> list[Record] | None:
+    """A finished chunk's records, or None where it has not finished."""
+    path = _path(directory, chunk)
+    if not path.exists():
+        return None
+    return [record_from_json(record) for record in json.loads(path.read_text())]
+
+
+def _path(directory: Path, chunk: Chunk) -> Path:
+    return directory / "chunks" / f"{chunk.number:06d}.json"

@@ -1,0 +1,239 @@
+"""A sweep's trials by compiled program, and how each program's lanes are run."""
+
+import functools
+import math
+import os
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from optjax.sweep.halving import Rungs, SuccessiveHalving
+from optjax.sweep.lanes import (
+    STRATEGIES,
+    Assignment,
+    Program,
+    compile_lanes,
+    lane_bytes,
+)
+from optjax.sweep.problem import SweepError, metric_names
+from optjax.sweep.records import PLAIN, Config, TrialSpec
+from optjax.sweep.scheduler import Scheduler
+from optjax.sweep.trial import Factory, MakeTrial, Trial
+
+__all__ = ["Group", "Settings", "make_groups", "pick_strategy", "use_all_cores"]
+
+# Enough work that a call's overhead, well below a millisecond, does not show.
+_UPDATES_PER_CALL = 4096
+_MOST_LANES = 256
+# Beside its state a lane holds the gradient and what the model keeps for it.
+_WORKING_COPIES = 3
+
+
+class Settings(NamedTuple):
+    """What all groups of a sweep have in common."""
+
+    steps: int
+    evaluate_every: int
+    metric: str
+    mode: str
+    stopping: SuccessiveHalving | None
+    lanes: int | None
+    memory_limit: int | None
+    devices: tuple[jax.Device, ...]
+    compiler_options: dict[str, str | bool] | None = None
+
+    @property
+    def evaluations(self) -> int:
+        """How often a whole trial is evaluated."""
+        return self.steps // self.evaluate_every
+
+
+class Group(NamedTuple):
+    """The trials of one optimizer with one set of static hyper-parameters."""
+
+    name: str
+    trial: Trial
+    hyper: tuple[str, ...]
+    metrics: tuple[str, ...]
+    specs: tuple[TrialSpec, ...]
+    lanes: int
+    evaluations_per_call: int
+
+    def compile(self, settings: Settings, strategy: str) -> Program:
+        """This group's program."""
+        return compile_lanes(
+            self.trial,
+            self.hyper,
+            self.metrics,
+            lanes=self.lanes,
+            strategy=strategy,
+            evaluate_every=settings.evaluate_every,
+            evaluations=self.evaluations_per_call,
+            devices=settings.devices,
+            compiler_options=settings.compiler_options,
+        )
+
+    def schedule(self, settings: Settings) -> Scheduler:
+        """A scheduler with all of the group's trials before it."""
+        return Scheduler(
+            self.specs,
+            lanes=self.lanes,
+            devices=len(settings.devices),
+            metrics=self.metrics,
+            metric=settings.metric,
+            mode=settings.mode,
+            evaluate_every=settings.evaluate_every,
+            evaluations=settings.evaluations,
+            evaluations_per_call=self.evaluations_per_call,
+            rungs=_rungs(settings),
+        )
+
+
+def make_groups(
+    make_trial: MakeTrial,
+    factories: Mapping[str, Factory],
+    specs: Sequence[TrialSpec],
+    settings: Settings,
+) -> list[Group]:
+    """Check a trial of each kind by abstract evaluation and group them all.
+
+    Raises:
+      SweepError: naming the trial that breaks the contract.
+    """
+    by_program: dict[Any, list[TrialSpec]] = {}
+    for spec in specs:
+        by_program.setdefault(_program_key(spec.config), []).append(spec)
+    groups: list[Group] = []
+    for members in by_program.values():
+        config = members[0].config
+        factory = functools.partial(factories[config.optimizer], **config.static)
+        trial = make_trial(factory)
+        names = metric_names(trial, config, settings.metric)
+        if groups and names != groups[0].metrics:
+            raise SweepError(
+                f"every trial must have the same metrics, but {groups[0].name} has "
+                f"{', '.join(groups[0].metrics)} and {config.optimizer} "
+                f"{', '.join(names)}"
+            )
+        hyper = tuple(sorted(config.hyper))
+        lanes = _lanes(len(members), lane_bytes(trial, hyper), settings)
+        groups.append(
+            Group(
+                config.optimizer,
+                trial,
+                hyper,
+                names,
+                tuple(members),
+                lanes,
+                _evaluations_per_call(lanes, settings),
+            )
+        )
+    return groups
+
+
+def pick_strategy(group: Group, settings: Settings, trials: int) -> tuple[str, Program]:
+    """The fastest of `STRATEGIES` for a full set of the group's lanes, and its program.
+
+    Each is compiled, run once to warm up and timed with every lane busy. The device's
+    usual one goes first; where all `trials` would take it less time than compiling the
+    others, it is taken as it is.
+    """
+    usual = "map" if settings.devices[0].platform == "cpu" else "vmap"
+    began = time.perf_counter()
+    program = group.compile(settings, usual)
+    compile_seconds = time.perf_counter() - began
+    timed = {usual: (_seconds_a_call(program, group), program)}
+    others = [strategy for strategy in STRATEGIES if strategy != usual]
+    updates_a_call = group.lanes * group.evaluations_per_call * settings.evaluate_every
+    calls = trials * settings.steps / updates_a_call
+    if calls * timed[usual][0] > compile_seconds * len(others):
+        for strategy in others:
+            program = group.compile(settings, strategy)
+            timed[strategy] = _seconds_a_call(program, group), program
+    fastest = min(timed, key=lambda strategy: timed[strategy][0])
+    return fastest, timed[fastest][1]
+
+
+def _seconds_a_call(program: Program, group: Group) -> float:
+    hyper = [group.specs[i % len(group.specs)] for i in range(program.lanes)]
+    every = np.ones(program.lanes, bool)
+    told = Assignment(
+        busy=every,
+        fresh=every,
+        seed=np.array([spec.seed for spec in hyper], np.int32),
+        hyper={
+            name: np.array([spec.config.hyper[name] for spec in hyper], np.float32)
+            for name in group.hyper
+        },
+    )
+    carry, _ = program.advance(program.start(), told)
+    seconds = []
+    for _ in range(3):
+        began = time.perf_counter()
+        carry, _ = program.advance(carry, told._replace(fresh=~every))
+        seconds.append(time.perf_counter() - began)
+    return float(np.median(seconds))
+
+
+def use_all_cores() -> bool:
+    """Make JAX see one CPU device a core, for a sweep to share its lanes over.
+
+    Must be called before anything else uses JAX in the process; the command line does
+    so itself. On an accelerator it changes nothing that matters.
+
+    Returns:
+      Whether it was early enough.
+
+    Example:
+      >>> import optjax.sweep
+      >>> was_early_enough = optjax.sweep.use_all_cores()
+    """
+    try:
+        jax.config.update("jax_num_cpu_devices", os.cpu_count() or 1)
+    except RuntimeError:
+        return False
+    return True
+
+
+def _program_key(config: Config) -> Any:
+    static = tuple(
+        (name, value if isinstance(value, PLAIN) else id(value))
+        for name, value in sorted(config.static.items())
+    )
+    return config.optimizer, tuple(sorted(config.hyper)), static
+
+
+def _rungs(settings: Settings) -> Rungs:
+    return Rungs(settings.stopping, settings.evaluate_every, settings.evaluations)
+
+
+def _lanes(trials: int, state_bytes: int, settings: Settings) -> int:
+    devices = len(settings.devices)
+    limit = settings.memory_limit or _default_memory(settings.devices)
+    fit = limit // max(1, state_bytes * _WORKING_COPIES)
+    if fit < devices:
+        raise SweepError(
+            f"the memory limit of {limit:,} bytes holds {fit} lanes of about "
+            f"{state_bytes * _WORKING_COPIES:,} bytes, and {devices} devices need one "
+            "each; raise memory_limit="
+        )
+    lanes = min(trials, fit, settings.lanes or _MOST_LANES)
+    return max(1, min(math.ceil(lanes / devices), fit // devices)) * devices
+
+
+def _default_memory(devices: Sequence[jax.Device]) -> int:
+    stats = devices[0].memory_stats() or {}
+    if "bytes_limit" in stats:
+        return int(stats["bytes_limit"]) * len(devices) // 2
+    if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 4
+    return 4 * 1024**3
+
+
+def _evaluations_per_call(lanes: int, settings: Settings) -> int:
+    boundaries = math.gcd(settings.evaluations, *_rungs(settings).at)
+    wanted = max(1, math.ceil(_UPDATES_PER_CALL / (lanes * settings.evaluate_every)))
+    return max(n for n in range(1, min(wanted, boundaries) + 1) if boundaries % n == 0)

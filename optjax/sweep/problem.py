@@ -1,0 +1,120 @@
+"""What can be wrong with a trial, found by abstract evaluation before any work."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from optjax.sweep.records import Config
+from optjax.sweep.trial import Trial
+
+__all__ = ["SweepError", "describe", "metric_names"]
+
+
+class SweepError(ValueError):
+    """A sweep that cannot start or go on; one line says which trial or key and why."""
+
+
+def describe(config: Config) -> str:
+    """A configuration in words: adam(learning_rate=0.01)."""
+    values = {**config.hyper, **config.static}
+    inside = ", ".join(
+        f"{name}={value:g}" if isinstance(value, float) else f"{name}={value!r}"
+        for name, value in values.items()
+    )
+    return f"{config.optimizer}({inside})"
+
+
+def metric_names(trial: Trial, config: Config, metric: str) -> tuple[str, ...]:
+    """The metrics of a trial in order, if it keeps the contract.
+
+    Traces `init`, `step` and `evaluate` without computing anything.
+
+    Raises:
+      SweepError: naming the trial: where a function raises, `step` returns a state of
+        another structure, shape or dtype, a metric is not a scalar number or stands
+        in both mappings, or the sweep's metric is not among them.
+    """
+    who = describe(config)
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    hyper = {name: jax.ShapeDtypeStruct((), jnp.float32) for name in config.hyper}
+    state = _abstractly(who, "init", trial.init, key, hyper)
+    after, from_step = _pair(who, _abstractly(who, "step", trial.step, state))
+    _check_same_state(who, state, after)
+    from_evaluate = _abstractly(who, "evaluate", trial.evaluate, state)
+    for source, metrics in (("step", from_step), ("evaluate", from_evaluate)):
+        _check_metrics(who, source, metrics)
+    both = set(from_step) & set(from_evaluate)
+    if both:
+        raise SweepError(
+            f"trial {who}: step and evaluate must name their metrics differently, both "
+            f"have {', '.join(sorted(both))}"
+        )
+    names = (*sorted(from_step), *sorted(from_evaluate))
+    if metric not in names:
+        raise SweepError(
+            f"trial {who}: the sweep ranks by the metric {metric!r}, but the trial has "
+            f"{', '.join(names) or 'no metrics'}; pass metric= one of them"
+        )
+    return names
+
+
+def _abstractly(who: str, name: str, f: Callable[..., Any], *args: Any) -> Any:
+    try:
+        return jax.eval_shape(f, *args)
+    except Exception as error:
+        first_line = (str(error).strip().splitlines() or ["no message"])[0]
+        raise SweepError(
+            f"trial {who}: {name} raised {type(error).__name__}: {first_line}"
+        ) from error
+
+
+def _pair(who: str, returned: Any) -> tuple[Any, Any]:
+    if not isinstance(returned, Sequence) or len(returned) != 2:
+        raise SweepError(
+            f"trial {who}: step must return (state, metrics), got "
+            f"{type(returned).__name__}"
+        )
+    return returned[0], returned[1]
+
+
+def _check_same_state(who: str, before: Any, after: Any) -> None:
+    old, new = _leaves(before), _leaves(after)
+    for path in [*old, *(path for path in new if path not in old)]:
+        was, is_ = old.get(path, "no leaf"), new.get(path, "no leaf")
+        if was != is_:
+            raise SweepError(
+                f"trial {who}: step must return a state like init's, but at "
+                f"{path or 'the root'} init has {was} and step {is_}"
+            )
+    was_tree: Any = jax.tree.structure(before)
+    is_tree: Any = jax.tree.structure(after)
+    if was_tree != is_tree:
+        raise SweepError(
+            f"trial {who}: step must return a state like init's, but the containers "
+            f"differ: {was_tree} and {is_tree}"
+        )
+
+
+def _leaves(tree: Any) -> dict[str, str]:
+    return {
+        jax.tree_util.keystr(path): f"{leaf.dtype}{list(leaf.shape)}"
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+    }
+
+
+def _check_metrics(who: str, source: str, metrics: Any) -> None:
+    if not isinstance(metrics, Mapping):
+        raise SweepError(
+            f"trial {who}: {source} must return its metrics as a mapping of names to "
+            f"scalars, got {type(metrics).__name__}"
+        )
+    for name, value in metrics.items():
+        is_number = np.issubdtype(value.dtype, np.number) or value.dtype == bool
+        if value.shape or not is_number or np.iscomplexobj(value):
+            raise SweepError(
+                f"trial {who}: the metric {name!r} of {source} must be a real scalar, "
+                f"got {value.dtype}{list(value.shape)}"
+            )

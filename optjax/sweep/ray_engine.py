@@ -1,0 +1,110 @@
+"""A sweep on a Ray cluster: one task a chunk of trials, each one compiled program."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from optjax.sweep.chunks import Chunk, read_chunk, run_chunk, write_chunk
+from optjax.sweep.groups import Settings
+from optjax.sweep.problem import SweepError
+from optjax.sweep.records import Record
+from optjax.sweep.trial import Factory, MakeTrial
+
+__all__ = ["run_on_ray"]
+
+# A lost node's tasks start again elsewhere; this many losses of one chunk is a fault.
+_RETRIES = 5
+
+
+def run_on_ray(
+    make_trial: MakeTrial,
+    factories: Mapping[str, Factory],
+    chunks: Sequence[Chunk],
+    settings: Settings,
+    strategy: str,
+    directory: Path,
+    on_records: Callable[[Chunk, list[Record]], None],
+) -> None:
+    """Run the chunks that `directory` does not have yet, and write each as it ends.
+
+    Ray is connected to as the process is set up for it (`ray.init()`, the environment
+    variable RAY_ADDRESS), and started on this machine where it is not. A task takes
+    one CPU, and JAX there sees one device.
+
+    Args:
+      make_trial: sent to the workers by value, with the data that it holds.
+      factories: optimizers by name.
+      chunks: the whole sweep.
+      settings: whose devices are not sent; each worker has its own.
+      strategy: of the lanes inside a task.
+      directory: where chunks are written.
+      on_records: called with each chunk's records, those found first.
+
+    Raises:
+      SweepError: where Ray is not installed, or a chunk fails.
+    """
+    try:
+        import ray
+    except ModuleNotFoundError:
+        raise SweepError(
+            "the ray engine needs Ray; run: pip install 'optjax[ray]'"
+        ) from None
+    missing = []
+    for chunk in chunks:
+        records = read_chunk(directory, chunk)
+        if records is None:
+            missing.append(chunk)
+        else:
+            on_records(chunk, records)
+    if not missing:
+        return
+    started_here = not ray.is_initialized()
+    if started_here:
+        ray.init(log_to_driver=False, include_dashboard=False)
+    try:
+        _run(
+            ray,
+            (make_trial, dict(factories), settings._replace(devices=()), strategy),
+            missing,
+            directory,
+            on_records,
+        )
+    finally:
+        if started_here:
+            ray.shutdown()
+
+
+def _run(
+    ray: Any,
+    common: tuple[Any, ...],
+    chunks: Sequence[Chunk],
+    directory: Path,
+    on_records: Callable[[Chunk, list[Record]], None],
+) -> None:
+    task = ray.remote(max_retries=_RETRIES, num_cpus=1)(_task)
+    shared = ray.put(common)
+    running = {task.remote(shared, chunk): chunk for chunk in chunks}
+    while running:
+        (ready,), _ = ray.wait(list(running), num_returns=1)
+        chunk = running.pop(ready)
+        try:
+            records = ray.get(ready)
+        except ray.exceptions.RayError as error:
+            for other in running:
+                ray.cancel(other)
+            first_line = str(error).strip().splitlines()[-1]
+            raise SweepError(
+                f"chunk {chunk.number} (trials {chunk.specs[0].number} to "
+                f"{chunk.specs[-1].number}) failed on Ray: {first_line}. The chunks "
+                "that ended are kept; the same command goes on"
+            ) from error
+        write_chunk(directory, chunk, records)
+        on_records(chunk, records)
+
+
+def _task(common: tuple[Any, ...], chunk: Chunk) -> list[Record]:
+    import jax
+
+    make_trial, factories, settings, strategy = common
+    settings = settings._replace(devices=(jax.local_devices()[0],))
+    return run_chunk(make_trial, factories, chunk, settings, strategy)

@@ -1,0 +1,578 @@
+"""Run a sweep: draw the trials, keep the lanes full, write everything down."""
+
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from optjax.optimizers import OPTIMIZERS
+from optjax.sweep.chunks import Chunk, split
+from optjax.sweep.groups import Group, Settings, make_groups, pick_strategy
+from optjax.sweep.halving import SuccessiveHalving
+from optjax.sweep.lanes import STRATEGIES, Program
+from optjax.sweep.problem import SweepError, describe
+from optjax.sweep.records import DIVERGED, PLAIN, STOPPED, Record, TrialSpec
+from optjax.sweep.result import SweepResult
+from optjax.sweep.scheduler import Scheduler
+from optjax.sweep.space import configurations
+from optjax.sweep.store import Progress, Store
+from optjax.sweep.trial import Factory, MakeTrial, from_functions
+
+__all__ = ["Interrupted", "Status", "run", "run_alone"]
+
+# A task on a cluster: long enough to pay for its compilation, short enough to lose.
+_CHUNK_TRIALS = 64
+
+
+class Status(NamedTuple):
+    """How far a sweep is, for a display.
+
+    Attributes:
+      total: trials in all.
+      done: trials that ended, in whatever way.
+      running: trials in a lane.
+      diverged: of those done.
+      stopped: of those done, by successive halving.
+      optimizer: whose group is running.
+      best: the best metric of a trial that has ended, or None.
+      best_config: its configuration in words.
+      steps: updates done by this process since it started.
+      most_steps_left: updates still to do if no trial is stopped or diverges.
+    """
+
+    total: int
+    done: int
+    running: int
+    diverged: int
+    stopped: int
+    optimizer: str
+    best: float | None
+    best_config: str
+    steps: int
+    most_steps_left: int
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C during a sweep; `result` has the trials that had ended."""
+
+    def __init__(self, result: SweepResult) -> None:
+        """Keep the result."""
+        super().__init__("the sweep was interrupted")
+        self.result = result
+
+
+def run(
+    trial: MakeTrial | tuple[Callable[..., Any], ...],
+    space: Mapping[str, Any],
+    *,
+    steps: int,
+    evaluate_every: int,
+    metric: str,
+    mode: str = "max",
+    seeds: int | Sequence[int] = 3,
+    out: str | Path | None = None,
+    draws: int | None = None,
+    method: str = "sobol",
+    space_seed: int = 0,
+    factories: Mapping[str, Factory] | None = None,
+    stopping: SuccessiveHalving | None = None,
+    strategy: str = "auto",
+    lanes: int | None = None,
+    memory_limit: int | None = None,
+    checkpoint_seconds: float = 30.0,
+    progress: bool | Callable[[Status], None] = True,
+    engine: str = "local",
+    compiler_options: dict[str, str | bool] | None = None,
+) -> SweepResult:
+    """Train every trial of a space, each optimizer's in one compiled program.
+
+    The trials of an optimizer run in lanes, which share all local devices (with
+    `jax.distributed`, all devices of all processes). A trial that ends, is stopped or
+    diverges leaves its lane to the next one.
+
+    Args:
+      trial: `make_trial(factory) -> Trial`, or a tuple of functions (init, step) or
+        (init, step, evaluate) for `from_functions`; see also `from_nnx` and
+        `from_linen`.
+      space: hyper-parameters by name; see `optjax.sweep.space`.
+      steps: updates in a whole trial.
+      evaluate_every: updates between two evaluations; divides `steps`.
+      metric: the name of the metric that ranks.
+      mode: "max" or "min".
+      seeds: how many, counted from 0, or the seeds themselves.
+      out: a directory for everything measured. The same call with the same directory
+        goes on where it was, however it ended. None keeps nothing.
+      draws: configurations an optimizer, where the space is not finite.
+      method: how they are drawn, "sobol" or "random".
+      space_seed: for the drawing.
+      factories: optimizers by name; `optjax.OPTIMIZERS` by default.
+      stopping: `SuccessiveHalving(...)`, or None to run every trial to its end.
+      strategy: "vmap" (a device's lanes at once), "map" (one after the other),
+        "chunked" (eight at a time), or "auto": the fastest in a short timing run.
+      lanes: most lanes at a time; 256 by default.
+      memory_limit: bytes that the lanes may take; a quarter of the machine's memory by
+        default, half of an accelerator's.
+      checkpoint_seconds: how much work a crash may cost.
+      progress: a live display on a terminal, or a function that is handed a `Status`.
+      engine: "local", or "ray" for a Ray cluster: one task a chunk of at most `lanes`
+        trials, each chunk one compiled program on one CPU, and successive halving
+        within a chunk. A lost node's chunks run again elsewhere.
+      compiler_options: for XLA.
+
+    Returns:
+      The result, with every trial.
+
+    Raises:
+      SweepError: for a trial or a space that cannot work, before any long work; for a
+        directory that is in use or holds another sweep; for a full disk.
+      Interrupted: on Ctrl-C.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, optax, optjax.sweep
+      >>> def init(key, optimizer):
+      ...     x = jax.random.normal(key, (2,))
+      ...     return x, optimizer.init(x)
+      >>> def step(state, optimizer):
+      ...     x, opt_state = state
+      ...     loss, g = jax.value_and_grad(lambda x: jnp.sum(x**2))(x)
+      ...     updates, opt_state = optimizer.update(g, opt_state, x)
+      ...     return (optax.apply_updates(x, updates), opt_state), {"loss": loss}
+      >>> result = optjax.sweep.run(
+      ...     (init, step),
+      ...     {"optimizer": ["sgd", "adam"], "learning_rate": [0.01, 0.1]},
+      ...     steps=50, evaluate_every=10, metric="loss", mode="min", strategy="map",
+      ... )
+      >>> len(result.records)
+      12
+    """
+    factories = factories or {name: row.factory for name, row in OPTIMIZERS.items()}
+    make_trial = from_functions(*trial) if isinstance(trial, tuple) else trial
+    specs = _specs(
+        configurations(
+            space, draws=draws, method=method, seed=space_seed, factories=factories
+        ),
+        seeds,
+    )
+    settings = Settings(
+        steps,
+        evaluate_every,
+        metric,
+        mode,
+        stopping,
+        lanes,
+        memory_limit,
+        _devices(),
+        compiler_options,
+    )
+    _check(settings, strategy)
+    if engine not in ("local", "ray"):
+        raise SweepError(f"engine must be local or ray, got {engine!r}")
+    groups = make_groups(make_trial, factories, specs, settings)
+    with ExitStack() as stack:
+        if out is None:
+            out = stack.enter_context(tempfile.TemporaryDirectory())
+        store = stack.enter_context(Store(Path(out), writes=jax.process_index() == 0))
+        report = stack.enter_context(_reporting(progress, metric))
+        sweep = _Sweep(groups, settings, store, report, checkpoint_seconds)
+        if engine == "ray":
+            return sweep.run_in_chunks(strategy, make_trial, factories)
+        return sweep.run(strategy)
+
+
+def run_alone(
+    trial: MakeTrial | tuple[Callable[..., Any], ...],
+    spec: TrialSpec,
+    *,
+    steps: int,
+    evaluate_every: int,
+    metric: str,
+    mode: str = "max",
+    factories: Mapping[str, Factory] | None = None,
+) -> Record:
+    """Run one trial of a sweep again, alone in a lane.
+
+    Under "map" the curve is that of the sweep to the last bit; "vmap" and "chunked"
+    sum in another order, and the curves differ by float32 rounding that training
+    amplifies.
+
+    Example:
+      >>> import jax.numpy as jnp, optjax.sweep
+      >>> def init(key, optimizer):
+      ...     return optimizer.init(jnp.zeros(()))
+      >>> def step(state, optimizer):
+      ...     updates, state = optimizer.update(jnp.ones(()), state)
+      ...     return state, {"update": updates}
+      >>> config = optjax.sweep.Config("sgd", {"learning_rate": 0.5}, {})
+      >>> record = optjax.sweep.run_alone(
+      ...     (init, step), optjax.sweep.TrialSpec(0, config, seed=0),
+      ...     steps=2, evaluate_every=1, metric="update",
+      ... )
+      >>> record.curve.values["update"]
+      (-0.5, -0.5)
+    """
+    factories = factories or {name: row.factory for name, row in OPTIMIZERS.items()}
+    make_trial = from_functions(*trial) if isinstance(trial, tuple) else trial
+    settings = Settings(
+        steps, evaluate_every, metric, mode, None, 1, None, (jax.local_devices()[0],)
+    )
+    _check(settings, "map")
+    (group,) = make_groups(make_trial, factories, [spec], settings)
+    program = group.compile(settings, "map")
+    scheduler, carry = group.schedule(settings), program.start()
+    while True:
+        carry, rows = program.advance(carry, scheduler.assignment())
+        for record in scheduler.observe(rows):
+            return record
+
+
+class _Sweep:
+    """The loop over groups and calls, and what it has to remember."""
+
+    def __init__(
+        self,
+        groups: Sequence[Group],
+        settings: Settings,
+        store: Store,
+        report: Callable[[Status], None],
+        checkpoint_seconds: float,
+    ) -> None:
+        self._groups = groups
+        self._settings = settings
+        self._store = store
+        self._report = report
+        self._checkpoint_seconds = checkpoint_seconds
+        self._records: list[Record] = []
+        self._best: tuple[float, str] | None = None
+        self._total = sum(len(group.specs) for group in groups)
+        self._steps = 0
+        self._steps_left = self._total * settings.steps
+        self._committed_at = time.monotonic()
+        self._strategy = ""
+
+    def run(self, strategy: str) -> SweepResult:
+        saved = self._store.saved_description()
+        ready: dict[int, Program] = {}
+        if strategy == "auto":
+            if saved and saved.get("devices") == self._device_names():
+                strategy = saved["strategy"]
+            else:
+                strategy, ready[0] = self._agree_on_strategy()
+        self._strategy = strategy
+        progress = self._store.open(self._description(), self._groups[0].metrics)
+        _barrier("opened")
+        self._committed_at = time.monotonic()
+        try:
+            self._run_groups(progress, ready)
+        except KeyboardInterrupt:
+            raise Interrupted(self._result()) from None
+        result = self._result()
+        if jax.process_index() == 0:
+            self._store.write_results(result.to_csv)
+        return result
+
+    def run_in_chunks(
+        self, strategy: str, make_trial: MakeTrial, factories: Mapping[str, Factory]
+    ) -> SweepResult:
+        from optjax.sweep.ray_engine import run_on_ray
+
+        # The workers' devices are not this process's: nothing is timed here.
+        self._strategy = "map" if strategy == "auto" else strategy
+        size = self._settings.lanes or _CHUNK_TRIALS
+        chunks = split([group.specs for group in self._groups], size)
+        self._store.open(
+            {**self._description(), "devices": "ray"}, self._groups[0].metrics
+        )
+        left = len(chunks)
+
+        def on_records(chunk: Chunk, records: Sequence[Record]) -> None:
+            nonlocal left
+            left -= 1
+            for record in records:
+                self._records.append(record)
+                self._note_best(record)
+                self._steps += record.steps
+                self._steps_left -= self._settings.steps
+            waiting = self._total - len(self._records)
+            name = chunk.specs[0].config.optimizer
+            self._report(self._status(name, min(waiting, left * size)))
+
+        try:
+            run_on_ray(
+                make_trial,
+                factories,
+                chunks,
+                self._settings._replace(lanes=size),
+                self._strategy,
+                self._store.directory,
+                on_records,
+            )
+        except KeyboardInterrupt:
+            raise Interrupted(self._result()) from None
+        result = self._result()
+        self._store.write_results(result.to_csv)
+        return result
+
+    def _run_groups(self, progress: Progress, ready: dict[int, Program]) -> None:
+        replayed = self._replay(progress)
+        with ThreadPoolExecutor(max_workers=1) as compiler:
+            pending: dict[int, Future[Program]] = {}
+
+            def compile_in_background(index: int) -> None:
+                if index < len(self._groups) and index not in ready | pending:
+                    pending[index] = compiler.submit(
+                        self._groups[index].compile, self._settings, self._strategy
+                    )
+
+            for index in range(progress.groups, len(self._groups)):
+                compile_in_background(index)
+                program = ready.pop(index, None) or pending.pop(index).result()
+                # The next program compiles while this one runs.
+                compile_in_background(index + 1)
+                self._run_group(index, program, progress, replayed)
+                progress, replayed = Progress(groups=index + 1), None
+
+    def _run_group(
+        self,
+        index: int,
+        program: Program,
+        progress: Progress,
+        scheduler: Scheduler | None,
+    ) -> None:
+        group = self._groups[index]
+        carry, calls = program.start(), 0
+        if scheduler is None:
+            scheduler = group.schedule(self._settings)
+        elif progress.states is not None:
+            carry = self._store.load_states(progress.states, carry)
+            calls = progress.calls
+        self._report(self._status(group.name, scheduler.running))
+        while not scheduler.is_done:
+            carry, rows = program.advance(carry, scheduler.assignment())
+            calls += 1
+            busy = scheduler.busy
+            self._store.append(
+                scheduler.lane_trials(), self._row_steps(group, scheduler), rows[busy]
+            )
+            self._observe(group, scheduler, rows)
+            self._report(self._status(group.name, scheduler.running))
+            if not scheduler.is_done and self._is_time_to_commit():
+                name = f"states-{index}-{calls}"
+                self._store.save_states(name, carry)
+                self._commit(Progress(groups=index, calls=calls, states=name))
+        self._commit(Progress(groups=index + 1))
+
+    def _replay(self, progress: Progress) -> Scheduler | None:
+        """Feed the committed metrics to fresh schedulers.
+
+        Returns the scheduler of the unfinished group, or None if it has no calls.
+        """
+        current: list[tuple[Group, Scheduler]] = []
+
+        def rows_of_calls() -> Iterator[int]:
+            for index, group in enumerate(self._groups[: progress.groups + 1]):
+                current[:] = [(group, group.schedule(self._settings))]
+                calls = 0
+                while not current[0][1].is_done:
+                    if index == progress.groups and calls == progress.calls:
+                        return
+                    calls += 1
+                    yield current[0][1].running * group.evaluations_per_call
+
+        for rows in self._store.replay(rows_of_calls()):
+            group, scheduler = current[0]
+            full = np.full(
+                (group.lanes, group.evaluations_per_call, len(group.metrics)),
+                np.nan,
+                np.float32,
+            )
+            full[scheduler.busy] = rows.reshape(scheduler.running, *full.shape[1:])
+            self._observe(group, scheduler, full)
+        self._steps = 0
+        return current[0][1] if progress.calls else None
+
+    def _observe(self, group: Group, scheduler: Scheduler, rows: np.ndarray) -> None:
+        every = self._settings.evaluate_every * group.evaluations_per_call
+        done = scheduler.running * every
+        self._steps += done
+        self._steps_left -= done
+        for record in scheduler.observe(rows):
+            self._records.append(record)
+            # What a diverged or stopped trial will not run any more.
+            ran = -(-record.steps // every) * every
+            self._steps_left -= self._settings.steps - ran
+            self._note_best(record)
+
+    def _note_best(self, record: Record) -> None:
+        if record.status == DIVERGED:
+            return
+        values = record.curve.values[self._settings.metric]
+        pick = max if self._settings.mode == "max" else min
+        value = pick(values)
+        if self._best is None or pick(value, self._best[0]) != self._best[0]:
+            self._best = value, describe(record.trial.config)
+
+    def _row_steps(self, group: Group, scheduler: Scheduler) -> np.ndarray:
+        in_call = (np.arange(group.evaluations_per_call) + 1) * (
+            self._settings.evaluate_every
+        )
+        return scheduler.lane_steps()[:, None] + in_call
+
+    def _status(self, optimizer: str, running: int) -> Status:
+        statuses = [record.status for record in self._records]
+        return Status(
+            total=self._total,
+            done=len(statuses),
+            running=running,
+            diverged=statuses.count(DIVERGED),
+            stopped=statuses.count(STOPPED),
+            optimizer=optimizer,
+            best=self._best[0] if self._best else None,
+            best_config=self._best[1] if self._best else "",
+            steps=self._steps,
+            most_steps_left=self._steps_left,
+        )
+
+    def _is_time_to_commit(self) -> bool:
+        late = time.monotonic() - self._committed_at > self._checkpoint_seconds
+        if jax.process_count() == 1:
+            return late
+        from jax.experimental import multihost_utils
+
+        # Saving takes all processes, so the first one's clock decides for all.
+        return bool(multihost_utils.broadcast_one_to_all(np.array(late)))
+
+    def _commit(self, progress: Progress) -> None:
+        self._store.commit(progress)
+        self._committed_at = time.monotonic()
+
+    def _agree_on_strategy(self) -> tuple[str, Program]:
+        strategy, program = pick_strategy(self._groups[0], self._settings, self._total)
+        if jax.process_count() == 1:
+            return strategy, program
+        from jax.experimental import multihost_utils
+
+        index = np.array(STRATEGIES.index(strategy))
+        agreed = STRATEGIES[int(multihost_utils.broadcast_one_to_all(index))]
+        if agreed == strategy:
+            return strategy, program
+        return agreed, self._groups[0].compile(self._settings, agreed)
+
+    def _result(self) -> SweepResult:
+        records = sorted(self._records, key=lambda record: record.trial.number)
+        return SweepResult(
+            records=tuple(records),
+            metric=self._settings.metric,
+            mode=self._settings.mode,
+            about={
+                "strategy": self._strategy,
+                "devices": self._device_names(),
+                "steps": self._settings.steps,
+                "evaluate_every": self._settings.evaluate_every,
+                "jax": jax.__version__,
+            },
+        )
+
+    def _description(self) -> dict[str, Any]:
+        stopping = self._settings.stopping
+        return {
+            "trials": [
+                [
+                    spec.config.optimizer,
+                    dict(spec.config.hyper),
+                    {
+                        # What has no plain value has an address in its repr.
+                        name: value
+                        if isinstance(value, PLAIN)
+                        else type(value).__name__
+                        for name, value in spec.config.static.items()
+                    },
+                    spec.seed,
+                ]
+                for group in self._groups
+                for spec in group.specs
+            ],
+            "steps": self._settings.steps,
+            "evaluate_every": self._settings.evaluate_every,
+            "metric": self._settings.metric,
+            "mode": self._settings.mode,
+            "stopping": dict(stopping._asdict()) if stopping else None,
+            "lanes": [group.lanes for group in self._groups],
+            "devices": self._device_names(),
+            "strategy": self._strategy,
+        }
+
+    def _device_names(self) -> str:
+        devices = self._settings.devices
+        return f"{len(devices)} × {devices[0].device_kind}"
+
+
+def _plain(value: Any) -> Any:
+    """A static value as JSON: what is not plain has an address in its repr."""
+    return value if isinstance(value, PLAIN) else type(value).__name__
+
+
+def _devices() -> tuple[jax.Device, ...]:
+    return tuple(jax.devices() if jax.process_count() > 1 else jax.local_devices())
+
+
+def _specs(configs: Sequence[Any], seeds: int | Sequence[int]) -> list[TrialSpec]:
+    each = tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds)
+    if not each:
+        raise SweepError(f"a sweep needs at least one seed, got {seeds!r}")
+    bad = [seed for seed in each if not 0 <= seed < 2**31]
+    if bad or len(set(each)) < len(each):
+        raise SweepError(f"seeds must be distinct and from 0 to 2^31 - 1, got {seeds}")
+    return [
+        TrialSpec(index, config, seed)
+        for index, (config, seed) in enumerate(
+            (config, seed) for config in configs for seed in each
+        )
+    ]
+
+
+def _check(settings: Settings, strategy: str) -> None:
+    if settings.evaluate_every < 1 or settings.steps < settings.evaluate_every:
+        raise SweepError(
+            f"steps >= evaluate_every >= 1 must hold, got steps={settings.steps} and "
+            f"evaluate_every={settings.evaluate_every}"
+        )
+    if settings.steps % settings.evaluate_every:
+        raise SweepError(
+            f"evaluate_every must divide steps, got {settings.evaluate_every} and "
+            f"{settings.steps}"
+        )
+    if settings.mode not in ("max", "min"):
+        raise SweepError(f'mode must be "max" or "min", got {settings.mode!r}')
+    if strategy not in (*STRATEGIES, "auto"):
+        raise SweepError(
+            f"strategy must be auto, {', '.join(STRATEGIES)}, got {strategy!r}"
+        )
+    for name in ("lanes", "memory_limit"):
+        value = getattr(settings, name)
+        if value is not None and value < 1:
+            raise SweepError(f"{name} must be at least 1, got {value}")
+
+
+def _reporting(progress: bool | Callable[[Status], None], metric: str) -> Any:
+    import contextlib
+
+    if callable(progress):
+        return contextlib.nullcontext(progress)
+    if not progress:
+        return contextlib.nullcontext(lambda status: None)
+    from optjax.sweep.progress import live_display
+
+    return live_display(metric)
+
+
+def _barrier(name: str) -> None:
+    if jax.process_count() > 1:
+        from jax.experimental import multihost_utils
+
+        multihost_utils.sync_global_devices(f"optjax-sweep-{name}")

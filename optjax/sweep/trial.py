@@ -1,0 +1,231 @@
+"""A trial: one training run as pure functions over a pytree of state.
+
+Everything that varies from trial to trial lives in the state, so that an executor
+can run many of them at once inside one compiled program, in whatever way suits the
+machine, without knowing what is being trained.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+#: An optimizer's constructor: `factory(learning_rate=..., ...)`.
+Factory = Callable[..., optax.GradientTransformation]
+State = Any
+Metrics = Mapping[str, jax.Array]
+
+
+class Trial(NamedTuple):
+    """One training run, from its first parameters to its metrics.
+
+    The functions are pure, and an executor calls them while JAX traces, so a
+    hyper-parameter is a traced scalar: build the optimizer from it inside `init` and
+    `step`, and keep it in the state. `init` decides everything random from `key`.
+
+    Attributes:
+        init: `init(key, hyper) -> state`, with `key` a typed PRNG key and `hyper` a
+            mapping of hyper-parameter names to scalars.
+        step: `step(state) -> (state, metrics)`, one update. The structure, shapes
+            and dtypes of the state do not change.
+        evaluate: `evaluate(state) -> metrics`, and leaves the state alone.
+
+    Metrics are mappings of names to scalars. Those of `step` are averaged over the
+    updates since the evaluation before. A trial has diverged when a metric is not
+    finite, or when one called `finite` (are all parameters finite?) is false. The race
+    reads `train_loss` from `step` and `val_loss` and `val_accuracy` from `evaluate`.
+    """
+
+    init: Callable[[jax.Array, Mapping[str, jax.Array]], State]
+    step: Callable[[State], tuple[State, Metrics]]
+    evaluate: Callable[[State], Metrics]
+
+
+#: What a sweep trains: `make_trial(factory) -> Trial`, called once an optimizer.
+MakeTrial = Callable[[Factory], Trial]
+
+
+class _Bound(NamedTuple):
+    """The user's own state beside the hyper-parameters that made its optimizer."""
+
+    state: State
+    hyper: Mapping[str, jax.Array]
+
+
+def from_functions(
+    init: Callable[[jax.Array, optax.GradientTransformation], State],
+    step: Callable[[State, optax.GradientTransformation], tuple[State, Metrics]],
+    evaluate: Callable[[State], Metrics] | None = None,
+) -> MakeTrial:
+    """Make a sweep's trial from functions that are handed the optimizer.
+
+    Args:
+        init: `init(key, optimizer) -> state`, any pytree that holds the parameters,
+            `optimizer.init(params)`, and a key where batches are drawn.
+        step: `step(state, optimizer) -> (state, metrics)`, one update.
+        evaluate: `evaluate(state) -> metrics`, or None where those of `step` suffice.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, optax, optjax.sweep
+        >>> def init(key, optimizer):
+        ...     x = jax.random.normal(key, (2,))
+        ...     return x, optimizer.init(x)
+        >>> def step(state, optimizer):
+        ...     x, opt_state = state
+        ...     loss, g = jax.value_and_grad(lambda x: jnp.sum(x**2))(x)
+        ...     updates, opt_state = optimizer.update(g, opt_state, x)
+        ...     return (optax.apply_updates(x, updates), opt_state), {"loss": loss}
+        >>> trial = optjax.sweep.from_functions(init, step)
+    """
+
+    def make_trial(factory: Factory) -> Trial:
+        def bound_init(key: jax.Array, hyper: Mapping[str, jax.Array]) -> _Bound:
+            return _Bound(init(key, factory(**hyper)), hyper)
+
+        def bound_step(bound: _Bound) -> tuple[_Bound, Metrics]:
+            state, metrics = step(bound.state, factory(**bound.hyper))
+            return bound._replace(state=state), metrics
+
+        def bound_evaluate(bound: _Bound) -> Metrics:
+            return {} if evaluate is None else evaluate(bound.state)
+
+        return Trial(bound_init, bound_step, bound_evaluate)
+
+    return make_trial
+
+
+def from_linen(
+    module: Any,
+    loss: Callable[[jax.Array, Any], jax.Array],
+    batch: Callable[[jax.Array, jax.Array], Any],
+    evaluate: Callable[[Callable[[Any], Any]], Metrics] | None = None,
+) -> MakeTrial:
+    """Make a sweep's trial from a Flax linen module, a loss and a source of batches.
+
+    Args:
+        module: a `flax.linen.Module` that maps a batch's inputs to outputs. Its
+            collection "params" is trained; the others, such as batch statistics, are
+            mutable.
+        loss: `loss(outputs, batch) -> scalar`.
+        batch: `batch(key, step) -> (inputs, ...)`, pure: draw it from the key, which
+            is the same at every step of a trial, and the number of updates done.
+        evaluate: `evaluate(predict) -> metrics`, where `predict(inputs)` applies the
+            module with the current parameters.
+
+    Example:
+        >>> import flax.linen as nn, jax, jax.numpy as jnp, optjax.sweep
+        >>> x = jnp.linspace(-1.0, 1.0, 32)[:, None]
+        >>> def batch(key, step):
+        ...     rows = jax.random.randint(jax.random.fold_in(key, step), (8,), 0, 32)
+        ...     return x[rows], x[rows] ** 2
+        >>> trial = optjax.sweep.from_linen(
+        ...     nn.Dense(1), lambda y, batch: jnp.mean((y - batch[1]) ** 2), batch
+        ... )
+    """
+
+    def init_variables(key: jax.Array, inputs: Any) -> Any:
+        rest = dict(module.init(key, inputs))
+        return rest.pop("params"), rest
+
+    def apply(params: Any, rest: Any, inputs: Any) -> Any:
+        return module.apply({"params": params, **rest}, inputs, mutable=list(rest))
+
+    return _supervised(init_variables, apply, loss, batch, evaluate)
+
+
+def from_nnx(
+    make_model: Callable[[Any], Any],
+    loss: Callable[[jax.Array, Any], jax.Array],
+    batch: Callable[[jax.Array, jax.Array], Any],
+    evaluate: Callable[[Callable[[Any], Any]], Metrics] | None = None,
+) -> MakeTrial:
+    """Make a sweep's trial from a Flax NNX model, a loss and a source of batches.
+
+    Args:
+        make_model: `make_model(rngs) -> model`. Its `nnx.Param`s are trained; what the
+            model changes itself, such as batch statistics, is kept.
+        loss: `loss(outputs, batch) -> scalar`.
+        batch: `batch(key, step) -> (inputs, ...)`, pure: draw it from the key, which
+            is the same at every step of a trial, and the number of updates done.
+        evaluate: `evaluate(predict) -> metrics`, where `predict(inputs)` calls the
+            model with the current parameters.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, optjax.sweep
+        >>> from flax import nnx
+        >>> x = jnp.linspace(-1.0, 1.0, 32)[:, None]
+        >>> def batch(key, step):
+        ...     rows = jax.random.randint(jax.random.fold_in(key, step), (8,), 0, 32)
+        ...     return x[rows], x[rows] ** 2
+        >>> trial = optjax.sweep.from_nnx(
+        ...     lambda rngs: nnx.Linear(1, 1, rngs=rngs),
+        ...     lambda y, batch: jnp.mean((y - batch[1]) ** 2),
+        ...     batch,
+        ... )
+    """
+    from flax import nnx
+
+    def build(key: jax.Array) -> Any:
+        return nnx.split(make_model(nnx.Rngs(key)), nnx.Param, ...)
+
+    def init_variables(key: jax.Array, inputs: Any) -> Any:
+        del inputs
+        _, params, rest = build(key)
+        return params, rest
+
+    def apply(params: Any, rest: Any, inputs: Any) -> Any:
+        graphdef = jax.eval_shape(build, jax.random.key(0))[0]
+        model = nnx.merge(graphdef, params, rest)
+        outputs = model(inputs)
+        _, _, rest = nnx.split(model, nnx.Param, ...)
+        return outputs, rest
+
+    return _supervised(init_variables, apply, loss, batch, evaluate)
+
+
+class _Supervised(NamedTuple):
+    """A model in training: parameters, other variables, optimizer state, source."""
+
+    params: Any
+    rest: Any
+    opt_state: optax.OptState
+    key: jax.Array
+    updates_done: jax.Array
+
+
+def _supervised(
+    init_variables: Callable[[jax.Array, Any], tuple[Any, Any]],
+    apply: Callable[[Any, Any, Any], tuple[Any, Any]],
+    loss: Callable[[Any, Any], jax.Array],
+    batch: Callable[[jax.Array, jax.Array], Any],
+    evaluate: Callable[[Callable[[Any], Any]], Metrics] | None,
+) -> MakeTrial:
+    def init(key: jax.Array, optimizer: optax.GradientTransformation) -> _Supervised:
+        variables_key, batch_key = jax.random.split(key)
+        done = jnp.zeros((), jnp.int32)
+        params, rest = init_variables(variables_key, batch(batch_key, done)[0])
+        return _Supervised(params, rest, optimizer.init(params), batch_key, done)
+
+    def step(
+        state: _Supervised, optimizer: optax.GradientTransformation
+    ) -> tuple[_Supervised, Metrics]:
+        drawn = batch(state.key, state.updates_done)
+
+        def objective(params: Any) -> tuple[jax.Array, Any]:
+            outputs, rest = apply(params, state.rest, drawn[0])
+            return loss(outputs, drawn), rest
+
+        (value, rest), grads = jax.value_and_grad(objective, has_aux=True)(state.params)
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        done = state.updates_done + 1
+        return _Supervised(params, rest, opt_state, state.key, done), {"loss": value}
+
+    def measure(state: _Supervised) -> Metrics:
+        if evaluate is None:
+            return {}
+        return evaluate(lambda inputs: apply(state.params, state.rest, inputs)[0])
+
+    return from_functions(init, step, measure)
