@@ -41,7 +41,7 @@ class Config(NamedTuple):
 class TrialSpec(NamedTuple):
     """One trial: its number in the sweep, its configuration and its seed."""
 
-    index: int
+    number: int
     config: Config
     seed: int
 

@@ -485,13 +485,7 @@ class _Sweep:
                 [
                     spec.config.optimizer,
                     dict(spec.config.hyper),
-                    {
-                        # What has no plain value has an address in its repr.
-                        name: value
-                        if isinstance(value, PLAIN)
-                        else type(value).__name__
-                        for name, value in spec.config.static.items()
-                    },
+                    {key: _plain(value) for key, value in spec.config.static.items()},
                     spec.seed,
                 ]
                 for group in self._groups
