@@ -215,7 +215,7 @@ def test_multi_steps(case):
 def test_apply_if_finite(case):
     """A gradient of NaN is skipped and leaves no trace in the state."""
     tx = case.interior()
-    broken = {**NOISE[4], "vector": jnp.array([0.0, jnp.nan, 0.0])}
+    broken = {**NOISE[4], "vector": jnp.array([0.0, jnp.nan, jnp.inf])}
     noise = [*NOISE[:4], broken, *NOISE[4:]]
     path = compiled(optax.apply_if_finite(tx, 3), noise=noise)
     kept = jax.tree.map(lambda leaf: jnp.delete(leaf, 4, axis=0), path)

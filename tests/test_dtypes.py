@@ -1,0 +1,197 @@
+"""Every dtype: states keep theirs, updates have the gradient's, few bits suffice."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from loop import NOISE, START, assert_same_path, differ, stack, walk
+from rows import CASES, ROWS
+
+import optjax
+
+each_case = pytest.mark.parametrize("case", CASES, ids=str)
+
+SHAPES = {"matrix": (2, 3), "scalar": (), "no_size": (0,)}
+DTYPES = ["float32", "bfloat16", "float16", "float64", "complex64", "complex128"]
+
+
+def abstract(dtype):
+    return {key: jax.ShapeDtypeStruct(s, dtype) for key, s in SHAPES.items()}
+
+
+def types(tree):
+    """Weak types too: a state that loses one compiles again at the second step."""
+    return jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype, leaf.weak_type), tree)
+
+
+@pytest.mark.parametrize("numbers", ["python", "traced"])
+@pytest.mark.parametrize("dtype", DTYPES)
+@each_case
+def test_state_does_not_drift(case, dtype, numbers):
+    """Not with traced float32 numbers among bfloat16 either; `scan` would refuse."""
+    with jax.enable_x64(dtype in ("float64", "complex128")):
+        params = abstract(dtype)
+        if numbers == "python":
+            values, static = {}, case.hyperparameters()
+        else:
+            number = jax.ShapeDtypeStruct((), "float32")
+            values, static = dict.fromkeys(case.hyperparameters(), number), {}
+
+        def init(values, params):
+            return case.factory(**values, **static).init(params)
+
+        def update(values, gradients, state, params):
+            tx = case.factory(**values, **static)
+            return tx.update(gradients, state, params)
+
+        state = jax.eval_shape(init, values, params)
+        updates, after = jax.eval_shape(update, values, params, state, params)
+        assert types(after) == types(state)
+        assert types(updates) == types(params)
+
+
+@each_case
+def test_mixed_precision(case):
+    """The state has the parameters' dtype, the update the gradient's."""
+    pairs = [("float32", "bfloat16"), ("bfloat16", "float32"), ("float16", "float32")]
+    for of_params, of_gradients in pairs:
+        params, gradients = abstract(of_params), abstract(of_gradients)
+        state = jax.eval_shape(case.interior().init, params)
+        updates, after = jax.eval_shape(
+            case.interior().update, gradients, state, params
+        )
+        assert types(after) == types(state)
+        assert types(updates) == types(gradients)
+        for leaf in jax.tree.leaves(state):
+            assert leaf.dtype == of_params or leaf.shape == ()
+
+
+@each_case
+def test_float32_parameters_stay_float32_under_x64(case):
+    """And nearly the same path: only scalars such as 1 − βᵗ are wider."""
+    with jax.enable_x64(True):
+        path = walk(case.interior())
+    assert_same_path(path, walk(case.interior()), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "argument"),
+    [
+        ("sgd", "accumulator_dtype"),
+        *[
+            (name, "mu_dtype")
+            for name in (
+                *("adam", "adamw", "nadam", "nadamw", "amsgrad"),
+                *("adabound", "amsbound", "adaboundw"),
+            )
+        ],
+    ],
+)
+def test_dtype_of_the_stored_direction(name, argument):
+    """Only it is stored in fewer bits, and the path differs by its rounding."""
+    more = {"momentum": 0.9} if name == "sgd" else {}
+    low = getattr(optjax, name)(0.05, **more, **{argument: jnp.bfloat16})
+    full = getattr(optjax, name)(0.05, **more)
+    state = low.init(START)
+    for _ in range(2):
+        for path, leaf in jax.tree_util.tree_leaves_with_path(state):
+            where = jax.tree_util.keystr(path)
+            is_direction = ".ema[" in where or ".trace[" in where
+            assert (leaf.dtype == jnp.bfloat16) == is_direction, where
+        updates, state = low.update(START, state, START)
+        assert updates["matrix"].dtype == jnp.float32
+    path, expected = walk(low), walk(full)
+    assert differ(path, expected, 1e-6)
+    assert_same_path(path, expected, rtol=2e-2)
+
+
+def updates_of(tx, params, gradients):
+    state, path = tx.init(params), []
+    for g in gradients:
+        updates, state = tx.update(g, state, params)
+        path.append(updates)
+    return stack(path)
+
+
+def ulps_apart(tx, dtype):
+    """From the same run in float32, in units of the largest update's last place."""
+    low = jax.tree.map(lambda x: x.astype(dtype), (START, NOISE))
+    full = jax.tree.map(lambda x: x.astype(jnp.float32), low)
+    path, expected = updates_of(tx, *low), updates_of(tx, *full)
+    apart = jax.tree.map(
+        lambda a, b: jnp.abs(a.astype(jnp.float32) - b) / jnp.max(jnp.abs(b), 0),
+        path,
+        expected,
+    )
+    return max(float(jnp.max(leaf)) for leaf in jax.tree.leaves(apart)) / float(
+        jnp.finfo(dtype).eps
+    )
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+@each_case
+def test_low_precision_follows_float32(case, dtype):
+    """To two units in the last place: rounded where stored, nowhere else."""
+    assert ulps_apart(case.interior(), dtype) < 2
+    if (case.row, dtype) != ("adadelta", jnp.float16):
+        assert ulps_apart(case.default(), dtype) < 2
+
+
+def test_adadelta_in_float16_needs_a_larger_eps():
+    """Its average of squared steps starts near ε = 1e-6, subnormal in float16."""
+    assert ulps_apart(optjax.adadelta(), jnp.float16) > 4
+    assert ulps_apart(optjax.adadelta(eps=1e-3), jnp.float16) < 2
+
+
+PHASE = np.complex64(np.exp(0.7j))
+
+
+def as_complex(tree, factor=1.0):
+    return jax.tree.map(lambda x: jnp.asarray(factor * x, jnp.complex64), tree)
+
+
+@each_case
+def test_complex_rotation(case):
+    """|g|² is what counts: what turns all gradients turns all steps."""
+    straight = walk(case.interior(), as_complex(START), as_complex(NOISE))
+    turned = walk(case.interior(), as_complex(START, PHASE), as_complex(NOISE, PHASE))
+    assert_same_path(turned, as_complex(straight, PHASE))
+    assert_same_path(straight, as_complex(walk(case.interior())))
+
+
+WITH_OPTAX = [
+    case for case in ROWS if hasattr(optax, case.row) and case.row not in ("adadelta",)
+]
+COMPLEX_NOISE = [
+    jax.tree.map(lambda a, b: a + 1j * b, a, b)
+    for a, b in zip(NOISE, NOISE[::-1], strict=True)
+]
+
+
+@pytest.mark.parametrize("case", WITH_OPTAX, ids=str)
+def test_complex_as_in_optax(case):
+    theirs = getattr(optax, case.row)(**case.hyperparameters())
+    expected = walk(theirs, as_complex(START), COMPLEX_NOISE)
+    path = walk(case.interior(), as_complex(START), COMPLEX_NOISE)
+    assert_same_path(path, expected, rtol=1e-6)
+
+
+def test_complex_adadelta_is_the_exception():
+    """Optax's squares g itself there, so its rate is complex and has no direction."""
+    theirs, ours = optax.adadelta(1.0), optjax.adadelta(1.0)
+    g = jnp.array([1j], jnp.complex64)
+    rates = [complex((tx.update(g, tx.init(g), g)[0] / g)[0]) for tx in (theirs, ours)]
+    assert abs(rates[0].imag) > 1e-4 * abs(rates[0])
+    assert rates[1].imag == 0.0
+    assert rates[1].real < 0.0
+
+
+@each_case
+def test_strict_dtype_promotion(case):
+    """No hidden promotion: a number takes the dtype of what it meets."""
+    for tx in (case.default(), case.interior()):
+        expected = walk(tx, noise=NOISE[:2])
+        with jax.numpy_dtype_promotion("strict"):
+            path = walk(tx, noise=NOISE[:2])
+        assert_same_path(path, expected, rtol=1e-7)
