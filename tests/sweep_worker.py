@@ -19,7 +19,7 @@ from optjax.sweep.store import Store
 
 KEYWORDS = {
     "steps": 90,
-    "evaluate_every": 10,
+    "evaluate_every": 5,
     "metric": "loss",
     "mode": "min",
     "seeds": 2,

@@ -205,7 +205,9 @@ class SweepResult:
         table = Table(title=f"best {self.metric} ({self.mode}) by optimizer")
         for name in ("optimizer", "median", "range", "hyper-parameters", "ended"):
             right = name in ("median", "range")
-            table.add_column(name, justify="right" if right else "left")
+            table.add_column(
+                name, justify="right" if right else "left", overflow="fold"
+            )
         sign = -1.0 if self.mode == "max" else 1.0
         bests = [self.best(name) for name in self.optimizers]
         for best in sorted(bests, key=lambda best: sign * best.median):
@@ -226,7 +228,7 @@ class SweepResult:
             for record in self.records
             if record.trial.config.optimizer == optimizer
         ]
-        return ", ".join(
+        return "\n".join(
             f"{statuses.count(status)} {status}" for status in dict.fromkeys(statuses)
         )
 

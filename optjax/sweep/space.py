@@ -644,7 +644,7 @@ def _unit_points(draws: int, dimensions: int, method: str, seed: int) -> np.ndar
     if method == "random":
         return generator.random((draws, dimensions))
     # scipy.stats takes long to import.
-    from scipy.stats import qmc  # type: ignore[import-untyped]
+    from scipy.stats import qmc
 
     sobol = qmc.Sobol(dimensions, scramble=True, seed=generator)
     # SciPy warns of any other number, as their balance is only then complete.

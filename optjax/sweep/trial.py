@@ -179,8 +179,8 @@ def from_nnx(
         graphdef = jax.eval_shape(build, jax.random.key(0))[0]
         model = nnx.merge(graphdef, params, rest)
         outputs = model(inputs)
-        _, _, rest = nnx.split(model, nnx.Param, ...)
-        return outputs, rest
+        parts: Any = nnx.split(model, nnx.Param, ...)
+        return outputs, parts[2]
 
     return _supervised(init_variables, apply, loss, batch, evaluate)
 
