@@ -4,11 +4,11 @@ Direction and rate share one memory, the last n gradients, so they are one primi
 as two branches each would keep its own.
 """
 
+import operator
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
 from optjax.form import in_gradient_dtype
@@ -84,7 +84,7 @@ def scale_by_adashift(
     check_decay(b2=b2)
     check_non_negative(b1=b1, eps=eps)
     n = _window_length(keep_num)
-    if reduction not in _REDUCTIONS:
+    if reduction not in list(_REDUCTIONS):
         raise ValueError(
             f"reduction must be one of {', '.join(_REDUCTIONS)}, got {reduction!r}."
         )
@@ -156,7 +156,10 @@ def _window_length(keep_num: Any) -> int:
             "keep_num must be a Python integer, since it shapes the state; got a "
             "traced value. With optax.inject_hyperparams pass static_args='keep_num'."
         )
-    value = np.asarray(keep_num)
-    if value.ndim or value != int(value) or value < 1:
-        raise ValueError(f"keep_num must be an integer >= 1, got {keep_num}.")
-    return int(value)
+    try:
+        n = operator.index(keep_num)
+    except TypeError:
+        n = 0
+    if n < 1:
+        raise ValueError(f"keep_num must be an integer >= 1, got {keep_num!r}.")
+    return n

@@ -17,9 +17,10 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias
 
 import jax.numpy as jnp
+import numpy as np
 import optax
 
-from optjax.hyperparameter import check_non_negative, check_positive
+from optjax.hyperparameter import check_non_negative, check_positive, check_range
 from optjax.precision import Scalar, away_from_zero, next_count, store
 from optjax.tree import map_leaves
 
@@ -76,9 +77,8 @@ def bound_clip(lower: Bound, upper: Bound) -> optax.GradientTransformationExtraA
     if not callable(lower):
         check_non_negative("A rate is a step size", lower=lower)
     if not callable(lower) and not callable(upper):
-        check_non_negative(
-            "The upper bound must not lie below the lower one; swap them",
-            **{"upper - lower": upper - lower},
+        check_range(
+            lower, np.inf, "It must not lie below `lower`; swap them", upper=upper
         )
 
     def update(
@@ -205,12 +205,10 @@ def gamma_for(steps: float, fraction: float = 0.5, factor: float = 1.1) -> float
       >>> print(f"{optjax.gamma_for(steps=10_000, fraction=0.5, factor=1.1):.4f}")
       0.0020
     """
-    check_positive(steps=steps, fraction=fraction)
-    if not fraction <= 1:
-        raise ValueError(f"fraction must be a share of the run, at most 1: {fraction}")
-    check_positive(
-        "factor must be above 1; 1.1 is ten percent", **{"factor - 1": factor - 1}
-    )
+    check_positive(steps=steps, fraction=fraction, factor=factor)
+    check_range(0, 1, "It is a share of the run", fraction=fraction)
+    if not factor > 1:
+        raise ValueError(f"factor must be above 1, got {factor}; 1.1 is ten percent.")
     return 1.0 / ((factor - 1.0) * fraction * steps)
 
 

@@ -10,6 +10,7 @@ __all__ = [
     "check_learning_rate",
     "check_non_negative",
     "check_positive",
+    "check_range",
 ]
 
 _BF16_HINT = (
@@ -23,9 +24,9 @@ def check_decay(**values: Any) -> None:
     for name, value in values.items():
         if _fails(value, lambda x: (x >= 0) & (x < 1)):
             raise ValueError(
-                f"{name} must satisfy 0 <= {name} < 1, got {value}. It is the share "
-                "of the old average that a step keeps: try 0.9 for gradients, 0.999 "
-                "for their squares." + (_BF16_HINT if _is_array(value) else "")
+                f"{name} must satisfy 0 <= {name} < 1, got {_shown(value)}. It is the "
+                "share of the old average that a step keeps: try 0.9 for gradients, "
+                "0.999 for their squares." + (_BF16_HINT if _is_array(value) else "")
             )
 
 
@@ -34,7 +35,8 @@ def check_positive(hint: str = "", **values: Any) -> None:
     for name, value in values.items():
         if _fails(value, lambda x: (x > 0) & np.isfinite(x)):
             raise ValueError(
-                f"{name} must be positive and finite, got {value}.{_sentence(hint)}"
+                f"{name} must be positive and finite, got {_shown(value)}."
+                f"{_sentence(hint)}"
             )
 
 
@@ -43,7 +45,19 @@ def check_non_negative(hint: str = "", **values: Any) -> None:
     for name, value in values.items():
         if _fails(value, lambda x: (x >= 0) & np.isfinite(x)):
             raise ValueError(
-                f"{name} must be finite and >= 0, got {value}.{_sentence(hint)}"
+                f"{name} must be finite and >= 0, got {_shown(value)}.{_sentence(hint)}"
+            )
+
+
+def check_range(low: Any, high: Any, hint: str = "", **values: Any) -> None:
+    """low <= value <= high; the ends may be infinite, or traced like the value."""
+    if isinstance(low, jax.core.Tracer) or isinstance(high, jax.core.Tracer):
+        return
+    for name, value in values.items():
+        if _fails(value, lambda x: (x >= low) & (x <= high)):
+            raise ValueError(
+                f"{name} must satisfy {low} <= {name} <= {high}, got {_shown(value)}."
+                f"{_sentence(hint)}"
             )
 
 
@@ -62,11 +76,19 @@ def _fails(value: Any, holds: Any) -> bool:
         return False
     if isinstance(value, (bool, str)) or value is None:
         return True
-    return not bool(np.all(holds(np.asarray(value, dtype=np.float64))))
+    try:
+        number = np.asarray(value, dtype=np.float64)
+    except (TypeError, ValueError):  # No number: a function, a complex one.
+        return True
+    return not bool(np.all(holds(number)))
 
 
 def _is_array(value: Any) -> bool:
     return isinstance(value, (jax.Array, np.ndarray))
+
+
+def _shown(value: Any) -> str:
+    return repr(value) if isinstance(value, str) else str(value)
 
 
 def _sentence(hint: str) -> str:

@@ -39,6 +39,7 @@ from optjax.hyperparameter import (
     check_learning_rate,
     check_non_negative,
     check_positive,
+    check_range,
 )
 from optjax.precision import Scalar
 from optjax.rate import (
@@ -198,6 +199,7 @@ def rmsprop(
     "Generating Sequences With Recurrent Neural Networks", 2013 (centered).
     """
     check_decay(decay=decay)
+    check_non_negative(initial_scale=initial_scale)
     accumulator = centered_ema_of_squares if centered else ema_of_squares
     optimizer = basic_form(
         direction=optax.identity(),
@@ -589,7 +591,7 @@ def radam(
       b2: β₂ in [0, 1), decay of ν.
       eps: ε ≥ 0 outside the root.
       eps_root: ε̄ ≥ 0 inside the root.
-      threshold: the ρ from which the rate is used.
+      threshold: the ρ from which the rate is used; >= 4.
       nesterov: look one step ahead.
 
     Example:
@@ -642,7 +644,7 @@ def padam(
     Reference: Chen et al., "Closing the Generalization Gap of Adaptive Gradient
     Methods in Training Deep Neural Networks", 2018 (IJCAI 2020), algorithm 1.
     """
-    check_non_negative("p = 1/2 is AMSGrad, p = 0 is SGD", p=p)
+    check_range(0.0, 0.5, "p = 1/2 is AMSGrad, p = 0 is SGD", p=p)
     accumulator = optax.chain(ema_of_squares(b2, debias=False), running_max())
     return basic_form(
         direction=ema(b1, debias=False),

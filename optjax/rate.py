@@ -11,10 +11,16 @@ Rates are float32 or wider whatever the gradient is: 1/ε = 1e8 is infinite in f
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from optjax.form import precondition
-from optjax.hyperparameter import check_decay, check_non_negative, check_positive
+from optjax.hyperparameter import (
+    check_decay,
+    check_non_negative,
+    check_positive,
+    check_range,
+)
 from optjax.precision import (
     Scalar,
     abs_sq,
@@ -96,7 +102,8 @@ def rate_by_accumulated_square(
     Where conventions differ: Optax's Adagrad and RMSProp by default add ε inside the
     root, PyTorch's outside; Adam has it outside in both.
     """
-    check_non_negative(eps=eps, eps_root=eps_root, power=power)
+    check_non_negative(eps=eps, eps_root=eps_root)
+    check_range(0.0, 0.5, "1/2 is Adam, 0 is SGD", power=power)
     accumulator = optax.with_extra_args_support(accumulator)
 
     def rate(nu: Any) -> Any:
@@ -317,7 +324,7 @@ def rectify(
 
     Args:
       b2: β₂ in [0, 1), the accumulator's decay.
-      threshold: the ρ from which the rate is used; > 4.
+      threshold: the ρ from which the rate is used; >= 4.
 
     Example:
       >>> import jax.numpy as jnp, optjax
@@ -329,7 +336,9 @@ def rectify(
     ICLR 2020. The paper uses ρ_t > 4, PyTorch ρ_t > 5, Optax ρ_t ≥ 5.
     """
     check_decay(b2=b2)
-    check_non_negative(threshold=threshold)
+    check_range(
+        4.0, np.inf, "r_t² is negative for ρ_t from 2 to 4", threshold=threshold
+    )
     rho_inf = 2.0 / (1.0 - b2) - 1.0
 
     def update(
