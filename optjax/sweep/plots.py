@@ -33,8 +33,11 @@ def plot_sensitivity(
     values of x at which even that has diverged, on the axis' worse edge.
     """
     figure, ax = _axes(ax)
+    others = [
+        name for name in _varying(result.records, result.hyper_names) if name != x
+    ]
     positive = True
-    any_line = False
+    any_line = any_drawn = False
     for number, optimizer in enumerate(result.optimizers):
         at: dict[float, Best] = {}
         for best in result.configurations(optimizer):
@@ -48,13 +51,21 @@ def plot_sensitivity(
         positive &= values[0] > 0
         points = [at[value] for value in values]
         style = _style(number)
+        # Where each x was drawn with other values of the rest, a line would zigzag
+        # between them.
+        drawn_apart = len(at) == len(result.configurations(optimizer)) and others
+        any_drawn |= bool(drawn_apart)
+        line = {**style, "linestyle": ""} if drawn_apart else style
         finite = np.array([math.isfinite(point.median) for point in points])
         median = _finite([point.median for point in points])
-        ax.plot(values, median, marker="o", markersize=3.5, label=optimizer, **style)
+        ax.plot(values, median, marker="o", markersize=3.5, label=optimizer, **line)
         low = _finite([point.low for point in points])
         high = _finite([point.high for point in points])
         low = np.where(np.isnan(low), median, low)
-        ax.fill_between(values, low, high, color=style["color"], alpha=0.15, lw=0)
+        if drawn_apart:
+            ax.vlines(values, low, high, color=style["color"], alpha=0.3)
+        else:
+            ax.fill_between(values, low, high, color=style["color"], alpha=0.15, lw=0)
         if finite.any():
             best_at = int(
                 (np.nanargmax if result.mode == "max" else np.nanargmin)(median)
@@ -78,10 +89,8 @@ def plot_sensitivity(
         )
     if positive:
         ax.set_xscale("log")
-    others = [
-        name for name in _varying(result.records, result.hyper_names) if name != x
-    ]
-    best_over = f", best over {', '.join(others)}" if others else ""
+    rest = "varied too" if any_drawn else "best over them shown"
+    best_over = f"; {', '.join(others)}: {rest}" if others else ""
     seeds = len({record.trial.seed for record in result.records})
     ax.set_xlabel(x)
     ax.set_ylabel(result.metric)
@@ -113,6 +122,7 @@ def plot_curves(result: "SweepResult", ax: "Axes | None" = None) -> "Figure":
     for number, optimizer in enumerate(result.optimizers):
         best = result.best(optimizer)
         ran = [record for record in best.records if record.status != DIVERGED]
+        ran = [record for record in ran if record.status != STOPPED] or ran
         if not ran:
             continue
         steps, curves = _together(ran, result.metric)
@@ -175,12 +185,14 @@ def plot_heatmap(
             )
         at.setdefault((hyper[x], hyper[y]), best.median)
     figure, ax = _axes(ax)
+    ax.grid(visible=False)
     xs, ys = (sorted({place[axis] for place in at}) for axis in (0, 1))
     is_grid = len(at) == len(xs) * len(ys)
     values = {place: value for place, value in at.items() if math.isfinite(value)}
     lost = [place for place, value in at.items() if not math.isfinite(value)]
+    norm = _colour_scale(list(values.values()))
     if is_grid:
-        drawn = _cells(ax, xs, ys, values)
+        drawn = _cells(ax, xs, ys, values, norm)
         lost = [(xs.index(a), ys.index(b)) for a, b in lost]
     else:
         drawn = ax.scatter(
@@ -189,6 +201,7 @@ def plot_heatmap(
             c=list(values.values()),
             s=60,
             cmap="viridis",
+            norm=norm,
             edgecolors="black",
             linewidths=0.5,
         )
@@ -205,18 +218,27 @@ def plot_heatmap(
     return figure
 
 
-def _cells(ax: "Axes", xs: list[float], ys: list[float], values: Any) -> Any:
+def _colour_scale(values: Sequence[float]) -> Any:
+    """Logarithmic where the values span decades, or the few worst hide all others."""
+    from matplotlib.colors import LogNorm, Normalize
+
+    if not values:
+        return Normalize(0, 1)
+    low, high = min(values), max(values)
+    return LogNorm(low, high) if low > 0 and high / low > 30 else Normalize(low, high)
+
+
+def _cells(ax: "Axes", xs: list[float], ys: list[float], values: Any, norm: Any) -> Any:
     grid = np.full((len(ys), len(xs)), np.nan)
     for (a, b), value in values.items():
         grid[ys.index(b), xs.index(a)] = value
-    drawn = ax.imshow(grid, origin="lower", aspect="auto", cmap="viridis")
+    drawn = ax.imshow(grid, origin="lower", aspect="auto", cmap="viridis", norm=norm)
     ax.set_xticks(range(len(xs)), [f"{v:.3g}" for v in xs], rotation=45, ha="right")
     ax.set_yticks(range(len(ys)), [f"{v:.3g}" for v in ys])
     if grid.size <= 100 and np.isfinite(grid).any():
-        middle = (np.nanmin(grid) + np.nanmax(grid)) / 2
         for (row, column), value in np.ndenumerate(grid):
             if math.isfinite(value):
-                ink = "black" if value > middle else "white"
+                ink = "black" if norm(value) > 0.5 else "white"
                 text = f"{value:.3g}"
                 ax.text(column, row, text, ha="center", va="center", color=ink, size=8)
     return drawn

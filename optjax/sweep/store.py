@@ -221,7 +221,7 @@ class Store:
             header = ",".join(("trial", "optimizer", "seed", "step", *self._columns))
             path.write_text(header + "\n", encoding="utf-8")
             self._bytes = len(header.encode()) + 1
-        else:
+        elif path.stat().st_size > self._bytes:
             os.truncate(path, self._bytes)
         self._curves = path.open("a", encoding="utf-8", newline="")
 
