@@ -150,6 +150,7 @@ def adagrad(
 
     Reference: Duchi et al., "Adaptive Subgradient Methods", JMLR 2011.
     """
+    check_non_negative(eps=eps)
     return basic_form(
         direction=optax.identity(),
         rate=rate_by_accumulated_square(
@@ -199,7 +200,7 @@ def rmsprop(
     "Generating Sequences With Recurrent Neural Networks", 2013 (centered).
     """
     check_decay(decay=decay)
-    check_non_negative(initial_scale=initial_scale)
+    check_non_negative(eps=eps, initial_scale=initial_scale)
     accumulator = centered_ema_of_squares if centered else ema_of_squares
     optimizer = basic_form(
         direction=optax.identity(),
