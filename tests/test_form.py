@@ -1,0 +1,265 @@
+"""The basic form: branches multiply, the schedule is outermost and has the sign."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from loop import NOISE, START, assert_same_path, differ, stack, walk
+
+import optjax
+
+
+def outputs_of(tx, inputs=NOISE, params=START, **extra):
+    """What a transformation returns for given inputs, stacked."""
+    state, path = tx.init(params), []
+    for g in inputs:
+        out, state = tx.update(g, state, params, **extra)
+        path.append(out)
+    return stack(path)
+
+
+def test_precondition_multiplies_its_branches():
+    """Both see the gradient: the accumulator's is not the direction's output."""
+    direction = optjax.ema(0.9)
+    rate = optjax.rate_by_accumulated_square(optjax.ema_of_squares(0.99), eps=1e-3)
+    m, v = outputs_of(direction), outputs_of(rate)
+    expected = jax.tree.map(lambda m, v: v * m, m, v)
+    assert_same_path(outputs_of(optjax.precondition(direction, rate)), expected, 1e-6)
+    in_a_line = optax.chain(direction, optjax.precondition(optax.identity(), rate))
+    assert differ(outputs_of(in_a_line), expected, 1e-2)
+
+
+def test_precondition_works_in_float32_until_the_end():
+    """1e-4 times 1e8 is no trouble, though 1e8 is infinite in float16."""
+    huge = optax.chain(optjax.rate_by_one(), optax.scale(1e8))
+    tx = optjax.precondition(optax.identity(), huge)
+    g = jnp.array([1e-4, -2e-4], jnp.float16)
+    out, _ = tx.update(g, tx.init(g))
+    assert out.dtype == jnp.float16
+    np.testing.assert_allclose(out, [1e4, -2e4], rtol=2e-3)
+
+
+def test_precondition_hands_over_what_update_was_given():
+    """Parameters and extra arguments reach both branches, the direction's state one."""
+    seen = {}
+
+    def spy(name):
+        def update(updates, state, params=None, **extra):
+            seen[name] = params, extra
+            return updates, state + 1
+
+        return optax.GradientTransformationExtraArgs(lambda _: 0, update)
+
+    tx = optjax.precondition(spy("direction"), spy("rate"))
+    tx.update(START, tx.init(START), NOISE[0], value=3.0)
+    assert seen["direction"] == (NOISE[0], {"value": 3.0})
+    assert seen["rate"] == (NOISE[0], {"value": 3.0, "direction_state": 1})
+
+
+def test_precondition_refuses_branches_of_different_shape():
+    halved = optax.stateless(lambda g, _: jax.tree.map(lambda x: x[:1], g))
+    tx = optjax.precondition(optax.identity(), halved)
+    g = jnp.ones(3)
+    with pytest.raises(ValueError, match=r"shape \(3,\).*shape \(1,\)"):
+        tx.update(g, tx.init(g))
+
+
+@pytest.mark.parametrize("schedule", [0.1, lambda count: 0.1 * 0.5**count])
+def test_basic_form_is_the_equation(schedule):
+    """x[t+1] = x[t] − s_t · (V_t ⊙ m_t + λ x[t])."""
+    direction = optjax.trace(0.9)
+    rate = optjax.rate_by_accumulated_square(optjax.sum_of_squares(), eps=1e-3)
+    x, states, path = START, (direction.init(START), rate.init(START)), []
+    for count, g in enumerate(NOISE):
+        m, m_state = direction.update(g, states[0], x)
+        v, v_state = rate.update(g, states[1], x)
+        states = m_state, v_state
+        s = schedule(count) if callable(schedule) else schedule
+        x = jax.tree.map(lambda x, m, v, s=s: x - s * (v * m + 0.01 * x), x, m, v)
+        path.append(x)
+    tx = optjax.basic_form(
+        direction, rate, schedule, decay=optax.add_decayed_weights(0.01)
+    )
+    actual = walk(tx, gradient=lambda x, noise: noise)
+    assert_same_path(actual, stack(path), rtol=1e-6)
+
+
+def test_an_outermost_schedule_scales_the_bounds():
+    """s · clip(r, lo, hi) = clip(s r, s lo, s hi)."""
+
+    def scaled(s):
+        return optjax.basic_form(
+            optax.identity(),
+            optax.chain(
+                optjax.rate_by_accumulated_square(optjax.ema_of_squares(0.9)),
+                optax.scale(s * 0.1),
+                optjax.bound_clip(s * 0.05, lambda t: s * 0.3 / t),
+            ),
+            1.0,
+        )
+
+    inside = outputs_of(scaled(0.3))
+    outside = jax.tree.map(lambda u: 0.3 * u, outputs_of(scaled(1.0)))
+    assert_same_path(inside, outside, rtol=1e-6)
+
+
+@pytest.mark.parametrize("b1", [0.9, 0.5])
+@pytest.mark.parametrize("name", ["adabound", "amsbound", "adaboundw"])
+def test_the_limit_of_adabound_is_sgd(name, b1):
+    """V = f and m an average: SGD with momentum β₁ and learning rate f (1 − β₁)."""
+    more = {"weight_decay": 0.0} if name == "adaboundw" else {}
+    tx = getattr(optjax, name)(1e-3, b1=b1, final_lr=0.1, gamma=1e6, **more)
+    limit = optjax.sgd(0.1 * (1 - b1), momentum=b1)
+    assert_same_path(walk(tx), walk(limit), rtol=1e-5)
+    early = getattr(optjax, name)(1e-3, b1=b1, final_lr=0.1, gamma=1e-3, **more)
+    assert differ(walk(early), walk(limit), 1e-2)
+
+
+def test_adabound_arrives_at_sgd_late_in_a_run():
+    """The published γ: by t = 1e6 the band is within 0.1 % of f."""
+    tx = optjax.adabound(1e-3, final_lr=0.1)
+    state = jax.tree.map(
+        lambda leaf: jnp.full_like(leaf, 10**6) if leaf.dtype == jnp.int32 else leaf,
+        tx.init(START),
+    )
+    limit = optjax.sgd(0.01, momentum=0.9)
+    limit_state = limit.init(START)
+    for g in NOISE:
+        updates, state = tx.update(g, state, START)
+        expected, limit_state = limit.update(g, limit_state, START)
+        for u, e in zip(*map(jax.tree.leaves, (updates, expected)), strict=True):
+            np.testing.assert_allclose(u, e, rtol=2e-3)
+
+
+def test_without_a_band_adabound_is_adam():
+    """γ = 0, and ε as AdaBound has it, small beside the root."""
+    tx = optjax.adabound(0.1, gamma=0.0, eps=0.0)
+    assert_same_path(walk(tx), walk(optjax.adam(0.1, eps=0.0)), rtol=1e-5)
+
+
+TWINS = [
+    (
+        optjax.scale_by_accumulated_square,
+        optjax.rate_by_accumulated_square,
+        {"accumulator": optjax.ema_of_squares(0.9), "eps": 1e-3, "power": 0.25},
+    ),
+    (optjax.scale_by_adadelta, optjax.rate_by_adadelta, {"rho": 0.8, "eps": 1e-3}),
+    (
+        optjax.scale_by_infinity_norm,
+        optjax.rate_by_infinity_norm,
+        {"b2": 0.8, "eps": 1e-3},
+    ),
+]
+
+
+@pytest.mark.parametrize(("scale_by", "rate_by", "arguments"), TWINS)
+def test_scale_by_is_the_rate_times_the_gradient(scale_by, rate_by, arguments):
+    rates = outputs_of(rate_by(**arguments))
+    assert all(bool(jnp.all(leaf > 0)) for leaf in jax.tree.leaves(rates))
+    expected = jax.tree.map(lambda v, g: v * g, rates, stack(NOISE))
+    assert_same_path(outputs_of(scale_by(**arguments)), expected, 1e-6)
+
+
+def test_scale_by_belongs_in_a_chain_of_ones_own():
+    """Clipped, scaled and descending: RMSProp by Optax's own building blocks."""
+    ours = optjax.scale_by_accumulated_square(
+        optjax.ema_of_squares(0.9, debias=False), eps=0.0, eps_root=1e-8
+    )
+    theirs = optax.scale_by_rms(0.9)
+
+    def chain(scale_by):
+        return optax.chain(
+            optax.clip_by_global_norm(1.0), scale_by, optax.scale_by_learning_rate(0.1)
+        )
+
+    assert_same_path(walk(chain(ours)), walk(chain(theirs)), rtol=1e-6)
+
+
+def test_adabelief_needs_an_average_to_believe_in():
+    rate = optjax.rate_by_accumulated_square(optjax.ema_of_squared_residuals(0.999))
+    tx = optjax.precondition(optax.identity(), rate)
+    with pytest.raises(ValueError, match=r"direction branch.*EmptyState.*optjax\.ema"):
+        tx.update(START, tx.init(START))
+
+
+def test_the_direction_may_be_optaxs():
+    """Any gradient transformation will do, and so will a chain of them."""
+    rate = optjax.rate_by_accumulated_square(optjax.ema_of_squares(0.999))
+    ours = optjax.basic_form(optjax.ema(0.9), rate, 0.1)
+    theirs = optjax.basic_form(optax.ema(0.9), rate, 0.1)
+    assert_same_path(walk(theirs), walk(ours), rtol=1e-6)
+    assert_same_path(walk(ours), walk(optjax.adam(0.1)), rtol=1e-6)
+    clipped = optjax.basic_form(
+        optax.chain(optax.clip(0.5), optjax.ema(0.9)), rate, 0.1
+    )
+    assert differ(walk(clipped), walk(ours))
+
+
+GRADIENTS = np.array([[3.0, -0.05], [1.0, 0.2], [-2.0, 0.01], [0.5, 0.05]] * 5)
+
+
+def bounded_yogi():
+    accumulator = optjax.sign_ema_of_squares(0.999)
+    rate = optjax.rate_by_accumulated_square(accumulator, 1e-3)
+    return optax.chain(rate, optax.scale(0.05)), optjax.ema(0.9)
+
+
+def bounded_rmsprop():
+    rate = optjax.rate_by_accumulated_square(optjax.ema_of_squares(0.9, debias=False))
+    return optax.chain(rate, optax.scale(0.05)), optax.identity()
+
+
+def bounded_adabelief():
+    accumulator = optjax.ema_of_squared_residuals(0.999)
+    rate = optjax.rate_by_accumulated_square(accumulator, 1e-16)
+    return optax.chain(rate, optax.scale(0.05)), optjax.ema(0.9)
+
+
+def numpy_yogi(gradients):
+    m, v = 0.0, np.full(2, 1e-6)
+    for t, g in enumerate(gradients, start=1):
+        m = 0.9 * m + 0.1 * g
+        v = v - 0.001 * np.sign(v - g * g) * g * g
+        yield m / (1 - 0.9**t), 0.05 / (np.sqrt(v / (1 - 0.999**t)) + 1e-3)
+
+
+def numpy_rmsprop(gradients):
+    v = 0.0
+    for g in gradients:
+        v = 0.9 * v + 0.1 * g * g
+        yield g, 0.05 / (np.sqrt(v) + 1e-8)
+
+
+def numpy_adabelief(gradients):
+    m = v = 0.0
+    for t, g in enumerate(gradients, start=1):
+        m = 0.9 * m + 0.1 * g
+        v = 0.999 * v + 0.001 * (g - m) ** 2 + 1e-16
+        yield m / (1 - 0.9**t), 0.05 / (np.sqrt(v / (1 - 0.999**t)) + 1e-16)
+
+
+@pytest.mark.parametrize(
+    ("parts", "reference"),
+    [
+        (bounded_yogi, numpy_yogi),
+        (bounded_rmsprop, numpy_rmsprop),
+        (bounded_adabelief, numpy_adabelief),
+    ],
+)
+def test_bounds_compose_with_everything(parts, reference):
+    """Three lines each, and each clipped at both ends on the way."""
+    rate, direction = parts()
+    bound = optjax.bound_clip(*optjax.hyperbolic_bounds(final_lr=0.05, gamma=0.1))
+    tx = optjax.basic_form(direction, optax.chain(rate, bound), learning_rate=1.0)
+
+    expected, below, above = [], 0, 0
+    for t, (m, v) in enumerate(reference(GRADIENTS), start=1):
+        lo, hi = 0.05 * (1 - 1 / (0.1 * t + 1)), 0.05 * (1 + 1 / (0.1 * t))
+        expected.append(-np.clip(v, lo, hi) * m)
+        below, above = below + np.sum(v < lo), above + np.sum(v > hi)
+    assert below
+    assert above
+    gradients = [jnp.asarray(g, jnp.float32) for g in GRADIENTS]
+    actual = outputs_of(tx, gradients, jnp.zeros(2))
+    np.testing.assert_allclose(actual, expected, rtol=2e-5, atol=1e-7)
