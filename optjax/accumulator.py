@@ -407,6 +407,9 @@ class DebiasState(NamedTuple):
 def debias_squares(b2: Scalar) -> optax.GradientTransformationExtraArgs:
     r"""ν̂_t = ν_t / (1 − β₂ᵗ), apart from the average it belongs to.
 
+    Args:
+      b2: β₂ in [0, 1), the decay of that average.
+
     Example:
       >>> import jax.numpy as jnp, optjax
       >>> tx, nu = optjax.debias_squares(0.75), jnp.array(1.0)

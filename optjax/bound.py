@@ -101,6 +101,10 @@ def bound_clip(lower: Bound, upper: Bound) -> optax.GradientTransformationExtraA
 def constant_bounds(lower: Scalar, upper: Scalar) -> Bounds:
     """lo_t = lower, hi_t = upper: a band that never closes.
 
+    Args:
+      lower: lo ≥ 0.
+      upper: hi ≥ lo.
+
     Example:
       >>> import optjax
       >>> optjax.constant_bounds(0.01, 0.1)

@@ -132,6 +132,12 @@ def scale_by_accumulated_square(
 ) -> optax.GradientTransformationExtraArgs:
     """V_t ⊙ g_t with V_t of `rate_by_accumulated_square`, which see.
 
+    Args:
+      accumulator: g_t to ν_t.
+      eps: ε ≥ 0 outside the root.
+      eps_root: ε̄ ≥ 0 inside the root.
+      power: p in [0, ½].
+
     Example:
       >>> import jax.numpy as jnp, optjax
       >>> tx = optjax.scale_by_accumulated_square(optjax.sum_of_squares(), eps=0.0)
@@ -202,6 +208,10 @@ def scale_by_adadelta(
 ) -> optax.GradientTransformationExtraArgs:
     """V_t ⊙ g_t with V_t of `rate_by_adadelta`, which see.
 
+    Args:
+      rho: ρ in [0, 1).
+      eps: ε > 0.
+
     Example:
       >>> import jax.numpy as jnp, optjax
       >>> tx, g = optjax.scale_by_adadelta(0.75, eps=1e-6), jnp.array(-2.0)
@@ -262,6 +272,10 @@ def scale_by_infinity_norm(
     b2: Scalar = 0.999, eps: Scalar = 1e-8
 ) -> optax.GradientTransformationExtraArgs:
     """V_t ⊙ g_t with V_t of `rate_by_infinity_norm`, which see.
+
+    Args:
+      b2: β₂ in [0, 1).
+      eps: ε ≥ 0.
 
     Example:
       >>> import jax.numpy as jnp, optjax
