@@ -85,15 +85,16 @@ class SweepResult:
         metric's best, the step of it, and the last value of every metric. A diverged
         trial has no values of metrics.
         """
-        return [self._row(record) for record in self.records]
+        names = self.hyper_names
+        return [self._row(record, names) for record in self.records]
 
-    def _row(self, record: Record) -> dict[str, Any]:
+    def _row(self, record: Record, names: Sequence[str]) -> dict[str, Any]:
         config, curve = record.trial.config, record.curve
         values = {**config.hyper, **config.static}
         row: dict[str, Any] = {
             "trial": record.trial.number,
             "optimizer": config.optimizer,
-            **{name: values.get(name) for name in self.hyper_names},
+            **{name: values.get(name) for name in names},
             "seed": record.trial.seed,
             "status": record.status,
             "steps": record.steps,
