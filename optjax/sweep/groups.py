@@ -19,6 +19,7 @@ from optjax.sweep.lanes import (
     lane_bytes,
 )
 from optjax.sweep.problem import SweepError, metric_names
+from optjax.sweep.processes import agree
 from optjax.sweep.records import PLAIN, Config, TrialSpec
 from optjax.sweep.scheduler import Scheduler
 from optjax.sweep.trial import Factory, MakeTrial, Trial
@@ -149,7 +150,8 @@ def pick_strategy(group: Group, settings: Settings, trials: int) -> tuple[str, P
     others = [strategy for strategy in STRATEGIES if strategy != usual]
     updates_a_call = group.lanes * group.evaluations_per_call * settings.evaluate_every
     calls = trials * settings.steps / updates_a_call
-    if calls * timed[usual][0] > compile_seconds * len(others):
+    # Every process has to run the same programs.
+    if agree(calls * timed[usual][0] > compile_seconds * len(others)):
         for strategy in others:
             program = group.compile(settings, strategy)
             timed[strategy] = _seconds_a_call(program, group), program
@@ -212,7 +214,8 @@ def _rungs(settings: Settings) -> Rungs:
 
 def _lanes(trials: int, state_bytes: int, settings: Settings) -> int:
     devices = len(settings.devices)
-    limit = settings.memory_limit or _default_memory(settings.devices)
+    # In MiB, and from one process, so that all have the same number of lanes.
+    limit = settings.memory_limit or agree(_default_memory(devices) >> 20) << 20
     fit = limit // max(1, state_bytes * _WORKING_COPIES)
     if fit < devices:
         raise SweepError(
@@ -224,10 +227,10 @@ def _lanes(trials: int, state_bytes: int, settings: Settings) -> int:
     return max(1, min(math.ceil(lanes / devices), fit // devices)) * devices
 
 
-def _default_memory(devices: Sequence[jax.Device]) -> int:
-    stats = devices[0].memory_stats() or {}
+def _default_memory(devices: int) -> int:
+    stats = jax.local_devices()[0].memory_stats() or {}
     if "bytes_limit" in stats:
-        return int(stats["bytes_limit"]) * len(devices) // 2
+        return int(stats["bytes_limit"]) * devices // 2
     if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 4
     return 4 * 1024**3

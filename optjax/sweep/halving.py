@@ -4,6 +4,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from optjax.sweep.problem import SweepError
+
 __all__ = ["Rungs", "SuccessiveHalving"]
 
 
@@ -39,10 +41,10 @@ class Rungs:
         self._scores: dict[int, list[float]] = {}
         if halving is None:
             return
-        if halving.eta < 2:
-            raise ValueError(f"eta must be an integer >= 2, got {halving.eta}")
+        if not isinstance(halving.eta, int) or halving.eta < 2:
+            raise SweepError(f"eta must be an integer >= 2, got {halving.eta}")
         if halving.min_steps < 1 or halving.min_steps % evaluate_every:
-            raise ValueError(
+            raise SweepError(
                 f"min_steps must be a positive multiple of evaluate_every = "
                 f"{evaluate_every}, got {halving.min_steps}"
             )
@@ -51,7 +53,7 @@ class Rungs:
             self._scores[rung] = []
             rung *= halving.eta
         if not self._scores:
-            raise ValueError(
+            raise SweepError(
                 f"min_steps must be less than the whole budget of "
                 f"{evaluations * evaluate_every} steps, got {halving.min_steps}"
             )

@@ -17,6 +17,7 @@ from optjax.sweep.groups import Group, Settings, make_groups, pick_strategy
 from optjax.sweep.halving import SuccessiveHalving
 from optjax.sweep.lanes import STRATEGIES, Program
 from optjax.sweep.problem import SweepError, describe
+from optjax.sweep.processes import agree, barrier
 from optjax.sweep.records import DIVERGED, PLAIN, STOPPED, Record, TrialSpec
 from optjax.sweep.result import SweepResult
 from optjax.sweep.scheduler import Scheduler
@@ -265,7 +266,7 @@ class _Sweep:
                 strategy, ready[0] = self._agree_on_strategy()
         self._strategy = strategy
         progress = self._store.open(self._description(), self._groups[0].metrics)
-        _barrier("opened")
+        barrier("opened")
         self._committed_at = time.monotonic()
         try:
             self._run_groups(progress, ready)
@@ -440,12 +441,8 @@ class _Sweep:
 
     def _is_time_to_commit(self) -> bool:
         late = time.monotonic() - self._committed_at > self._checkpoint_seconds
-        if jax.process_count() == 1:
-            return late
-        from jax.experimental import multihost_utils
-
         # Saving takes all processes, so the first one's clock decides for all.
-        return bool(multihost_utils.broadcast_one_to_all(np.array(late)))
+        return bool(agree(late))
 
     def _commit(self, progress: Progress) -> None:
         self._store.commit(progress)
@@ -453,12 +450,7 @@ class _Sweep:
 
     def _agree_on_strategy(self) -> tuple[str, Program]:
         strategy, program = pick_strategy(self._groups[0], self._settings, self._total)
-        if jax.process_count() == 1:
-            return strategy, program
-        from jax.experimental import multihost_utils
-
-        index = np.array(STRATEGIES.index(strategy))
-        agreed = STRATEGIES[int(multihost_utils.broadcast_one_to_all(index))]
+        agreed = STRATEGIES[agree(STRATEGIES.index(strategy))]
         if agreed == strategy:
             return strategy, program
         return agreed, self._groups[0].compile(self._settings, agreed)
@@ -563,10 +555,3 @@ def _reporting(progress: bool | Callable[[Status], None], metric: str) -> Any:
     from optjax.sweep.progress import live_display
 
     return live_display(metric)
-
-
-def _barrier(name: str) -> None:
-    if jax.process_count() > 1:
-        from jax.experimental import multihost_utils
-
-        multihost_utils.sync_global_devices(f"optjax-sweep-{name}")
