@@ -1,18 +1,24 @@
-"""The README's Python runs as it stands."""
+"""The Python in the README and in the docs runs as it stands."""
 
 import re
 from pathlib import Path
 
 import pytest
 
-README = (Path(__file__).parent.parent / "README.md").read_text()
-BLOCKS = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+ROOT = Path(__file__).parent.parent
+BLOCKS = {
+    f"{page}, block {number}": block
+    for page in ("README.md", "docs/sweeps.md")
+    for number, block in enumerate(
+        re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), flags=re.DOTALL)
+    )
+}
 
 
 def test_there_are_blocks_to_run():
-    assert len(BLOCKS) == 3
+    assert len(BLOCKS) == 5
 
 
-@pytest.mark.parametrize("number", range(len(BLOCKS)))
-def test_block_runs(number):
-    exec(compile(BLOCKS[number], f"README.md, block {number}", "exec"), {})
+@pytest.mark.parametrize("name", BLOCKS)
+def test_block_runs(name):
+    exec(compile(BLOCKS[name], name, "exec"), {})
