@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from optjax.sweep import SuccessiveHalving
+from optjax.sweep import SuccessiveHalving, SweepError
 from optjax.sweep.halving import Rungs
 
 NEVER = -np.inf
@@ -94,21 +94,21 @@ def test_diverged_trials_never_go_on_but_count_as_arrived():
     ]
 
 
-@pytest.mark.parametrize("eta", [1, 0, -2])
+@pytest.mark.parametrize("eta", [1, 0, -2, 2.5, 3.0])
 def test_eta_must_reduce(eta):
-    with pytest.raises(ValueError, match=rf"eta must be .*>= 2, got {eta}$"):
+    with pytest.raises(SweepError, match=rf"eta must be .*>= 2, got {eta}$"):
         rungs(eta=eta)
 
 
 @pytest.mark.parametrize("min_steps", [0, -5, 7, 12])
 def test_min_steps_must_be_at_an_evaluation(min_steps):
     with pytest.raises(
-        ValueError, match=rf"multiple of evaluate_every = 5, got {min_steps}$"
+        SweepError, match=rf"multiple of evaluate_every = 5, got {min_steps}$"
     ):
         rungs(min_steps=min_steps)
 
 
 @pytest.mark.parametrize("min_steps", [500, 505])
 def test_min_steps_must_be_below_the_budget(min_steps):
-    with pytest.raises(ValueError, match=rf"less than .* 500 steps, got {min_steps}$"):
+    with pytest.raises(SweepError, match=rf"less than .* 500 steps, got {min_steps}$"):
         rungs(min_steps=min_steps)

@@ -5,12 +5,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from optjax.sweep.records import Config
 from optjax.sweep.trial import Trial
 
 __all__ = ["SweepError", "describe", "metric_names"]
+
+_REAL = (jnp.floating, jnp.integer, jnp.bool_)
 
 
 class SweepError(ValueError):
@@ -112,9 +113,17 @@ def _check_metrics(who: str, source: str, metrics: Any) -> None:
             f"scalars, got {type(metrics).__name__}"
         )
     for name, value in metrics.items():
-        is_number = np.issubdtype(value.dtype, np.number) or value.dtype == bool
-        if value.shape or not is_number or np.iscomplexobj(value):
-            raise SweepError(
-                f"trial {who}: the metric {name!r} of {source} must be a real scalar, "
-                f"got {value.dtype}{list(value.shape)}"
-            )
+        if not isinstance(value, jax.ShapeDtypeStruct):
+            got = type(value).__name__
+        elif value.shape or not _is_real(value.dtype):
+            got = f"{value.dtype}{list(value.shape)}"
+        else:
+            continue
+        raise SweepError(
+            f"trial {who}: the metric {name!r} of {source} must be a real scalar, "
+            f"got {got}"
+        )
+
+
+def _is_real(dtype: Any) -> bool:
+    return any(jnp.issubdtype(dtype, kind) for kind in _REAL)

@@ -85,7 +85,12 @@ def from_functions(
             return _Bound(init(key, factory(**hyper)), hyper)
 
         def bound_step(bound: _Bound) -> tuple[_Bound, Metrics]:
-            state, metrics = step(bound.state, factory(**bound.hyper))
+            returned: Any = step(bound.state, factory(**bound.hyper))
+            if not isinstance(returned, tuple) or len(returned) != 2:
+                raise TypeError(
+                    f"it must return (state, metrics), got a {type(returned).__name__}"
+                )
+            state, metrics = returned
             return bound._replace(state=state), metrics
 
         def bound_evaluate(bound: _Bound) -> Metrics:
