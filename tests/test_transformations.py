@@ -113,23 +113,21 @@ def test_gradient_through_every_hyperparameter(case):
             path = scan(tx, start, noise, gradient_but_one)["x"]
             return jnp.sum(jnp.sin(path[-1])) + jnp.sum(path[2])
 
+        # One program at a batch of points: each tangent where the values are, and no
+        # tangent at h to either side.
         values = {key: jnp.float64(v) for key, v in case.hyperparameters().items()}
-        h = 1e-5
-        shifts = [
-            {**values, key: values[key] + sign * h}
+        zero, h = dict.fromkeys(values, 0.0), 1e-5
+        at = [(values, {**zero, key: 1.0}) for key in values] + [
+            ({**values, key: values[key] + sign * h}, zero)
             for key in values
             for sign in (1, -1)
         ]
-
-        @jax.jit
-        def derivatives(values, shifts):
-            return (
-                jax.grad(loss)(values),
-                jax.jacfwd(loss)(values),
-                jax.vmap(loss)(shifts),
-            )
-
-        reverse, forward, shifted = derivatives(values, stack(shifts))
+        push = jax.vmap(lambda x, dx: jax.jvp(loss, (x,), (dx,)))
+        reverse, (losses, tangents) = jax.jit(
+            lambda values, at: (jax.grad(loss)(values), push(*at))
+        )(values, jax.tree.map(lambda *x: jnp.stack(jnp.float64(x)), *at))
+        forward = dict(zip(values, tangents, strict=False))
+        shifted = losses[len(values) :]
         differences = (shifted[::2] - shifted[1::2]) / (2 * h)
         for key, difference in zip(values, differences, strict=True):
             np.testing.assert_allclose(reverse[key], forward[key], 1e-9, 1e-12, key)
@@ -166,13 +164,13 @@ def test_gradient_through_the_defaults(case):
         tx = case.factory(**values)
         return jnp.sum(scan(tx, {"x": x}, noise, gradient_but_one)["x"])
 
-    @jax.jit
-    def derivatives(values, x):
-        return jax.grad(loss, (0, 1))(values, x), jax.jacfwd(loss, (0, 1))(values, x)
-
-    reverse, forward = derivatives(values, jnp.array([0.5, 1.0, -2.0]))
-    chex.assert_tree_all_finite((reverse, forward))
-    chex.assert_trees_all_close(reverse, forward, rtol=1e-3, atol=1e-3)
+    start = jnp.array([0.5, 1.0, -2.0])
+    reverse = jax.jit(jax.grad(loss, (0, 1)))(values, start)
+    chex.assert_tree_all_finite(reverse)
+    if case in NO_EPS:
+        forward = jax.jit(jax.jacfwd(loss, (0, 1)))(values, start)
+        chex.assert_tree_all_finite(forward)
+        chex.assert_trees_all_close(reverse, forward, rtol=1e-3, atol=1e-3)
     assert differ(reverse, jax.tree.map(jnp.zeros_like, reverse))
 
 
