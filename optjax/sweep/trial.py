@@ -5,6 +5,7 @@ can run many of them at once inside one compiled program, in whatever way suits 
 machine, without knowing what is being trained.
 """
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -105,7 +106,7 @@ def from_linen(
     module: Any,
     loss: Callable[[jax.Array, Any], jax.Array],
     batch: Callable[[jax.Array, jax.Array], Any],
-    evaluate: Callable[[Callable[[Any], Any]], Metrics] | None = None,
+    evaluate: Callable[[Callable[..., Any]], Metrics] | None = None,
 ) -> MakeTrial:
     """Make a sweep's trial from a Flax linen module, a loss and a source of batches.
 
@@ -116,8 +117,9 @@ def from_linen(
         loss: `loss(outputs, batch) -> scalar`.
         batch: `batch(key, step) -> (inputs, ...)`, pure: draw it from the key, which
             is the same at every step of a trial, and the number of updates done.
-        evaluate: `evaluate(predict) -> metrics`, where `predict(inputs)` applies the
-            module with the current parameters.
+        evaluate: `evaluate(predict) -> metrics`, where `predict(inputs, ...)` applies
+            the module with the current parameters, further arguments going to its
+            `__call__`, such as `train=False`.
 
     Example:
         >>> import flax.linen as nn, jax, jax.numpy as jnp, optjax.sweep
@@ -137,14 +139,18 @@ def from_linen(
     def apply(params: Any, rest: Any, inputs: Any) -> Any:
         return module.apply({"params": params, **rest}, inputs, mutable=list(rest))
 
-    return _supervised(init_variables, apply, loss, batch, evaluate)
+    def predict(params: Any, rest: Any, *args: Any, **kwargs: Any) -> Any:
+        variables = {"params": params, **rest}
+        return module.apply(variables, *args, **kwargs, mutable=list(rest))[0]
+
+    return _supervised(init_variables, apply, predict, loss, batch, evaluate)
 
 
 def from_nnx(
     make_model: Callable[[Any], Any],
     loss: Callable[[jax.Array, Any], jax.Array],
     batch: Callable[[jax.Array, jax.Array], Any],
-    evaluate: Callable[[Callable[[Any], Any]], Metrics] | None = None,
+    evaluate: Callable[[Callable[..., Any]], Metrics] | None = None,
 ) -> MakeTrial:
     """Make a sweep's trial from a Flax NNX model, a loss and a source of batches.
 
@@ -154,8 +160,8 @@ def from_nnx(
         loss: `loss(outputs, batch) -> scalar`.
         batch: `batch(key, step) -> (inputs, ...)`, pure: draw it from the key, which
             is the same at every step of a trial, and the number of updates done.
-        evaluate: `evaluate(predict) -> metrics`, where `predict(inputs)` calls the
-            model with the current parameters.
+        evaluate: `evaluate(predict) -> metrics`, where `predict(inputs, ...)` calls
+            the model with the current parameters, in evaluation mode (`model.eval()`).
 
     Example:
         >>> import jax, jax.numpy as jnp, optjax.sweep
@@ -180,14 +186,23 @@ def from_nnx(
         _, params, rest = build(key)
         return params, rest
 
-    def apply(params: Any, rest: Any, inputs: Any) -> Any:
+    def model_of(params: Any, rest: Any) -> Any:
         graphdef = jax.eval_shape(build, jax.random.key(0))[0]
-        model = nnx.merge(graphdef, params, rest)
+        # Copies, as Flax forbids changing variables made outside a transformation.
+        return nnx.merge(graphdef, params, rest, copy=True)
+
+    def apply(params: Any, rest: Any, inputs: Any) -> Any:
+        model = model_of(params, rest)
         outputs = model(inputs)
         parts: Any = nnx.split(model, nnx.Param, ...)
         return outputs, parts[2]
 
-    return _supervised(init_variables, apply, loss, batch, evaluate)
+    def predict(params: Any, rest: Any, *args: Any, **kwargs: Any) -> Any:
+        model = model_of(params, rest)
+        model.eval()
+        return model(*args, **kwargs)
+
+    return _supervised(init_variables, apply, predict, loss, batch, evaluate)
 
 
 class _Supervised(NamedTuple):
@@ -203,9 +218,10 @@ class _Supervised(NamedTuple):
 def _supervised(
     init_variables: Callable[[jax.Array, Any], tuple[Any, Any]],
     apply: Callable[[Any, Any, Any], tuple[Any, Any]],
+    predict: Callable[..., Any],
     loss: Callable[[Any, Any], jax.Array],
     batch: Callable[[jax.Array, jax.Array], Any],
-    evaluate: Callable[[Callable[[Any], Any]], Metrics] | None,
+    evaluate: Callable[[Callable[..., Any]], Metrics] | None,
 ) -> MakeTrial:
     def init(key: jax.Array, optimizer: optax.GradientTransformation) -> _Supervised:
         variables_key, batch_key = jax.random.split(key)
@@ -231,6 +247,6 @@ def _supervised(
     def measure(state: _Supervised) -> Metrics:
         if evaluate is None:
             return {}
-        return evaluate(lambda inputs: apply(state.params, state.rest, inputs)[0])
+        return evaluate(functools.partial(predict, state.params, state.rest))
 
     return from_functions(init, step, measure)
