@@ -1,5 +1,6 @@
 """Run a sweep: draw the trials, keep the lanes full, write everything down."""
 
+import math
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -88,6 +89,7 @@ def run(
     memory_limit: int | None = None,
     checkpoint_seconds: float = 30.0,
     progress: bool | Callable[[Status], None] = True,
+    on_group: Callable[[str, Sequence[Record]], None] | None = None,
     engine: str = "local",
     compiler_options: dict[str, str | bool] | None = None,
 ) -> SweepResult:
@@ -121,6 +123,8 @@ def run(
         default, half of an accelerator's.
       checkpoint_seconds: how much work a crash may cost.
       progress: a live display on a terminal, or a function that is handed a `Status`.
+      on_group: called with an optimizer's name and its records, in the order of the
+        trials, when they have all ended (by the local engine).
       engine: "local", or "ray" for a Ray cluster: one task a chunk of at most `lanes`
         trials, each chunk one compiled program on one CPU, and successive halving
         within a chunk. A lost node's chunks run again elsewhere.
@@ -178,9 +182,11 @@ def run(
     with ExitStack() as stack:
         if out is None:
             out = stack.enter_context(tempfile.TemporaryDirectory())
+            # Nothing to go on from, and each process has its own directory.
+            checkpoint_seconds = math.inf
         store = stack.enter_context(Store(Path(out), writes=jax.process_index() == 0))
         report = stack.enter_context(_reporting(progress, metric))
-        sweep = _Sweep(groups, settings, store, report, checkpoint_seconds)
+        sweep = _Sweep(groups, settings, store, report, checkpoint_seconds, on_group)
         if engine == "ray":
             return sweep.run_in_chunks(strategy, make_trial, factories)
         return sweep.run(strategy)
@@ -242,12 +248,14 @@ class _Sweep:
         store: Store,
         report: Callable[[Status], None],
         checkpoint_seconds: float,
+        on_group: Callable[[str, Sequence[Record]], None] | None,
     ) -> None:
         self._groups = groups
         self._settings = settings
         self._store = store
         self._report = report
         self._checkpoint_seconds = checkpoint_seconds
+        self._on_group = on_group
         self._records: list[Record] = []
         self._best: tuple[float, str] | None = None
         self._total = sum(len(group.specs) for group in groups)
@@ -367,6 +375,10 @@ class _Sweep:
                 self._store.save_states(name, carry)
                 self._commit(Progress(groups=index, calls=calls, states=name))
         self._commit(Progress(groups=index + 1))
+        if self._on_group is not None:
+            members = {spec.number for spec in group.specs}
+            ended = [r for r in self._records if r.trial.number in members]
+            self._on_group(group.name, sorted(ended, key=_number))
 
     def _replay(self, progress: Progress) -> Scheduler | None:
         """Feed the committed metrics to fresh schedulers.
@@ -456,7 +468,7 @@ class _Sweep:
         return agreed, self._groups[0].compile(self._settings, agreed)
 
     def _result(self) -> SweepResult:
-        records = sorted(self._records, key=lambda record: record.trial.number)
+        records = sorted(self._records, key=_number)
         return SweepResult(
             records=tuple(records),
             metric=self._settings.metric,
@@ -496,6 +508,10 @@ class _Sweep:
     def _device_names(self) -> str:
         devices = self._settings.devices
         return f"{len(devices)} × {devices[0].device_kind}"
+
+
+def _number(record: Record) -> int:
+    return record.trial.number
 
 
 def _plain(value: Any) -> Any:
