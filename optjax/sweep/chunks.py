@@ -58,7 +58,8 @@ def write_chunk(directory: Path, chunk: Chunk, records: Sequence[Record]) -> Non
     """Write a finished chunk, whole or not at all."""
     path = _path(directory, chunk)
     path.parent.mkdir(exist_ok=True)
-    text = json.dumps([record_to_json(record) for record in records])
+    # Of a static value that is not plain data, its words; `read_chunk` has the value.
+    text = json.dumps([record_to_json(record) for record in records], default=repr)
     write_atomically(path, lambda to: to.write_text(text))
 
 
@@ -67,7 +68,9 @@ def read_chunk(directory: Path, chunk: Chunk) -> list[Record] | None:
     path = _path(directory, chunk)
     if not path.exists():
         return None
-    return [record_from_json(record) for record in json.loads(path.read_text())]
+    records = [record_from_json(record) for record in json.loads(path.read_text())]
+    specs = {spec.number: spec for spec in chunk.specs}
+    return [record._replace(trial=specs[record.trial.number]) for record in records]
 
 
 def _path(directory: Path, chunk: Chunk) -> Path:

@@ -84,22 +84,29 @@ def _run(
     task = ray.remote(max_retries=_RETRIES, num_cpus=1)(_task)
     shared = ray.put(common)
     running = {task.remote(shared, chunk): chunk for chunk in chunks}
-    while running:
-        (ready,), _ = ray.wait(list(running), num_returns=1)
-        chunk = running.pop(ready)
-        try:
-            records = ray.get(ready)
-        except ray.exceptions.RayError as error:
-            for other in running:
-                ray.cancel(other)
-            first_line = str(error).strip().splitlines()[-1]
-            raise SweepError(
-                f"chunk {chunk.number} (trials {chunk.specs[0].number} to "
-                f"{chunk.specs[-1].number}) failed on Ray: {first_line}. The chunks "
-                "that ended are kept; the same command goes on"
-            ) from error
-        write_chunk(directory, chunk, records)
-        on_records(chunk, records)
+    try:
+        while running:
+            (ready,), _ = ray.wait(list(running), num_returns=1)
+            chunk = running.pop(ready)
+            records = _get(ray, ready, chunk)
+            write_chunk(directory, chunk, records)
+            on_records(chunk, records)
+    finally:
+        # None is left where all went well; a cluster goes on after an error.
+        for other in running:
+            ray.cancel(other)
+
+
+def _get(ray: Any, ready: Any, chunk: Chunk) -> list[Record]:
+    try:
+        return ray.get(ready)
+    except ray.exceptions.RayError as error:
+        first_line = str(error).strip().splitlines()[-1]
+        raise SweepError(
+            f"chunk {chunk.number} (trials {chunk.specs[0].number} to "
+            f"{chunk.specs[-1].number}) failed on Ray: {first_line}. The chunks "
+            "that ended are kept; the same command goes on"
+        ) from error
 
 
 def _task(common: tuple[Any, ...], chunk: Chunk) -> list[Record]:
