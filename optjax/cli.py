@@ -107,8 +107,10 @@ def _race(options: Sequence[str]) -> int:
     import tyro
 
     from optjax.race.plan import make_directory, make_plan
+    from optjax.sweep import use_all_cores
     from optjax.tasks import TASKS
 
+    use_all_cores()
     default = make_plan()
 
     def arguments(

@@ -1,15 +1,14 @@
 """The race's tables on disk. A file is there whole or not at all."""
 
 import csv
-import os
-import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from optjax.race.execute import Curves, lanes
 from optjax.race.plan import Plan
 from optjax.race.results import Result, sound
+from optjax.sweep.files import write_atomically
 
 RESULT_COLUMNS = (
     "optimizer",
@@ -31,21 +30,6 @@ CURVE_COLUMNS = (
     "val_loss",
     "val_accuracy",
 )
-
-
-def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
-    """Let `write` fill a temporary file beside `path`, then rename it to `path`."""
-    handle, name = tempfile.mkstemp(
-        dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix
-    )
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        write(temporary)
-        temporary.chmod(0o666 & ~_umask())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def write_results(path: Path, trials: Iterable[Result]) -> None:
@@ -88,10 +72,3 @@ def _text(value: Any) -> str:
         return ""
     # Nine digits tell any two float32 numbers apart.
     return f"{value:.9g}" if isinstance(value, float) else str(value)
-
-
-def _umask() -> int:
-    # The mask can only be read by setting it.
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -1,20 +1,20 @@
 """Run a race from plan to files."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 from rich.console import Console
 
-from optjax.optimizers import OPTIMIZERS
 from optjax.race.execute import Curves, execute
-from optjax.race.files import write_atomically, write_curves, write_results
+from optjax.race.files import write_curves, write_results
 from optjax.race.plan import Plan
 from optjax.race.plots import plot_learning_curves, plot_sensitivity
 from optjax.race.progress import progress
 from optjax.race.results import Result, results
 from optjax.race.standings import rank
 from optjax.race.table import ranking_table
-from optjax.tasks import TASKS, Factory, Trial
+from optjax.sweep.files import write_atomically
+from optjax.tasks import TASKS
 
 COMPLETE, INCOMPLETE, INTERRUPTED = 0, 1, 130
 
@@ -37,11 +37,14 @@ def race(plan: Plan, out: Path, console: Console, messages: Console) -> int:
     interrupted = False
     try:
         with progress(plan, messages) as report:
-            for name, measured in execute(plan, _trials(plan, make_trial)):
+
+            def on_done(name: str, measured: Curves) -> None:
                 curves[name] = measured
                 new = results(plan, name, measured)
                 trials.extend(new)
                 report(name, new)
+
+            execute(plan, make_trial, on_done)
     except KeyboardInterrupt:
         interrupted = True
     finally:
@@ -74,13 +77,6 @@ def race(plan: Plan, out: Path, console: Console, messages: Console) -> int:
     for path in written:
         console.print(str(path), soft_wrap=True, markup=False, highlight=False)
     return COMPLETE if len(written) == len(pictures) + 2 else INCOMPLETE
-
-
-def _trials(
-    plan: Plan, make_trial: Callable[[Factory], Trial]
-) -> Iterator[tuple[str, Trial]]:
-    for name in plan.optimizers:
-        yield name, make_trial(OPTIMIZERS[name].factory)
 
 
 def _write_tables(
