@@ -10,6 +10,7 @@ import optax
 import pytest
 
 from optjax import sweep
+from optjax.sweep.chunks import Chunk, read_chunk, split, write_chunk
 from optjax.sweep.halving import Rungs
 from optjax.sweep.scheduler import Scheduler
 
@@ -234,6 +235,30 @@ def test_the_curve_is_that_of_a_loop_over_steps(by_map):
         vals.append(float(evaluate(state)["val"]))
     np.testing.assert_allclose(record.curve.values["loss"], losses, rtol=1e-5)
     np.testing.assert_allclose(record.curve.values["val"], vals, rtol=1e-5)
+
+
+# ------------------------------------------------------------------------- in chunks
+
+
+def test_chunks_cut_groups_and_come_back_from_disk_as_they_were(by_map, tmp_path):
+    specs = [record.trial for record in by_map.records]
+    chunks = split([specs[:18], specs[18:]], 7)
+    assert [len(chunk.specs) for chunk in chunks] == [7, 7, 4, 7, 7, 4]
+    assert [chunk.number for chunk in chunks] == list(range(6))
+    assert [spec for chunk in chunks for spec in chunk.specs] == specs
+    assert read_chunk(tmp_path, chunks[2]) is None
+    write_chunk(tmp_path, chunks[2], by_map.records[14:18])
+    assert repr(read_chunk(tmp_path, chunks[2])) == repr(list(by_map.records[14:18]))
+
+
+def test_a_static_value_that_json_does_not_know_survives(tmp_path):
+    config = sweep.Config("adamw", {"learning_rate": 0.1}, {"mask": jnp.isfinite})
+    spec = sweep.TrialSpec(5, config, 0)
+    curve = sweep.Curve((5,), {"loss": (0.1,)})
+    records = [sweep.Record(spec, sweep.FINISHED, 5, curve)]
+    chunk = Chunk(0, (spec,))
+    write_chunk(tmp_path, chunk, records)
+    assert read_chunk(tmp_path, chunk) == records
 
 
 # --------------------------------------------------------------- what is compiled

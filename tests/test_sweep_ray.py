@@ -78,7 +78,10 @@ def marks(directory):
 def cluster():
     logging.getLogger("ray").setLevel(logging.ERROR)
     small = {"object_store_memory": 80 * 2**20, "include_dashboard": False}
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **small})
+    # A lost node is noticed within some seconds, not half a minute.
+    health = {"health_check_period_ms": 1000, "health_check_failure_threshold": 3}
+    head = {"num_cpus": 0, "_system_config": health, **small}
+    cluster = Cluster(initialize_head=True, head_node_args=head)
     nodes = [cluster.add_node(num_cpus=1, **small) for _ in range(2)]
     ray.init(address=cluster.address, log_to_driver=False, logging_level=logging.ERROR)
     yield cluster, nodes
