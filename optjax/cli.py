@@ -1,4 +1,4 @@
-"""The command line: `optjax race`, `optjax list`, `optjax --version`.
+"""The command line: `optjax race`, `optjax sweep`, `optjax list`, `optjax --version`.
 
 Each command imports what it needs when it runs, so that help and `list` start without
 Flax, scikit-learn and matplotlib.
@@ -20,6 +20,7 @@ Stochastic gradient methods from SGD to AdaBound as one equation.
 
 commands:
   race        train a small network with every optimizer, and rank them
+  sweep       search hyper-parameters of a task of yours, and never lose a trial
   list        print the table of the optimizers
 
 options:
@@ -45,12 +46,35 @@ Examples:
   optjax race --learning-rates 0.001 0.01 0.1 --seeds 10 --steps 2000
 """
 
+_SWEEP = """\
+Train every trial of a hyper-parameter search, each optimizer's in one program.
+
+  The same command goes on where it was, however it ended. It writes results.csv
+  (every trial), curves.csv (every evaluation) and pictures into the output
+  directory.
+
+  A task is a name (digits), or module:attribute for your own: a make_trial
+  function or a tuple of functions (init, step[, evaluate]), as optjax.sweep.run
+  takes it; modules in the current directory are found.
+
+  A dimension is name=values: "0.1, 0.01" is a grid, "log(1e-4, 1)" and
+  "uniform(0, 1)" are ranges to draw from, which need --draws.
+
+Examples:
+  optjax sweep --space learning_rate="1e-3, 1e-2, 1e-1"
+  optjax sweep --optimizers adam adabound --draws 32
+      --space learning_rate="log(1e-4, 1)" final_lr="0.01, 0.1" --stop-early 30
+  optjax sweep --task mymodel:trial --metric loss --mode min
+      --space learning_rate="log(1e-4, 1)" --draws 64 --out runs/mine
+  optjax sweep --config sweep.toml
+"""
+
 _LIST = "Print the table of the optimizers, in order of increasing complexity."
 
 # The libraries of the extra `race`, by the names they are imported by.
 _EXTRA = {"flax", "matplotlib", "rich", "sklearn", "tyro"}
 
-_DONE, _USAGE_ERROR, _INTERRUPTED = 0, 2, 130
+_DONE, _NOT_WRITTEN, _USAGE_ERROR, _INTERRUPTED = 0, 1, 2, 130
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -88,6 +112,8 @@ def _run(args: Sequence[str]) -> int:
     command, *options = args or ["--help"]
     if command == "race":
         return _race(options)
+    if command == "sweep":
+        return _sweep(options)
     if command == "list":
         return _list(options)
     if command in ("-h", "--help"):
@@ -98,7 +124,7 @@ def _run(args: Sequence[str]) -> int:
 
         print(f"optjax {__version__}")
         return _DONE
-    close = difflib.get_close_matches(command, ["race", "list", "--version"])
+    close = difflib.get_close_matches(command, ["race", "sweep", "list", "--version"])
     hint = f"did you mean {close[0]}?" if close else "see optjax --help"
     raise _UsageError(f"unknown command {command!r}; {hint}")
 
@@ -166,6 +192,108 @@ def _race(options: Sequence[str]) -> int:
     from optjax.race.run import race
 
     return race(plan, out, Console(), Console(stderr=True))
+
+
+def _sweep(options: Sequence[str]) -> int:
+    import tyro
+
+    def arguments(
+        task: Annotated[
+            str, tyro.conf.arg(help="What to train: digits, or module:attribute.")
+        ] = "digits",
+        space: Annotated[
+            tuple[str, ...],
+            tyro.conf.arg(help="Hyper-parameters.", metavar="NAME=VALUES ..."),
+        ] = (),
+        optimizers: Annotated[
+            tuple[str, ...],
+            tyro.conf.arg(help="Rows of `optjax list`.", metavar="NAME ..."),
+        ] = ("adam",),
+        draws: Annotated[
+            int | None,
+            tyro.conf.arg(help="Configurations an optimizer, where ranges are drawn."),
+        ] = None,
+        method: Annotated[
+            str, tyro.conf.arg(help="How they are drawn: sobol or random.")
+        ] = "sobol",
+        space_seed: Annotated[int, tyro.conf.arg(help="For the drawing.")] = 0,
+        seeds: Annotated[int, tyro.conf.arg(help="Trials a configuration.")] = 3,
+        steps: Annotated[int, tyro.conf.arg(help="Updates in each trial.")] = 300,
+        evaluate_every: Annotated[
+            int, tyro.conf.arg(help="Updates between two evaluations.")
+        ] = 10,
+        metric: Annotated[
+            str, tyro.conf.arg(help="The trial's metric that ranks.")
+        ] = "val_accuracy",
+        mode: Annotated[str, tyro.conf.arg(help="max or min.")] = "max",
+        stop_early: Annotated[
+            int | None,
+            tyro.conf.arg(help="Successive halving: updates that every trial gets."),
+        ] = None,
+        eta: Annotated[
+            int, tyro.conf.arg(help="Successive halving: the best 1/eta go on.")
+        ] = 3,
+        strategy: Annotated[
+            str, tyro.conf.arg(help="auto, map, vmap or chunked.")
+        ] = "auto",
+        lanes: Annotated[
+            int | None, tyro.conf.arg(help="Most trials at a time.")
+        ] = None,
+        memory_limit: Annotated[
+            str | None, tyro.conf.arg(help="For the lanes, such as 2GB.")
+        ] = None,
+        checkpoint_seconds: Annotated[
+            float, tyro.conf.arg(help="How much work a crash may cost.")
+        ] = 30.0,
+        engine: Annotated[str, tyro.conf.arg(help="local or ray.")] = "local",
+        distributed: Annotated[
+            bool,
+            tyro.conf.arg(
+                help="Share the sweep with the other processes that run this command; "
+                "see JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES, JAX_PROCESS_ID."
+            ),
+        ] = False,
+        config: Annotated[
+            Path | None,
+            tyro.conf.arg(
+                help="A TOML file with these settings, the space as a table; flags "
+                "that are given win."
+            ),
+        ] = None,
+        out: Annotated[
+            Path, tyro.conf.arg(help="Directory for everything measured.")
+        ] = Path("runs/sweep"),
+    ) -> dict[str, Any]:
+        return locals()
+
+    asked = _parse(arguments, options, "optjax sweep", _SWEEP)
+
+    from optjax import sweep
+    from optjax.sweep.command import read_config, run_command, start_distributed
+
+    try:
+        path = asked.pop("config")
+        if path is not None:
+            given = _parse(arguments, [], "optjax sweep", _SWEEP)
+            given.pop("config")
+            for name, value in read_config(path, tuple(given)).items():
+                if asked[name] == given[name]:
+                    asked[name] = Path(value) if name == "out" else value
+        if asked.pop("distributed"):
+            start_distributed()
+        else:
+            sweep.use_all_cores()
+        run_command(**asked, say=print)
+    except sweep.Interrupted as stopped:
+        ended = len(stopped.result.records)
+        return _fail(
+            f"interrupted after {ended} trials; the same command goes on", _INTERRUPTED
+        )
+    except ValueError as error:
+        if isinstance(error.__cause__, OSError):
+            return _fail(str(error), _NOT_WRITTEN)
+        raise _UsageError(str(error)) from error
+    return _DONE
 
 
 def _list(options: Sequence[str]) -> int:

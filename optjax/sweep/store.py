@@ -69,9 +69,14 @@ class Store:
         """Make the directory and take its lock."""
         if not self._writes:
             return self
-        with _named_errors(self.directory, "make the directory"):
+        try:
             self.directory.mkdir(parents=True, exist_ok=True)
             self._lock = _lock(self.directory / "lock")
+        except OSError as error:
+            raise SweepError(
+                f"cannot write to the directory {self.directory}: "
+                f"{error.strerror or error}; choose another out="
+            ) from None
         return self
 
     def __exit__(self, *_: object) -> None:

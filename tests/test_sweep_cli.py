@@ -1,0 +1,171 @@
+"""`optjax sweep` as a user meets it."""
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from optjax.cli import main
+
+SMALL = ["--seeds", "1", "--steps", "20", "--evaluate-every", "10"]
+GRID = ["--space", "learning_rate=1e-3, 1e-2"]
+
+MODULE = """
+import jax, jax.numpy as jnp, optax
+
+def init(key, optimizer):
+    x = jax.random.normal(key, (2,))
+    return x, optimizer.init(x)
+
+def step(state, optimizer):
+    x, opt_state = state
+    loss, gradient = jax.value_and_grad(lambda x: jnp.sum(x**2))(x)
+    updates, opt_state = optimizer.update(gradient, opt_state, x)
+    return (optax.apply_updates(x, updates), opt_state), {"loss": loss}
+
+trial = init, step
+"""
+
+
+def read(path):
+    with path.open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_the_space_on_the_command_line(tmp_path, capsys):
+    out = tmp_path / "out"
+    space = ["--space", "learning_rate=log(1e-3, 1e-1)", "final_lr=0.01, 0.1"]
+    flags = ["--optimizers", "adam", "adabound", "--draws", "4", *SMALL]
+    assert main(["sweep", *space, *flags, "--out", str(out)]) == 0
+    rows = read(out / "results.csv")
+    assert [row["optimizer"] for row in rows] == ["adam"] * 4 + ["adabound"] * 4
+    assert all(1e-3 <= float(row["learning_rate"]) <= 1e-1 for row in rows)
+    assert [row["final_lr"] for row in rows[:4]] == [""] * 4
+    assert {row["final_lr"] for row in rows[4:]} <= {"0.01", "0.1"}
+    printed = capsys.readouterr().out
+    assert "best val_accuracy" in printed
+    for name in ("results.csv", "curves.png", "sensitivity.png"):
+        assert str(out / name) in printed
+        assert (out / name).stat().st_size > 0
+
+
+def test_a_toml_file_a_module_of_ones_own_and_resuming(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delitem(sys.modules, "mymodel", raising=False)
+    (tmp_path / "mymodel.py").write_text(MODULE)
+    (tmp_path / "sweep.toml").write_text(
+        """
+        task = "mymodel:trial"
+        optimizers = ["sgd"]
+        metric = "loss"
+        mode = "min"
+        steps = 40
+        seeds = 2
+        stop-early = 10
+        out = "mine"
+
+        [space]
+        learning_rate = [0.01, 0.1, 0.4]
+        """
+    )
+    assert main(["sweep", "--config", "sweep.toml", "--seeds", "1"]) == 0
+    first = (tmp_path / "mine" / "results.csv").read_bytes()
+    rows = read(tmp_path / "mine" / "results.csv")
+    # The flag wins over the file; one of three goes on.
+    assert [row["status"] for row in rows].count("finished") == 1
+    assert {row["seed"] for row in rows} == {"0"}
+    capsys.readouterr()
+    assert main(["sweep", "--config", "sweep.toml", "--seeds", "1"]) == 0
+    assert (tmp_path / "mine" / "results.csv").read_bytes() == first
+    assert main(["sweep", "--config", "sweep.toml"]) == 2
+    assert "mine holds another sweep" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--space", "learning_rate=-1"], "learning_rate=-1 of adam"),
+        (["--space", "learning_rate=log(0, 1)"], "learning_rate: "),
+        (["--space", "learning_rate"], "a dimension is written name=values"),
+        (["--space", "learning_rate=0.1", "momentum=0.9"], "'momentum'"),
+        (["--optimizers", "admam", *GRID], "no optimizer 'admam'; did you mean adam"),
+        (["--task", "foo", *GRID], "unknown task 'foo'; known: digits"),
+        (["--task", "no_such_module:trial", *GRID], "cannot import no_such_module"),
+        (["--task", "math:trial", *GRID], "math has no attribute 'trial'"),
+        (["--seeds", "0", *GRID], "at least one seed, got 0"),
+        (["--evaluate-every", "7", *GRID], "evaluate_every must divide steps"),
+        (["--mode", "up", *GRID], "mode must be"),
+        (["--metric", "acc", *GRID], "the sweep ranks by the metric 'acc'"),
+        (["--strategy", "fast", *GRID], "strategy must be auto"),
+        (["--engine", "slurm", *GRID], "engine must be local or ray"),
+        (["--memory-limit", "3 bananas", *GRID], "memory-limit must be a size"),
+        (["--memory-limit", "1k", *GRID], "the memory limit of 1,024 bytes"),
+        (["--stop-early", "15", *GRID], "min_steps must be a positive multiple"),
+        (["--config", "nowhere.toml", *GRID], "cannot read nowhere.toml"),
+        (["--space", "learning_rate=log(1e-3, 1)"], "draws"),
+        (["--no-such-flag"], "--help"),
+    ],
+)
+def test_bad_input_is_one_line_and_status_2(flags, message, tmp_path, capsys):
+    assert main(["sweep", *flags, "--out", str(tmp_path / "out")]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    (line,) = captured.err.splitlines()
+    assert line.startswith("optjax: ")
+    assert message in line
+    assert not (tmp_path / "out" / "curves.csv").exists()
+
+
+def test_an_output_that_is_a_file_is_refused(tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    assert main(["sweep", *GRID, "--out", str(tmp_path / "file")]) == 2
+    assert "cannot write to the directory" in capsys.readouterr().err
+
+
+def test_a_bad_toml_file_is_named(tmp_path, capsys):
+    path = tmp_path / "sweep.toml"
+    path.write_text("steps = ")
+    assert main(["sweep", "--config", str(path)]) == 2
+    assert f"{path} is not TOML" in capsys.readouterr().err
+    path.write_text("stepps = 3")
+    assert main(["sweep", "--config", str(path)]) == 2
+    assert "unknown key 'stepps'" in capsys.readouterr().err
+
+
+def test_help_reads_well(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["sweep", "--help"])
+    assert stop.value.code == 0
+    text = capsys.readouterr().out
+    for words in ("NAME=VALUES", "--stop-early", "Examples:", "the same command"):
+        assert words.lower() in text.lower()
+
+
+def test_interrupt_is_one_line_and_the_same_command_goes_on(tmp_path):
+    command = [sys.executable, "-m", "optjax", "sweep", "--out", str(tmp_path)]
+    command += ["--optimizers", "sgd", "adam", "yogi", "--seeds", "1", *GRID]
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "COLUMNS": "100"},
+        # Where the tests run in the background SIGINT is ignored, and inherited so.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    try:
+        while process.poll() is None and not (tmp_path / "progress.json").exists():
+            pass
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 130
+    (line,) = err.splitlines()
+    assert line.startswith("optjax: interrupted after ")
+    again = subprocess.run(command, capture_output=True, text=True)
+    assert again.returncode == 0, again.stderr
+    assert len(read(tmp_path / "results.csv")) == 6
