@@ -49,30 +49,34 @@ Examples:
 _SWEEP = """\
 Train every trial of a hyper-parameter search, each optimizer's in one program.
 
-  The same command goes on where it was, however it ended. It writes results.csv
-  (every trial), curves.csv (every evaluation) and pictures into the output
-  directory.
+  The same command goes on where it was, however it ended. It prints the best
+  of each optimizer, and writes into the output directory results.csv (every
+  trial), curves.csv (every evaluation), curves.png, sensitivity.png and, where
+  two numbers vary, heatmap.png.
 
-  A task is a name (digits), or module:attribute for your own: a make_trial
-  function or a tuple of functions (init, step[, evaluate]), as optjax.sweep.run
-  takes it; modules in the current directory are found.
+  TASK is digits, or module:attribute for your own: a function
+  make_trial(factory) or a tuple of functions (init, step[, evaluate]), as
+  optjax.sweep.run takes them. Modules in the current directory are found.
 
-  A dimension is name=values: "0.1, 0.01" is a grid, "log(1e-4, 1)" and
-  "uniform(0, 1)" are ranges to draw from, which need --draws.
+  A hyper-parameter is NAME=VALUES: "0.1, 0.01" is a grid; "log(1e-4, 1)" and
+  "uniform(0, 1)" are ranges, and --draws says how often. One that an optimizer
+  does not have is left out for it.
+
+  A TOML file has the same names, and the hyper-parameters in a table [space].
 
 Examples:
-  optjax sweep --space learning_rate="1e-3, 1e-2, 1e-1"
-  optjax sweep --optimizers adam adabound --draws 32
-      --space learning_rate="log(1e-4, 1)" final_lr="0.01, 0.1" --stop-early 30
-  optjax sweep --task mymodel:trial --metric loss --mode min
-      --space learning_rate="log(1e-4, 1)" --draws 64 --out runs/mine
-  optjax sweep --config sweep.toml
+  optjax sweep digits --space learning_rate="1e-3, 1e-2, 1e-1"
+  optjax sweep digits --optimizers adam adabound --draws 32 --stop-early 30
+      --space learning_rate="log(1e-4, 1)" final_lr="0.01, 0.1, 1"
+  optjax sweep mymodel:trial --metric loss --mode min --out runs/mine
+      --space learning_rate="log(1e-4, 1)" --draws 64
+  optjax sweep --config sweep.toml --seeds 5
 """
 
 _LIST = "Print the table of the optimizers, in order of increasing complexity."
 
-# The libraries of the extra `race`, by the names they are imported by.
-_EXTRA = {"flax", "matplotlib", "rich", "sklearn", "tyro"}
+# The libraries of the extras `race` and `sweep`, by the names they are imported by.
+_EXTRA = {"flax", "matplotlib", "orbax", "rich", "sklearn", "tyro"}
 
 _DONE, _NOT_WRITTEN, _USAGE_ERROR, _INTERRUPTED = 0, 1, 2, 130
 
@@ -96,8 +100,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         package = (error.name or "").partition(".")[0]
         if package not in _EXTRA:
             raise
+        extra = "sweep" if args[:1] == ["sweep"] else "race"
         return _fail(
-            f"the package {package} is missing; run: pip install 'optjax[race]'",
+            f"the package {package} is missing; run: pip install 'optjax[{extra}]'",
             _USAGE_ERROR,
         )
     except KeyboardInterrupt:
@@ -194,106 +199,40 @@ def _race(options: Sequence[str]) -> int:
     return race(plan, out, Console(), Console(stderr=True))
 
 
-def _sweep(options: Sequence[str]) -> int:
-    import tyro
+def _sweep(words: Sequence[str]) -> int:
+    from optjax.sweep.options import SweepOptions
 
-    def arguments(
-        task: Annotated[
-            str, tyro.conf.arg(help="What to train: digits, or module:attribute.")
-        ] = "digits",
-        space: Annotated[
-            tuple[str, ...],
-            tyro.conf.arg(help="Hyper-parameters.", metavar="NAME=VALUES ..."),
-        ] = (),
-        optimizers: Annotated[
-            tuple[str, ...],
-            tyro.conf.arg(help="Rows of `optjax list`.", metavar="NAME ..."),
-        ] = ("adam",),
-        draws: Annotated[
-            int | None,
-            tyro.conf.arg(help="Configurations an optimizer, where ranges are drawn."),
-        ] = None,
-        method: Annotated[
-            str, tyro.conf.arg(help="How they are drawn: sobol or random.")
-        ] = "sobol",
-        space_seed: Annotated[int, tyro.conf.arg(help="For the drawing.")] = 0,
-        seeds: Annotated[int, tyro.conf.arg(help="Trials a configuration.")] = 3,
-        steps: Annotated[int, tyro.conf.arg(help="Updates in each trial.")] = 300,
-        evaluate_every: Annotated[
-            int, tyro.conf.arg(help="Updates between two evaluations.")
-        ] = 10,
-        metric: Annotated[
-            str, tyro.conf.arg(help="The trial's metric that ranks.")
-        ] = "val_accuracy",
-        mode: Annotated[str, tyro.conf.arg(help="max or min.")] = "max",
-        stop_early: Annotated[
-            int | None,
-            tyro.conf.arg(help="Successive halving: updates that every trial gets."),
-        ] = None,
-        eta: Annotated[
-            int, tyro.conf.arg(help="Successive halving: the best 1/eta go on.")
-        ] = 3,
-        strategy: Annotated[
-            str, tyro.conf.arg(help="auto, map, vmap or chunked.")
-        ] = "auto",
-        lanes: Annotated[
-            int | None, tyro.conf.arg(help="Most trials at a time.")
-        ] = None,
-        memory_limit: Annotated[
-            str | None, tyro.conf.arg(help="For the lanes, such as 2GB.")
-        ] = None,
-        checkpoint_seconds: Annotated[
-            float, tyro.conf.arg(help="How much work a crash may cost.")
-        ] = 30.0,
-        engine: Annotated[str, tyro.conf.arg(help="local or ray.")] = "local",
-        distributed: Annotated[
-            bool,
-            tyro.conf.arg(
-                help="Share the sweep with the other processes that run this command; "
-                "see JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES, JAX_PROCESS_ID."
-            ),
-        ] = False,
-        config: Annotated[
-            Path | None,
-            tyro.conf.arg(
-                help="A TOML file with these settings, the space as a table; flags "
-                "that are given win."
-            ),
-        ] = None,
-        out: Annotated[
-            Path, tyro.conf.arg(help="Directory for everything measured.")
-        ] = Path("runs/sweep"),
-    ) -> dict[str, Any]:
-        return locals()
-
-    asked = _parse(arguments, options, "optjax sweep", _SWEEP)
+    options = _parse(SweepOptions, words, "optjax sweep", _SWEEP)
 
     from optjax import sweep
     from optjax.sweep.command import read_config, run_command, start_distributed
 
+    table: dict[str, Any] = {}
     try:
-        path = asked.pop("config")
-        if path is not None:
-            given = _parse(arguments, [], "optjax sweep", _SWEEP)
-            given.pop("config")
-            for name, value in read_config(path, tuple(given)).items():
-                if asked[name] == given[name]:
-                    asked[name] = Path(value) if name == "out" else value
-        if asked.pop("distributed"):
+        if options.config is not None:
+            in_file, table = read_config(options.config)
+            try:
+                default = _parse(SweepOptions, in_file, "optjax sweep", _SWEEP)
+            except _UsageError as error:
+                raise _UsageError(f"{options.config}: {error}") from None
+            options = _parse(SweepOptions, words, "optjax sweep", _SWEEP, default)
+        if options.distributed:
             start_distributed()
         else:
             sweep.use_all_cores()
-        run_command(**asked, say=print)
+        all_drawn = run_command(
+            options, table, say=print, complain=lambda line: _fail(line, _NOT_WRITTEN)
+        )
     except sweep.Interrupted as stopped:
         ended = len(stopped.result.records)
         return _fail(
             f"interrupted after {ended} trials; the same command goes on", _INTERRUPTED
         )
-    except ValueError as error:
+    except sweep.SweepError as error:
         if isinstance(error.__cause__, OSError):
             return _fail(str(error), _NOT_WRITTEN)
         raise _UsageError(str(error)) from error
-    return _DONE
+    return _DONE if all_drawn else _NOT_WRITTEN
 
 
 def _list(options: Sequence[str]) -> int:
@@ -329,16 +268,27 @@ def _list(options: Sequence[str]) -> int:
 
 
 def _parse(
-    function: Callable[..., Any], options: Sequence[str], prog: str, description: str
+    function: Callable[..., Any],
+    options: Sequence[str],
+    prog: str,
+    description: str,
+    default: Any = None,
 ) -> Any:
-    """Call `function` with what `options` say; raise `_UsageError` if they cannot."""
+    """Call `function` with what `options` say; raise `_UsageError` if they cannot.
+
+    `default` is a result of `function` that has what `options` leave out.
+    """
     import tyro
 
     errors = io.StringIO()
     try:
         with contextlib.redirect_stderr(errors):
             return tyro.cli(
-                function, prog=prog, description=description, args=list(options)
+                function,
+                prog=prog,
+                description=description,
+                args=list(options),
+                **({} if default is None else {"default": default}),
             )
     except SystemExit as stop:
         if stop.code != _USAGE_ERROR:

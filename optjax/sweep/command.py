@@ -1,23 +1,38 @@
 """What `optjax sweep` does, from words to files."""
 
+import contextlib
 import importlib
+import importlib.util
 import os
 import re
 import sys
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from optjax.sweep.files import write_atomically
 from optjax.sweep.halving import SuccessiveHalving
+from optjax.sweep.options import SweepOptions
 from optjax.sweep.problem import SweepError
 from optjax.sweep.result import SweepResult
 from optjax.sweep.run import run
 from optjax.sweep.space import parse_dimension
+from optjax.sweep.trial import Trial
 
-__all__ = ["load_trial", "read_config", "run_command", "start_distributed"]
+__all__ = [
+    "load_trial",
+    "parse_bytes",
+    "parse_space",
+    "read_config",
+    "run_command",
+    "start_distributed",
+]
 
 _UNITS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
+# What is needed at the end of a sweep, or in the middle, and better missed before.
+_NEEDED = ("matplotlib", "orbax", "rich")
 
 
 def load_trial(task: str) -> Any:
@@ -25,62 +40,101 @@ def load_trial(task: str) -> Any:
 
     A module is looked for in the current directory too. The attribute is what
     `sweep.run` takes: `make_trial`, or a tuple of functions (init, step[, evaluate]).
+
+    Raises:
+      SweepError: for an unknown task, a module that cannot be imported, an attribute
+        that is not there or is something else.
     """
     from optjax.tasks import TASKS
 
     if task in TASKS:
         return TASKS[task].load()
     module_name, colon, attribute = task.partition(":")
-    if not colon or not attribute:
+    if not module_name or not colon or not attribute:
         raise SweepError(
             f"unknown task {task!r}; known: {', '.join(TASKS)}; for your own give "
             "module:attribute"
         )
-    sys.path.insert(0, os.getcwd())
+    if os.getcwd() not in sys.path:
+        # It stays there, for what the module imports later.
+        sys.path.insert(0, os.getcwd())
     try:
         module = importlib.import_module(module_name)
-    except ImportError as error:
+    except Exception as error:
         raise SweepError(
-            f"task {task}: cannot import {module_name}: {error}"
-        ) from error
-    finally:
-        sys.path.remove(os.getcwd())
+            f"task {task}: cannot import {module_name}: {_in_one_line(error)}"
+        ) from None
     if not hasattr(module, attribute):
         raise SweepError(f"task {task}: {module_name} has no attribute {attribute!r}")
-    return getattr(module, attribute)
+    trial = getattr(module, attribute)
+    # A `Trial` is a tuple too, but one whose functions make the optimizer themselves.
+    is_functions = isinstance(trial, tuple) and not isinstance(trial, Trial)
+    if callable(trial) or (
+        is_functions and len(trial) in (2, 3) and all(map(callable, trial))
+    ):
+        return trial
+    raise SweepError(
+        f"task {task}: must be a function make_trial(factory) -> Trial or a tuple of "
+        f"functions (init, step[, evaluate]), got a {type(trial).__name__}"
+    )
 
 
-def read_config(path: Path, known: Sequence[str]) -> dict[str, Any]:
-    """A TOML file's settings, by the names of the command line's flags."""
+def read_config(path: Path) -> tuple[list[str], dict[str, Any]]:
+    """A TOML file as words for the command line, and its space where it is a table.
+
+    Raises:
+      SweepError: naming the file, and the key that no flag has or whose value no flag
+        could take.
+    """
     try:
         settings = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise SweepError(f"cannot read {path}: {error.strerror}") from None
-    except tomllib.TOMLDecodeError as error:
-        raise SweepError(f"{path} is not TOML: {error}") from error
-    settings = {name.replace("-", "_"): value for name, value in settings.items()}
-    for name in settings:
-        if name not in known:
-            raise SweepError(f"{path}: unknown key {name!r}; known: {', '.join(known)}")
-    return settings
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SweepError(f"{path} is not TOML: {error}") from None
+    defaults = {field.name: field.default for field in fields(SweepOptions)}
+    del defaults["config"]
+    words: list[str] = []
+    space: dict[str, Any] = {}
+    # The task comes first, where no flag can take it for a value of its own.
+    for key, value in sorted(settings.items(), key=lambda item: item[0] != "task"):
+        name = key.replace("-", "_")
+        if name not in defaults:
+            known = ", ".join(known.replace("_", "-") for known in defaults)
+            raise SweepError(f"{path}: unknown key {key!r}; known: {known}")
+        if name == "space" and isinstance(value, dict):
+            space = value
+        else:
+            words += _words(path, name.replace("_", "-"), value, defaults[name])
+    return words, space
 
 
-def parse_space(space: Sequence[str] | Mapping[str, Any]) -> dict[str, Any]:
-    """The dimensions from `name=values` words, or from a TOML table."""
-    if isinstance(space, Mapping):
-        pairs = list(space.items())
-    else:
-        pairs = []
-        for word in space:
-            name, equals, text = word.partition("=")
-            if not equals or not name:
-                raise SweepError(
-                    f"a dimension is written name=values, such as "
-                    f'learning_rate="log(1e-4, 1)", got {word!r}'
-                )
-            pairs.append((name.strip(), text))
+def _words(path: Path, key: str, value: Any, default: Any) -> list[str]:
+    if isinstance(default, bool):
+        if not isinstance(value, bool):
+            raise SweepError(f"{path}: {key} must be true or false, got {value!r}")
+        return [f"--{key}" if value else f"--no-{key}"]
+    if isinstance(default, tuple):
+        values = value if isinstance(value, list) else [value]
+        return [f"--{key}", *map(str, values)]
+    if isinstance(value, (bool, dict, list)):
+        raise SweepError(f"{path}: {key} must be one number or text, got {value!r}")
+    return [str(value)] if key == "task" else [f"--{key}={value}"]
+
+
+def parse_space(words: Sequence[str], table: Mapping[str, Any]) -> dict[str, Any]:
+    """The dimensions of a TOML table and of words `name=values`, which win."""
+    given = dict(table)
+    for word in words:
+        name, equals, text = word.partition("=")
+        if not equals or not name.strip():
+            raise SweepError(
+                f"a dimension is written name=values, such as "
+                f'learning_rate="log(1e-4, 1)", got {word!r}'
+            )
+        given[name.strip()] = text
     dimensions = {}
-    for name, value in pairs:
+    for name, value in given.items():
         try:
             dimensions[name] = parse_dimension(value)
         except ValueError as error:
@@ -88,93 +142,159 @@ def parse_space(space: Sequence[str] | Mapping[str, Any]) -> dict[str, Any]:
     return dimensions
 
 
-def parse_bytes(text: str | int | None) -> int | None:
+def parse_bytes(text: str) -> int:
     """2GB, 500 MiB or plain bytes, in units of 1024."""
-    if text is None or isinstance(text, int):
-        return text
-    found = re.fullmatch(r"\s*([\d.]+)\s*([kmgt]?)i?b?\s*", text.lower())
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)i?b?\s*", text.lower())
     if not found:
         raise SweepError(f"memory-limit must be a size such as 2GB, got {text!r}")
     return int(float(found[1]) * _UNITS[found[2]])
 
 
 def start_distributed() -> None:
-    """Join the other processes, as JAX's variables or its cluster detection say."""
+    """Join the other processes, as JAX's variables or its cluster detection say.
+
+    Raises:
+      SweepError: for a variable that is no number, or where they cannot be joined.
+    """
     import jax
 
     def number(name: str) -> int | None:
-        return int(os.environ[name]) if name in os.environ else None
+        text = os.environ.get(name)
+        if text is None:
+            return None
+        if not text.isdecimal():
+            raise SweepError(f"{name} must be a whole number, got {text!r}")
+        return int(text)
 
+    count, mine = number("JAX_NUM_PROCESSES"), number("JAX_PROCESS_ID")
     # More than one CPU device a process can hang in collectives.
     jax.config.update("jax_num_cpu_devices", 1)
-    jax.distributed.initialize(
-        os.environ.get("JAX_COORDINATOR_ADDRESS"),
-        number("JAX_NUM_PROCESSES"),
-        number("JAX_PROCESS_ID"),
-    )
+    try:
+        jax.distributed.initialize(
+            os.environ.get("JAX_COORDINATOR_ADDRESS"), count, mine
+        )
+    except (RuntimeError, ValueError) as error:
+        raise SweepError(
+            f"cannot join the other processes: {_in_one_line(error)}; set "
+            "JAX_COORDINATOR_ADDRESS=host:port, JAX_NUM_PROCESSES and JAX_PROCESS_ID"
+        ) from None
 
 
 def run_command(
-    *,
-    task: str,
-    space: Sequence[str] | Mapping[str, Any],
-    optimizers: Sequence[str],
-    stop_early: int | None,
-    eta: int,
-    memory_limit: str | int | None,
-    out: Path,
+    options: SweepOptions,
+    table: Mapping[str, Any],
     say: Callable[[str], None],
-    **keywords: Any,
-) -> SweepResult:
-    """Run the sweep, and print and draw what came out of it.
+    complain: Callable[[str], None],
+) -> bool:
+    """Run the sweep, and print and draw what came out of it, in the first process.
 
     Args:
-      task: for `load_trial`.
-      space: for `parse_space`, without the optimizers.
-      optimizers: names in `OPTIMIZERS`.
-      stop_early: min_steps of successive halving, or None.
-      eta: of successive halving.
-      memory_limit: for `parse_bytes`.
-      out: directory.
-      say: called with the paths written, and with what could not be drawn.
-      **keywords: for `sweep.run`.
+      options: the command line's.
+      table: the space of a TOML file.
+      say: called with the paths written.
+      complain: called with a line on what could not be drawn.
+
+    Returns:
+      Whether every picture is there.
     """
-    dimensions = {"optimizer": list(optimizers), **parse_space(space)}
-    result = run(
-        load_trial(task),
-        dimensions,
-        stopping=None if stop_early is None else SuccessiveHalving(stop_early, eta),
-        memory_limit=parse_bytes(memory_limit),
-        out=out,
-        **keywords,
-    )
+    for package in _NEEDED:
+        if importlib.util.find_spec(package) is None:
+            raise ModuleNotFoundError(f"no module {package}", name=package)
+    space = {
+        "optimizer": list(options.optimizers),
+        **parse_space(options.space, table),
+    }
+    limit = options.memory_limit
+    memory_limit = None if limit is None else parse_bytes(limit)
+    halving = None
+    if options.stop_early is not None:
+        halving = SuccessiveHalving(options.stop_early, options.eta)
+    trial = load_trial(options.task)
+    if options.engine == "ray":
+        _send_by_value(options.task)
     import jax
 
-    if jax.process_index() == 0:
-        _show(result, out, say)
-    return result
+    is_first = jax.process_index() == 0
+    result = run(
+        trial,
+        space,
+        steps=options.steps,
+        evaluate_every=options.evaluate_every,
+        metric=options.metric,
+        mode=options.mode,
+        seeds=options.seeds,
+        out=options.out,
+        draws=options.draws,
+        method=options.method,
+        space_seed=options.space_seed,
+        stopping=halving,
+        strategy=options.strategy,
+        lanes=options.lanes,
+        memory_limit=memory_limit,
+        checkpoint_seconds=options.checkpoint_seconds,
+        progress=is_first,
+        engine=options.engine,
+    )
+    return not is_first or _show(result, options.out, say, complain)
 
 
-def _show(result: SweepResult, out: Path, say: Callable[[str], None]) -> None:
+def _send_by_value(task: str) -> None:
+    """Let Ray's workers have the task's module though it lies on this machine only."""
+    module = sys.modules.get(task.partition(":")[0])
+    # The engine says what to install.
+    with contextlib.suppress(ModuleNotFoundError):
+        from ray import cloudpickle
+
+        if module is not None:
+            cloudpickle.register_pickle_by_value(module)
+
+
+def _show(
+    result: SweepResult,
+    out: Path,
+    say: Callable[[str], None],
+    complain: Callable[[str], None],
+) -> bool:
     from rich.console import Console
 
     Console().print(result.summary())
     say(str(out / "results.csv"))
-    pictures: dict[str, Callable[[], Any]] = {"curves.png": result.plot_curves}
-    varying = [name for name in result.hyper_names if _varies(result, name)]
-    if "learning_rate" in varying:
-        pictures["sensitivity.png"] = result.plot_sensitivity
-    if len(varying) == 2 and len(result.optimizers) == 1:
-        x, y = varying
-        pictures["heatmap.png"] = lambda: result.plot_heatmap(x, y)
-    for name, draw in pictures.items():
+    say(str(out / "curves.csv"))
+    all_drawn = True
+    for name, draw in _pictures(result).items():
         try:
-            draw().savefig(out / name)
+            write_atomically(out / name, draw().savefig)
             say(str(out / name))
         except Exception as error:
-            say(f"could not draw {name}: {error}")
+            complain(f"could not draw {out / name}: {_in_one_line(error)}")
+            all_drawn = False
+    return all_drawn
+
+
+def _pictures(result: SweepResult) -> dict[str, Callable[[], Any]]:
+    pictures: dict[str, Callable[[], Any]] = {"curves.png": result.plot_curves}
+    varying = [name for name in result.hyper_names if _varies(result, name)]
+    if varying:
+        x = "learning_rate" if "learning_rate" in varying else varying[0]
+        pictures["sensitivity.png"] = lambda: result.plot_sensitivity(x)
+    if len(varying) == 2:
+        having = [
+            name
+            for name in result.optimizers
+            if set(varying) <= set(result.best(name).config.hyper)
+        ]
+        for name in having:
+            file = "heatmap.png" if len(having) == 1 else f"heatmap-{name}.png"
+            pictures[file] = lambda name=name: result.plot_heatmap(*varying, name)
+    return pictures
 
 
 def _varies(result: SweepResult, name: str) -> bool:
     values = {record.trial.config.hyper.get(name) for record in result.records}
     return len(values - {None}) > 1
+
+
+def _in_one_line(error: Exception) -> str:
+    words = " ".join(str(error).split()) or "no message"
+    is_ours = isinstance(error, SweepError)
+    return words if is_ours else f"{type(error).__name__}: {words}"

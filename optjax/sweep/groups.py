@@ -31,6 +31,8 @@ _UPDATES_PER_CALL = 4096
 _MOST_LANES = 256
 # Beside its state a lane holds the gradient and what the model keeps for it.
 _WORKING_COPIES = 3
+# Another strategy may save a part of a sweep's time, never a multiple of it.
+_WORTH_CHOOSING = 4
 
 
 class Settings(NamedTuple):
@@ -138,46 +140,50 @@ def make_groups(
 def pick_strategy(group: Group, settings: Settings, trials: int) -> tuple[str, Program]:
     """The fastest of `STRATEGIES` for a full set of the group's lanes, and its program.
 
-    Each is compiled, run once to warm up and timed with every lane busy. The device's
-    usual one goes first; where all `trials` would take it less time than compiling the
-    others, it is taken as it is.
+    The device's usual one goes first. The others are compiled and timed, with every
+    lane busy, only where all `trials` would take it several times longer than that.
     """
     usual = "map" if settings.devices[0].platform == "cpu" else "vmap"
     began = time.perf_counter()
     program = group.compile(settings, usual)
     compile_seconds = time.perf_counter() - began
-    timed = {usual: (_seconds_a_call(program, group), program)}
+    (first,) = _seconds_a_call(program, group, calls=1)
     others = [strategy for strategy in STRATEGIES if strategy != usual]
     updates_a_call = group.lanes * group.evaluations_per_call * settings.evaluate_every
-    calls = trials * settings.steps / updates_a_call
+    whole = first * trials * settings.steps / updates_a_call
     # Every process has to run the same programs.
-    if agree(calls * timed[usual][0] > compile_seconds * len(others)):
-        for strategy in others:
-            program = group.compile(settings, strategy)
-            timed[strategy] = _seconds_a_call(program, group), program
-    fastest = min(timed, key=lambda strategy: timed[strategy][0])
-    return fastest, timed[fastest][1]
+    if not agree(whole > _WORTH_CHOOSING * compile_seconds * len(others)):
+        return usual, program
+    programs = {usual: program}
+    programs |= {strategy: group.compile(settings, strategy) for strategy in others}
+    seconds = {
+        # The first call also warms up.
+        strategy: np.median(_seconds_a_call(program, group, calls=4)[1:])
+        for strategy, program in programs.items()
+    }
+    fastest = min(seconds, key=lambda strategy: seconds[strategy])
+    return fastest, programs[fastest]
 
 
-def _seconds_a_call(program: Program, group: Group) -> float:
-    hyper = [group.specs[i % len(group.specs)] for i in range(program.lanes)]
+def _seconds_a_call(program: Program, group: Group, calls: int) -> list[float]:
+    specs = [group.specs[i % len(group.specs)] for i in range(program.lanes)]
     every = np.ones(program.lanes, bool)
     told = Assignment(
         busy=every,
         fresh=every,
-        seed=np.array([spec.seed for spec in hyper], np.int32),
+        seed=np.array([spec.seed for spec in specs], np.int32),
         hyper={
-            name: np.array([spec.config.hyper[name] for spec in hyper], np.float32)
+            name: np.array([spec.config.hyper[name] for spec in specs], np.float32)
             for name in group.hyper
         },
     )
-    carry, _ = program.advance(program.start(), told)
-    seconds = []
-    for _ in range(3):
+    carry, seconds = program.start(), []
+    for _ in range(calls):
         began = time.perf_counter()
-        carry, _ = program.advance(carry, told._replace(fresh=~every))
+        carry, _ = program.advance(carry, told)
         seconds.append(time.perf_counter() - began)
-    return float(np.median(seconds))
+        told = told._replace(fresh=~every)
+    return seconds
 
 
 def use_all_cores() -> bool:
