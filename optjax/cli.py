@@ -220,9 +220,7 @@ def _sweep(words: Sequence[str]) -> int:
             start_distributed()
         else:
             sweep.use_all_cores()
-        all_drawn = run_command(
-            options, table, say=print, complain=lambda line: _fail(line, _NOT_WRITTEN)
-        )
+        all_drawn = run_command(options, table, say=print, complain=_complain)
     except sweep.Interrupted as stopped:
         ended = len(stopped.result.records)
         return _fail(
@@ -312,5 +310,9 @@ def _in_one_line(message: str) -> str:
 
 
 def _fail(line: str, status: int) -> int:
-    print(f"optjax: {line}", file=sys.stderr)
+    _complain(line)
     return status
+
+
+def _complain(line: str) -> None:
+    print(f"optjax: {line}", file=sys.stderr)

@@ -92,9 +92,13 @@ def test_a_toml_file_a_module_of_ones_own_and_resuming(tmp_path, monkeypatch, ca
         (["--space", "learning_rate"], "a dimension is written name=values"),
         (["--space", "learning_rate=0.1", "momentum=0.9"], "'momentum'"),
         (["--optimizers", "admam", *GRID], "no optimizer 'admam'; did you mean adam"),
-        (["--task", "foo", *GRID], "unknown task 'foo'; known: digits"),
-        (["--task", "no_such_module:trial", *GRID], "cannot import no_such_module"),
-        (["--task", "math:trial", *GRID], "math has no attribute 'trial'"),
+        (["foo", *GRID], "unknown task 'foo'; known: digits"),
+        (["no_such_module:trial", *GRID], "cannot import no_such_module"),
+        (["math:trial", *GRID], "math has no attribute 'trial'"),
+        (["math:pi", *GRID], "a tuple of functions (init, step[, evaluate]), got a f"),
+        ([":trial", *GRID], "unknown task ':trial'"),
+        (["digits", "adam", *GRID], "adam"),
+        ([], "learning_rate"),
         (["--seeds", "0", *GRID], "at least one seed, got 0"),
         (["--evaluate-every", "7", *GRID], "evaluate_every must divide steps"),
         (["--mode", "up", *GRID], "mode must be"),
@@ -102,8 +106,11 @@ def test_a_toml_file_a_module_of_ones_own_and_resuming(tmp_path, monkeypatch, ca
         (["--strategy", "fast", *GRID], "strategy must be auto"),
         (["--engine", "slurm", *GRID], "engine must be local or ray"),
         (["--memory-limit", "3 bananas", *GRID], "memory-limit must be a size"),
+        (["--memory-limit", "1.2.3GB", *GRID], "memory-limit must be a size"),
         (["--memory-limit", "1k", *GRID], "the memory limit of 1,024 bytes"),
         (["--stop-early", "15", *GRID], "min_steps must be a positive multiple"),
+        (["--stop-early", "10", "--eta", "1", *GRID], "eta must be an integer >= 2"),
+        (["--seeds", "many", *GRID], "--seeds"),
         (["--config", "nowhere.toml", *GRID], "cannot read nowhere.toml"),
         (["--space", "learning_rate=log(1e-3, 1)"], "draws"),
         (["--no-such-flag"], "--help"),
@@ -125,14 +132,34 @@ def test_an_output_that_is_a_file_is_refused(tmp_path, capsys):
     assert "cannot write to the directory" in capsys.readouterr().err
 
 
-def test_a_bad_toml_file_is_named(tmp_path, capsys):
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("steps = ", "is not TOML"),
+        ("stepps = 3", "unknown key 'stepps'; known: task, space, optimizers"),
+        ('config = "other.toml"', "unknown key 'config'"),
+        ('steps = "many"', "--steps"),
+        ("steps = [1, 2]", "steps must be one number or text, got [1, 2]"),
+        ("seeds = true", "seeds must be one number or text, got True"),
+        ("distributed = 1", "distributed must be true or false, got 1"),
+        ("out = {a = 1}", "out must be one number or text"),
+    ],
+)
+def test_a_bad_toml_file_is_named(text, message, tmp_path, capsys):
     path = tmp_path / "sweep.toml"
-    path.write_text("steps = ")
-    assert main(["sweep", "--config", str(path)]) == 2
-    assert f"{path} is not TOML" in capsys.readouterr().err
-    path.write_text("stepps = 3")
-    assert main(["sweep", "--config", str(path)]) == 2
-    assert "unknown key 'stepps'" in capsys.readouterr().err
+    path.write_text(text)
+    assert main(["sweep", "--config", str(path), *GRID]) == 2
+    captured = capsys.readouterr()
+    (line,) = captured.err.splitlines()
+    assert line.startswith(f"optjax: {path}")
+    assert message in line
+
+
+def test_a_bad_dimension_of_a_toml_file_is_named(tmp_path, capsys):
+    path = tmp_path / "sweep.toml"
+    path.write_text("[space]\nlearning_rate = {low = 1}")
+    assert main(["sweep", "--config", str(path), "--out", str(tmp_path / "out")]) == 2
+    assert "learning_rate: cannot read" in capsys.readouterr().err
 
 
 def test_help_reads_well(capsys):

@@ -1,6 +1,7 @@
 """What `optjax sweep` does, from words to files."""
 
 import contextlib
+import functools
 import importlib
 import importlib.util
 import os
@@ -275,9 +276,10 @@ def _pictures(result: SweepResult) -> dict[str, Callable[[], Any]]:
     pictures: dict[str, Callable[[], Any]] = {"curves.png": result.plot_curves}
     varying = [name for name in result.hyper_names if _varies(result, name)]
     if varying:
-        x = "learning_rate" if "learning_rate" in varying else varying[0]
-        pictures["sensitivity.png"] = lambda: result.plot_sensitivity(x)
+        most = "learning_rate" if "learning_rate" in varying else varying[0]
+        pictures["sensitivity.png"] = functools.partial(result.plot_sensitivity, most)
     if len(varying) == 2:
+        x, y = varying
         having = [
             name
             for name in result.optimizers
@@ -285,7 +287,7 @@ def _pictures(result: SweepResult) -> dict[str, Callable[[], Any]]:
         ]
         for name in having:
             file = "heatmap.png" if len(having) == 1 else f"heatmap-{name}.png"
-            pictures[file] = lambda name=name: result.plot_heatmap(*varying, name)
+            pictures[file] = functools.partial(result.plot_heatmap, x, y, name)
     return pictures
 
 
