@@ -206,6 +206,7 @@ def _sweep(words: Sequence[str]) -> int:
 
     from optjax import sweep
     from optjax.sweep.command import read_config, run_command, start_distributed
+    from optjax.sweep.problem import NotWrittenError
 
     table: dict[str, Any] = {}
     try:
@@ -226,9 +227,9 @@ def _sweep(words: Sequence[str]) -> int:
         return _fail(
             f"interrupted after {ended} trials; the same command goes on", _INTERRUPTED
         )
+    except NotWrittenError as error:
+        return _fail(str(error), _NOT_WRITTEN)
     except sweep.SweepError as error:
-        if isinstance(error.__cause__, OSError):
-            return _fail(str(error), _NOT_WRITTEN)
         raise _UsageError(str(error)) from error
     return _DONE if all_drawn else _NOT_WRITTEN
 

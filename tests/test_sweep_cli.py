@@ -5,10 +5,13 @@ import os
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
 from optjax.cli import main
+from optjax.sweep import SweepError
+from optjax.sweep.command import parse_bytes, parse_space
 
 SMALL = ["--seeds", "1", "--steps", "20", "--evaluate-every", "10"]
 GRID = ["--space", "learning_rate=1e-3, 1e-2"]
@@ -84,6 +87,39 @@ def test_a_toml_file_a_module_of_ones_own_and_resuming(tmp_path, monkeypatch, ca
     assert "mine holds another sweep" in capsys.readouterr().err
 
 
+def test_a_flag_wins_over_the_file_though_it_says_the_default(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr("optjax.sweep.command.run", lambda *args, **words: ran(words))
+    seen = []
+
+    def ran(words):
+        seen.append(words)
+        raise SweepError("enough")
+
+    path = tmp_path / "sweep.toml"
+    path.write_text('seeds = 1\nsteps = 40\nmode = "min"\noptimizers = "sgd"')
+    flags = ["--seeds", "3", "--mode", "max", *GRID]
+    assert main(["sweep", "--config", str(path), *flags]) == 2
+    (words,) = seen
+    assert (words["seeds"], words["mode"], words["steps"]) == (3, "max", 40)
+
+
+def test_dimensions_of_the_command_line_win_over_those_of_the_file():
+    table = {"learning_rate": [0.1, 0.2], "final_lr": 0.1}
+    assert parse_space(["learning_rate = 0.3"], table) == parse_space(
+        ["learning_rate=0.3", "final_lr=0.1"], {}
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("2GB", 2 * 2**30), ("500 MiB", 500 * 2**20), ("1.5k", 1536), ("7", 7)],
+)
+def test_sizes(text, size):
+    assert parse_bytes(text) == size
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
@@ -124,6 +160,104 @@ def test_bad_input_is_one_line_and_status_2(flags, message, tmp_path, capsys):
     assert line.startswith("optjax: ")
     assert message in line
     assert not (tmp_path / "out" / "curves.csv").exists()
+
+
+@pytest.mark.parametrize(
+    ("attribute", "message"),
+    [
+        ("raises", "adam(learning_rate=0.001): make_trial raised OSError: no data"),
+        ("number", "make_trial must return a Trial of the functions init, step"),
+        ("alone", "functions (init, step[, evaluate]), got a tuple"),
+        ("bare", "functions (init, step[, evaluate]), got a Trial"),
+    ],
+)
+def test_a_task_that_is_no_trial_is_named(
+    attribute, message, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delitem(sys.modules, "no_trials", raising=False)
+    (tmp_path / "no_trials.py").write_text(
+        """
+from optjax.sweep import Trial
+
+def raises(factory):
+    raise OSError("no data")
+
+def number(factory):
+    return 3
+
+alone = (number,)
+bare = Trial(number, number, number)
+"""
+    )
+    assert main(["sweep", f"no_trials:{attribute}", *GRID]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line
+    assert [path.name for path in tmp_path.iterdir()] == ["no_trials.py"]
+
+
+def test_a_task_that_cannot_be_imported_is_named(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "half_a_module.py").write_text("def trial(")
+    assert main(["sweep", "half_a_module:trial", *GRID]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "cannot import half_a_module: SyntaxError: " in line
+
+
+@pytest.mark.parametrize("package", ["orbax", "matplotlib", "tyro"])
+def test_a_missing_package_is_one_line_before_any_work(
+    package, tmp_path, monkeypatch, capsys
+):
+    for module in ("optjax.sweep.options", package):
+        monkeypatch.delitem(sys.modules, module, raising=False)
+    monkeypatch.setitem(sys.modules, package, None)
+    assert main(["sweep", *GRID, "--out", str(tmp_path / "out")]) == 2
+    assert capsys.readouterr().err == (
+        f"optjax: the package {package} is missing; run: pip install 'optjax[sweep]'\n"
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_ray_engine_without_ray_is_one_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    out = str(tmp_path / "out")
+    assert main(["sweep", *GRID, "--engine", "ray", "--out", out]) == 2
+    assert capsys.readouterr().err == (
+        "optjax: the ray engine needs Ray; run: pip install 'optjax[ray]'\n"
+    )
+
+
+def test_a_full_disk_is_one_line_and_status_1(tmp_path, monkeypatch, capsys):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("optjax.sweep.store.write_atomically", full)
+    assert main(["sweep", *GRID, "--out", str(tmp_path / "out")]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "No space left on device" in line
+
+
+def test_a_picture_that_fails_is_one_line_and_the_table_stays(
+    tmp_path, monkeypatch, capsys
+):
+    def fail(*_, **__):
+        raise RuntimeError("no fonts")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delitem(sys.modules, "mymodel", raising=False)
+    (tmp_path / "mymodel.py").write_text(MODULE)
+    monkeypatch.setattr("optjax.sweep.SweepResult.plot_curves", fail)
+    space = ["--space", "learning_rate=0.01, 0.1", "final_lr=0.01, 0.1"]
+    rank = ["--optimizers", "adabound", "--metric", "loss", "--mode", "min"]
+    assert main(["sweep", "mymodel:trial", *space, *rank, *SMALL, "--out", "o"]) == 1
+    captured = capsys.readouterr()
+    assert (
+        captured.err == "optjax: could not draw o/curves.png: RuntimeError: no fonts\n"
+    )
+    assert "o/heatmap.png" in captured.out
+    assert len(read(tmp_path / "o" / "results.csv")) == 4
+    written = {path.name for path in (tmp_path / "o").glob("*.png")}
+    assert written == {"sensitivity.png", "heatmap.png"}
 
 
 def test_an_output_that_is_a_file_is_refused(tmp_path, capsys):
@@ -172,20 +306,26 @@ def test_help_reads_well(capsys):
 
 
 def test_interrupt_is_one_line_and_the_same_command_goes_on(tmp_path):
-    command = [sys.executable, "-m", "optjax", "sweep", "--out", str(tmp_path)]
-    command += ["--optimizers", "sgd", "adam", "yogi", "--seeds", "1", *GRID]
+    (tmp_path / "mymodel.py").write_text(MODULE)
+    # Long enough that the second and third optimizer are still to come.
+    command = [sys.executable, "-m", "optjax", "sweep", "mymodel:trial", *GRID]
+    command += ["--metric", "loss", "--mode", "min", "--optimizers", "sgd", "adam"]
+    command += ["yogi", "--seeds", "1", "--steps", "200000", "--evaluate-every", "1000"]
+    command += ["--out", "out"]
     process = subprocess.Popen(
         command,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        cwd=tmp_path,
         env={**os.environ, "COLUMNS": "100"},
         # Where the tests run in the background SIGINT is ignored, and inherited so.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     try:
-        while process.poll() is None and not (tmp_path / "progress.json").exists():
-            pass
+        progress = tmp_path / "out" / "progress.json"
+        while process.poll() is None and not progress.exists():
+            time.sleep(0.01)
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=60)
     finally:
@@ -193,6 +333,6 @@ def test_interrupt_is_one_line_and_the_same_command_goes_on(tmp_path):
     assert process.returncode == 130
     (line,) = err.splitlines()
     assert line.startswith("optjax: interrupted after ")
-    again = subprocess.run(command, capture_output=True, text=True)
+    again = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert again.returncode == 0, again.stderr
-    assert len(read(tmp_path / "results.csv")) == 6
+    assert len(read(tmp_path / "out" / "results.csv")) == 6

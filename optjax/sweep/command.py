@@ -260,7 +260,6 @@ def _show(
 
     Console().print(result.summary())
     say(str(out / "results.csv"))
-    say(str(out / "curves.csv"))
     all_drawn = True
     for name, draw in _pictures(result).items():
         try:

@@ -18,7 +18,7 @@ from optjax.sweep.lanes import (
     compile_lanes,
     lane_bytes,
 )
-from optjax.sweep.problem import SweepError, metric_names
+from optjax.sweep.problem import SweepError, call_make_trial, metric_names
 from optjax.sweep.processes import agree
 from optjax.sweep.records import PLAIN, Config, TrialSpec
 from optjax.sweep.scheduler import Scheduler
@@ -113,7 +113,7 @@ def make_groups(
     for members in by_program.values():
         config = members[0].config
         factory = functools.partial(factories[config.optimizer], **config.static)
-        trial = make_trial(factory)
+        trial = call_make_trial(make_trial, factory, config)
         names = metric_names(trial, config, settings.metric)
         if groups and names != groups[0].metrics:
             raise SweepError(

@@ -7,15 +7,25 @@ import jax
 import jax.numpy as jnp
 
 from optjax.sweep.records import Config
-from optjax.sweep.trial import Trial
+from optjax.sweep.trial import Factory, MakeTrial, Trial
 
-__all__ = ["SweepError", "describe", "metric_names"]
+__all__ = [
+    "NotWrittenError",
+    "SweepError",
+    "call_make_trial",
+    "describe",
+    "metric_names",
+]
 
 _REAL = (jnp.floating, jnp.integer, jnp.bool_)
 
 
 class SweepError(ValueError):
     """A sweep that cannot start or go on; one line says which trial or key and why."""
+
+
+class NotWrittenError(SweepError):
+    """A sweep that its directory has no room for, or that may not write there."""
 
 
 def describe(config: Config) -> str:
@@ -26,6 +36,26 @@ def describe(config: Config) -> str:
         for name, value in values.items()
     )
     return f"{config.optimizer}({inside})"
+
+
+def call_make_trial(make_trial: MakeTrial, factory: Factory, config: Config) -> Trial:
+    """The trial that `make_trial(factory)` returns.
+
+    Raises:
+      SweepError: naming the trial, where it raises or returns something else.
+    """
+    try:
+        trial = make_trial(factory)
+    except Exception as error:
+        raise SweepError(
+            f"trial {describe(config)}: make_trial raised {_one_line(error)}"
+        ) from error
+    if not all(callable(getattr(trial, name, None)) for name in Trial._fields):
+        raise SweepError(
+            f"trial {describe(config)}: make_trial must return a Trial of the "
+            f"functions {', '.join(Trial._fields)}, got {type(trial).__name__}"
+        )
+    return trial
 
 
 def metric_names(trial: Trial, config: Config, metric: str) -> tuple[str, ...]:
@@ -66,10 +96,12 @@ def _abstractly(who: str, name: str, f: Callable[..., Any], *args: Any) -> Any:
     try:
         return jax.eval_shape(f, *args)
     except Exception as error:
-        first_line = (str(error).strip().splitlines() or ["no message"])[0]
-        raise SweepError(
-            f"trial {who}: {name} raised {type(error).__name__}: {first_line}"
-        ) from error
+        raise SweepError(f"trial {who}: {name} raised {_one_line(error)}") from error
+
+
+def _one_line(error: Exception) -> str:
+    first_line = (str(error).strip().splitlines() or ["no message"])[0]
+    return f"{type(error).__name__}: {first_line}"
 
 
 def _pair(who: str, returned: Any) -> tuple[Any, Any]:

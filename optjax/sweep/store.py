@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from optjax.sweep.files import write_atomically
-from optjax.sweep.problem import SweepError
+from optjax.sweep.problem import NotWrittenError, SweepError
 from optjax.sweep.records import TrialSpec
 
 __all__ = ["Progress", "Store"]
@@ -280,7 +280,7 @@ def _named_errors(directory: Path, what: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise SweepError(
+        raise NotWrittenError(
             f"cannot {what} in {directory}: {error.strerror or error}. Everything "
             "measured until then is there and readable; mend this and run the same "
             "command again to go on"
