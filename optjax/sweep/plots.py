@@ -1,154 +1,246 @@
-"""Pictures of a sweep, legible on a light page and on a dark one."""
+"""Pictures of a sweep: a frame for a few optimizers, a panel each for many.
 
+A diverged seed is drawn as what it counts as, worse than any value: the band over the
+seeds then reaches the frame's worse edge, and a line has a gap where the median itself
+has diverged.
+"""
+
+import io
 import math
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+import textwrap
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+from matplotlib import colormaps
+from matplotlib.collections import LineCollection
+from matplotlib.colors import LogNorm, Normalize
+from matplotlib.figure import Figure
 
 from optjax.sweep.problem import SweepError
-from optjax.sweep.records import DIVERGED, STOPPED, Record
+from optjax.sweep.records import DIVERGED, FINISHED, STOPPED, Config, Record
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
     from optjax.sweep.result import Best, SweepResult
 
 __all__ = ["plot_curves", "plot_heatmap", "plot_sensitivity"]
 
-# Okabe and Ito's colours, told apart by every kind of colour vision; with more lines
-# than colours the dashes change.
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+# Okabe and Ito's colours that show on white and on black, told apart by every kind of
+# colour vision; with more lines than colours the dashes change.
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 _DASHES = ("-", "--", ":", "-.")
-_LEGEND_INSIDE = 8
+_GREY = "0.65"
+
+# How many lines in one frame can be told apart.
+_MOST_IN_A_FRAME = 8
+_DPI = 150
+
+
+class _Line(NamedTuple):
+    """One optimizer's line.
+
+    Attributes:
+      name: for a panel's title, where the others are told apart by their place.
+      label: for the legend.
+      x: places, ascending.
+      median: at each place; with `worst` and `best`, infinite for diverged.
+      worst: the worst seed's.
+      best: the best seed's.
+      diverged: the share of the seeds that diverged there.
+      joined: whether neighbouring places are alike in everything but x.
+      rank: the best median of all places, for the order of the panels.
+      stopped: curves of trials that were stopped early.
+    """
+
+    name: str
+    label: str
+    x: np.ndarray
+    median: np.ndarray
+    worst: np.ndarray
+    best: np.ndarray
+    diverged: np.ndarray
+    joined: bool = True
+    rank: float = math.inf
+    stopped: tuple[np.ndarray, ...] = ()
+
+
+class _Words(NamedTuple):
+    """What stands around the lines."""
+
+    title: Sequence[str]
+    x_label: str
+    y_label: str
+    is_log_x: bool
+    has_dots: bool
+    is_max: bool
+
+
+class SweepFigure(Figure):
+    """A figure that a notebook shows even where pyplot was never imported."""
+
+    def _repr_png_(self) -> tuple[bytes, dict[str, int]]:
+        page = io.BytesIO()
+        self.savefig(page, format="png", dpi=_DPI)
+        # Two thirds of the pixels' size, to be sharp on dense screens.
+        return page.getvalue(), {"width": round(100 * self.get_figwidth())}
 
 
 def plot_sensitivity(
     result: "SweepResult", x: str = "learning_rate", ax: "Axes | None" = None
-) -> "Figure":
+) -> Figure:
     """Metric against `x`: a line an optimizer, a band over seeds, × for diverged.
 
-    Where other hyper-parameters vary too, a point is the best over them. × marks the
-    values of x at which even that has diverged, on the axis' worse edge.
+    Where other hyper-parameters vary too, a point is the best over them; points are
+    not joined where each x was drawn with other values of the rest.
     """
-    figure, ax = _axes(ax)
-    others = [
-        name for name in _varying(result.records, result.hyper_names) if name != x
-    ]
-    positive = True
-    any_line = any_drawn = False
-    for number, optimizer in enumerate(result.optimizers):
-        at: dict[float, Best] = {}
-        for best in result.configurations(optimizer):
-            value = best.config.hyper.get(x)
-            if value is not None:
-                at.setdefault(value, best)
-        if not at:
+    _check_not_empty(result)
+    lines: list[_Line] = []
+    best_over: dict[str, None] = {}
+    apart: dict[str, None] = {}
+    for optimizer in result.optimizers:
+        found = [
+            (value, best)
+            for best in result.configurations(optimizer)
+            if (value := _number(best.config, x)) is not None
+        ]
+        if not found:
             continue
-        any_line = True
-        values = sorted(at)
-        positive &= values[0] > 0
-        points = [at[value] for value in values]
-        style = _style(number)
-        # Where each x was drawn with other values of the rest, a line would zigzag
-        # between them.
-        drawn_apart = len(at) == len(result.configurations(optimizer)) and others
-        any_drawn |= bool(drawn_apart)
-        line = {**style, "linestyle": ""} if drawn_apart else style
-        finite = np.array([math.isfinite(point.median) for point in points])
-        median = _finite([point.median for point in points])
-        ax.plot(values, median, marker="o", markersize=3.5, label=optimizer, **line)
-        low = _finite([point.low for point in points])
-        high = _finite([point.high for point in points])
-        low = np.where(np.isnan(low), median, low)
-        if drawn_apart:
-            ax.vlines(values, low, high, color=style["color"], alpha=0.3)
-        else:
-            ax.fill_between(values, low, high, color=style["color"], alpha=0.15, lw=0)
-        if finite.any():
-            best_at = int(
-                (np.nanargmax if result.mode == "max" else np.nanargmin)(median)
-            )
-            ax.plot(values[best_at], median[best_at], "o", ms=9, color=style["color"])
-        lost = [v for v, ok in zip(values, finite, strict=True) if not ok]
-        edge = 0.02 if result.mode == "max" else 0.98
-        # Each optimizer's row of crosses a little further in than the last.
-        shift = 0.03 * number * (1 if result.mode == "max" else -1)
-        ax.plot(
-            lost,
-            [edge + shift] * len(lost),
-            "x",
-            color=style["color"],
-            transform=ax.get_xaxis_transform(),
-        )
-    if not any_line:
+        others = [n for n in _varying([best for _, best in found]) if n != x]
+        at: dict[float, Best] = {}
+        for value, best in found:
+            at.setdefault(value, best)
+        joined = not others or len(at) < len(found)
+        (best_over if joined else apart).update(dict.fromkeys(others))
+        lines.append(_line_over(result, optimizer, at, joined))
+    if not lines:
         raise SweepError(
             f"no trial has the numeric hyper-parameter {x!r}; there are "
-            f"{', '.join(result.hyper_names)}"
+            f"{', '.join(result.hyper_names) or 'none'}"
         )
-    if positive:
-        ax.set_xscale("log")
-    rest = "varied too" if any_drawn else "best over them shown"
-    best_over = f"; {', '.join(others)}: {rest}" if others else ""
-    seeds = len({record.trial.seed for record in result.records})
-    ax.set_xlabel(x)
-    ax.set_ylabel(result.metric)
-    ax.set_title(
-        f"median of {seeds} seed{'s' * (seeds > 1)}, range shaded, × diverged"
-        f"{best_over}",
-        fontsize="medium",
+    partly = any(((line.diverged > 0) & (line.diverged < 1)).any() for line in lines)
+    diverged = any(line.diverged.any() for line in lines)
+    parts = [
+        _over_seeds(result),
+        "dot: best",
+        *["× diverged" + ", pale: some of the seeds" * partly] * diverged,
+        *[f"{', '.join(best_over)}: best over them"] * bool(best_over),
+        *[f"{', '.join(apart)}: drawn anew for each point"] * bool(apart),
+    ]
+    words = _Words(
+        parts,
+        x,
+        result.metric,
+        is_log_x=all(line.x[0] > 0 for line in lines),
+        has_dots=True,
+        is_max=result.mode == "max",
     )
-    _scale_errors(ax, result)
-    _legend(ax)
-    return figure
+    return _draw(lines, words, ax)
 
 
-def plot_curves(result: "SweepResult", ax: "Axes | None" = None) -> "Figure":
+def _line_over(
+    result: "SweepResult", optimizer: str, at: Mapping[float, "Best"], joined: bool
+) -> _Line:
+    places = sorted(at)
+    points = [at[place] for place in places]
+    score = result.best(optimizer).median
+    shares = [
+        sum(r.status == DIVERGED for r in point.records) / len(point.records)
+        for point in points
+    ]
+    shown = f"{score:.3g}" if math.isfinite(score) else "diverged"
+    return _Line(
+        f"{optimizer}: {shown}",
+        optimizer,
+        np.array(places, float),
+        np.array([point.median for point in points]),
+        np.array([point.low for point in points]),
+        np.array([point.high for point in points]),
+        np.array(shares),
+        joined,
+        -score if result.mode == "max" else score,
+    )
+
+
+def plot_curves(result: "SweepResult", ax: "Axes | None" = None) -> Figure:
     """The metric over the updates: each optimizer's best configuration over its seeds.
 
-    Trials that successive halving stopped are thin and grey.
+    A seed counts as diverged from its first non-finite evaluation on. Trials that
+    successive halving stopped are thin and grey, and no part of a median unless none
+    of the seeds has gone on.
     """
-    figure, ax = _axes(ax)
-    stopped = [record for record in result.records if record.status == STOPPED]
-    for record in stopped:
-        ax.plot(
-            record.curve.steps,
-            record.curve.values[result.metric],
-            color="0.75",
-            lw=0.5,
-            zorder=0,
-        )
-    for number, optimizer in enumerate(result.optimizers):
-        best = result.best(optimizer)
-        ran = [record for record in best.records if record.status != DIVERGED]
-        ran = [record for record in ran if record.status != STOPPED] or ran
-        if not ran:
-            continue
-        steps, curves = _together(ran, result.metric)
-        style = _style(number)
-        label = optimizer
-        if "learning_rate" in best.config.hyper:
-            label += f", learning rate {best.config.hyper['learning_rate']:.3g}"
-        ax.plot(steps, np.median(curves, axis=0), label=label, **style)
-        ax.fill_between(
-            steps,
-            curves.min(axis=0),
-            curves.max(axis=0),
-            color=style["color"],
-            alpha=0.15,
-            lw=0,
-        )
-    ax.set_xlabel("updates")
-    ax.set_ylabel(result.metric)
-    grey = f"; grey: {len(stopped)} stopped early" if stopped else ""
-    ax.set_title(
-        f"best configuration of each optimizer, range over seeds shaded{grey}",
-        fontsize="medium",
+    _check_not_empty(result)
+    lines = [_line_of_best(result, optimizer) for optimizer in result.optimizers]
+    stopped = sum(len(line.stopped) for line in lines)
+    diverged = any(line.diverged.any() for line in lines)
+    parts = [
+        "each optimizer's best configuration",
+        _over_seeds(result),
+        *["× a seed diverges"] * diverged,
+        *[f"thin grey: {stopped} trial{'s' * (stopped > 1)} stopped early"]
+        * bool(stopped),
+    ]
+    words = _Words(
+        parts,
+        "updates",
+        result.metric,
+        is_log_x=False,
+        has_dots=False,
+        is_max=result.mode == "max",
     )
-    _scale_errors(ax, result)
-    _legend(ax)
-    return figure
+    return _draw(lines, words, ax)
+
+
+def _line_of_best(result: "SweepResult", optimizer: str) -> _Line:
+    best = result.best(optimizer)
+    finished = [r for r in best.records if r.status == FINISHED]
+    ended = [r for r in best.records if r.status != STOPPED]
+    members = ended if finished else list(best.records)
+    scores, steps, newly = _curves_of(result, members)
+    order = np.sort(scores, axis=0)
+    worst, top = (order[0], order[-1])[:: 1 if result.mode == "max" else -1]
+    label = optimizer
+    if "learning_rate" in best.config.hyper:
+        label += f", learning rate {best.config.hyper['learning_rate']:.3g}"
+    if math.isinf(best.high):
+        label = f"{optimizer}: diverged"
+    elif len(members) < len(best.records):
+        label += f", {len(members)} of {len(best.records)} seeds"
+    return _Line(
+        label.replace("learning rate", "lr"),
+        label,
+        steps,
+        np.median(scores, axis=0),
+        worst,
+        top,
+        newly,
+        rank=-best.median if result.mode == "max" else best.median,
+        stopped=tuple(
+            np.column_stack([record.curve.steps, record.curve.values[result.metric]])
+            for record in result.records
+            if record.status == STOPPED and record.trial.config.optimizer == optimizer
+        ),
+    )
+
+
+def _curves_of(
+    result: "SweepResult", members: Sequence[Record]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Scores (seeds, evaluations), steps, and the share that diverges at each."""
+    going = [r for r in members if r.status != DIVERGED]
+    lengths = [len(r.curve.steps) for r in going or members]
+    length = min(lengths) if going else max(lengths)
+    longest = max(members, key=lambda r: len(r.curve.steps))
+    scores = np.full((len(members), length), result.worst)
+    newly = np.zeros(length)
+    for row, record in zip(scores, members, strict=True):
+        sound = record.curve.values[result.metric][:length]
+        if record.status == DIVERGED and len(record.curve.steps) <= length:
+            newly[len(record.curve.steps) - 1] += 1 / len(members)
+            sound = sound[: len(record.curve.steps) - 1]
+        row[: len(sound)] = sound
+    return scores, np.array(longest.curve.steps[:length], float), newly
 
 
 def plot_heatmap(
@@ -157,108 +249,235 @@ def plot_heatmap(
     y: str,
     optimizer: str | None = None,
     ax: "Axes | None" = None,
-) -> "Figure":
+) -> Figure:
     """The metric's median over seeds, over two hyper-parameters of one optimizer.
 
     Cells where they form a grid, coloured points where they were drawn. × marks
     diverged; where further hyper-parameters vary, a place has the best over them.
+    Bright is better.
     """
-    if optimizer is None:
-        having = [
-            name
-            for name in result.optimizers
-            if {x, y} <= set(result.best(name).config.hyper)
-        ]
-        if len(having) != 1:
-            raise SweepError(
-                f"pass optimizer=, one of those that have both {x!r} and {y!r}: "
-                f"{', '.join(having) or 'there is none'}"
-            )
-        optimizer = having[0]
-    at: dict[tuple[float, float], float] = {}
+    _check_not_empty(result)
+    optimizer = _with_both(result, x, y) if optimizer is None else optimizer
+    result.best(optimizer)  # names an unknown optimizer
+    found: list[Best] = []
+    at: dict[tuple[float, float], Best] = {}
     for best in result.configurations(optimizer):
-        hyper = best.config.hyper
-        if not {x, y} <= set(hyper):
-            raise SweepError(
-                f"{optimizer} has no numeric hyper-parameters {x!r} and {y!r}; it has "
-                f"{', '.join(hyper)}"
-            )
-        at.setdefault((hyper[x], hyper[y]), best.median)
-    figure, ax = _axes(ax)
+        first, second = _number(best.config, x), _number(best.config, y)
+        if first is not None and second is not None:
+            found.append(best)
+            at.setdefault((first, second), best)
+    if not at:
+        has = dict.fromkeys(
+            name
+            for best in result.configurations(optimizer)
+            for name in (*best.config.hyper, *best.config.static)
+        )
+        raise SweepError(
+            f"{optimizer} has no trial with both numeric hyper-parameters {x!r} and "
+            f"{y!r}; it has {', '.join(has) or 'none'}"
+        )
+    figure, ax = _frame(ax, width=7)
     ax.grid(visible=False)
     xs, ys = (sorted({place[axis] for place in at}) for axis in (0, 1))
-    is_grid = len(at) == len(xs) * len(ys)
-    values = {place: value for place, value in at.items() if math.isfinite(value)}
-    lost = [place for place, value in at.items() if not math.isfinite(value)]
+    values = {p: best.median for p, best in at.items() if math.isfinite(best.median)}
+    lost = [place for place in at if place not in values]
+    cmap = "viridis" if result.mode == "max" else "viridis_r"
     norm = _colour_scale(list(values.values()))
-    if is_grid:
-        drawn = _cells(ax, xs, ys, values, norm)
+    if len(at) == len(xs) * len(ys):
+        drawn: Any = _cells(ax, xs, ys, values, norm, cmap)
         lost = [(xs.index(a), ys.index(b)) for a, b in lost]
     else:
-        drawn = ax.scatter(
-            [place[0] for place in values],
-            [place[1] for place in values],
-            c=list(values.values()),
-            s=60,
-            cmap="viridis",
-            norm=norm,
-            edgecolors="black",
-            linewidths=0.5,
-        )
-        for name, places in (("x", xs), ("y", ys)):
-            if places[0] > 0 and places[-1] / places[0] > 30:
-                getattr(ax, f"set_{name}scale")("log")
+        drawn = _points(ax, xs, ys, values, norm, cmap)
     if lost:
         ax.plot(*zip(*lost, strict=True), "x", color="#D55E00", ms=9, mew=2)
+    better = "higher" if result.mode == "max" else "lower"
     bar = figure.colorbar(drawn, ax=ax)
-    bar.set_label(result.metric)
+    bar.set_label(f"{result.metric} ({better} is better)")
     ax.set_xlabel(x)
     ax.set_ylabel(y)
-    ax.set_title(f"{optimizer}: median over seeds, × diverged", fontsize="medium")
+    others = [name for name in _varying(found) if name not in (x, y)]
+    chosen = "best over them" if len(found) > len(at) else "drawn anew for each point"
+    parts = [
+        f"{optimizer}: {_over_seeds(result, shaded=False)}",
+        *["× diverged"] * bool(lost),
+        *[f"{', '.join(others)}: {chosen}"] * bool(others),
+    ]
+    _title(ax, parts)
     return figure
 
 
-def _colour_scale(values: Sequence[float]) -> Any:
-    """Logarithmic where the values span decades, or the few worst hide all others."""
-    from matplotlib.colors import LogNorm, Normalize
+def _with_both(result: "SweepResult", x: str, y: str) -> str:
+    having = dict.fromkeys(
+        record.trial.config.optimizer
+        for record in result.records
+        if None not in (_number(record.trial.config, n) for n in (x, y))
+    )
+    if len(having) != 1:
+        raise SweepError(
+            f"pass optimizer=, one of those that have both {x!r} and {y!r}: "
+            f"{', '.join(having) or 'there is none'}"
+        )
+    return next(iter(having))
 
+
+def _colour_scale(values: Sequence[float]) -> Normalize:
+    """Logarithmic where the values span decades, or the few worst hide all others."""
     if not values:
         return Normalize(0, 1)
     low, high = min(values), max(values)
     return LogNorm(low, high) if low > 0 and high / low > 30 else Normalize(low, high)
 
 
-def _cells(ax: "Axes", xs: list[float], ys: list[float], values: Any, norm: Any) -> Any:
+def _cells(
+    ax: "Axes",
+    xs: Sequence[float],
+    ys: Sequence[float],
+    values: Mapping[tuple[float, float], float],
+    norm: Normalize,
+    cmap: str,
+) -> Any:
+    columns = {place: index for index, place in enumerate(xs)}
+    rows = {place: index for index, place in enumerate(ys)}
     grid = np.full((len(ys), len(xs)), np.nan)
     for (a, b), value in values.items():
-        grid[ys.index(b), xs.index(a)] = value
-    drawn = ax.imshow(grid, origin="lower", aspect="auto", cmap="viridis", norm=norm)
-    ax.set_xticks(range(len(xs)), [f"{v:.3g}" for v in xs], rotation=45, ha="right")
-    ax.set_yticks(range(len(ys)), [f"{v:.3g}" for v in ys])
-    if grid.size <= 100 and np.isfinite(grid).any():
+        grid[rows[b], columns[a]] = value
+    drawn = ax.imshow(grid, origin="lower", aspect="auto", cmap=cmap, norm=norm)
+    # At most sixteen labels an axis, so that they do not run into each other.
+    every_x, every_y = math.ceil(len(xs) / 16), math.ceil(len(ys) / 16)
+    shown = [f"{v:.3g}" for v in xs[::every_x]]
+    ax.set_xticks(range(0, len(xs), every_x), shown, rotation=45, ha="right")
+    ax.set_yticks(range(0, len(ys), every_y), [f"{v:.3g}" for v in ys[::every_y]])
+    if len(xs) <= 10 and len(ys) <= 16:
         for (row, column), value in np.ndenumerate(grid):
             if math.isfinite(value):
-                ink = "black" if norm(value) > 0.5 else "white"
+                red, green, blue, _ = colormaps[cmap](norm(value))
+                is_bright = 0.3 * red + 0.59 * green + 0.11 * blue > 0.5
+                ink = "black" if is_bright else "white"
                 text = f"{value:.3g}"
                 ax.text(column, row, text, ha="center", va="center", color=ink, size=8)
     return drawn
 
 
-def _axes(ax: "Axes | None") -> tuple[Any, Any]:
+def _points(
+    ax: "Axes",
+    xs: Sequence[float],
+    ys: Sequence[float],
+    values: Mapping[tuple[float, float], float],
+    norm: Normalize,
+    cmap: str,
+) -> Any:
+    for name, places in (("x", xs), ("y", ys)):
+        if places[0] > 0 and places[-1] / places[0] > 30:
+            getattr(ax, f"set_{name}scale")("log")
+    return ax.scatter(
+        [place[0] for place in values],
+        [place[1] for place in values],
+        c=list(values.values()),
+        s=60,
+        cmap=cmap,
+        norm=norm,
+        edgecolors="0.5",
+        linewidths=0.5,
+    )
+
+
+# ------------------------------------------------------------------ lines in frames
+
+
+def _draw(lines: Sequence[_Line], words: _Words, ax: "Axes | None") -> Figure:
+    if ax is None and len(lines) > _MOST_IN_A_FRAME:
+        return _draw_panels(sorted(lines, key=lambda line: line.rank), words)
+    is_new = ax is None
+    figure, ax = _frame(ax, width=8.5)
+    told_apart = list(lines)
+    if len(lines) > _MOST_IN_A_FRAME:
+        told_apart = sorted(lines, key=lambda line: line.rank)[: _MOST_IN_A_FRAME - 1]
+        labels = {line.label for line in told_apart}
+        told_apart = [line for line in lines if line.label in labels]
+        others = [line for line in lines if line.label not in labels]
+        _draw_grey(ax, others, label=f"the {len(others)} others")
+    for line in lines:
+        _draw_stopped(ax, line)
+    styles = [_style(number) for number in range(len(told_apart))]
+    for line, style in zip(told_apart, styles, strict=True):
+        _draw_medians(ax, line, style, words)
+    limits = _set_scales(ax, lines, words)
+    for row, (line, style) in enumerate(zip(told_apart, styles, strict=True)):
+        _draw_band(ax, line, style["color"], limits[0 if words.is_max else 1])
+        _draw_crosses(ax, line, style["color"], row, words)
+    # Bands that end at the frame's edge must not push it further out.
+    ax.set_ylim(limits, auto=None)
+    ax.set_xlabel(words.x_label)
+    ax.set_ylabel(words.y_label)
+    _title(ax, words.title)
+    if is_new:
+        ax.legend(
+            frameon=False, fontsize="small", loc="upper left", bbox_to_anchor=(1.01, 1)
+        )
+    else:
+        ax.legend(framealpha=0.8, fontsize="small")
+    return figure
+
+
+def _draw_panels(lines: Sequence[_Line], words: _Words) -> Figure:
+    columns = min(len(lines), 5)
+    rows = math.ceil(len(lines) / columns)
+    figure = SweepFigure(
+        figsize=(2.1 * columns + 0.6, 1.7 * rows + 1), dpi=_DPI, layout="constrained"
+    )
+    grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+    axes = list(grid.flat)
+    # Behind a line run the others, or where there are stopped trials, those.
+    has_stopped = any(line.stopped for line in lines)
+    style = {"color": _COLOURS[0], "linestyle": "-"}
+    for ax, line in zip(axes, lines, strict=False):
+        if has_stopped:
+            _draw_stopped(ax, line)
+        else:
+            _draw_grey(ax, lines, label=None)
+        _draw_medians(ax, line, style, words)
+        ax.set_title(line.name, fontsize=8, loc="left")
+        ax.tick_params(labelsize=7)
+        ax.spines[["top", "right"]].set_visible(False)
+    limits = _set_scales(axes[0], lines, words)
+    for ax, line in zip(axes, lines, strict=False):
+        _draw_band(ax, line, style["color"], limits[0 if words.is_max else 1])
+        _draw_crosses(ax, line, _COLOURS[1], 0, words)
+    axes[0].set_ylim(limits, auto=None)
+    for ax in axes[len(lines) :]:
+        ax.set_visible(False)
+    # Where the last row is short, the panel above an empty place carries the labels.
+    for ax in axes[max(0, len(lines) - columns) : len(lines)]:
+        ax.tick_params(labelbottom=True)
+    title = [*words.title, *["grey: the others"] * (not has_stopped)]
+    figure.suptitle(_wrapped(title, 22 * columns), fontsize=10)
+    figure.supxlabel(words.x_label, fontsize=10)
+    figure.supylabel(words.y_label, fontsize=10)
+    return figure
+
+
+def _frame(ax: "Axes | None", width: float) -> tuple[Any, Any]:
     if ax is not None:
         return ax.figure, ax
-    try:
-        from matplotlib.figure import Figure
-    except ModuleNotFoundError:
-        raise SweepError(
-            "pictures need matplotlib; run: pip install 'optjax[race]'"
-        ) from None
-    # Not pyplot's: no window and no state, and white whatever the page's colour is.
-    figure = Figure(figsize=(7, 4.2), dpi=150, layout="constrained", facecolor="white")
+    # Not pyplot's: no window and no state to clean up. The user's style decides the
+    # colours, so that ink and page go together.
+    figure = SweepFigure(figsize=(width, 4.2), dpi=_DPI, layout="constrained")
     ax = figure.add_subplot()
     ax.grid(alpha=0.3)
     ax.set_axisbelow(True)
     return figure, ax
+
+
+def _title(ax: Any, parts: Sequence[str]) -> None:
+    inches = ax.get_window_extent().width / ax.figure.dpi
+    # Small letters are about 1/13 inch wide.
+    ax.set_title(_wrapped(parts, max(20, int(13 * inches))), fontsize="small")
+
+
+def _wrapped(parts: Sequence[str], width: int) -> str:
+    """The parts on lines of at most `width`, broken between them where possible."""
+    unbroken = [part.replace(" ", "\N{NO-BREAK SPACE}") for part in parts]
+    return textwrap.fill("; ".join(unbroken), width).replace("\N{NO-BREAK SPACE}", " ")
 
 
 def _style(number: int) -> dict[str, Any]:
@@ -268,50 +487,166 @@ def _style(number: int) -> dict[str, Any]:
     }
 
 
-def _finite(values: Sequence[float]) -> np.ndarray:
-    array = np.asarray(values, float)
-    return np.where(np.isfinite(array), array, np.nan)
-
-
-def _varying(records: Sequence[Record], names: Sequence[str]) -> list[str]:
-    varying = []
-    for name in names:
-        by_optimizer: dict[str, set[str]] = {}
-        for record in records:
-            config = record.trial.config
-            values = {**config.hyper, **config.static}
-            if name in values:
-                by_optimizer.setdefault(config.optimizer, set()).add(repr(values[name]))
-        if any(len(values) > 1 for values in by_optimizer.values()):
-            varying.append(name)
-    return varying
-
-
-def _together(records: Sequence[Record], metric: str) -> tuple[np.ndarray, np.ndarray]:
-    """The curves as far as all of them go."""
-    length = min(len(record.curve.steps) for record in records)
-    curves = [record.curve.values[metric][:length] for record in records]
-    return np.array(records[0].curve.steps[:length]), np.array(curves)
-
-
-def _scale_errors(ax: "Axes", result: "SweepResult") -> None:
-    """A loss over decades reads only on a logarithmic axis."""
-    scores = [result.score(record) for record in result.records]
-    finite = [score for score in scores if math.isfinite(score)]
-    is_wide = finite and min(finite) > 0 and max(finite) / min(finite) > 100
-    if result.mode == "min" and is_wide:
-        ax.set_yscale("log")
-
-
-def _legend(ax: "Axes") -> None:
-    count = len(ax.get_legend_handles_labels()[0])
-    if count <= _LEGEND_INSIDE:
-        ax.legend(frameon=False, fontsize="small")
-    else:
-        ax.legend(
-            frameon=False,
-            fontsize="x-small",
-            loc="upper left",
-            bbox_to_anchor=(1.01, 1.0),
-            ncols=math.ceil(count / 14),
+def _draw_grey(ax: "Axes", lines: Sequence[_Line], label: str | None) -> None:
+    for line in lines:
+        style = "-" if line.joined else ""
+        ax.plot(
+            line.x,
+            _finite(line.median),
+            color=_GREY,
+            linestyle=style,
+            marker="" if line.joined else ".",
+            markersize=2,
+            lw=0.6,
+            zorder=1,
+            label=label,
         )
+        label = None  # one entry for all of them
+
+
+def _draw_stopped(ax: "Axes", line: _Line) -> None:
+    # One collection, as there can be thousands.
+    if line.stopped:
+        ax.add_collection(
+            LineCollection(line.stopped, colors=_GREY, linewidths=0.5, zorder=0)
+        )
+
+
+def _draw_medians(
+    ax: "Axes", line: _Line, style: Mapping[str, Any], words: _Words
+) -> None:
+    median = _finite(line.median)
+    has_dots = words.has_dots or len(line.x) == 1
+    ax.plot(
+        line.x,
+        median,
+        color=style["color"],
+        linestyle=style["linestyle"] if line.joined else "",
+        marker="o" if has_dots else "",
+        markersize=3,
+        label=line.label,
+        zorder=3,
+    )
+    if words.has_dots and np.isfinite(median).any():
+        best = int((np.nanargmax if words.is_max else np.nanargmin)(median))
+        ax.plot(line.x[best], median[best], "o", ms=7, color=style["color"], zorder=4)
+
+
+def _set_scales(
+    ax: "Axes", lines: Sequence[_Line], words: _Words
+) -> tuple[float, float]:
+    """Set scales for all that is finite, bands and stopped trials too.
+
+    Returns the limits of the vertical axis.
+    """
+    if words.is_log_x:
+        ax.set_xscale("log")
+    xs = np.concatenate([line.x for line in lines])
+    if words.is_log_x and xs.min() == xs.max():
+        # A logarithmic axis finds no limits around a single place.
+        ax.set_xlim(xs[0] / 3, xs[0] * 3)
+    # Where the median has diverged, nothing of the band is drawn.
+    points = [
+        np.column_stack([line.x, values])[np.isfinite(line.median)]
+        for line in lines
+        for values in (line.median, line.worst, line.best)
+    ]
+    shown = np.concatenate([*points, *(p for line in lines for p in line.stopped)])
+    shown = shown[np.isfinite(shown).all(axis=1)]
+    if not len(shown):
+        # All diverged: no values on the axis, but the places of the crosses.
+        ax.set_yticks([])
+        ax.update_datalim([(x, y) for line in lines for x in line.x for y in (0, 1)])
+        ax.autoscale_view()
+        return ax.get_ylim()
+    low, high = shown[:, 1].min(), shown[:, 1].max()
+    # A loss over decades reads only on a logarithmic axis.
+    if not words.is_max and low > 0 and high / low > 100:
+        ax.set_yscale("log")
+    lost = [(x, high) for line in lines for x in line.x[line.diverged > 0]]
+    ax.update_datalim([*shown, *lost])
+    ax.autoscale_view()
+    return ax.get_ylim()
+
+
+def _draw_band(ax: "Axes", line: _Line, colour: str, edge: float) -> None:
+    """The range over the seeds, as far as `edge` where one has diverged."""
+    finite = np.isfinite(line.median)
+    worst = np.where(np.isfinite(line.worst), line.worst, edge)
+    around = np.concatenate([[False], finite, [False]])
+    is_alone = finite & (~(around[:-2] | around[2:]) | (not line.joined))
+    if is_alone.any():
+        ax.vlines(
+            line.x[is_alone],
+            worst[is_alone],
+            line.best[is_alone],
+            color=colour,
+            alpha=0.3,
+            zorder=2,
+        )
+    if line.joined:
+        ax.fill_between(
+            line.x,
+            worst,
+            np.where(finite, line.best, np.nan),
+            where=finite,
+            color=colour,
+            alpha=0.18,
+            lw=0,
+            zorder=2,
+        )
+
+
+def _draw_crosses(
+    ax: "Axes", line: _Line, colour: str, row: int, words: _Words
+) -> None:
+    """× on the worse edge, each optimizer's row a little further in than the last."""
+    height = 0.03 + 0.035 * row
+    everyone = np.isclose(line.diverged, 1) | ~np.isfinite(line.median)
+    for where, alpha in ((everyone, 1.0), (~everyone, 0.45)):
+        x = line.x[where & (line.diverged > 0)]
+        if len(x):
+            ax.plot(
+                x,
+                np.full(len(x), height if words.is_max else 1 - height),
+                "x",
+                color=colour,
+                alpha=alpha,
+                markersize=5,
+                transform=ax.get_xaxis_transform(),
+                zorder=4,
+            )
+
+
+# ---------------------------------------------------------------------- small parts
+
+
+def _check_not_empty(result: "SweepResult") -> None:
+    if not result.records:
+        raise SweepError("there is nothing to draw: no trial has ended")
+
+
+def _over_seeds(result: "SweepResult", *, shaded: bool = True) -> str:
+    seeds = len({record.trial.seed for record in result.records})
+    if seeds == 1:
+        return "one seed"
+    return f"median of {seeds} seeds" + ", range shaded" * shaded
+
+
+def _number(config: Config, name: str) -> float | None:
+    value = {**config.hyper, **config.static}.get(name)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return float(value)
+
+
+def _varying(found: Sequence["Best"]) -> list[str]:
+    values: dict[str, set[str]] = {}
+    for best in found:
+        for name, value in {**best.config.hyper, **best.config.static}.items():
+            values.setdefault(name, set()).add(repr(value))
+    return [name for name, seen in values.items() if len(seen) > 1]
+
+
+def _finite(values: np.ndarray) -> np.ndarray:
+    return np.where(np.isfinite(values), values, np.nan)
