@@ -11,8 +11,8 @@ from optjax import sweep
 from optjax.sweep import DIVERGED, STOPPED
 
 pytest.importorskip("matplotlib")
-from matplotlib import style  # noqa: E402
-from matplotlib.figure import Figure  # noqa: E402
+from matplotlib import style
+from matplotlib.figure import Figure
 
 
 def result_of(records, metric="accuracy", mode="max"):
