@@ -534,6 +534,23 @@ def test_each_optimizer_is_compiled_once():
     assert len(compiled) == 2
 
 
+def test_all_lanes_at_once_agree_with_one_after_the_other(monkeypatch):
+    make_trial = TASKS["digits"].load()
+    plan = SMALL._replace(
+        optimizers=("adam",), learning_rates=(0.001, 0.01), seeds=(0,), steps=20
+    )
+    done = []
+    execute(plan, make_trial, lambda _, curves: done.append(curves))
+    # As on an accelerator.
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    execute(plan, make_trial, lambda _, curves: done.append(curves))
+    mapped, batched = done
+    # Sums in another order differ in the last digits, and steps amplify that.
+    np.testing.assert_allclose(mapped.val_loss, batched.val_loss, rtol=1e-3)
+    np.testing.assert_allclose(mapped.train_loss, batched.train_loss, rtol=1e-3)
+    assert not np.array_equal(mapped.val_loss, batched.val_loss)
+
+
 def without_training(error, after):
     """Return an executor of made-up curves that stops with `error`."""
 

@@ -3,6 +3,7 @@
 import csv
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -336,3 +337,56 @@ def test_interrupt_is_one_line_and_the_same_command_goes_on(tmp_path):
     again = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert again.returncode == 0, again.stderr
     assert len(read(tmp_path / "out" / "results.csv")) == 6
+
+
+def test_two_processes_write_the_table_of_one(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delitem(sys.modules, "mymodel", raising=False)
+    (tmp_path / "mymodel.py").write_text(MODULE)
+    command = [sys.executable, "-m", "optjax", "sweep", "mymodel:trial", *GRID, *SMALL]
+    command += ["--metric", "loss", "--mode", "min", "--strategy", "map", "--out"]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    processes = [
+        subprocess.Popen(
+            [*command, "two", "--distributed"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=tmp_path,
+            env={
+                **os.environ,
+                "JAX_COORDINATOR_ADDRESS": address,
+                "JAX_NUM_PROCESSES": "2",
+                "JAX_PROCESS_ID": str(index),
+            },
+        )
+        for index in range(2)
+    ]
+    try:
+        printed = [process.communicate(timeout=120) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    assert [process.returncode for process in processes] == [0, 0], printed
+    assert ["two/results.csv" in out for out, _ in printed] == [True, False]
+    assert main([*command[3:], str(tmp_path / "one")]) == 0
+    tables = [(tmp_path / name / "results.csv").read_bytes() for name in ("one", "two")]
+    assert tables[0] == tables[1]
+
+
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        ({"JAX_NUM_PROCESSES": "two"}, "JAX_NUM_PROCESSES must be a whole number"),
+        ({"JAX_PROCESS_ID": "-1"}, "JAX_PROCESS_ID must be a whole number, got '-1'"),
+    ],
+)
+def test_a_bad_variable_of_the_processes_is_named(
+    variables, message, monkeypatch, capsys
+):
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert main(["sweep", "--distributed", *GRID]) == 2
+    assert message in capsys.readouterr().err
