@@ -133,7 +133,7 @@ def test_a_full_disk_ends_in_one_message_and_can_be_resumed(tmp_path, uninterrup
     )
     assert full.returncode == 1
     last = full.stderr.strip().splitlines()[-1]
-    assert "SweepError: cannot write curves.csv in" in last
+    assert "NotWrittenError: cannot write curves.csv in" in last
     assert "readable" in last
     lines = (out / "curves.csv").read_text().splitlines()
     assert lines[0] == "trial,optimizer,seed,step,loss"
