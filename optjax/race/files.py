@@ -1,14 +1,12 @@
 """The race's tables on disk. A file is there whole or not at all."""
 
-import csv
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 from optjax.race.execute import Curves, lanes
 from optjax.race.plan import Plan
 from optjax.race.results import Result, sound
-from optjax.sweep.files import write_atomically
+from optjax.sweep.files import write_csv
 
 RESULT_COLUMNS = (
     "optimizer",
@@ -34,12 +32,12 @@ CURVE_COLUMNS = (
 
 def write_results(path: Path, trials: Iterable[Result]) -> None:
     """Write one row a trial; what a diverged trial lacks stays empty."""
-    _write_csv(path, RESULT_COLUMNS, trials)
+    write_csv(path, RESULT_COLUMNS, trials)
 
 
 def write_curves(path: Path, plan: Plan, curves: Mapping[str, Curves]) -> None:
     """Write one row an evaluation; from divergence on, the accuracy stays empty."""
-    _write_csv(path, CURVE_COLUMNS, _curve_rows(plan, curves))
+    write_csv(path, CURVE_COLUMNS, _curve_rows(plan, curves))
 
 
 def _curve_rows(
@@ -53,22 +51,3 @@ def _curve_rows(
             measured = zip(*(column[lane] for column in columns), strict=True)
             for step, values in zip(plan.evaluation_steps, measured, strict=True):
                 yield optimizer, learning_rate, seed, step, *values
-
-
-def _write_csv(
-    path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]]
-) -> None:
-    def write(temporary: Path) -> None:
-        with temporary.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(columns)
-            writer.writerows([_text(value) for value in row] for row in rows)
-
-    write_atomically(path, write)
-
-
-def _text(value: Any) -> str:
-    if value is None:
-        return ""
-    # Nine digits tell any two float32 numbers apart.
-    return f"{value:.9g}" if isinstance(value, float) else str(value)

@@ -1,11 +1,13 @@
-"""Write a file whole or not at all."""
+"""Write a file whole or not at all, and tables as CSV."""
 
+import csv
 import os
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
-__all__ = ["write_atomically"]
+__all__ = ["as_text", "write_atomically", "write_csv"]
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
@@ -23,3 +25,31 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_csv(
+    path: Path, columns: Sequence[str], rows: Iterable[Iterable[Any]]
+) -> None:
+    """Write a table atomically, each value `as_text`."""
+
+    def write(temporary: Path) -> None:
+        with temporary.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(columns)
+            writer.writerows([as_text(value) for value in row] for row in rows)
+
+    write_atomically(path, write)
+
+
+def as_text(value: Any) -> str:
+    """A value in a table: nothing for None, numbers so that float32 survives."""
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        # Nine digits tell any two float32 numbers apart.
+        return f"{value:.9g}"
+    text = str(value)
+    # An address would differ from one run of the same sweep to the next.
+    return (
+        getattr(value, "__name__", type(value).__name__) if " at 0x" in text else text
+    )

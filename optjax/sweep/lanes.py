@@ -49,7 +49,6 @@ class Program(NamedTuple):
     start: Callable[[], Any]
     advance: Callable[[Any, Assignment], tuple[Any, np.ndarray]]
     lanes: int
-    sharding: NamedSharding
 
 
 def lane_bytes(trial: Trial, hyper: Sequence[str]) -> int:
@@ -167,7 +166,7 @@ def compile_lanes(
         carry, rows = compiled(carry, told)
         return carry, np.asarray(rows)
 
-    return Program(start, advance, lanes, sharding)
+    return Program(start, advance, lanes)
 
 
 def _over_lanes(strategy: str, lane: Callable[..., Any]) -> Callable[..., Any]:

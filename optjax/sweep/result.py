@@ -1,6 +1,5 @@
 """What came out of a sweep: a table, the best configurations, pictures."""
 
-import csv
 import html
 import importlib
 import math
@@ -10,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from optjax.sweep.files import write_atomically
+from optjax.sweep.files import as_text, write_atomically, write_csv
 from optjax.sweep.problem import SweepError, describe
 from optjax.sweep.records import DIVERGED, PLAIN, Config, Curve, Record, TrialSpec
 
@@ -146,14 +145,8 @@ class SweepResult:
         absent stays empty.
         """
         columns, rows = self._columns(), self.table
-
-        def write(temporary: Path) -> None:
-            with temporary.open("w", newline="", encoding="utf-8") as file:
-                writer = csv.writer(file, lineterminator="\n")
-                writer.writerow(columns)
-                writer.writerows([_text(row[name]) for name in columns] for row in rows)
-
-        write_atomically(Path(path), write)
+        cells = ([row[name] for name in columns] for row in rows)
+        write_csv(Path(path), columns, cells)
 
     def to_parquet(self, path: str | Path) -> None:
         """Write the table as Parquet (needs the extra `sweep`).
@@ -170,7 +163,7 @@ class SweepResult:
                 len(kinds) <= 1 and kinds <= set(PLAIN)
             ):
                 frame[name] = [
-                    None if value is None else _text(value) for value in frame[name]
+                    None if value is None else as_text(value) for value in frame[name]
                 ]
         write_atomically(Path(path), frame.to_parquet)
 
@@ -443,18 +436,6 @@ def _column(hyper_name: str) -> str:
 def _hyper_cells(config: Config, names: Sequence[str]) -> dict[str, Any]:
     values = {**config.hyper, **config.static}
     return {_column(name): values.get(name) for name in names}
-
-
-def _text(value: Any) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, float):
-        return f"{value:.9g}"
-    text = str(value)
-    # An address would differ from one run of the same sweep to the next.
-    return (
-        getattr(value, "__name__", type(value).__name__) if " at 0x" in text else text
-    )
 
 
 def _number(value: float) -> str:

@@ -3,6 +3,7 @@
 import math
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
@@ -13,7 +14,7 @@ import jax
 import numpy as np
 
 from optjax.optimizers import OPTIMIZERS
-from optjax.sweep.chunks import Chunk, split
+from optjax.sweep.chunks import Chunk, run_chunk, split
 from optjax.sweep.groups import Group, Settings, make_groups, pick_strategy
 from optjax.sweep.halving import SuccessiveHalving
 from optjax.sweep.lanes import STRATEGIES, Program
@@ -156,8 +157,7 @@ def run(
       >>> len(result.records)
       12
     """
-    factories = factories or {name: row.factory for name, row in OPTIMIZERS.items()}
-    make_trial = from_functions(*trial) if isinstance(trial, tuple) else trial
+    make_trial, factories = _makers(trial, factories)
     specs = _specs(
         configurations(
             space, draws=draws, method=method, seed=space_seed, factories=factories
@@ -223,19 +223,14 @@ def run_alone(
       >>> record.curve.values["update"]
       (-0.5, -0.5)
     """
-    factories = factories or {name: row.factory for name, row in OPTIMIZERS.items()}
-    make_trial = from_functions(*trial) if isinstance(trial, tuple) else trial
+    make_trial, factories = _makers(trial, factories)
     settings = Settings(
         steps, evaluate_every, metric, mode, None, 1, None, (jax.local_devices()[0],)
     )
     _check(settings, "map")
-    (group,) = make_groups(make_trial, factories, [spec], settings)
-    program = group.compile(settings, "map")
-    scheduler, carry = group.schedule(settings), program.start()
-    while True:
-        carry, rows = program.advance(carry, scheduler.assignment())
-        for record in scheduler.observe(rows):
-            return record
+    chunk = Chunk(0, (spec,))
+    (record,) = run_chunk(make_trial, factories, chunk, settings, "map")
+    return record
 
 
 class _Sweep:
@@ -257,6 +252,7 @@ class _Sweep:
         self._checkpoint_seconds = checkpoint_seconds
         self._on_group = on_group
         self._records: list[Record] = []
+        self._ends: Counter[str] = Counter()
         self._best: tuple[float, str] | None = None
         self._total = sum(len(group.specs) for group in groups)
         self._steps = 0
@@ -303,8 +299,7 @@ class _Sweep:
             nonlocal left
             left -= 1
             for record in records:
-                self._records.append(record)
-                self._note_best(record)
+                self._end(record)
                 self._steps += record.steps
                 self._steps_left -= self._settings.steps
             waiting = self._total - len(self._records)
@@ -415,13 +410,14 @@ class _Sweep:
         self._steps += done
         self._steps_left -= done
         for record in scheduler.observe(rows):
-            self._records.append(record)
             # What a diverged or stopped trial will not run any more.
             ran = -(-record.steps // every) * every
             self._steps_left -= self._settings.steps - ran
-            self._note_best(record)
+            self._end(record)
 
-    def _note_best(self, record: Record) -> None:
+    def _end(self, record: Record) -> None:
+        self._records.append(record)
+        self._ends[record.status] += 1
         if record.status == DIVERGED:
             return
         values = record.curve.values[self._settings.metric]
@@ -437,13 +433,12 @@ class _Sweep:
         return scheduler.lane_steps()[:, None] + in_call
 
     def _status(self, optimizer: str, running: int) -> Status:
-        statuses = [record.status for record in self._records]
         return Status(
             total=self._total,
-            done=len(statuses),
+            done=len(self._records),
             running=running,
-            diverged=statuses.count(DIVERGED),
-            stopped=statuses.count(STOPPED),
+            diverged=self._ends[DIVERGED],
+            stopped=self._ends[STOPPED],
             optimizer=optimizer,
             best=self._best[0] if self._best else None,
             best_config=self._best[1] if self._best else "",
@@ -508,6 +503,16 @@ class _Sweep:
     def _device_names(self) -> str:
         devices = self._settings.devices
         return f"{len(devices)} × {devices[0].device_kind}"
+
+
+def _makers(
+    trial: MakeTrial | tuple[Callable[..., Any], ...],
+    factories: Mapping[str, Factory] | None,
+) -> tuple[MakeTrial, Mapping[str, Factory]]:
+    """Both as the engine wants them, from what `run` may be given."""
+    make_trial = from_functions(*trial) if isinstance(trial, tuple) else trial
+    rows = {name: row.factory for name, row in OPTIMIZERS.items()}
+    return make_trial, factories or rows
 
 
 def _number(record: Record) -> int:
