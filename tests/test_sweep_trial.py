@@ -68,6 +68,23 @@ class Stateful(nnx.Module):
         return self.outer(x)
 
 
+class Dropping(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        x = nn.Dropout(0.5, deterministic=False)(jnp.tile(x, 8))
+        x += 0.1 * jax.random.normal(self.make_rng("jitter"), x.shape)
+        return nn.Dense(1)(x)
+
+
+class DroppingNNX(nnx.Module):
+    def __init__(self, rngs):
+        self.dropout = nnx.Dropout(0.5, rngs=rngs)
+        self.linear = nnx.Linear(8, 1, rngs=rngs)
+
+    def __call__(self, x):
+        return self.linear(self.dropout(jnp.tile(x, 8)))
+
+
 def make(adapter, model):
     """A trial, its state before and after three updates, and the last metrics."""
     trial = adapter(model, squared_error, batch, evaluate)(optax.adam)
@@ -142,6 +159,42 @@ def test_nnx_keeps_batch_statistics_and_dropouts_count():
     np.testing.assert_allclose(first, jnp.mean((model(X) - Y) ** 2), rtol=1e-6)
 
 
+@pytest.mark.parametrize(
+    "adapt",
+    [
+        lambda *rest: sweep.from_linen(Dropping(), *rest, rngs=("dropout", "jitter")),
+        lambda *rest: sweep.from_nnx(DroppingNNX, *rest),
+    ],
+    ids=["linen", "nnx"],
+)
+def test_noise_is_new_at_every_update_and_decided_by_the_seed(adapt):
+    def same_batch(key, step):
+        return X, Y
+
+    trial = adapt(squared_error, same_batch)(optax.sgd)
+    init, step = jax.jit(trial.init), jax.jit(trial.step)
+
+    def losses(seed):
+        # Nothing is learned, so the noise alone makes the losses differ.
+        state = init(jax.random.key(seed), {"learning_rate": jnp.float32(0.0)})
+        found = []
+        for _ in range(4):
+            state, metrics = step(state)
+            found.append(float(metrics["loss"]))
+        return found
+
+    first = losses(0)
+    assert len(set(first)) == 4
+    assert losses(0) == first
+    assert not set(losses(1)) & set(first)
+
+
+def test_a_linen_stream_that_is_not_named_is_an_error():
+    trial = sweep.from_linen(Dropping(), squared_error, batch)
+    with pytest.raises(sweep.SweepError, match=r"InvalidRngError: .*jitter"):
+        sweep.run(trial, SPACE, **KEYWORDS)
+
+
 def test_nnx_is_the_loop_one_would_write():
     trial = sweep.from_nnx(Plain, squared_error, batch, evaluate)
     result = sweep.run(trial, SPACE, **KEYWORDS)
@@ -150,7 +203,7 @@ def test_nnx_is_the_loop_one_would_write():
         {"learning_rate": 0.03},
         1,
     )
-    model_key, batch_key = jax.random.split(jax.random.key(1))
+    model_key, batch_key, _ = jax.random.split(jax.random.key(1), 3)
     model = Plain(nnx.Rngs(model_key))
     optimizer = nnx.Optimizer(model, optax.adam(0.03), wrt=nnx.Param)
 
@@ -178,7 +231,7 @@ def test_nnx_is_the_loop_one_would_write():
 
 def test_linen_is_the_loop_one_would_write():
     _, states, metrics, _ = make(sweep.from_linen, Linen())
-    variables_key, batch_key = jax.random.split(jax.random.key(0))
+    variables_key, batch_key, _ = jax.random.split(jax.random.key(0), 3)
     variables = Linen().init(variables_key, batch(batch_key, 0)[0])
     optimizer = optax.adam(0.01)
     params, stats = variables["params"], variables["batch_stats"]

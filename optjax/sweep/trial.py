@@ -6,7 +6,7 @@ machine, without knowing what is being trained.
 """
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -107,6 +107,8 @@ def from_linen(
     loss: Callable[[jax.Array, Any], jax.Array],
     batch: Callable[[jax.Array, jax.Array], Any],
     evaluate: Callable[[Callable[..., Any]], Metrics] | None = None,
+    *,
+    rngs: Sequence[str] = ("dropout",),
 ) -> MakeTrial:
     """Make a sweep's trial from a Flax linen module, a loss and a source of batches.
 
@@ -119,7 +121,8 @@ def from_linen(
             is the same at every step of a trial, and the number of updates done.
         evaluate: `evaluate(predict) -> metrics`, where `predict(inputs, ...)` applies
             the module with the current parameters, further arguments going to its
-            `__call__`, such as `train=False`.
+            `__call__`, such as `train=False`. It has no rngs.
+        rngs: names of the module's random streams; each has a new key at every update.
 
     Example:
         >>> import flax.linen as nn, jax, jax.numpy as jnp, optjax.sweep
@@ -132,12 +135,20 @@ def from_linen(
         ... )
     """
 
-    def init_variables(key: jax.Array, inputs: Any) -> Any:
-        rest = dict(module.init(key, inputs))
+    def streams(key: jax.Array) -> dict[str, jax.Array]:
+        return dict(zip(rngs, jax.random.split(key, len(rngs)), strict=True))
+
+    def init_variables(key: jax.Array, noise_key: jax.Array, inputs: Any) -> Any:
+        rest = dict(module.init({**streams(noise_key), "params": key}, inputs))
         return rest.pop("params"), rest
 
-    def apply(params: Any, rest: Any, inputs: Any) -> Any:
-        return module.apply({"params": params, **rest}, inputs, mutable=list(rest))
+    def apply(params: Any, rest: Any, noise_key: jax.Array, inputs: Any) -> Any:
+        return module.apply(
+            {"params": params, **rest},
+            inputs,
+            rngs=streams(noise_key),
+            mutable=list(rest),
+        )
 
     def predict(params: Any, rest: Any, *args: Any, **kwargs: Any) -> Any:
         variables = {"params": params, **rest}
@@ -156,7 +167,8 @@ def from_nnx(
 
     Args:
         make_model: `make_model(rngs) -> model`. Its `nnx.Param`s are trained; what the
-            model changes itself, such as batch statistics, is kept.
+            model changes itself, such as batch statistics and the counts of its rngs,
+            is kept.
         loss: `loss(outputs, batch) -> scalar`.
         batch: `batch(key, step) -> (inputs, ...)`, pure: draw it from the key, which
             is the same at every step of a trial, and the number of updates done.
@@ -181,8 +193,8 @@ def from_nnx(
     def build(key: jax.Array) -> Any:
         return nnx.split(make_model(nnx.Rngs(key)), nnx.Param, ...)
 
-    def init_variables(key: jax.Array, inputs: Any) -> Any:
-        del inputs
+    def init_variables(key: jax.Array, noise_key: jax.Array, inputs: Any) -> Any:
+        del noise_key, inputs
         _, params, rest = build(key)
         return params, rest
 
@@ -191,7 +203,8 @@ def from_nnx(
         # Copies, as Flax forbids changing variables made outside a transformation.
         return nnx.merge(graphdef, params, rest, copy=True)
 
-    def apply(params: Any, rest: Any, inputs: Any) -> Any:
+    def apply(params: Any, rest: Any, noise_key: jax.Array, inputs: Any) -> Any:
+        del noise_key  # the model's own rngs count in `rest`
         model = model_of(params, rest)
         outputs = model(inputs)
         parts: Any = nnx.split(model, nnx.Param, ...)
@@ -206,43 +219,51 @@ def from_nnx(
 
 
 class _Supervised(NamedTuple):
-    """A model in training: parameters, other variables, optimizer state, source."""
+    """A model in training: parameters, other variables, optimizer state, keys."""
 
     params: Any
     rest: Any
     opt_state: optax.OptState
-    key: jax.Array
+    batch_key: jax.Array
+    noise_key: jax.Array
     updates_done: jax.Array
 
 
 def _supervised(
-    init_variables: Callable[[jax.Array, Any], tuple[Any, Any]],
-    apply: Callable[[Any, Any, Any], tuple[Any, Any]],
+    init_variables: Callable[[jax.Array, jax.Array, Any], tuple[Any, Any]],
+    apply: Callable[[Any, Any, jax.Array, Any], tuple[Any, Any]],
     predict: Callable[..., Any],
     loss: Callable[[Any, Any], jax.Array],
     batch: Callable[[jax.Array, jax.Array], Any],
     evaluate: Callable[[Callable[..., Any]], Metrics] | None,
 ) -> MakeTrial:
     def init(key: jax.Array, optimizer: optax.GradientTransformation) -> _Supervised:
-        variables_key, batch_key = jax.random.split(key)
+        variables_key, batch_key, noise_key = jax.random.split(key, 3)
         done = jnp.zeros((), jnp.int32)
-        params, rest = init_variables(variables_key, batch(batch_key, done)[0])
-        return _Supervised(params, rest, optimizer.init(params), batch_key, done)
+        inputs = batch(batch_key, done)[0]
+        params, rest = init_variables(variables_key, noise_key, inputs)
+        opt_state = optimizer.init(params)
+        return _Supervised(params, rest, opt_state, batch_key, noise_key, done)
 
     def step(
         state: _Supervised, optimizer: optax.GradientTransformation
     ) -> tuple[_Supervised, Metrics]:
-        drawn = batch(state.key, state.updates_done)
+        drawn = batch(state.batch_key, state.updates_done)
+        noise_key = jax.random.fold_in(state.noise_key, state.updates_done)
 
         def objective(params: Any) -> tuple[jax.Array, Any]:
-            outputs, rest = apply(params, state.rest, drawn[0])
+            outputs, rest = apply(params, state.rest, noise_key, drawn[0])
             return loss(outputs, drawn), rest
 
         (value, rest), grads = jax.value_and_grad(objective, has_aux=True)(state.params)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
-        done = state.updates_done + 1
-        return _Supervised(params, rest, opt_state, state.key, done), {"loss": value}
+        state = state._replace(
+            params=optax.apply_updates(state.params, updates),
+            rest=rest,
+            opt_state=opt_state,
+            updates_done=state.updates_done + 1,
+        )
+        return state, {"loss": value}
 
     def measure(state: _Supervised) -> Metrics:
         if evaluate is None:
