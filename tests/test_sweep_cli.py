@@ -169,7 +169,7 @@ def test_bad_input_is_one_line_and_status_2(flags, message, tmp_path, capsys):
         ("raises", "adam(learning_rate=0.001): make_trial raised OSError: no data"),
         ("number", "make_trial must return a Trial of the functions init, step"),
         ("alone", "functions (init, step[, evaluate]), got a tuple"),
-        ("bare", "functions (init, step[, evaluate]), got a Trial"),
+        ("bare", "must be a function make_trial(factory) -> Trial, got a Trial"),
     ],
 )
 def test_a_task_that_is_no_trial_is_named(

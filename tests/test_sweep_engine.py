@@ -471,6 +471,35 @@ def test_a_trial_that_cannot_work(trial, message, tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("trial", "message"),
+    [
+        # Without the check its functions would be handed an optimizer.
+        (
+            sweep.Trial(init, step, evaluate),
+            r"make_trial\(factory\) -> Trial, got a Trial; pass .*lambda factory: ",
+        ),
+        ((init,), r"\(init, step\[, evaluate\]\), got a tuple$"),
+        ((init, step, evaluate, init), "got a tuple$"),
+        ((init, None), "got a tuple$"),
+        (None, "got a NoneType$"),
+    ],
+)
+def test_what_makes_no_trial(trial, message, tmp_path):
+    spec = sweep.TrialSpec(0, sweep.Config("sgd", {"learning_rate": 0.1}, {}), 0)
+    out = tmp_path / "never"
+    for run in (
+        lambda: sweep.run_alone(trial, spec, **STEPS),
+        lambda: sweep.run(trial, SPACE, out=out, **QUIET),
+        lambda: sweep.run(trial, SPACE, engine="ray", out=out, **QUIET),
+    ):
+        with pytest.raises(sweep.SweepError, match=message) as caught:
+            run()
+        assert str(caught.value).startswith("trial must be a function")
+        assert len(str(caught.value).splitlines()) == 1
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
     ("keywords", "message"),
     [
         ({"seeds": 0}, "at least one seed, got 0"),

@@ -16,11 +16,11 @@ from typing import Any
 from optjax.sweep.files import write_atomically
 from optjax.sweep.halving import SuccessiveHalving
 from optjax.sweep.options import SweepOptions
-from optjax.sweep.problem import SweepError
+from optjax.sweep.problem import SweepError, as_make_trial
 from optjax.sweep.result import SweepResult
 from optjax.sweep.run import run
 from optjax.sweep.space import parse_dimension
-from optjax.sweep.trial import Trial
+from optjax.sweep.trial import MakeTrial
 
 __all__ = [
     "load_trial",
@@ -36,7 +36,7 @@ _UNITS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
 _NEEDED = ("matplotlib", "orbax", "rich")
 
 
-def load_trial(task: str) -> Any:
+def load_trial(task: str) -> MakeTrial:
     """The trial that a task's name or `module:attribute` stands for.
 
     A module is looked for in the current directory too. The attribute is what
@@ -67,17 +67,10 @@ def load_trial(task: str) -> Any:
         ) from None
     if not hasattr(module, attribute):
         raise SweepError(f"task {task}: {module_name} has no attribute {attribute!r}")
-    trial = getattr(module, attribute)
-    # A `Trial` is a tuple too, but one whose functions make the optimizer themselves.
-    is_functions = isinstance(trial, tuple) and not isinstance(trial, Trial)
-    if callable(trial) or (
-        is_functions and len(trial) in (2, 3) and all(map(callable, trial))
-    ):
-        return trial
-    raise SweepError(
-        f"task {task}: must be a function make_trial(factory) -> Trial or a tuple of "
-        f"functions (init, step[, evaluate]), got a {type(trial).__name__}"
-    )
+    try:
+        return as_make_trial(getattr(module, attribute))
+    except SweepError as error:
+        raise SweepError(f"task {task}: {error}") from None
 
 
 def read_config(path: Path) -> tuple[list[str], dict[str, Any]]:

@@ -7,11 +7,12 @@ import jax
 import jax.numpy as jnp
 
 from optjax.sweep.records import Config
-from optjax.sweep.trial import Factory, MakeTrial, Trial
+from optjax.sweep.trial import Factory, MakeTrial, Trial, from_functions
 
 __all__ = [
     "NotWrittenError",
     "SweepError",
+    "as_make_trial",
     "call_make_trial",
     "describe",
     "metric_names",
@@ -36,6 +37,29 @@ def describe(config: Config) -> str:
         for name, value in values.items()
     )
     return f"{config.optimizer}({inside})"
+
+
+def as_make_trial(trial: Any) -> MakeTrial:
+    """`make_trial`, from what a sweep may be given for it.
+
+    Raises:
+      SweepError: where it is neither a function nor functions for `from_functions`.
+    """
+    if isinstance(trial, Trial):
+        # A tuple of functions too, but its functions are handed no optimizer.
+        raise SweepError(
+            "trial must be a function make_trial(factory) -> Trial, got a Trial; pass "
+            "the function that makes it, such as lambda factory: Trial(init, step, "
+            "evaluate), whose init and step call factory(**hyper) for the optimizer"
+        )
+    if isinstance(trial, tuple) and len(trial) in (2, 3) and all(map(callable, trial)):
+        return from_functions(*trial)
+    if callable(trial):
+        return trial
+    raise SweepError(
+        "trial must be a function make_trial(factory) -> Trial or a tuple of functions "
+        f"(init, step[, evaluate]), got a {type(trial).__name__}"
+    )
 
 
 def call_make_trial(make_trial: MakeTrial, factory: Factory, config: Config) -> Trial:

@@ -18,14 +18,14 @@ from optjax.sweep.chunks import Chunk, run_chunk, split
 from optjax.sweep.groups import Group, Settings, make_groups, pick_strategy
 from optjax.sweep.halving import SuccessiveHalving
 from optjax.sweep.lanes import STRATEGIES, Program
-from optjax.sweep.problem import SweepError, describe
+from optjax.sweep.problem import SweepError, as_make_trial, describe
 from optjax.sweep.processes import agree, barrier
 from optjax.sweep.records import DIVERGED, PLAIN, STOPPED, Record, TrialSpec
 from optjax.sweep.result import SweepResult
 from optjax.sweep.scheduler import Scheduler
 from optjax.sweep.space import configurations
 from optjax.sweep.store import Progress, Store
-from optjax.sweep.trial import Factory, MakeTrial, from_functions
+from optjax.sweep.trial import Factory, MakeTrial
 
 __all__ = ["Interrupted", "Status", "run", "run_alone"]
 
@@ -510,9 +510,8 @@ def _makers(
     factories: Mapping[str, Factory] | None,
 ) -> tuple[MakeTrial, Mapping[str, Factory]]:
     """Both as the engine wants them, from what `run` may be given."""
-    make_trial = from_functions(*trial) if isinstance(trial, tuple) else trial
     rows = {name: row.factory for name, row in OPTIMIZERS.items()}
-    return make_trial, factories or rows
+    return as_make_trial(trial), factories or rows
 
 
 def _number(record: Record) -> int:
