@@ -429,14 +429,21 @@ WHO = r"^trial sgd\(learning_rate=0\.1\): "
         ((init, step, lambda state: state["none"]), WHO + "evaluate raised KeyError: "),
         (
             (init, other_tree, evaluate),
-            WHO + r".* at \.state\['extra'\] init has no leaf and step",
+            WHO + r".* at \['extra'\] init has no leaf and step",
         ),
         (
             (init, other_shape, evaluate),
-            WHO + r".*\['w'\] init has float32\[4, 3\] and step float32\[2, 3\]$",
+            WHO + r".* at \['w'\] init has float32\[4, 3\] and step float32\[2, 3\]$",
         ),
         ((init, other_dtype, evaluate), WHO + r".*\['w'\].*step bfloat16\[4, 3\]$"),
-        ((init, other_container, evaluate), WHO + ".*containers differ"),
+        (
+            (init, other_container, evaluate),
+            WHO + r".*containers differ: PyTreeDef\(\{'key'",
+        ),
+        (
+            (lambda key, optimizer: key, lambda s, o: (0, {}), evaluate),
+            WHO + r".* at the root init has key<fry>\[\] and step ",
+        ),
         ((init, lambda s, o: s, evaluate), WHO + r".*\(state, metrics\), got a dict$"),
         ((init, lambda s, o: (s, 1.0), evaluate), WHO + ".*mapping.*got "),
         ((init, step), WHO + "the sweep ranks by the metric 'val', but.* has loss"),

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from optjax.sweep.records import Config
-from optjax.sweep.trial import Factory, MakeTrial, Trial, from_functions
+from optjax.sweep.trial import Bound, Factory, MakeTrial, Trial, from_functions
 
 __all__ = [
     "NotWrittenError",
@@ -138,6 +138,9 @@ def _pair(who: str, returned: Any) -> tuple[Any, Any]:
 
 
 def _check_same_state(who: str, before: Any, after: Any) -> None:
+    if isinstance(before, Bound) and isinstance(after, Bound):
+        # The user's own state, so that its paths and containers are named.
+        before, after = before.state, after.state
     old, new = _leaves(before), _leaves(after)
     for path in [*old, *(path for path in new if path not in old)]:
         was, is_ = old.get(path, "no leaf"), new.get(path, "no leaf")

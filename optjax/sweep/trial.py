@@ -48,7 +48,7 @@ class Trial(NamedTuple):
 MakeTrial = Callable[[Factory], Trial]
 
 
-class _Bound(NamedTuple):
+class Bound(NamedTuple):
     """The user's own state beside the hyper-parameters that made its optimizer."""
 
     state: State
@@ -82,10 +82,10 @@ def from_functions(
     """
 
     def make_trial(factory: Factory) -> Trial:
-        def bound_init(key: jax.Array, hyper: Mapping[str, jax.Array]) -> _Bound:
-            return _Bound(init(key, factory(**hyper)), hyper)
+        def bound_init(key: jax.Array, hyper: Mapping[str, jax.Array]) -> Bound:
+            return Bound(init(key, factory(**hyper)), hyper)
 
-        def bound_step(bound: _Bound) -> tuple[_Bound, Metrics]:
+        def bound_step(bound: Bound) -> tuple[Bound, Metrics]:
             returned: Any = step(bound.state, factory(**bound.hyper))
             if not isinstance(returned, tuple) or len(returned) != 2:
                 raise TypeError(
@@ -94,7 +94,7 @@ def from_functions(
             state, metrics = returned
             return bound._replace(state=state), metrics
 
-        def bound_evaluate(bound: _Bound) -> Metrics:
+        def bound_evaluate(bound: Bound) -> Metrics:
             return {} if evaluate is None else evaluate(bound.state)
 
         return Trial(bound_init, bound_step, bound_evaluate)
