@@ -6,6 +6,7 @@ import logging
 import os
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -89,12 +90,35 @@ def cluster():
     cluster.shutdown()
 
 
+def curves(out):
+    """The lines of curves.csv without their order, that in which chunks end."""
+    header, *lines = (out / "curves.csv").read_text().splitlines()
+    assert header == "trial,optimizer,seed,step,loss"
+    return sorted(lines)
+
+
+class Local(NamedTuple):
+    """What the local engine gives."""
+
+    result: sweep.SweepResult
+    results: bytes
+    curves: list[str]
+
+
 @pytest.fixture(scope="module")
 def local(tmp_path_factory):
     out = tmp_path_factory.mktemp("local")
     result = sweep.run(toy(), SPACE, out=out, progress=False, **KEYWORDS)
     assert {r.status for r in result.records} == {sweep.FINISHED, sweep.DIVERGED}
-    return result, (out / "results.csv").read_bytes()
+    counted = {(r.trial.number, step) for r in result.records for step in r.curve.steps}
+    # Without what a call measures of a trial after it has diverged.
+    lines = [
+        line
+        for line in curves(out)
+        if (int(line.split(",")[0]), int(line.split(",")[3])) in counted
+    ]
+    assert len(lines) == len(counted)
+    return Local(result, (out / "results.csv").read_bytes(), lines)
 
 
 def run_on_ray(trial, out, progress=False):
@@ -104,9 +128,10 @@ def run_on_ray(trial, out, progress=False):
 def test_the_table_is_that_of_the_local_engine_bit_for_bit(cluster, local, tmp_path):
     seen = []
     result = run_on_ray(toy(), tmp_path, seen.append)
-    assert (tmp_path / "results.csv").read_bytes() == local[1]
+    assert (tmp_path / "results.csv").read_bytes() == local.results
     # The curves too, NaN for NaN.
-    assert repr(result.records) == repr(local[0].records)
+    assert repr(result.records) == repr(local.result.records)
+    assert curves(tmp_path) == local.curves
     assert [status.done for status in seen] == [4, 8, 12, 16]
     assert (seen[-1].running, seen[-1].most_steps_left) == (0, 0)
 
@@ -115,6 +140,8 @@ def test_resuming_runs_the_missing_chunks_only(cluster, local, tmp_path):
     out, first, second = (tmp_path / name for name in ("out", "first", "second"))
 
     def interrupt(status):
+        # They are written as chunks come, before the chunk is counted.
+        assert len({line.split(",")[0] for line in curves(out)}) == status.done
         if status.done >= 8:
             raise KeyboardInterrupt
 
@@ -125,7 +152,8 @@ def test_resuming_runs_the_missing_chunks_only(cluster, local, tmp_path):
     assert len(before) == 2
     run_on_ray(toy(leave_marks(second)), out)
     assert list(marks(second).values()) == [1, 1]
-    assert (out / "results.csv").read_bytes() == local[1]
+    assert (out / "results.csv").read_bytes() == local.results
+    assert curves(out) == local.curves
     for path, written in before.items():
         assert path.stat().st_mtime_ns == written
 
@@ -165,7 +193,8 @@ def test_every_trial_ends_once_though_a_node_is_lost(cluster, local, tmp_path):
     assert len(lost) == 1
     # One task was tried twice, and still every trial is there once.
     assert sorted(marks(attempts).values()) == [1] * (CHUNKS - 1) + [2]
-    assert (out / "results.csv").read_bytes() == local[1]
+    assert (out / "results.csv").read_bytes() == local.results
+    assert curves(out) == local.curves
     numbers = [
         record["trial"]
         for path in (out / "chunks").iterdir()

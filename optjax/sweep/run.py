@@ -290,6 +290,7 @@ class _Sweep:
         self._strategy = "map" if strategy == "auto" else strategy
         size = self._settings.lanes or _CHUNK_TRIALS
         chunks = split([group.specs for group in self._groups], size)
+        # Opening empties curves.csv: it is written anew from the chunks that are there.
         self._store.open(
             {**self._description(), "devices": "ray"}, self._groups[0].metrics
         )
@@ -299,6 +300,7 @@ class _Sweep:
             nonlocal left
             left -= 1
             for record in records:
+                self._append_curve(record)
                 self._end(record)
                 self._steps += record.steps
                 self._steps_left -= self._settings.steps
@@ -425,6 +427,12 @@ class _Sweep:
         value = pick(values)
         if self._best is None or pick(value, self._best[0]) != self._best[0]:
             self._best = value, describe(record.trial.config)
+
+    def _append_curve(self, record: Record) -> None:
+        values = [record.curve.values[name] for name in self._groups[0].metrics]
+        self._store.append(
+            [record.trial], np.array([record.curve.steps]), np.array(values).T[None]
+        )
 
     def _row_steps(self, group: Group, scheduler: Scheduler) -> np.ndarray:
         in_call = (np.arange(group.evaluations_per_call) + 1) * (
