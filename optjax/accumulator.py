@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import optax
 
 from optjax.hyperparameter import check_decay, check_non_negative
+from optjax.observe import recorded
 from optjax.precision import (
     Scalar,
     abs_sq,
@@ -82,7 +83,8 @@ def sum_of_squares(
         nu = map_leaves(lambda g, v: abs_sq(g) + widen(v), updates, state.nu)
         return nu, SumState(map_leaves(store, nu, state.nu))
 
-    return optax.GradientTransformationExtraArgs(init, update)
+    transformation = optax.GradientTransformationExtraArgs(init, update)
+    return recorded("sum_of_squares", transformation)
 
 
 class MeanState(NamedTuple):
@@ -174,7 +176,8 @@ def ema_of_squares(
     def step(g: Any, v: Any) -> Any:
         return (1 - b2) * abs_sq(g) + b2 * widen(v)
 
-    return _square_average(step, b2, debias, initial_value)
+    average = _square_average(step, b2, debias, initial_value)
+    return recorded("ema_of_squares", average, b2=b2, debias=debias)
 
 
 def sign_ema_of_squares(
@@ -395,7 +398,8 @@ def running_max() -> optax.GradientTransformationExtraArgs:
         )
         return nu_max, MaxState(map_leaves(store, nu_max, state.nu_max))
 
-    return optax.GradientTransformationExtraArgs(init, update)
+    transformation = optax.GradientTransformationExtraArgs(init, update)
+    return recorded("running_max", transformation)
 
 
 class DebiasState(NamedTuple):
@@ -430,4 +434,5 @@ def debias_squares(b2: Scalar) -> optax.GradientTransformationExtraArgs:
         gathered = one_minus_power(b2, t)
         return map_leaves(lambda v: v / gathered, updates), DebiasState(count)
 
-    return optax.GradientTransformationExtraArgs(init, update)
+    transformation = optax.GradientTransformationExtraArgs(init, update)
+    return recorded("debias_squares", transformation, b2=b2)

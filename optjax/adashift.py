@@ -13,6 +13,7 @@ import optax
 
 from optjax.form import in_gradient_dtype
 from optjax.hyperparameter import check_decay, check_non_negative
+from optjax.observe import Record, record
 from optjax.precision import (
     Scalar,
     abs_sq,
@@ -135,17 +136,21 @@ def scale_by_adashift(
             return jnp.where(is_ready, m / root, 0.0)
 
         result = jax.tree.map(step, m, nu)
+        rate = jax.tree.map(lambda m, v: step(jnp.ones_like(m), v), m, nu)
         window = jax.tree.map(
             lambda w, g: jnp.asarray(w).at[slot].set(store(g, w)),
             state.window,
             updates,
         )
-        return result, AdashiftState(
+        new_state = AdashiftState(
             count,
             window,
             map_leaves(store, m, state.ema),
             map_leaves(store, nu, state.nu),
         )
+        values = {"direction": m, "rate": rate}
+        record(Record("precondition", values, state, new_state, updates, result))
+        return result, new_state
 
     return in_gradient_dtype(optax.GradientTransformationExtraArgs(init, update))
 

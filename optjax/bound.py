@@ -21,6 +21,7 @@ import numpy as np
 import optax
 
 from optjax.hyperparameter import check_non_negative, check_positive, check_range
+from optjax.observe import recorded
 from optjax.precision import Scalar, away_from_zero, next_count, store
 from optjax.tree import map_leaves
 
@@ -95,7 +96,8 @@ def bound_clip(lower: Bound, upper: Bound) -> optax.GradientTransformationExtraA
         del params
         return BoundClipState(jnp.zeros([], jnp.int32))
 
-    return optax.GradientTransformationExtraArgs(init, update)
+    transformation = optax.GradientTransformationExtraArgs(init, update)
+    return recorded("bound_clip", transformation, lower=lower, upper=upper)
 
 
 def constant_bounds(lower: Scalar, upper: Scalar) -> Bounds:

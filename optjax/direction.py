@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import optax
 
 from optjax.hyperparameter import check_decay, check_non_negative
+from optjax.observe import recorded
 from optjax.precision import (
     Scalar,
     full_like,
@@ -74,7 +75,8 @@ def trace(
             map_leaves(store, total, state.trace)
         )
 
-    return optax.GradientTransformationExtraArgs(init, update)
+    transformation = optax.GradientTransformationExtraArgs(init, update)
+    return recorded("trace", transformation, momentum=momentum, nesterov=nesterov)
 
 
 class EmaState(NamedTuple):
@@ -144,7 +146,8 @@ def ema(
             count, map_leaves(store, average, state.ema)
         )
 
-    return optax.GradientTransformationExtraArgs(init, update)
+    transformation = optax.GradientTransformationExtraArgs(init, update)
+    return recorded("ema", transformation, b1=b1, debias=debias, nesterov=nesterov)
 
 
 class NadamEmaState(NamedTuple):

@@ -20,10 +20,17 @@ from typing import Any, NamedTuple
 import optax
 
 from optjax.hyperparameter import check_learning_rate
+from optjax.observe import Record, record, recorded
 from optjax.precision import store, widen
 from optjax.tree import map_leaves
 
-__all__ = ["PreconditionState", "basic_form", "in_gradient_dtype", "precondition"]
+__all__ = [
+    "PreconditionState",
+    "basic_form",
+    "descend",
+    "in_gradient_dtype",
+    "precondition",
+]
 
 
 class PreconditionState(NamedTuple):
@@ -106,12 +113,18 @@ def basic_form(
       Array([-0.05, -1.  ], dtype=float32)
     """
     check_learning_rate(learning_rate)
-    parts = [_product(direction, rate), decay]
-    return in_gradient_dtype(
-        optax.chain(
-            *(part for part in parts if part is not None),
-            optax.scale_by_learning_rate(learning_rate),
-        )
+    parts = [_product(direction, rate), decay, descend(learning_rate)]
+    return in_gradient_dtype(optax.chain(*(p for p in parts if p is not None)))
+
+
+def descend(
+    learning_rate: optax.ScalarOrSchedule,
+) -> optax.GradientTransformationExtraArgs:
+    """u ↦ −s_t u, the last step of every optimizer."""
+    return recorded(
+        "descend",
+        optax.scale_by_learning_rate(learning_rate),
+        learning_rate=learning_rate,
     )
 
 
@@ -158,6 +171,9 @@ def _product(
         extra["direction_state"] = direction_state
         v, rate_state = rate.update(updates, state.rate, params, **extra)
         product = map_leaves(lambda m, v: v * widen(m), m, v)
-        return product, PreconditionState(direction_state, rate_state)
+        new_state = PreconditionState(direction_state, rate_state)
+        values = {"direction": m, "rate": v}
+        record(Record("precondition", values, state, new_state, updates, product))
+        return product, new_state
 
     return optax.GradientTransformationExtraArgs(init, update)

@@ -33,7 +33,7 @@ from optjax.accumulator import (
 from optjax.adashift import scale_by_adashift
 from optjax.bound import bound_clip, hyperbolic_bounds
 from optjax.direction import ema, nadam_ema, trace
-from optjax.form import basic_form, in_gradient_dtype
+from optjax.form import basic_form, descend, in_gradient_dtype
 from optjax.hyperparameter import (
     check_decay,
     check_learning_rate,
@@ -41,6 +41,7 @@ from optjax.hyperparameter import (
     check_positive,
     check_range,
 )
+from optjax.observe import recorded
 from optjax.precision import Scalar
 from optjax.rate import (
     correct_bias,
@@ -974,7 +975,7 @@ def adaboundw(
     )
     if not fixed_decay:
         return optimizer
-    outside = optax.add_decayed_weights(_times(-1.0, weight_decay), mask)
+    outside = _add_decayed_weights(_times(-1.0, weight_decay), mask)
     return in_gradient_dtype(optax.chain(optimizer, outside))
 
 
@@ -989,8 +990,7 @@ def _bounded(
 ) -> optax.GradientTransformation:
     return optax.chain(
         rate_by_accumulated_square(accumulator, eps),
-        correct_bias(b1, b2),
-        optax.scale(alpha),
+        correct_bias(b1, b2, alpha),
         bound_clip(*hyperbolic_bounds(final_lr, gamma)),
     )
 
@@ -1009,7 +1009,18 @@ def _nadam_direction(
 
 def _decoupled(weight_decay: Schedule, mask: Any) -> optax.GradientTransformation:
     _check_weight_decay(weight_decay)
-    return optax.add_decayed_weights(weight_decay, mask)
+    return _add_decayed_weights(weight_decay, mask)
+
+
+def _add_decayed_weights(
+    weight_decay: Schedule, mask: Any
+) -> optax.GradientTransformationExtraArgs:
+    return recorded(
+        "add_decayed_weights",
+        optax.add_decayed_weights(weight_decay, mask),
+        weight_decay=weight_decay,
+        mask=mask,
+    )
 
 
 def _with_l2(optimizer: Optimizer, weight_decay: Schedule, mask: Any) -> Optimizer:
@@ -1017,7 +1028,7 @@ def _with_l2(optimizer: Optimizer, weight_decay: Schedule, mask: Any) -> Optimiz
     if isinstance(weight_decay, (int, float)) and weight_decay == 0:
         return optimizer
     decayed = in_gradient_dtype(
-        optax.chain(optax.add_decayed_weights(weight_decay, mask), optimizer)
+        optax.chain(_add_decayed_weights(weight_decay, mask), optimizer)
     )
 
     def update(
@@ -1049,9 +1060,7 @@ def _times(factor: Scalar, value: Schedule) -> Schedule:
 def _descend(
     transformation: optax.GradientTransformation, learning_rate: Schedule
 ) -> Optimizer:
-    return in_gradient_dtype(
-        optax.chain(transformation, optax.scale_by_learning_rate(learning_rate))
-    )
+    return in_gradient_dtype(optax.chain(transformation, descend(learning_rate)))
 
 
 def _relative_to_base(

@@ -21,6 +21,7 @@ from optjax.hyperparameter import (
     check_positive,
     check_range,
 )
+from optjax.observe import recorded
 from optjax.precision import (
     Scalar,
     abs_sq,
@@ -68,7 +69,10 @@ def rate_by_one() -> optax.GradientTransformationExtraArgs:
         del params, extra
         return map_leaves(lambda g: jnp.ones_like(widen(g).real), updates), state
 
-    return optax.GradientTransformationExtraArgs(optax.init_empty_state, update)
+    transformation = optax.GradientTransformationExtraArgs(
+        optax.init_empty_state, update
+    )
+    return recorded("rate_by_one", transformation)
 
 
 def rate_by_accumulated_square(
@@ -117,7 +121,14 @@ def rate_by_accumulated_square(
         nu, state = accumulator.update(updates, state, params, **extra)
         return map_leaves(rate, nu), state
 
-    return optax.GradientTransformationExtraArgs(accumulator.init, update)
+    transformation = optax.GradientTransformationExtraArgs(accumulator.init, update)
+    return recorded(
+        "rate_by_accumulated_square",
+        transformation,
+        eps=eps,
+        eps_root=eps_root,
+        power=power,
+    )
 
 
 def _is_half(power: Scalar) -> bool:
@@ -292,8 +303,10 @@ class CountState(NamedTuple):
     count: Any
 
 
-def correct_bias(b1: Scalar, b2: Scalar) -> optax.GradientTransformationExtraArgs:
-    r"""V_t ↦ V_t √(1 − β₂ᵗ) / (1 − β₁ᵗ): Adam's two corrections, as part of the rate.
+def correct_bias(
+    b1: Scalar, b2: Scalar, learning_rate: Scalar = 1.0
+) -> optax.GradientTransformationExtraArgs:
+    r"""V_t ↦ V_t α √(1 − β₂ᵗ) / (1 − β₁ᵗ): Adam's two corrections, as part of the rate.
 
     For a direction and an accumulator that are not debiased. A bound that follows
     then sees the step size that the raw direction is really multiplied by, which is
@@ -302,6 +315,7 @@ def correct_bias(b1: Scalar, b2: Scalar) -> optax.GradientTransformationExtraArg
     Args:
       b1: β₁ in [0, 1), the direction's decay.
       b2: β₂ in [0, 1), the accumulator's decay.
+      learning_rate: α, for a bound that follows in the unit of a learning rate.
 
     Example:
       >>> import jax.numpy as jnp, optjax
@@ -314,7 +328,8 @@ def correct_bias(b1: Scalar, b2: Scalar) -> optax.GradientTransformationExtraArg
     check_decay(b1=b1, b2=b2)
 
     def factor(t: Any) -> Any:
-        return jnp.sqrt(one_minus_power(b2, t)) / one_minus_power(b1, t)
+        root = jnp.sqrt(one_minus_power(b2, t))
+        return learning_rate * root / one_minus_power(b1, t)
 
     def update(
         updates: optax.Updates, state: CountState, params: Any = None, **extra: Any
@@ -324,7 +339,10 @@ def correct_bias(b1: Scalar, b2: Scalar) -> optax.GradientTransformationExtraArg
         scale = factor(t)
         return map_leaves(lambda v: scale * v, updates), CountState(count)
 
-    return optax.GradientTransformationExtraArgs(_init_count, update)
+    transformation = optax.GradientTransformationExtraArgs(_init_count, update)
+    return recorded(
+        "correct_bias", transformation, b1=b1, b2=b2, learning_rate=learning_rate
+    )
 
 
 def rectify(

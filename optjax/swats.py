@@ -12,6 +12,7 @@ import optax
 
 from optjax.form import in_gradient_dtype
 from optjax.hyperparameter import check_decay, check_positive
+from optjax.observe import Record, record
 from optjax.precision import (
     Scalar,
     abs_sq,
@@ -106,13 +107,13 @@ def scale_by_swats(
         alpha = (
             learning_rate * jnp.sqrt(one_minus_power(b2, t)) / one_minus_power(b1, t)
         )
-        step = map_leaves(
-            lambda m, v: (
-                m * jnp.where(is_sgd, store(state.sgd_rate, v), alpha / (sqrt(v) + eps))
+        v = map_leaves(
+            lambda v: jnp.where(
+                is_sgd, store(state.sgd_rate, v), alpha / (sqrt(v) + eps)
             ),
-            m,
             nu,
         )
+        step = map_leaves(lambda m, v: m * v, m, v)
 
         step_sq = _dot(step, step)
         along_gradient = _dot(step, updates)
@@ -126,7 +127,7 @@ def scale_by_swats(
         is_stable = (t > 1) & (jnp.abs(rate - projected) < eps) & (rate > 0)
         switches = is_measured & is_stable
 
-        state = SwatsState(
+        new_state = SwatsState(
             count=count,
             ema=map_leaves(
                 lambda m, old: store(jnp.where(switches, 0.0, m), old), m, state.ema
@@ -138,7 +139,10 @@ def scale_by_swats(
             sgd_rate=store(jnp.where(switches, rate, state.sgd_rate), state.sgd_rate),
             switched_at=jnp.where(switches, count, state.switched_at),
         )
-        return step, state
+        # The rate of every coordinate is Λ from the switch on, and unbounded before.
+        values = {"direction": m, "rate": v, "sgd_rate": state.sgd_rate}
+        record(Record("precondition", values, state, new_state, updates, step))
+        return step, new_state
 
     return in_gradient_dtype(optax.GradientTransformationExtraArgs(init, update))
 
