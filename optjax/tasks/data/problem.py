@@ -1,0 +1,28 @@
+"""What is wrong with data: one message says what was sought, found, and the remedy."""
+
+__all__ = ["GET_TEXT", "DataError", "data_error", "one_line"]
+
+_GET_IMAGES = (
+    "To get CIFAR-10: `hf download uoft-cs/cifar10 --repo-type dataset --local-dir "
+    "FOLDER` (Parquet, https://huggingface.co/datasets/uoft-cs/cifar10), or "
+    "cifar-10-python.tar.gz from https://www.cs.toronto.edu/~kriz/cifar.html"
+)
+GET_TEXT = (
+    "Any plain text in UTF-8 serves, for instance a book from "
+    "https://www.gutenberg.org saved as `Plain Text UTF-8`"
+)
+
+
+class DataError(ValueError):
+    """Data that is missing, damaged or not in the format that it should have."""
+
+
+def data_error(sought: str, found: str, remedy: str = _GET_IMAGES) -> DataError:
+    """Return the error that says what was sought, what was found, and the remedy."""
+    return DataError(f"looked for {sought}; found {found}. {remedy}")
+
+
+def one_line(error: Exception) -> str:
+    """Return an exception's kind and the first line of its message."""
+    lines = str(error).strip().splitlines() or ["no message"]
+    return f"{type(error).__name__}: {lines[0]}"
