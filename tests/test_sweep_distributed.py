@@ -3,26 +3,48 @@
 As a script, one of the processes:
 
     python test_sweep_distributed.py OUT PORT RANK [POINT COUNT]
+
+POINT is one of sweep_worker's, or full: the disk has no room for the COUNT-th call's
+evaluations.
 """
 
 import contextlib
+import fcntl
 import json
 import os
 import signal
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import jax
 import pytest
 import sweep_worker
 
 from optjax import sweep
+from optjax.sweep.store import Store
 
 ENVIRONMENT = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
 
 
+def fill_disk_at(count):
+    append, calls = Store.append, []
+
+    def appending(self, *args):
+        calls.append(None)
+        if len(calls) == count:
+            # The store closes it.
+            self._curves = Path("/dev/full").open("w")  # noqa: SIM115
+        append(self, *args)
+
+    Store.append = appending
+
+
 def take_part(out, port, rank, *dying):
+    if dying and dying[0] == "full":
+        fill_disk_at(int(dying[1]))
+        dying = ()
     jax.config.update("jax_num_cpu_devices", 1)
     jax.distributed.initialize(
         f"127.0.0.1:{port}", 2, int(rank), heartbeat_timeout_seconds=10
@@ -102,6 +124,35 @@ def test_killed_and_started_again_they_resume(tmp_path, by_one):
         progress = json.loads((tmp_path / "progress.json").read_text())
         assert (tmp_path / progress["states"]).is_dir()
         assert not (tmp_path / "results.csv").exists()
+    run_pair(tmp_path)
+    assert tables(tmp_path) == by_one
+
+
+def failures(out, dying=None):
+    """The last lines of two processes that end by an error and not by JAX's timeout."""
+    with pair(out, dying) as processes:
+        errors = [process.communicate(timeout=120)[1] for process in processes]
+        assert [process.returncode for process in processes] == [1, 1], errors
+        return [text.strip().splitlines()[-1] for text in errors]
+
+
+def test_where_the_directory_is_in_use_both_end(tmp_path):
+    with (tmp_path / "lock").open("w") as lock:
+        lock.write("12345")
+        lock.flush()
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        first, second = failures(tmp_path)
+    message = f"another process (pid 12345) is running a sweep in {tmp_path}; "
+    assert f"SweepError: {message}" in first
+    assert f"SweepError: process 0 has failed: {message}" in second
+    assert [path.name for path in tmp_path.iterdir()] == ["lock"]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no such")
+def test_where_the_disk_is_full_both_end_and_can_be_started_again(tmp_path, by_one):
+    first, second = failures(tmp_path, {0: ("full", 3)})
+    assert f"NotWrittenError: cannot write curves.csv in {tmp_path}: No space" in first
+    assert "SweepError: process 0 has failed: cannot write curves.csv in" in second
     run_pair(tmp_path)
     assert tables(tmp_path) == by_one
 

@@ -16,6 +16,7 @@ __all__ = [
     "call_make_trial",
     "describe",
     "metric_names",
+    "one_line",
 ]
 
 _REAL = (jnp.floating, jnp.integer, jnp.bool_)
@@ -27,6 +28,12 @@ class SweepError(ValueError):
 
 class NotWrittenError(SweepError):
     """A sweep that its directory has no room for, or that may not write there."""
+
+
+def one_line(error: Exception) -> str:
+    """The kind and the first line of an error."""
+    first_line = (str(error).strip().splitlines() or ["no message"])[0]
+    return f"{type(error).__name__}: {first_line}"
 
 
 def describe(config: Config) -> str:
@@ -72,7 +79,7 @@ def call_make_trial(make_trial: MakeTrial, factory: Factory, config: Config) -> 
         trial = make_trial(factory)
     except Exception as error:
         raise SweepError(
-            f"trial {describe(config)}: make_trial raised {_one_line(error)}"
+            f"trial {describe(config)}: make_trial raised {one_line(error)}"
         ) from error
     if not all(callable(getattr(trial, name, None)) for name in Trial._fields):
         raise SweepError(
@@ -120,12 +127,7 @@ def _abstractly(who: str, name: str, f: Callable[..., Any], *args: Any) -> Any:
     try:
         return jax.eval_shape(f, *args)
     except Exception as error:
-        raise SweepError(f"trial {who}: {name} raised {_one_line(error)}") from error
-
-
-def _one_line(error: Exception) -> str:
-    first_line = (str(error).strip().splitlines() or ["no message"])[0]
-    return f"{type(error).__name__}: {first_line}"
+        raise SweepError(f"trial {who}: {name} raised {one_line(error)}") from error
 
 
 def _pair(who: str, returned: Any) -> tuple[Any, Any]:

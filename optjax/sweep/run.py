@@ -19,7 +19,7 @@ from optjax.sweep.groups import Group, Settings, make_groups, pick_strategy
 from optjax.sweep.halving import SuccessiveHalving
 from optjax.sweep.lanes import STRATEGIES, Program
 from optjax.sweep.problem import SweepError, as_make_trial, describe
-from optjax.sweep.processes import agree, barrier
+from optjax.sweep.processes import agree, together
 from optjax.sweep.records import DIVERGED, PLAIN, STOPPED, Record, TrialSpec
 from optjax.sweep.result import SweepResult
 from optjax.sweep.scheduler import Scheduler
@@ -184,7 +184,9 @@ def run(
             out = stack.enter_context(tempfile.TemporaryDirectory())
             # Nothing to go on from, and each process has its own directory.
             checkpoint_seconds = math.inf
-        store = stack.enter_context(Store(Path(out), writes=jax.process_index() == 0))
+        store = Store(Path(out), writes=jax.process_index() == 0)
+        with together():
+            stack.enter_context(store)
         report = stack.enter_context(_reporting(progress, metric))
         sweep = _Sweep(groups, settings, store, report, checkpoint_seconds, on_group)
         if engine == "ray":
@@ -269,16 +271,17 @@ class _Sweep:
             else:
                 strategy, ready[0] = self._agree_on_strategy()
         self._strategy = strategy
-        progress = self._store.open(self._description(), self._groups[0].metrics)
-        barrier("opened")
+        with together():
+            progress = self._store.open(self._description(), self._groups[0].metrics)
         self._committed_at = time.monotonic()
         try:
             self._run_groups(progress, ready)
         except KeyboardInterrupt:
             raise Interrupted(self._result()) from None
         result = self._result()
-        if jax.process_index() == 0:
-            self._store.write_results(result.to_csv)
+        with together():
+            if jax.process_index() == 0:
+                self._store.write_results(result.to_csv)
         return result
 
     def run_in_chunks(
@@ -361,10 +364,9 @@ class _Sweep:
         while not scheduler.is_done:
             carry, rows = program.advance(carry, scheduler.assignment())
             calls += 1
-            busy = scheduler.busy
-            self._store.append(
-                scheduler.lane_trials(), self._row_steps(group, scheduler), rows[busy]
-            )
+            trials, steps = scheduler.lane_trials(), self._row_steps(group, scheduler)
+            with together():
+                self._store.append(trials, steps, rows[scheduler.busy])
             self._observe(group, scheduler, rows)
             self._report(self._status(group.name, scheduler.running))
             if not scheduler.is_done and self._is_time_to_commit():
@@ -460,7 +462,8 @@ class _Sweep:
         return bool(agree(late))
 
     def _commit(self, progress: Progress) -> None:
-        self._store.commit(progress)
+        with together():
+            self._store.commit(progress)
         self._committed_at = time.monotonic()
 
     def _agree_on_strategy(self) -> tuple[str, Program]:
