@@ -1,0 +1,1 @@
+"""One pass over memory for a whole optimizer step on the CPU."""

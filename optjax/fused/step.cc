@@ -1,0 +1,482 @@
+// The basic form, x[t+1] = x[t] - s_t V_t m_t, for many arrays in one pass over memory.
+//
+// Each element of each leaf is read once (gradient, parameter and the optimizer's
+// state) and written once, in place where XLA has given input and output one buffer.
+// XLA itself emits one loop an output on the CPU and reads every input in each.
+//
+// What differs between the optimizers of the family is either a template argument,
+// so that no loop has a branch, or one of the run-time `Coefficients`:
+//
+//   g   <- g + l2 p                                          if l2
+//   m   <- intake g + keep m,   d = out m [+ ahead g]        or d = g
+//   nu  <- square_intake g^2 + square_keep nu,               or V = 1
+//   top <- max(top, nu before)                               if the accumulator is max
+//   V   = 1 / max(sqrt(nu before + eps_root) + eps, floor)   (top after for nu before)
+//   V   <- clip(scale V, lower, upper)                       if bounded
+//   p   <- p - (step V d [+ decay p])
+//
+// Arithmetic is float32. bfloat16 arrays are widened and rounded in blocks that stay
+// in the first-level cache, so that there is one set of loops for every mix of dtypes.
+
+#include <algorithm>
+#include <array>
+#include <atomic>
+#include <condition_variable>
+#include <cstdint>
+#include <cstring>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "xla/ffi/api/ffi.h"
+
+#if defined(__clang__)
+#define OPTJAX_VECTORIZE _Pragma("clang loop vectorize(assume_safety)")
+#elif defined(__GNUC__)
+#define OPTJAX_VECTORIZE _Pragma("GCC ivdep")
+#else
+#define OPTJAX_VECTORIZE
+#endif
+
+#if defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__))
+#define OPTJAX_X86 1
+#endif
+
+#define OPTJAX_INLINE __attribute__((always_inline)) inline
+
+namespace {
+
+namespace ffi = xla::ffi;
+
+// In the order in which kernel.py packs them.
+struct Coefficients {
+  float intake, keep, out, ahead;
+  float square_intake, square_keep, before, after;
+  float eps_root, eps, scale, lower, upper;
+  float step, decay, l2;
+};
+constexpr int64_t kCoefficients = sizeof(Coefficients) / sizeof(float);
+
+// The square root of the smallest normal number: V and dV/dnu stay finite.
+constexpr float kFloor = 1.08420217e-19f;
+
+// Elements a block: six float32 buffers of it fit the first-level cache.
+constexpr int64_t kBlock = 1024;
+
+// Elements below which waking another thread costs more than it saves, and the most
+// that one thread takes at a time.
+constexpr int64_t kSmallestChunk = 8 * 1024;
+constexpr int64_t kLargestChunk = 64 * 1024;
+
+enum Direction : int32_t { kGradient, kAverage, kAhead };
+enum Accumulator : int32_t { kOne, kSquares, kMax };
+
+// The arrays of one leaf, also the order of the operands.
+enum Array { kG, kP, kM, kNu, kNuMax, kArrays };
+
+constexpr int32_t kForms = 3 * 3 * 16;
+
+constexpr int32_t FormIndex(int32_t direction, int32_t accumulator, bool bounded,
+                            bool decay, bool l2, bool round) {
+  return (((((direction * 3 + accumulator) * 2 + bounded) * 2 + decay) * 2 + l2) * 2) +
+         round;
+}
+
+template <int32_t kIndex>
+struct Form {
+  static constexpr bool kRound = kIndex % 2;
+  static constexpr bool kL2 = kIndex / 2 % 2;
+  static constexpr bool kDecay = kIndex / 4 % 2;
+  static constexpr bool kBounded = kIndex / 8 % 2;
+  static constexpr int32_t kAccumulator = kIndex / 16 % 3;
+  static constexpr int32_t kDirection = kIndex / 48;
+  static constexpr bool kExists = kAccumulator != kOne || !kBounded;
+};
+
+OPTJAX_INLINE float FromBits(uint32_t bits) {
+  float value;
+  std::memcpy(&value, &bits, sizeof(value));
+  return value;
+}
+
+OPTJAX_INLINE uint32_t ToBits(float value) {
+  uint32_t bits;
+  std::memcpy(&bits, &value, sizeof(bits));
+  return bits;
+}
+
+// The upper half of the float32 nearest to `value`, ties to even; NaN stays NaN.
+OPTJAX_INLINE uint32_t Bfloat16Bits(float value) {
+  const uint32_t bits = ToBits(value);
+  const uint32_t rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
+  return value != value ? (bits >> 16) | 0x40u : rounded;
+}
+
+OPTJAX_INLINE float RoundToBfloat16(float value) {
+  return FromBits(Bfloat16Bits(value) << 16);
+}
+
+// max(a, b), NaN where either is.
+OPTJAX_INLINE float Maximum(float a, float b) {
+  const float larger = a > b ? a : b;
+  return a != a ? a : larger;
+}
+
+struct Block {
+  const float* in[kArrays];
+  float* out[kArrays];
+};
+
+// Inputs and outputs may be the same arrays, never overlapping ones.
+template <int32_t kIndex>
+OPTJAX_INLINE void UpdateBody(const Coefficients& coefficients, const Block& block,
+                              int64_t n) {
+  using F = Form<kIndex>;
+  const Coefficients c = coefficients;
+  const float* g_in = block.in[kG];
+  const float* p_in = block.in[kP];
+  const float* m_in = block.in[kM];
+  const float* nu_in = block.in[kNu];
+  const float* nu_max_in = block.in[kNuMax];
+  float* p_out = block.out[kP];
+  float* m_out = block.out[kM];
+  float* nu_out = block.out[kNu];
+  float* nu_max_out = block.out[kNuMax];
+  OPTJAX_VECTORIZE
+  for (int64_t i = 0; i < n; ++i) {
+    const float p = p_in[i];
+    float g = g_in[i];
+    if constexpr (F::kL2) g += c.l2 * p;
+
+    float d = g;
+    if constexpr (F::kDirection != kGradient) {
+      const float m = c.intake * g + c.keep * m_in[i];
+      m_out[i] = m;
+      d = c.out * m;
+      if constexpr (F::kDirection == kAhead) d += c.ahead * g;
+      if constexpr (F::kRound) d = RoundToBfloat16(d);
+    }
+
+    if constexpr (F::kAccumulator != kOne) {
+      float nu = c.square_intake * (g * g) + c.square_keep * nu_in[i];
+      nu_out[i] = nu;
+      nu *= c.before;
+      if constexpr (F::kAccumulator == kMax) {
+        nu = Maximum(nu, nu_max_in[i]);
+        nu_max_out[i] = nu;
+        nu *= c.after;
+      }
+      const float root = __builtin_sqrtf(nu + c.eps_root) + c.eps;
+      float v = 1.0f / (root < kFloor ? kFloor : root);
+      if constexpr (F::kBounded) {
+        v *= c.scale;
+        v = v < c.lower ? c.lower : v;
+        v = v > c.upper ? c.upper : v;
+      }
+      d *= v;
+    }
+
+    float u = c.step * d;
+    if constexpr (F::kDecay) u += c.decay * p;
+    if constexpr (F::kRound) u = RoundToBfloat16(u);
+    p_out[i] = p - u;
+  }
+}
+
+OPTJAX_INLINE void WidenBody(const uint16_t* in, float* out, int64_t n) {
+  OPTJAX_VECTORIZE
+  for (int64_t i = 0; i < n; ++i) out[i] = FromBits(static_cast<uint32_t>(in[i]) << 16);
+}
+
+OPTJAX_INLINE void NarrowBody(const float* in, uint16_t* out, int64_t n) {
+  OPTJAX_VECTORIZE
+  for (int64_t i = 0; i < n; ++i) out[i] = static_cast<uint16_t>(Bfloat16Bits(in[i]));
+}
+
+using UpdateFunction = void (*)(const Coefficients&, const Block&, int64_t);
+
+// The loops as compiled for one instruction set.
+struct Loops {
+  void (*widen)(const uint16_t*, float*, int64_t);
+  void (*narrow)(const float*, uint16_t*, int64_t);
+  std::array<UpdateFunction, kForms> update;
+};
+
+#define OPTJAX_LOOPS(NAME, ATTRIBUTE)                                               \
+  template <int32_t kIndex>                                                         \
+  ATTRIBUTE void Update##NAME(const Coefficients& c, const Block& block, int64_t n) { \
+    UpdateBody<kIndex>(c, block, n);                                                \
+  }                                                                                 \
+  ATTRIBUTE void Widen##NAME(const uint16_t* in, float* out, int64_t n) {           \
+    WidenBody(in, out, n);                                                          \
+  }                                                                                 \
+  ATTRIBUTE void Narrow##NAME(const float* in, uint16_t* out, int64_t n) {          \
+    NarrowBody(in, out, n);                                                         \
+  }                                                                                 \
+  template <int32_t kIndex>                                                         \
+  constexpr UpdateFunction Pick##NAME() {                                           \
+    if constexpr (Form<kIndex>::kExists) {                                          \
+      return &Update##NAME<kIndex>;                                                 \
+    } else {                                                                        \
+      return nullptr;                                                               \
+    }                                                                               \
+  }                                                                                 \
+  template <int32_t... kIndices>                                                    \
+  constexpr Loops Make##NAME(std::integer_sequence<int32_t, kIndices...>) {         \
+    return {&Widen##NAME, &Narrow##NAME, {Pick##NAME<kIndices>()...}};              \
+  }                                                                                 \
+  constexpr Loops k##NAME =                                                         \
+      Make##NAME(std::make_integer_sequence<int32_t, kForms>());
+
+OPTJAX_LOOPS(Plain, )
+#ifdef OPTJAX_X86
+OPTJAX_LOOPS(Avx2, __attribute__((target("avx2,fma"))))
+OPTJAX_LOOPS(Avx512, __attribute__((target("avx2,fma,avx512f,avx512bw,avx512dq,avx512vl"))))
+#endif
+
+const Loops& LoopsOfThisMachine() {
+#ifdef OPTJAX_X86
+  __builtin_cpu_init();
+  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+  if (avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl")) {
+    return kAvx512;
+  }
+  if (avx2) return kAvx2;
+#endif
+  return kPlain;
+}
+
+// One array of one leaf.
+struct Buffer {
+  const char* in = nullptr;
+  char* out = nullptr;
+  bool bfloat16 = false;
+};
+
+struct Leaf {
+  std::array<Buffer, kArrays> arrays;
+  // How many elements share a row of coefficients, and where the leaf begins in the
+  // concatenation of all leaves.
+  int64_t row;
+  int64_t begin;
+};
+
+// The work of one call. Threads that are scheduled but start only after the last chunk
+// has been taken still look at it, so it is shared and outlives the call.
+class Job {
+ public:
+  Job(std::vector<Leaf> leaves, int64_t size, int64_t chunk,
+      const Coefficients* coefficients, int32_t exact, int32_t rounded)
+      : leaves_(std::move(leaves)),
+        size_(size),
+        chunk_(chunk),
+        chunks_((size + chunk - 1) / chunk),
+        coefficients_(coefficients),
+        loops_(LoopsOfThisMachine()),
+        exact_(loops_.update[exact]),
+        rounded_(loops_.update[rounded]) {}
+
+  int64_t chunks() const { return chunks_; }
+
+  // Takes chunks until none is left.
+  void Work() {
+    for (;;) {
+      const int64_t chunk = next_.fetch_add(1, std::memory_order_relaxed);
+      if (chunk >= chunks_) return;
+      Range(chunk * chunk_, std::min(size_, (chunk + 1) * chunk_));
+      if (done_.fetch_add(1, std::memory_order_acq_rel) + 1 == chunks_) {
+        std::lock_guard<std::mutex> lock(mutex_);
+        finished_.notify_all();
+      }
+    }
+  }
+
+  // Every chunk not done when the caller gets here is running on some thread, so the
+  // wait ends however many threads the pool has and whoever the caller is.
+  void Wait() {
+    constexpr int kSpins = 4000;
+    for (int i = 0; i < kSpins; ++i) {
+      if (Done()) return;
+#ifdef OPTJAX_X86
+      __builtin_ia32_pause();
+#endif
+    }
+    std::unique_lock<std::mutex> lock(mutex_);
+    finished_.wait(lock, [this] { return Done(); });
+  }
+
+ private:
+  bool Done() const { return done_.load(std::memory_order_acquire) == chunks_; }
+
+  // Elements [begin, end) of the concatenated leaves.
+  void Range(int64_t begin, int64_t end) {
+    auto leaf = std::upper_bound(
+        leaves_.begin(), leaves_.end(), begin,
+        [](int64_t position, const Leaf& leaf) { return position < leaf.begin; });
+    --leaf;
+    while (begin < end) {
+      const auto after = leaf + 1;
+      const int64_t leaf_end = after == leaves_.end() ? size_ : after->begin;
+      const int64_t stop = std::min(end, leaf_end);
+      while (begin < stop) {
+        const int64_t row = (begin - leaf->begin) / leaf->row;
+        const int64_t row_end = leaf->begin + (row + 1) * leaf->row;
+        const int64_t n = std::min(stop, row_end) - begin;
+        Elements(*leaf, begin - leaf->begin, n, coefficients_[row]);
+        begin += n;
+      }
+      leaf = after;
+    }
+  }
+
+  // Elements of one leaf that share their coefficients.
+  void Elements(const Leaf& leaf, int64_t first, int64_t n, const Coefficients& c) {
+    const UpdateFunction update = leaf.arrays[kG].bfloat16 ? rounded_ : exact_;
+    bool any_bfloat16 = false;
+    for (const Buffer& buffer : leaf.arrays) any_bfloat16 |= buffer.bfloat16;
+    alignas(64) float scratch[kArrays][kBlock];
+    const int64_t block_size = any_bfloat16 ? kBlock : n;
+    for (int64_t i = 0; i < n; i += block_size) {
+      const int64_t count = std::min(block_size, n - i);
+      const int64_t at = first + i;
+      Block block;
+      for (int a = 0; a < kArrays; ++a) {
+        const Buffer& buffer = leaf.arrays[a];
+        if (buffer.bfloat16) {
+          block.in[a] = block.out[a] = scratch[a];
+          loops_.widen(reinterpret_cast<const uint16_t*>(buffer.in) + at, scratch[a],
+                       count);
+        } else {
+          block.in[a] = reinterpret_cast<const float*>(buffer.in) + at;
+          block.out[a] = reinterpret_cast<float*>(buffer.out) + at;
+        }
+      }
+      update(c, block, count);
+      for (int a = kP; a < kArrays; ++a) {
+        const Buffer& buffer = leaf.arrays[a];
+        if (buffer.bfloat16) {
+          loops_.narrow(scratch[a], reinterpret_cast<uint16_t*>(buffer.out) + at, count);
+        }
+      }
+    }
+  }
+
+  const std::vector<Leaf> leaves_;
+  const int64_t size_;
+  const int64_t chunk_;
+  const int64_t chunks_;
+  const Coefficients* const coefficients_;
+  const Loops& loops_;
+  // For leaves with float32 and with bfloat16 gradients: an update has their dtype.
+  const UpdateFunction exact_;
+  const UpdateFunction rounded_;
+
+  std::atomic<int64_t> next_{0};
+  std::atomic<int64_t> done_{0};
+  std::mutex mutex_;
+  std::condition_variable finished_;
+};
+
+ffi::Error Invalid(const std::string& message) {
+  return ffi::Error(ffi::ErrorCode::kInvalidArgument, "optjax_step: " + message);
+}
+
+// Operands: coefficients (..., 16), then for each array that the form has (g, p, m, nu,
+// nu_max) its leaves; results: the same without g. The leading dimensions of the
+// coefficients are leading dimensions of every leaf, each with coefficients of its own.
+ffi::Error Step(ffi::ThreadPool pool, int32_t direction, int32_t accumulator,
+                bool bounded, bool decay, bool l2, ffi::RemainingArgs args,
+                ffi::RemainingRets rets) {
+  if (direction < 0 || direction > kAhead || accumulator < 0 || accumulator > kMax) {
+    return Invalid("unknown form");
+  }
+  const int32_t exact = FormIndex(direction, accumulator, bounded, decay, l2, false);
+  const int32_t rounded = FormIndex(direction, accumulator, bounded, decay, l2, true);
+  if (kPlain.update[exact] == nullptr) return Invalid("a bound needs an accumulator");
+
+  std::vector<Array> arrays = {kG, kP};
+  if (direction != kGradient) arrays.push_back(kM);
+  if (accumulator != kOne) arrays.push_back(kNu);
+  if (accumulator == kMax) arrays.push_back(kNuMax);
+
+  const size_t leaf_count = rets.size() / (arrays.size() - 1);
+  if (args.size() != 1 + leaf_count * arrays.size() ||
+      rets.size() != leaf_count * (arrays.size() - 1)) {
+    return Invalid("operands and results do not match the form");
+  }
+
+  const auto coefficients = args.get<ffi::AnyBuffer>(0);
+  if (!coefficients.has_value()) return coefficients.error();
+  if (coefficients->element_type() != ffi::DataType::F32 ||
+      coefficients->element_count() % kCoefficients != 0) {
+    return Invalid("coefficients must be float32 of shape (..., 16)");
+  }
+  const int64_t rows = coefficients->element_count() / kCoefficients;
+
+  std::vector<Leaf> leaves;
+  leaves.reserve(leaf_count);
+  int64_t size = 0;
+  for (size_t i = 0; i < leaf_count; ++i) {
+    Leaf leaf;
+    int64_t elements = 0;
+    for (size_t a = 0; a < arrays.size(); ++a) {
+      const auto operand = args.get<ffi::AnyBuffer>(1 + a * leaf_count + i);
+      if (!operand.has_value()) return operand.error();
+      const ffi::DataType dtype = operand->element_type();
+      if (dtype != ffi::DataType::F32 && dtype != ffi::DataType::BF16) {
+        return Invalid("leaves must be float32 or bfloat16");
+      }
+      if (a == 0) elements = operand->element_count();
+      Buffer& buffer = leaf.arrays[arrays[a]];
+      buffer.in = static_cast<const char*>(operand->untyped_data());
+      buffer.bfloat16 = dtype == ffi::DataType::BF16;
+      bool same = static_cast<int64_t>(operand->element_count()) == elements;
+      if (a > 0) {
+        auto result = rets.get<ffi::AnyBuffer>((a - 1) * leaf_count + i);
+        if (!result.has_value()) return result.error();
+        buffer.out = static_cast<char*>((*result)->untyped_data());
+        same = same && (*result)->element_type() == dtype &&
+               static_cast<int64_t>((*result)->element_count()) == elements;
+      }
+      if (!same) return Invalid("the arrays of a leaf must have one size");
+    }
+    if (elements == 0) continue;
+    if (rows == 0 || elements % rows != 0) {
+      return Invalid("leaves must have the leading dimensions of the coefficients");
+    }
+    leaf.row = elements / rows;
+    leaf.begin = size;
+    size += elements;
+    leaves.push_back(leaf);
+  }
+  if (size == 0) return ffi::Error::Success();
+
+  const int64_t threads = std::max<int64_t>(1, pool.num_threads());
+  const int64_t chunk =
+      std::clamp(size / (8 * threads), kSmallestChunk, kLargestChunk);
+  const auto job = std::make_shared<Job>(
+      std::move(leaves), size, chunk,
+      static_cast<const Coefficients*>(coefficients->untyped_data()), exact, rounded);
+  // The calling thread is one of the workers.
+  const int64_t helpers = std::min(threads, job->chunks()) - 1;
+  for (int64_t i = 0; i < helpers; ++i) pool.Schedule([job] { job->Work(); });
+  job->Work();
+  job->Wait();
+  return ffi::Error::Success();
+}
+
+}  // namespace
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(OptjaxStep, Step,
+                              ffi::Ffi::Bind()
+                                  .Ctx<ffi::ThreadPool>()
+                                  .Attr<int32_t>("direction")
+                                  .Attr<int32_t>("accumulator")
+                                  .Attr<bool>("bounded")
+                                  .Attr<bool>("decay")
+                                  .Attr<bool>("l2")
+                                  .RemainingArgs()
+                                  .RemainingRets());
