@@ -2,6 +2,7 @@
 
 import doctest
 import functools
+import importlib
 import itertools
 import tomllib
 import warnings
@@ -14,14 +15,7 @@ import pytest
 from scipy.stats import kstest
 
 import optjax
-from optjax.sweep import space as space_module
-from optjax.sweep.problem import SweepError
-from optjax.sweep.records import Config
-from optjax.sweep.space import (
-    Choice,
-    LogUniform,
-    PerOptimizer,
-    Uniform,
+from optjax.sweep import (
     choice,
     configurations,
     grid,
@@ -31,6 +25,9 @@ from optjax.sweep.space import (
     per_optimizer,
     uniform,
 )
+from optjax.sweep.distributions import Choice, LogUniform, PerOptimizer, Uniform
+from optjax.sweep.problem import SweepError
+from optjax.sweep.records import Config
 
 
 def column(configs, key, optimizer=None):
@@ -49,9 +46,11 @@ def refused(space, **kwargs):
     return message
 
 
-def test_docstring_examples():
-    result = doctest.testmod(space_module)
-    assert result.attempted > 15
+@pytest.mark.parametrize("name", ["distributions", "dimension_text", "space"])
+def test_docstring_examples(name):
+    module = importlib.import_module(f"optjax.sweep.{name}")
+    result = doctest.testmod(module)
+    assert result.attempted > 2
     assert result.failed == 0
 
 

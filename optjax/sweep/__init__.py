@@ -4,6 +4,15 @@ result = optjax.sweep.run(trial, space, steps=300, evaluate_every=10,
                           metric="val_accuracy", out="runs/mine")
 """
 
+from optjax.sweep.dimension_text import parse_dimension
+from optjax.sweep.distributions import (
+    choice,
+    grid,
+    log_uniform,
+    only,
+    per_optimizer,
+    uniform,
+)
 from optjax.sweep.groups import use_all_cores
 from optjax.sweep.halving import SuccessiveHalving
 from optjax.sweep.problem import SweepError
@@ -18,16 +27,7 @@ from optjax.sweep.records import (
 )
 from optjax.sweep.result import SweepResult
 from optjax.sweep.run import Interrupted, Status, run, run_alone
-from optjax.sweep.space import (
-    choice,
-    configurations,
-    grid,
-    log_uniform,
-    only,
-    parse_dimension,
-    per_optimizer,
-    uniform,
-)
+from optjax.sweep.space import configurations
 from optjax.sweep.trial import (
     Factory,
     MakeTrial,

@@ -13,13 +13,13 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from optjax.sweep.dimension_text import parse_dimension
 from optjax.sweep.files import write_atomically
 from optjax.sweep.halving import SuccessiveHalving
 from optjax.sweep.options import SweepOptions
 from optjax.sweep.problem import SweepError, as_make_trial
 from optjax.sweep.result import SweepResult
 from optjax.sweep.run import run
-from optjax.sweep.space import parse_dimension
 from optjax.sweep.trial import MakeTrial
 
 __all__ = [

@@ -15,214 +15,36 @@ to the optimizers whose factory takes it: above, `b1` is absent for sgd and `fin
 for all but adabound. `only` and `per_optimizer` say so explicitly.
 """
 
-import difflib
 import inspect
 import itertools
 import math
-import re
 import types
 import typing
 from collections.abc import Collection, Iterable, Iterator, Mapping, Set
-from dataclasses import dataclass
 from numbers import Integral, Real
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from optjax.optimizers import OPTIMIZERS
+from optjax.sweep.distributions import (
+    Choice,
+    Distribution,
+    LogUniform,
+    PerOptimizer,
+    Uniform,
+)
+from optjax.sweep.names import did_you_mean, listing
 from optjax.sweep.problem import SweepError, describe
 from optjax.sweep.records import Config
 from optjax.sweep.trial import Factory
 
-__all__ = [
-    "Choice",
-    "Distribution",
-    "LogUniform",
-    "PerOptimizer",
-    "Uniform",
-    "choice",
-    "configurations",
-    "grid",
-    "log_uniform",
-    "only",
-    "parse_dimension",
-    "per_optimizer",
-    "uniform",
-]
+__all__ = ["configurations"]
 
 _MOST_CONFIGURATIONS = 1_000_000
 _SMALLEST = float(np.finfo(np.float32).tiny)
 _LARGEST = float(np.finfo(np.float32).max)
-
-
-@dataclass(frozen=True)
-class Choice:
-    """Finitely many values, each as likely as the others."""
-
-    values: tuple[Any, ...]
-
-    def at(self, unit: float) -> Any:
-        """The value of a number in [0, 1): each has an interval of equal length."""
-        return self.values[min(int(unit * len(self.values)), len(self.values) - 1)]
-
-    def check(self) -> None:
-        """At least one value, and none that is itself a list or a distribution."""
-        if not self.values:
-            raise SweepError("needs at least one value, got none")
-        nested = [v for v in self.values if isinstance(v, _DIMENSIONS)]
-        if nested:
-            raise SweepError(
-                f"takes values, got the distribution {nested[0]} among them; give each "
-                "optimizer its own with per_optimizer"
-            )
-        first = self.values[0]
-        if len(self.values) == 1 and isinstance(first, (list, tuple, np.ndarray)):
-            raise SweepError(
-                f"takes the values themselves, got one {type(first).__name__}; write "
-                "grid(*values)"
-            )
-
-
-@dataclass(frozen=True)
-class Uniform:
-    """The numbers from `low` to `high`."""
-
-    low: float
-    high: float
-
-    def at(self, unit: float) -> float:
-        """The value of a number in [0, 1): low + unit · (high − low)."""
-        return min(self.low + unit * (self.high - self.low), self.high)
-
-    def check(self) -> None:
-        """Two finite numbers, low < high."""
-        _check_ends(self.low, self.high)
-
-
-@dataclass(frozen=True)
-class LogUniform:
-    """The numbers from `low` to `high`, each decade as likely as the others."""
-
-    low: float
-    high: float
-
-    def at(self, unit: float) -> float:
-        """The value of a number in [0, 1): low · (high / low)^unit."""
-        low, high = math.log(self.low), math.log(self.high)
-        return min(max(math.exp(low + unit * (high - low)), self.low), self.high)
-
-    def check(self) -> None:
-        """Two finite numbers, 0 < low < high."""
-        _check_ends(self.low, self.high)
-        if self.low <= 0:
-            raise SweepError(
-                f"log_uniform(low, high) needs 0 < low, got low={self.low!r}; a "
-                "logarithmic range cannot reach 0, so take a small low or uniform"
-            )
-
-
-Distribution: TypeAlias = Choice | Uniform | LogUniform
-
-
-@dataclass(frozen=True)
-class PerOptimizer:
-    """What stands at a key for each optimizer named; for the others it is absent."""
-
-    by_name: Mapping[str, Any]
-
-
-_DIMENSIONS = (Choice, Uniform, LogUniform, PerOptimizer)
-
-
-def grid(*values: Any) -> Choice:
-    """Each of `values`; the same as a plain list.
-
-    A finite space is run in full. Where `draws` are taken, a value is drawn from it.
-
-    Example:
-      >>> from optjax.sweep.space import configurations, grid
-      >>> space = {"optimizer": "adam", "learning_rate": grid(0.1, 0.01)}
-      >>> [config.hyper for config in configurations(space)]
-      [{'learning_rate': 0.1}, {'learning_rate': 0.01}]
-    """
-    return Choice(values)
-
-
-def choice(*values: Any) -> Choice:
-    """One of `values`: `grid`, by the name that suits categories.
-
-    Example:
-      >>> from optjax.sweep.space import choice, configurations
-      >>> space = {"optimizer": choice("sgd", "adam"), "learning_rate": 0.1}
-      >>> [config.optimizer for config in configurations(space)]
-      ['sgd', 'adam']
-    """
-    return Choice(values)
-
-
-def uniform(low: float, high: float) -> Uniform:
-    """A number from `low` to `high`. Both ends must suit the optimizer.
-
-    Example:
-      >>> from optjax.sweep.space import uniform
-      >>> uniform(0.5, 0.9).at(0.5)
-      0.7
-    """
-    return Uniform(low, high)
-
-
-def log_uniform(low: float, high: float) -> LogUniform:
-    """A number from `low` > 0 to `high`, its logarithm uniform.
-
-    For learning rates and all that is searched over several orders of magnitude.
-
-    Example:
-      >>> from optjax.sweep.space import log_uniform
-      >>> round(log_uniform(1e-4, 1.0).at(0.5), 6)
-      0.01
-    """
-    return LogUniform(low, high)
-
-
-def per_optimizer(**by_name: Any) -> PerOptimizer:
-    """A distribution, list or value for each optimizer named.
-
-    For an optimizer that is not named the key is absent, and its factory's default
-    holds. Every optimizer draws the same unit numbers, so the n-th draws stay a pair.
-
-    Example:
-      >>> from optjax.sweep.space import configurations, per_optimizer
-      >>> space = {
-      ...     "optimizer": ["sgd", "adam"],
-      ...     "learning_rate": per_optimizer(sgd=[0.1, 1.0], adam=1e-3),
-      ... }
-      >>> for config in configurations(space):
-      ...     print(config.optimizer, config.hyper)
-      sgd {'learning_rate': 0.1}
-      sgd {'learning_rate': 1.0}
-      adam {'learning_rate': 0.001}
-    """
-    return PerOptimizer(by_name)
-
-
-def only(distribution: Any, /, *optimizers: str) -> PerOptimizer:
-    """A distribution, list or value for the optimizers named; absent for the others.
-
-    Example:
-      >>> from optjax.sweep.space import configurations, only
-      >>> space = {
-      ...     "optimizer": ["adam", "adamw"],
-      ...     "learning_rate": 0.1,
-      ...     "b1": only([0.0, 0.9], "adamw"),
-      ... }
-      >>> for config in configurations(space):
-      ...     print(config.optimizer, config.hyper)
-      adam {'learning_rate': 0.1}
-      adamw {'learning_rate': 0.1, 'b1': 0.0}
-      adamw {'learning_rate': 0.1, 'b1': 0.9}
-    """
-    return PerOptimizer(dict.fromkeys(optimizers, distribution))
 
 
 def configurations(
@@ -272,7 +94,7 @@ def configurations(
         factory.
 
     Example:
-      >>> from optjax.sweep.space import configurations, log_uniform
+      >>> from optjax.sweep import configurations, log_uniform
       >>> space = {"optimizer": ["adam", "adabound"],
       ...          "learning_rate": log_uniform(1e-4, 1.0), "final_lr": [0.1, 1.0]}
       >>> for config in configurations(space, draws=2):
@@ -313,45 +135,6 @@ def configurations(
     for config in drawn:
         distinct.setdefault(_identity(config), config)
     return list(distinct.values())
-
-
-def parse_dimension(value: Any) -> Any:
-    """What a space holds at a key, from command-line text or a value read from TOML.
-
-    Text is "log(low, high)", "uniform(low, high)", or one or more values with commas
-    between them; true, false and None are meant literally, what reads as a number is
-    one, all else is a string. A TOML array is a grid, in which "None" stands for
-    None, and a table one of
-
-        {low = 1e-4, high = 1.0, scale = "log"}      # or "linear", the default
-        {values = [0.1, 1.0]}
-        {adam = "log(1e-4, 0.1)", sgd = [0.1, 1.0]}  # per_optimizer
-
-    the first two also with only = ["adabound", ...].
-
-    Returns:
-      A distribution or a plain value. Ranges are checked by `configurations`, which
-      knows the key.
-
-    Raises:
-      SweepError: with the text or table that cannot be read, and why.
-
-    Example:
-      >>> from optjax.sweep.space import parse_dimension
-      >>> parse_dimension("log(1e-4, 1)")
-      LogUniform(low=0.0001, high=1)
-      >>> parse_dimension("0.1, None")
-      Choice(values=(0.1, None))
-      >>> parse_dimension({"low": 0.5, "high": 0.99})
-      Uniform(low=0.5, high=0.99)
-    """
-    if isinstance(value, str):
-        return _parse_text(value)
-    if isinstance(value, Mapping):
-        return _parse_table(value)
-    if isinstance(value, (list, tuple)):
-        return Choice(tuple(None if item == "None" else item for item in value))
-    return value
 
 
 class _Optimizer(NamedTuple):
@@ -406,7 +189,7 @@ def _chosen_names(
             return list(factories)
         raise SweepError(
             'the space has no "optimizer"; add one or a list of '
-            f"{_listing(factories, 5)}"
+            f"{listing(factories, 5)}"
         )
     chosen = _plain_dimension("optimizer", space["optimizer"])
     if not isinstance(chosen, Choice):
@@ -471,7 +254,7 @@ def _restrict(
             if not is_taken:
                 raise SweepError(
                     f"{key} is given for {name}, which does not take it"
-                    f"{_did_you_mean(key, parameters)}"
+                    f"{did_you_mean(key, parameters)}"
                 )
             applicable[key] = dimension.by_name[name]
     for key, parameter in parameters.items():
@@ -543,10 +326,10 @@ def _check_is_taken(
         raise SweepError(f"{key} is restricted to optimizers other than {names}")
     takers = [n for n, f in factories.items() if key in _parameters(n, f)[0]]
     if takers:
-        hint = f"; {_listing(takers, 5)} would"
+        hint = f"; {listing(takers, 5)} would"
     else:
         known = dict.fromkeys(p for optimizer in chosen for p in optimizer.parameters)
-        hint = _did_you_mean(key, known)
+        hint = did_you_mean(key, known)
     raise SweepError(f"no chosen optimizer ({names}) takes {key!r}{hint}")
 
 
@@ -602,19 +385,6 @@ def _check_fits_float32(what: str, value: Real) -> None:
         raise SweepError(
             f"{what}: must be a number that float32 holds, 0 or from "
             f"{_SMALLEST:.2g} to {_LARGEST:.2g} in size"
-        )
-
-
-def _check_ends(low: Any, high: Any) -> None:
-    for name, value in (("low", low), ("high", high)):
-        if isinstance(value, (bool, str)) or not isinstance(value, Real):
-            raise SweepError(f"{name} must be a number, got {value!r}")
-        if not math.isfinite(value):
-            raise SweepError(f"{name} must be finite, got {value!r}")
-    if not low < high:
-        raise SweepError(
-            f"low < high must hold, got low={low!r} and high={high!r}; swap them, or "
-            "give a plain value for a fixed one"
         )
 
 
@@ -676,90 +446,6 @@ def _python_value(value: Any) -> Any:
     return value.item() if is_scalar else value
 
 
-def _parse_text(text: str) -> Any:
-    call = re.fullmatch(r"\s*(\w+)\s*\((.*)\)\s*", text)
-    if call is None and ("(" in text or ")" in text):
-        raise SweepError(
-            f"cannot read {text!r}; write log(low, high), uniform(low, high) or values "
-            "with commas between them"
-        )
-    items = [item.strip() for item in (call[2] if call else text).split(",")]
-    if not all(items):
-        raise SweepError(f"cannot read {text!r}: a value is missing")
-    values = [_parse_item(item) for item in items]
-    if call is None:
-        return values[0] if len(values) == 1 else Choice(tuple(values))
-    if call[1] not in _RANGES:
-        raise SweepError(
-            f"cannot read {text!r}: {call[1]} is not a distribution; write "
-            "log(low, high) or uniform(low, high)"
-        )
-    if len(values) != 2:
-        raise SweepError(
-            f"cannot read {text!r}: {call[1]} takes two numbers, low and high, got "
-            f"{len(values)}"
-        )
-    return _RANGES[call[1]](*values)
-
-
-_RANGES = {"log": LogUniform, "log_uniform": LogUniform, "uniform": Uniform}
-_SCALES: dict[str, type[LogUniform | Uniform]] = {"log": LogUniform, "linear": Uniform}
-_LITERALS = {"true": True, "True": True, "false": False, "False": False, "None": None}
-
-
-def _parse_item(text: str) -> Any:
-    if text in _LITERALS:
-        return _LITERALS[text]
-    for number in (int, float):
-        try:
-            return number(text)
-        except ValueError:
-            pass
-    return text
-
-
-def _parse_table(table: Mapping[str, Any]) -> Any:
-    if not table:
-        raise SweepError("cannot read the empty table {}; give low and high, or values")
-    own = {"low", "high", "scale", "values", "only"}
-    if not own & set(table):
-        return PerOptimizer(
-            {name: parse_dimension(value) for name, value in table.items()}
-        )
-    known = {"values", "only"} if "values" in table else own - {"values"}
-    for key in table:
-        if key not in known:
-            raise SweepError(
-                f"cannot read {dict(table)}: {key!r} does not belong there"
-                f"{_did_you_mean(key, sorted(known))}"
-            )
-    dimension = _table_values(table) if "values" in table else _table_range(table)
-    if "only" not in table:
-        return dimension
-    names = [table["only"]] if isinstance(table["only"], str) else table["only"]
-    if not isinstance(names, list):
-        raise SweepError(f"cannot read {dict(table)}: only must be an array of names")
-    return only(dimension, *names)
-
-
-def _table_values(table: Mapping[str, Any]) -> Any:
-    if not isinstance(table["values"], list):
-        raise SweepError(f"cannot read {dict(table)}: values must be an array")
-    return parse_dimension(table["values"])
-
-
-def _table_range(table: Mapping[str, Any]) -> Distribution:
-    for key in ("low", "high"):
-        if key not in table:
-            raise SweepError(f"cannot read {dict(table)}: {key} is missing")
-    scale = table.get("scale", "linear")
-    if scale not in list(_SCALES):
-        raise SweepError(
-            f'cannot read {dict(table)}: scale must be "log" or "linear", got {scale!r}'
-        )
-    return _SCALES[scale](table["low"], table["high"])
-
-
 def _check_known_optimizer(
     where: str, name: Any, factories: Mapping[str, Factory]
 ) -> None:
@@ -767,18 +453,5 @@ def _check_known_optimizer(
         raise SweepError(f"{where}: an optimizer is given by its name, got {name!r}")
     if name not in factories:
         raise SweepError(
-            f"{where}: there is no optimizer {name!r}{_did_you_mean(name, factories)}"
+            f"{where}: there is no optimizer {name!r}{did_you_mean(name, factories)}"
         )
-
-
-def _did_you_mean(name: str, known: Iterable[str]) -> str:
-    known = list(known)
-    close = difflib.get_close_matches(str(name).lower(), known, n=3)
-    if close:
-        return f"; did you mean {' or '.join(close)}?"
-    return f"; known: {_listing(known, 12)}"
-
-
-def _listing(names: Iterable[str], most: int) -> str:
-    names = list(names)
-    return ", ".join(names[:most]) + (", …" if len(names) > most else "")
