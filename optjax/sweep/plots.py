@@ -5,27 +5,34 @@ seeds then reaches the frame's worse edge, and a line has a gap where the median
 has diverged.
 """
 
-import io
 import math
-import textwrap
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from matplotlib import colormaps
 from matplotlib.collections import LineCollection
-from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
 
+from optjax.sweep.figures import (
+    DPI,
+    SweepFigure,
+    check_not_empty,
+    draw_title,
+    frame,
+    numeric,
+    over_seeds,
+    varying,
+    wrapped,
+)
 from optjax.sweep.problem import SweepError
-from optjax.sweep.records import DIVERGED, FINISHED, STOPPED, Config, Record
+from optjax.sweep.records import DIVERGED, FINISHED, STOPPED, Record
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from optjax.sweep.result import Best, SweepResult
 
-__all__ = ["plot_curves", "plot_heatmap", "plot_sensitivity"]
+__all__ = ["plot_curves", "plot_sensitivity"]
 
 # Okabe and Ito's colours that show on white and on black, told apart by every kind of
 # colour vision; with more lines than colours the dashes change.
@@ -35,7 +42,6 @@ _GREY = "0.65"
 
 # How many lines in one frame can be told apart.
 _MOST_IN_A_FRAME = 8
-_DPI = 150
 
 
 class _Line(NamedTuple):
@@ -77,16 +83,6 @@ class _Words(NamedTuple):
     is_max: bool
 
 
-class SweepFigure(Figure):
-    """A figure that a notebook shows even where pyplot was never imported."""
-
-    def _repr_png_(self) -> tuple[bytes, dict[str, int]]:
-        page = io.BytesIO()
-        self.savefig(page, format="png", dpi=_DPI)
-        # Two thirds of the pixels' size, to be sharp on dense screens.
-        return page.getvalue(), {"width": round(100 * self.get_figwidth())}
-
-
 def plot_sensitivity(
     result: "SweepResult", x: str = "learning_rate", ax: "Axes | None" = None
 ) -> Figure:
@@ -95,7 +91,7 @@ def plot_sensitivity(
     Where other hyper-parameters vary too, a point is the best over them; points are
     not joined where each x was drawn with other values of the rest.
     """
-    _check_not_empty(result)
+    check_not_empty(result)
     lines: list[_Line] = []
     best_over: dict[str, None] = {}
     apart: dict[str, None] = {}
@@ -103,11 +99,11 @@ def plot_sensitivity(
         found = [
             (value, best)
             for best in result.configurations(optimizer)
-            if (value := _number(best.config, x)) is not None
+            if (value := numeric(best.config, x)) is not None
         ]
         if not found:
             continue
-        others = [n for n in _varying([best for _, best in found]) if n != x]
+        others = [n for n in varying([best for _, best in found]) if n != x]
         at: dict[float, Best] = {}
         for value, best in found:
             at.setdefault(value, best)
@@ -122,7 +118,7 @@ def plot_sensitivity(
     partly = any(((line.diverged > 0) & (line.diverged < 1)).any() for line in lines)
     diverged = any(line.diverged.any() for line in lines)
     parts = [
-        _over_seeds(result),
+        over_seeds(result),
         "dot: best",
         *["× diverged" + ", pale: some of the seeds" * partly] * diverged,
         *[f"{', '.join(best_over)}: best over them"] * bool(best_over),
@@ -170,13 +166,13 @@ def plot_curves(result: "SweepResult", ax: "Axes | None" = None) -> Figure:
     successive halving stopped are thin and grey, and no part of a median unless none
     of the seeds has gone on.
     """
-    _check_not_empty(result)
+    check_not_empty(result)
     lines = [_line_of_best(result, optimizer) for optimizer in result.optimizers]
     stopped = sum(len(line.stopped) for line in lines)
     diverged = any(line.diverged.any() for line in lines)
     parts = [
         "each optimizer's best configuration",
-        _over_seeds(result),
+        over_seeds(result),
         *["× a seed diverges"] * diverged,
         *[f"thin grey: {stopped} trial{'s' * (stopped > 1)} stopped early"]
         * bool(stopped),
@@ -243,144 +239,6 @@ def _curves_of(
     return scores, np.array(longest.curve.steps[:length], float), newly
 
 
-def plot_heatmap(
-    result: "SweepResult",
-    x: str,
-    y: str,
-    optimizer: str | None = None,
-    ax: "Axes | None" = None,
-) -> Figure:
-    """The metric's median over seeds, over two hyper-parameters of one optimizer.
-
-    Cells where they form a grid, coloured points where they were drawn. × marks
-    diverged; where further hyper-parameters vary, a place has the best over them.
-    Bright is better.
-    """
-    _check_not_empty(result)
-    optimizer = _with_both(result, x, y) if optimizer is None else optimizer
-    result.best(optimizer)  # names an unknown optimizer
-    found: list[Best] = []
-    at: dict[tuple[float, float], Best] = {}
-    for best in result.configurations(optimizer):
-        first, second = _number(best.config, x), _number(best.config, y)
-        if first is not None and second is not None:
-            found.append(best)
-            at.setdefault((first, second), best)
-    if not at:
-        has = dict.fromkeys(
-            name
-            for best in result.configurations(optimizer)
-            for name in (*best.config.hyper, *best.config.static)
-        )
-        raise SweepError(
-            f"{optimizer} has no trial with both numeric hyper-parameters {x!r} and "
-            f"{y!r}; it has {', '.join(has) or 'none'}"
-        )
-    figure, ax = _frame(ax, width=7)
-    ax.grid(visible=False)
-    xs, ys = (sorted({place[axis] for place in at}) for axis in (0, 1))
-    values = {p: best.median for p, best in at.items() if math.isfinite(best.median)}
-    lost = [place for place in at if place not in values]
-    cmap = "viridis" if result.mode == "max" else "viridis_r"
-    norm = _colour_scale(list(values.values()))
-    if len(at) == len(xs) * len(ys):
-        drawn: Any = _cells(ax, xs, ys, values, norm, cmap)
-        lost = [(xs.index(a), ys.index(b)) for a, b in lost]
-    else:
-        drawn = _points(ax, xs, ys, values, norm, cmap)
-    if lost:
-        ax.plot(*zip(*lost, strict=True), "x", color="#D55E00", ms=9, mew=2)
-    better = "higher" if result.mode == "max" else "lower"
-    bar = figure.colorbar(drawn, ax=ax)
-    bar.set_label(f"{result.metric} ({better} is better)")
-    ax.set_xlabel(x)
-    ax.set_ylabel(y)
-    others = [name for name in _varying(found) if name not in (x, y)]
-    chosen = "best over them" if len(found) > len(at) else "drawn anew for each point"
-    parts = [
-        f"{optimizer}: {_over_seeds(result, shaded=False)}",
-        *["× diverged"] * bool(lost),
-        *[f"{', '.join(others)}: {chosen}"] * bool(others),
-    ]
-    _title(ax, parts)
-    return figure
-
-
-def _with_both(result: "SweepResult", x: str, y: str) -> str:
-    having = dict.fromkeys(
-        record.trial.config.optimizer
-        for record in result.records
-        if None not in (_number(record.trial.config, n) for n in (x, y))
-    )
-    if len(having) != 1:
-        raise SweepError(
-            f"pass optimizer=, one of those that have both {x!r} and {y!r}: "
-            f"{', '.join(having) or 'there is none'}"
-        )
-    return next(iter(having))
-
-
-def _colour_scale(values: Sequence[float]) -> Normalize:
-    """Logarithmic where the values span decades, or the few worst hide all others."""
-    if not values:
-        return Normalize(0, 1)
-    low, high = min(values), max(values)
-    return LogNorm(low, high) if low > 0 and high / low > 30 else Normalize(low, high)
-
-
-def _cells(
-    ax: "Axes",
-    xs: Sequence[float],
-    ys: Sequence[float],
-    values: Mapping[tuple[float, float], float],
-    norm: Normalize,
-    cmap: str,
-) -> Any:
-    columns = {place: index for index, place in enumerate(xs)}
-    rows = {place: index for index, place in enumerate(ys)}
-    grid = np.full((len(ys), len(xs)), np.nan)
-    for (a, b), value in values.items():
-        grid[rows[b], columns[a]] = value
-    drawn = ax.imshow(grid, origin="lower", aspect="auto", cmap=cmap, norm=norm)
-    # At most sixteen labels an axis, so that they do not run into each other.
-    every_x, every_y = math.ceil(len(xs) / 16), math.ceil(len(ys) / 16)
-    shown = [f"{v:.3g}" for v in xs[::every_x]]
-    ax.set_xticks(range(0, len(xs), every_x), shown, rotation=45, ha="right")
-    ax.set_yticks(range(0, len(ys), every_y), [f"{v:.3g}" for v in ys[::every_y]])
-    if len(xs) <= 10 and len(ys) <= 16:
-        for (row, column), value in np.ndenumerate(grid):
-            if math.isfinite(value):
-                red, green, blue, _ = colormaps[cmap](norm(value))
-                is_bright = 0.3 * red + 0.59 * green + 0.11 * blue > 0.5
-                ink = "black" if is_bright else "white"
-                text = f"{value:.3g}"
-                ax.text(column, row, text, ha="center", va="center", color=ink, size=8)
-    return drawn
-
-
-def _points(
-    ax: "Axes",
-    xs: Sequence[float],
-    ys: Sequence[float],
-    values: Mapping[tuple[float, float], float],
-    norm: Normalize,
-    cmap: str,
-) -> Any:
-    for name, places in (("x", xs), ("y", ys)):
-        if places[0] > 0 and places[-1] / places[0] > 30:
-            getattr(ax, f"set_{name}scale")("log")
-    return ax.scatter(
-        [place[0] for place in values],
-        [place[1] for place in values],
-        c=list(values.values()),
-        s=60,
-        cmap=cmap,
-        norm=norm,
-        edgecolors="0.5",
-        linewidths=0.5,
-    )
-
-
 # ------------------------------------------------------------------ lines in frames
 
 
@@ -388,7 +246,7 @@ def _draw(lines: Sequence[_Line], words: _Words, ax: "Axes | None") -> Figure:
     if ax is None and len(lines) > _MOST_IN_A_FRAME:
         return _draw_panels(sorted(lines, key=lambda line: line.rank), words)
     is_new = ax is None
-    figure, ax = _frame(ax, width=8.5)
+    figure, ax = frame(ax, width=8.5)
     told_apart = list(lines)
     if len(lines) > _MOST_IN_A_FRAME:
         told_apart = sorted(lines, key=lambda line: line.rank)[: _MOST_IN_A_FRAME - 1]
@@ -409,7 +267,7 @@ def _draw(lines: Sequence[_Line], words: _Words, ax: "Axes | None") -> Figure:
     ax.set_ylim(limits, auto=None)
     ax.set_xlabel(words.x_label)
     ax.set_ylabel(words.y_label)
-    _title(ax, words.title)
+    draw_title(ax, words.title)
     if is_new:
         ax.legend(
             frameon=False, fontsize="small", loc="upper left", bbox_to_anchor=(1.01, 1)
@@ -423,7 +281,7 @@ def _draw_panels(lines: Sequence[_Line], words: _Words) -> Figure:
     columns = min(len(lines), 5)
     rows = math.ceil(len(lines) / columns)
     figure = SweepFigure(
-        figsize=(2.1 * columns + 0.6, 1.7 * rows + 1), dpi=_DPI, layout="constrained"
+        figsize=(2.1 * columns + 0.6, 1.7 * rows + 1), dpi=DPI, layout="constrained"
     )
     grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
     axes = list(grid.flat)
@@ -450,34 +308,10 @@ def _draw_panels(lines: Sequence[_Line], words: _Words) -> Figure:
     for ax in axes[max(0, len(lines) - columns) : len(lines)]:
         ax.tick_params(labelbottom=True)
     title = [*words.title, *["grey: the others"] * (not has_stopped)]
-    figure.suptitle(_wrapped(title, 22 * columns), fontsize=10)
+    figure.suptitle(wrapped(title, 22 * columns), fontsize=10)
     figure.supxlabel(words.x_label, fontsize=10)
     figure.supylabel(words.y_label, fontsize=10)
     return figure
-
-
-def _frame(ax: "Axes | None", width: float) -> tuple[Any, Any]:
-    if ax is not None:
-        return ax.figure, ax
-    # Not pyplot's: no window and no state to clean up. The user's style decides the
-    # colours, so that ink and page go together.
-    figure = SweepFigure(figsize=(width, 4.2), dpi=_DPI, layout="constrained")
-    ax = figure.add_subplot()
-    ax.grid(alpha=0.3)
-    ax.set_axisbelow(True)
-    return figure, ax
-
-
-def _title(ax: Any, parts: Sequence[str]) -> None:
-    inches = ax.get_window_extent().width / ax.figure.dpi
-    # Small letters are about 1/13 inch wide.
-    ax.set_title(_wrapped(parts, max(20, int(13 * inches))), fontsize="small")
-
-
-def _wrapped(parts: Sequence[str], width: int) -> str:
-    """The parts on lines of at most `width`, broken between them where possible."""
-    unbroken = [part.replace(" ", "\N{NO-BREAK SPACE}") for part in parts]
-    return textwrap.fill("; ".join(unbroken), width).replace("\N{NO-BREAK SPACE}", " ")
 
 
 def _style(number: int) -> dict[str, Any]:
@@ -616,36 +450,6 @@ def _draw_crosses(
                 transform=ax.get_xaxis_transform(),
                 zorder=4,
             )
-
-
-# ---------------------------------------------------------------------- small parts
-
-
-def _check_not_empty(result: "SweepResult") -> None:
-    if not result.records:
-        raise SweepError("there is nothing to draw: no trial has ended")
-
-
-def _over_seeds(result: "SweepResult", *, shaded: bool = True) -> str:
-    seeds = len({record.trial.seed for record in result.records})
-    if seeds == 1:
-        return "one seed"
-    return f"median of {seeds} seeds" + ", range shaded" * shaded
-
-
-def _number(config: Config, name: str) -> float | None:
-    value = {**config.hyper, **config.static}.get(name)
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    return float(value)
-
-
-def _varying(found: Sequence["Best"]) -> list[str]:
-    values: dict[str, set[str]] = {}
-    for best in found:
-        for name, value in {**best.config.hyper, **best.config.static}.items():
-            values.setdefault(name, set()).add(repr(value))
-    return [name for name, seen in values.items() if len(seen) > 1]
 
 
 def _finite(values: np.ndarray) -> np.ndarray:

@@ -354,7 +354,7 @@ class SweepResult:
           ax: axes to draw in; by default those of a new figure.
         """
         _require("matplotlib", "pictures")
-        from optjax.sweep.plots import plot_heatmap
+        from optjax.sweep.heatmap import plot_heatmap
 
         return plot_heatmap(self, x, y, optimizer, ax)
 
