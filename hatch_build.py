@@ -15,6 +15,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tempfile
 from pathlib import Path
 
@@ -48,57 +49,70 @@ def compiler() -> list[str]:
     return []
 
 
-def headers() -> Path:
-    """The XLA headers that come with jaxlib, found without importing it."""
+def headers() -> Path | None:
+    """The XLA headers that come with jaxlib, found without importing it.
+
+    Those of the environment that optjax goes to come first, since XLA takes no library
+    compiled for a newer one: in an isolated build pip hides its packages, not its path.
+    """
     spec = importlib.util.find_spec("jaxlib")
-    if spec is None or spec.origin is None:
-        raise FileNotFoundError("jaxlib, which has the headers, is not installed")
-    return Path(spec.origin).parent / "include"
+    packages = [Path(sysconfig.get_path("platlib"), "jaxlib")]
+    if spec is not None and spec.origin is not None:
+        packages.append(Path(spec.origin).parent)
+    found = [
+        p / "include" for p in packages if (p / "include" / "xla" / "ffi").is_dir()
+    ]
+    return found[0] if found else None
 
 
-def build(root: Path) -> Path | None:
-    """Compile `step.cc`; the library, or None and one line that says why not."""
-    library = root / LIBRARY
+def build(source: Path, library: Path) -> bool:
+    """Compile `source`; where that fails, say so in one line and leave no library."""
     try:
-        command = compiler()
+        command, include = compiler(), headers()
         if not command:
-            raise FileNotFoundError(
-                "no C++ compiler: set CXX, or install g++ or clang++"
-            )
+            raise FileNotFoundError("no C++ compiler: install one or set CXX")
+        if include is None:
+            raise FileNotFoundError("no jaxlib, which has the headers")
         # Written apart and renamed: a process may be running the present one.
         with tempfile.TemporaryDirectory(dir=library.parent) as folder:
             built = Path(folder, library.name)
-            include = ["-isystem", str(headers())]
+            arguments = ["-isystem", str(include), str(source), "-o", str(built)]
             subprocess.run(
-                [*command, *FLAGS, *include, str(root / SOURCE), "-o", str(built)],
+                [*command, *FLAGS, *arguments],
                 check=True,
                 capture_output=True,
                 text=True,
             )
             built.replace(library)
     except (OSError, subprocess.CalledProcessError) as error:
-        detail = (getattr(error, "stderr", None) or str(error)).strip().splitlines()
-        reason = detail[0] if detail else repr(error)
-        print(f"optjax: no fused CPU step: {reason}", file=sys.stderr)
-        return None
-    return library
+        reason = (getattr(error, "stderr", "") or str(error)).strip().splitlines()[0]
+        print(f"optjax: no compiled CPU step: {reason}", file=sys.stderr)
+        library.unlink(missing_ok=True)
+        return False
+    return True
 
 
-class FusedStep(BuildHookInterface):
+class CompiledStep(BuildHookInterface):
     """Put the compiled step into the wheel, and the wheel's platform into its name."""
 
     def dependencies(self) -> list[str]:
-        """JAX's headers, where there is a compiler to read them."""
-        return ["jaxlib>=0.10"] if compiler() else []
+        """What has the headers, if there is a compiler but no JAX yet."""
+        return ["jaxlib>=0.10"] if compiler() and headers() is None else []
 
     def initialize(self, version: str, build_data: dict) -> None:
-        """Build, for a wheel and for an editable install alike."""
-        if build(Path(self.root)) is None:
+        """Build beside the source for an editable install, else into the wheel."""
+        root = Path(self.root)
+        if version == "editable":
+            build(root / SOURCE, root / LIBRARY)
             return
-        build_data["artifacts"].append(f"/{LIBRARY.as_posix()}")
-        build_data["pure_python"] = False
-        build_data["infer_tag"] = True
+        self.folder = tempfile.TemporaryDirectory()
+        library = Path(self.folder.name, LIBRARY.name)
+        if build(root / SOURCE, library):
+            build_data["force_include"][str(library)] = str(LIBRARY)
+            build_data["pure_python"] = False
+            build_data["infer_tag"] = True
 
 
 if __name__ == "__main__":
-    sys.exit(build(Path(__file__).parent) is None)
+    root = Path(__file__).parent
+    sys.exit(not build(root / SOURCE, root / LIBRARY))

@@ -1,7 +1,9 @@
 """The compiled step against float64, and under the transformations of JAX."""
 
 import functools
+import importlib.util
 import itertools
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +12,7 @@ import optax
 import pytest
 
 import optjax
+from optjax.fused import library
 from optjax.fused.kernel import Coefficients, Form, Leaves, step
 from optjax.fused.library import fused_step_available
 from optjax.precision import one_minus_power
@@ -449,3 +452,30 @@ def test_arrays_that_do_not_fit_are_refused(form, arguments, message):
     x = jnp.ones(3)
     with pytest.raises(ValueError, match=message):
         step(form, Coefficients().pack(), [x], [x], **arguments)
+
+
+def test_a_library_for_a_newer_jax_is_not_used(monkeypatch):
+    """XLA would not start with it."""
+    major, minor = library._version_installed()
+    monkeypatch.setattr(library, "_version_installed", lambda: (major, minor - 1))
+    with pytest.warns(UserWarning, match="runs without its compiled step"):
+        assert not library._register.__wrapped__()
+
+
+@pytest.mark.parametrize("command", ["false", "no-such-compiler"])
+def test_without_a_compiler_installation_says_so_in_one_line(
+    command, tmp_path, monkeypatch, capsys
+):
+    spec = importlib.util.spec_from_file_location(
+        "hatch_build", Path(__file__).parents[1] / "hatch_build.py"
+    )
+    hook = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(hook)
+    built = tmp_path / "libstep.so"
+    built.touch()
+    monkeypatch.setenv("CXX", command)
+    assert not hook.build(Path(library.__file__).with_name("step.cc"), built)
+    said = capsys.readouterr().err
+    assert said.startswith("optjax: no compiled CPU step: ")
+    assert said.count("\n") == 1
+    assert not built.exists()

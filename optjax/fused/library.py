@@ -7,6 +7,7 @@ installed. Without a compiler there is no library, and every optimizer runs as b
 import ctypes
 import functools
 import os
+import re
 import warnings
 from pathlib import Path
 
@@ -42,16 +43,35 @@ def _register() -> bool:
     if not _LIBRARY.exists():
         return False
     try:
-        handler = ctypes.cdll.LoadLibrary(str(_LIBRARY)).OptjaxStep
+        library = ctypes.cdll.LoadLibrary(str(_LIBRARY))
+        built, ours = _version_built(library), _version_installed()
+        if built[0] != ours[0] or built > ours:
+            # XLA would not refuse the library here, but to start at all.
+            raise RuntimeError(f"it is built for FFI {built} and JAX has {ours}")
         jax.ffi.register_ffi_target(
-            TARGET, jax.ffi.pycapsule(handler), platform="cpu", api_version=1
+            TARGET, jax.ffi.pycapsule(library.OptjaxStep), platform="cpu"
         )
     except Exception as error:
-        # Built for another machine, or against another JAX: slower, but no less right.
         warnings.warn(
             f"optjax runs without its compiled step, since {_LIBRARY} cannot be used: "
-            f"{error}. Reinstall optjax to compile it again, or set OPTJAX_FUSED=0.",
+            f"{error}. Reinstall optjax with this JAX installed to compile it again, "
+            "or set OPTJAX_FUSED=0.",
             stacklevel=3,
         )
         return False
     return True
+
+
+def _version_built(library: ctypes.CDLL) -> tuple[int, int]:
+    major, minor = (ctypes.c_int32 * 2).in_dll(library, "OptjaxFfiVersion")
+    return major, minor
+
+
+def _version_installed() -> tuple[int, int]:
+    """The version of XLA's FFI in this JAX, which only its headers tell."""
+    header = Path(jax.ffi.include_dir(), "xla", "ffi", "api", "c_api.h").read_text()
+    major, minor = (
+        int(re.findall(rf"#define XLA_FFI_API_{part} (\d+)", header)[0])
+        for part in ("MAJOR", "MINOR")
+    )
+    return major, minor

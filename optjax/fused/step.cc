@@ -480,3 +480,7 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(OptjaxStep, Step,
                                   .Attr<bool>("l2")
                                   .RemainingArgs()
                                   .RemainingRets());
+
+// What this was compiled against. XLA refuses to start with a newer handler than itself,
+// so library.py looks before it registers one.
+extern "C" const int32_t OptjaxFfiVersion[2] = {XLA_FFI_API_MAJOR, XLA_FFI_API_MINOR};
