@@ -12,6 +12,7 @@ import pytest
 from optjax import sweep
 from optjax.sweep.chunks import Chunk, read_chunk, split, write_chunk
 from optjax.sweep.halving import Rungs
+from optjax.sweep.problem import NotWrittenError
 from optjax.sweep.scheduler import Scheduler
 
 # -------------------------------------------------- the scheduler, with made-up metrics
@@ -249,6 +250,13 @@ def test_chunks_cut_groups_and_come_back_from_disk_as_they_were(by_map, tmp_path
     assert read_chunk(tmp_path, chunks[2]) is None
     write_chunk(tmp_path, chunks[2], by_map.records[14:18])
     assert repr(read_chunk(tmp_path, chunks[2])) == repr(list(by_map.records[14:18]))
+
+
+def test_a_chunk_that_cannot_be_written_is_named(by_map, tmp_path):
+    chunk = Chunk(3, tuple(record.trial for record in by_map.records))
+    (tmp_path / "chunks").write_text("not a directory")
+    with pytest.raises(NotWrittenError, match=r"write chunk 3 in .*: File exists"):
+        write_chunk(tmp_path, chunk, by_map.records)
 
 
 def test_a_static_value_that_json_does_not_know_survives(tmp_path):

@@ -14,6 +14,7 @@ from optjax.sweep.files import write_atomically
 from optjax.sweep.groups import Settings, make_groups
 from optjax.sweep.records import Record, TrialSpec
 from optjax.sweep.result import record_from_json, record_to_json
+from optjax.sweep.store import named_errors
 from optjax.sweep.trial import Factory, MakeTrial
 
 __all__ = ["Chunk", "read_chunk", "run_chunk", "split", "write_chunk"]
@@ -55,12 +56,17 @@ def run_chunk(
 
 
 def write_chunk(directory: Path, chunk: Chunk, records: Sequence[Record]) -> None:
-    """Write a finished chunk, whole or not at all."""
+    """Write a finished chunk, whole or not at all.
+
+    Raises:
+      NotWrittenError: where there is no room for it.
+    """
     path = _path(directory, chunk)
-    path.parent.mkdir(exist_ok=True)
     # Of a static value that is not plain data, its words; `read_chunk` has the value.
     text = json.dumps([record_to_json(record) for record in records], default=repr)
-    write_atomically(path, lambda to: to.write_text(text))
+    with named_errors(directory, f"write chunk {chunk.number}"):
+        path.parent.mkdir(exist_ok=True)
+        write_atomically(path, lambda to: to.write_text(text))
 
 
 def read_chunk(directory: Path, chunk: Chunk) -> list[Record] | None:

@@ -28,7 +28,7 @@ from optjax.sweep.files import write_atomically
 from optjax.sweep.problem import NotWrittenError, SweepError
 from optjax.sweep.records import TrialSpec
 
-__all__ = ["Progress", "Store"]
+__all__ = ["Progress", "Store", "named_errors"]
 
 _FORMAT = 1
 
@@ -107,14 +107,14 @@ class Store:
         if path.exists():
             _check_same(json.loads(path.read_text()), wanted, self.directory)
         elif self._writes:
-            with _named_errors(self.directory, "write sweep.json"):
+            with named_errors(self.directory, "write sweep.json"):
                 write_atomically(
                     path, lambda to: to.write_text(json.dumps(wanted, indent=1) + "\n")
                 )
         progress = self._read_progress()
         self._bytes = progress.curves_bytes
         if self._writes:
-            with _named_errors(self.directory, "write curves.csv"):
+            with named_errors(self.directory, "write curves.csv"):
                 self._open_curves()
             self._remove_states(keep=progress.states)
         return progress
@@ -144,7 +144,7 @@ class Store:
                 numbers = ",".join(f"{value:.9g}" for value in row)
                 lines.write(f"{name},{step},{numbers}\n")
         text = lines.getvalue()
-        with _named_errors(self.directory, "write curves.csv"):
+        with named_errors(self.directory, "write curves.csv"):
             self._curves.write(text)
             self._curves.flush()
         self._bytes += len(text.encode())
@@ -178,7 +178,7 @@ class Store:
         if not self._writes:
             return
         progress = progress._replace(curves_bytes=self._bytes)
-        with _named_errors(self.directory, "write progress.json"):
+        with named_errors(self.directory, "write progress.json"):
             if self._curves is not None:
                 os.fsync(self._curves.fileno())
             write_atomically(
@@ -189,7 +189,7 @@ class Store:
 
     def write_results(self, write: Callable[[Path], None]) -> None:
         """Let `write` make results.csv."""
-        with _named_errors(self.directory, "write results.csv"):
+        with named_errors(self.directory, "write results.csv"):
             write(self.directory / "results.csv")
 
     def save_states(self, name: str, carry: Any) -> None:
@@ -197,7 +197,7 @@ class Store:
         import orbax.checkpoint as ocp
 
         with (
-            _named_errors(self.directory, "save the lanes' states"),
+            named_errors(self.directory, "save the lanes' states"),
             ocp.StandardCheckpointer() as checkpointer,
         ):
             checkpointer.save(self._absolute(name), carry, force=True)
@@ -276,7 +276,12 @@ def _short(value: Any) -> str:
 
 
 @contextlib.contextmanager
-def _named_errors(directory: Path, what: str) -> Iterator[None]:
+def named_errors(directory: Path, what: str) -> Iterator[None]:
+    """Make of an error of the system one that says what could not be written.
+
+    Raises:
+      NotWrittenError: where the block raises an OSError.
+    """
     try:
         yield
     except OSError as error:
