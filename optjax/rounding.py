@@ -1,9 +1,10 @@
 """Optimizer state in bfloat16, half the memory, with rounding that does not stall.
 
 Plain rounding loses every step smaller than half the gap between two numbers. In
-bfloat16 that gap is 2⁻⁷ of the number, so an average with decay 0.999, which moves by
-a thousandth of what it lacks, stops at about half its true value. Rounding up with
-probability equal to the distance covered loses nothing in expectation.
+bfloat16 that gap is 2⁻⁸ to 2⁻⁷ of the number, so an average with decay 0.999, which
+moves by a thousandth of what it lacks, stops at a fifth to a third of its true value.
+Rounding up with probability equal to the distance covered loses nothing in
+expectation.
 
 The noise is a hash of the seed, the step, the leaf and the position within the leaf.
 XLA computes it in the loop that writes the state: no array of random numbers, no key

@@ -184,7 +184,10 @@ def test_noise_goes_by_row_major_position():
 
 
 def test_plain_rounding_stalls_where_this_does_not():
-    """ν after 5,000 gradients with g² = 1: 0.993 in float32."""
+    """ν after 5,000 gradients with g² = 1: 0.993 in float32.
+
+    In bfloat16 a thousandth of what is missing is less than half a gap from ν = 0.25.
+    """
     g, steps = jnp.ones(256), 5000
     tx = optjax.ema_of_squares(0.999)
     plain = optjax.ema_of_squares(0.999)
@@ -200,7 +203,7 @@ def test_plain_rounding_stalls_where_this_does_not():
     state = plain.init(g.astype(jnp.bfloat16))
     stalled = last(plain, state).nu
     assert stalled.dtype == jnp.bfloat16
-    assert (stalled < 0.6 * expected).all()
+    assert (stalled == 0.25).all()
     wrapped = stochastic_rounding(tx)
     nu = last(wrapped, wrapped.init(g)).inner_state.nu
     assert nu.dtype == jnp.bfloat16
