@@ -28,6 +28,14 @@ from optjax.bound import (
 )
 from optjax.direction import ema, nadam_ema, trace
 from optjax.form import basic_form, precondition
+from optjax.monitoring.hyperparameters import (
+    hyperparameters,
+    inject_hyperparams,
+    set_hyperparameters,
+)
+from optjax.monitoring.report import read_report, stack_reports, transition
+from optjax.monitoring.sgd import sgd_equivalent
+from optjax.monitoring.wrapper import monitor
 from optjax.optimizers import (
     OPTIMIZERS,
     Row,
@@ -97,9 +105,12 @@ __all__ = [
     "exponential_bounds",
     "gamma_for",
     "hyperbolic_bounds",
+    "hyperparameters",
+    "inject_hyperparams",
     "limit_by_average",
     "linear_bounds",
     "mean_of_squares",
+    "monitor",
     "nadam",
     "nadam_ema",
     "nadamw",
@@ -111,6 +122,7 @@ __all__ = [
     "rate_by_adadelta",
     "rate_by_infinity_norm",
     "rate_by_one",
+    "read_report",
     "rectify",
     "rmsprop",
     "running_max",
@@ -119,10 +131,14 @@ __all__ = [
     "scale_by_adashift",
     "scale_by_infinity_norm",
     "scale_by_swats",
+    "set_hyperparameters",
     "sgd",
+    "sgd_equivalent",
     "sign_ema_of_squares",
+    "stack_reports",
     "sum_of_squares",
     "swats",
     "trace",
+    "transition",
     "yogi",
 ]

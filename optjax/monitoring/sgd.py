@@ -1,0 +1,237 @@
+"""The SGD that a bounded optimizer turns into, and how to hand over to it."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from optjax.direction import EmaState, TraceState, trace
+from optjax.form import basic_form, in_gradient_dtype
+from optjax.monitoring.rates import is_same, limit_of
+from optjax.observe import Record, observing
+from optjax.rate import rate_by_one
+
+__all__ = ["SgdEquivalent", "sgd_equivalent"]
+
+
+class SgdEquivalent(NamedTuple):
+    """Heavy-ball SGD, x ← x − α m with m ← g + μ m.
+
+    Attributes:
+        learning_rate: α, a number or a schedule.
+        momentum: μ, 0 without momentum.
+        optimizer: that SGD, weight decay included.
+        hand_over: `hand_over(state, params)`, the SGD's state in which the momentum,
+            the parameters and the schedule go on from the bounded optimizer's state.
+    """
+
+    learning_rate: optax.ScalarOrSchedule
+    momentum: Any
+    optimizer: optax.GradientTransformationExtraArgs
+    hand_over: Callable[[optax.OptState, optax.Params], optax.OptState]
+
+
+class _Direction(NamedTuple):
+    """m_t as a multiple of the sum that momentum SGD keeps."""
+
+    per_sum: Any
+    momentum: Any
+    nesterov: bool
+
+
+def sgd_equivalent(
+    optimizer: optax.GradientTransformation, params: optax.Params
+) -> SgdEquivalent:
+    r"""α = s_t · f · (1 − β₁), μ = β₁: the plain SGD that a bounded optimizer tends to.
+
+    f is the rate that both bounds converge to. The factor 1 − β₁ is there because the
+    optimizer's direction is an average of gradients and SGD's momentum is a sum: with
+    the defaults `final_lr=0.1, b1=0.9` AdaBound ends as SGD with learning rate 0.01
+    and momentum 0.9. Weight decay is carried over.
+
+    Args:
+      optimizer: `adabound`, `amsbound`, `adaboundw`, or one's own `basic_form` whose
+        rate ends in a `bound_clip` and whose direction is the gradient, `ema` or
+        `trace`. `sgd` is its own equivalent.
+      params: the parameters, or their shapes (`jax.ShapeDtypeStruct`).
+
+    Raises:
+      ValueError: where the rate does not converge, or where the optimizer is more
+        than a basic form with weight decay, such as a chain with clipping.
+
+    Example:
+      >>> import jax.numpy as jnp, optjax
+      >>> x = jnp.ones(3)
+      >>> bounded = optjax.adabound(1e-3)
+      >>> sgd = optjax.sgd_equivalent(bounded, x)
+      >>> print(f"{sgd.learning_rate:.3f} {sgd.momentum:.1f}")
+      0.010 0.9
+      >>> state = sgd.hand_over(bounded.init(x), x)
+      >>> updates, state = sgd.optimizer.update(x, state, x)
+
+    Reference: Luo et al., "Adaptive Gradient Methods with Dynamic Bound of Learning
+    Rate", ICLR 2019.
+    """
+    records, made = _records(optimizer, params)
+    index = next((i for i, r in enumerate(records) if r.kind == "precondition"), None)
+    if index is None:
+        raise ValueError(_MORE_THAN_A_FORM)
+    before, product, after = records[:index], records[index], records[index + 1 :]
+    limit = _limit(before, product)
+    direction = _direction(before, product)
+    decays = [r for r in records if r.kind == "add_decayed_weights"]
+    descends = [r for r in after if r.kind == "descend"]
+    known = [product, *decays, *descends]
+    if len(descends) != 1 or not _is_linked(known, records, made):
+        raise ValueError(_MORE_THAN_A_FORM)
+
+    learning_rate = _times(
+        limit * direction.per_sum, descends[0].values["learning_rate"]
+    )
+    momentum = direction.momentum
+    l2, inside, outside = [], [], []
+    for decay in decays:
+        place = records.index(decay)
+        if place < index:
+            l2.append(_decay(decay))
+        elif place < records.index(descends[0]):
+            # It is multiplied by s_t here and by α there.
+            inside.append(_decay(decay, 1.0 / (limit * direction.per_sum)))
+        else:
+            outside.append(_decay(decay))
+    form = basic_form(
+        optax.identity() if momentum == 0 else trace(momentum, direction.nesterov),
+        rate_by_one(),
+        learning_rate,
+        inside[0] if inside else None,
+    )
+    sgd = in_gradient_dtype(optax.chain(*l2, form, *outside)) if l2 or outside else form
+
+    def hand_over(state: optax.OptState, params: optax.Params) -> optax.OptState:
+        return _hand_over(state, sgd.init(params), direction.per_sum)
+
+    return SgdEquivalent(learning_rate, momentum, sgd, hand_over)
+
+
+_MORE_THAN_A_FORM = (
+    "sgd_equivalent needs an optimizer that is one basic form, with or without weight "
+    "decay, and nothing around it. Hand it the bounded optimizer alone, such as "
+    "optjax.adabound(...), and put what was around it, such as clipping, around the "
+    "SGD too."
+)
+
+
+def _records(
+    optimizer: optax.GradientTransformation, params: optax.Params
+) -> tuple[list[Record], tuple[Any, Any]]:
+    """The records of one update, and the gradients and updates around them."""
+    records: list[Record] = []
+    around: list[Any] = []
+    inner = optax.with_extra_args_support(optimizer)
+
+    def step(params: optax.Params, grads: optax.Updates) -> None:
+        with observing() as seen:
+            updates, _ = inner.update(grads, inner.init(params), params)
+        records.extend(seen)
+        around.extend((grads, updates))
+
+    jax.eval_shape(step, params, params)
+    return records, (around[0], around[1])
+
+
+def _limit(before: Sequence[Record], product: Record) -> float:
+    v = product.values["rate"]
+    made_by = next((r for r in reversed(before) if is_same(r.returned, v)), None)
+    if made_by is not None and made_by.kind == "rate_by_one":
+        return 1.0
+    if made_by is None or made_by.kind != "bound_clip":
+        raise ValueError(
+            "sgd_equivalent needs a rate that converges to a constant: one that ends "
+            "in bound_clip, as adabound's does. This one "
+            + (
+                "switches to a rate that it finds while it runs: read it from the "
+                "state's sgd_rate."
+                if "sgd_rate" in product.values
+                else "goes on adapting."
+            )
+        )
+    with jax.ensure_compile_time_eval():
+        limit = limit_of(made_by.values["lower"], made_by.values["upper"])
+    if isinstance(limit, jax.core.Tracer):
+        raise ValueError(
+            "sgd_equivalent needs concrete hyper-parameters, got traced ones. With "
+            "inject_hyperparams, make the optimizer anew from their values: "
+            "optjax.adabound(**optjax.hyperparameters(state))."
+        )
+    if jnp.isnan(limit):
+        raise ValueError(
+            "sgd_equivalent needs bounds that close on one rate; these stay apart."
+        )
+    return float(limit)
+
+
+def _direction(before: Sequence[Record], product: Record) -> _Direction:
+    m = product.values["direction"]
+    if is_same(m, product.received):
+        return _Direction(1.0, 0.0, False)
+    made_by = next((r for r in reversed(before) if is_same(r.returned, m)), None)
+    if made_by is not None and made_by.kind == "ema":
+        b1 = made_by.values["b1"]
+        return _Direction(1.0 - b1, b1, made_by.values["nesterov"])
+    if made_by is not None and made_by.kind == "trace":
+        return _Direction(1.0, made_by.values["momentum"], made_by.values["nesterov"])
+    raise ValueError(
+        "sgd_equivalent needs the gradient, optjax.ema or optjax.trace as direction."
+    )
+
+
+def _is_linked(
+    known: Sequence[Record], records: Sequence[Record], around: tuple[Any, Any]
+) -> bool:
+    """Whether each transformation receives what the one before it returned."""
+    ordered = [r for r in records if any(r is k for k in known)]
+    links = [around[0]]
+    for record in ordered:
+        if not is_same(record.received, links[-1]):
+            return False
+        links.append(record.returned)
+    return is_same(links[-1], around[1])
+
+
+def _decay(record: Record, factor: float = 1.0) -> optax.GradientTransformation:
+    return optax.add_decayed_weights(
+        _times(factor, record.values["weight_decay"]), record.values["mask"]
+    )
+
+
+def _times(factor: Any, value: optax.ScalarOrSchedule) -> optax.ScalarOrSchedule:
+    return (lambda count: factor * value(count)) if callable(value) else factor * value
+
+
+def _hand_over(old: optax.OptState, new: optax.OptState, per_sum: Any) -> Any:
+    def is_memory(node: Any) -> bool:
+        return isinstance(node, EmaState | TraceState)
+
+    memories = [n for n in jax.tree.leaves(old, is_leaf=is_memory) if is_memory(n)]
+    counts = optax.tree.get_all_with_path(old, "count")
+
+    def carried(node: Any) -> Any:
+        if not isinstance(node, TraceState):
+            return node
+        memory = memories[0]
+        if isinstance(memory, TraceState):
+            return memory
+        return TraceState(
+            jax.tree.map(
+                lambda m, like: jnp.asarray(m / per_sum, like.dtype),
+                memory.ema,
+                node.trace,
+            )
+        )
+
+    new = jax.tree.map(carried, new, is_leaf=is_memory)
+    if counts and optax.tree.get_all_with_path(new, "count"):
+        new = optax.tree.set(new, count=counts[0][1])
+    return new

@@ -1,0 +1,168 @@
+"""Keep a summary of an optimizer's effective rates in its state."""
+
+import dataclasses
+import operator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from optjax.hyperparameter import check_positive, check_range
+from optjax.monitoring.groups import Groups, group_leaves, leaf_names
+from optjax.monitoring.rates import read_rates
+from optjax.monitoring.summary import Summary, empty, summarise
+from optjax.observe import observing
+
+__all__ = ["MonitorState", "Summaries", "monitor"]
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Summaries:
+    """The names of the groups, and their summaries along a leading axis."""
+
+    groups: tuple[str, ...] = dataclasses.field(metadata={"static": True})
+    values: Summary
+
+
+class MonitorState(NamedTuple):
+    """Steps taken, the optimizer's own state, and what was seen of its rates."""
+
+    count: Any
+    inner_state: optax.OptState
+    summaries: Summaries
+
+
+def monitor(
+    optimizer: optax.GradientTransformation,
+    every: int = 100,
+    *,
+    groups: Groups = 1,
+    sample: int | None = 1024,
+    share: float = 0.99,
+    factor: float = 1.1,
+) -> optax.GradientTransformationExtraArgs:
+    r"""r_t = s_t · V_t, summarised in the state of the optimizer that computes it.
+
+    The updates are those of `optimizer`, untouched. After the steps 1, `every`,
+    2·`every`, … the state holds a summary of the effective rates of each group of
+    coordinates, which `read_report` returns. At the steps between nothing is
+    computed, and the size of the summaries does not depend on that of the parameters.
+
+    Every optimizer that is made of `basic_form` or `precondition` shows its rates, on
+    its own or in a chain, `optax.masked`, `optax.partition` or
+    `optax.inject_hyperparams`; SWATS and AdaShift do too. s_t is the learning rate
+    of `basic_form`: one that is applied outside of it is not seen.
+
+    Args:
+      optimizer: the optimizer.
+      every: steps between two summaries, a Python integer; 0 for none at all.
+      groups: how many leading parts of a leaf's path are the name of its group: 1 is
+        a layer in most models. None for a group a leaf, or a function from the leaf's
+        path, such as "block/conv/kernel", to the group's name.
+      sample: how many coordinates of a group, about, are looked at, evenly spaced;
+        None for all. The standard error of a share is then at most 0.5 / √sample,
+        1.6 % at 1024.
+      share: the share of a group's coordinates that must be near the SGD rate for the
+        group to count as SGD.
+      factor: how near: SGD rate / factor ≤ r ≤ SGD rate · factor.
+
+    Returns:
+      An optimizer whose state is a `MonitorState`.
+
+    Raises:
+      ValueError: for an argument out of range; in `update`, where the optimizer shows
+        no rate, as Optax's own do not.
+
+    Example:
+      >>> import jax.numpy as jnp, optjax
+      >>> tx = optjax.monitor(optjax.adabound(1e-3), every=10)
+      >>> x, g = {"w": jnp.ones(3)}, {"w": jnp.array([1.0, 2.0, 4.0])}
+      >>> _, state = tx.update(g, tx.init(x), x)
+      >>> print(optjax.read_report(state)["overall"].quantiles.round(2))
+      [-2.6 -2.6 -2.6 -2.3 -2.  -2.  -2. ]
+    """
+    every, most = _check(every, sample)
+    check_range(0.0, 1.0, "It is a share of coordinates", share=share)
+    check_positive(factor=factor)
+    if factor < 1:
+        raise ValueError(f"factor must be at least 1, got {factor}; 1.1 is 10 %.")
+    inner = optax.with_extra_args_support(optimizer)
+
+    def init(params: optax.Params) -> MonitorState:
+        members = group_leaves(leaf_names(params), groups)
+        return MonitorState(
+            jnp.zeros([], jnp.int32),
+            inner.init(params),
+            Summaries(tuple(members), empty(len(members))),
+        )
+
+    def update(
+        updates: optax.Updates,
+        state: MonitorState,
+        params: optax.Params | None = None,
+        **extra: Any,
+    ) -> tuple[optax.Updates, MonitorState]:
+        count = optax.safe_increment(state.count)
+        inner_state, summaries = state.inner_state, state.summaries
+
+        def look(carry: Any) -> Any:
+            """The same update, of which only what the summaries need remains."""
+            _, inner_state, params, summaries = carry
+            with observing() as records:
+                result, _ = inner.update(updates, inner_state, params, **extra)
+            rates = read_rates(records)
+            if not rates:
+                raise ValueError(
+                    "monitor reads V_t where basic_form or precondition multiplies by "
+                    "it, and the optimizer that it was given has neither. Take "
+                    "optjax's optimizer of the same name, or build it by basic_form."
+                )
+            values = summarise(
+                group_leaves(leaf_names(updates), groups),
+                summaries.values,
+                count,
+                rates,
+                _by_name(result),
+                None if params is None else _by_name(params),
+                most=most,
+                share=share,
+                factor=factor,
+            )
+            summaries = dataclasses.replace(summaries, values=values)
+            # Without the barrier JAX takes the state past the loop.
+            kept = jax.lax.optimization_barrier((inner_state, params))
+            return jnp.zeros_like(is_due), *kept, summaries
+
+        if every:
+            # A loop of one round or none. Unlike `cond` it hands on the buffers that
+            # it reads, so that the update below overwrites them in place; and under
+            # `vmap` it runs only when one of the trials is due.
+            is_due = (count == 1) | (count % every == 0)
+            _, inner_state, params, summaries = jax.lax.while_loop(
+                lambda carry: carry[0], look, (is_due, inner_state, params, summaries)
+            )
+        result, inner_state = inner.update(updates, inner_state, params, **extra)
+        return result, MonitorState(count, inner_state, summaries)
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _by_name(tree: Any) -> dict[str, jax.Array]:
+    return dict(zip(leaf_names(tree), jax.tree.leaves(tree), strict=True))
+
+
+def _check(every: Any, sample: Any) -> tuple[int, int | None]:
+    for name, value, least in (("every", every, 0), ("sample", sample, 1)):
+        if name == "sample" and value is None:
+            continue
+        try:
+            whole = -1 if isinstance(value, bool) else operator.index(value)
+        except TypeError:
+            whole = -1
+        if whole < least:
+            raise ValueError(
+                f"{name} must be a Python integer >= {least}, got {value!r}."
+            )
+    return every, sample
