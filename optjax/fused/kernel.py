@@ -25,6 +25,7 @@ import numpy as np
 from jax.custom_batching import custom_vmap
 
 from optjax.fused.library import TARGET, fused_step_available
+from optjax.fused.partition import as_typed, partitioned
 
 __all__ = ["DTYPES", "Coefficients", "Form", "Leaves", "step"]
 
@@ -176,7 +177,7 @@ def step(
         return Leaves(*fallback(coefficients, grads, *leaves))
     if not grads:
         return leaves
-    compiled = functools.partial(_in_groups, form)
+    compiled = as_typed(functools.partial(_in_groups, form), leaves)
     if fallback is None:
         return compiled(coefficients, grads, *leaves)
 
@@ -191,6 +192,7 @@ def step(
     return run(coefficients, grads, *leaves)
 
 
+@functools.partial(jax.jit, static_argnums=0, inline=True)
 def _in_groups(
     form: Form, coefficients: jax.Array, grads: Any, *columns: Any
 ) -> Leaves:
@@ -210,9 +212,11 @@ def _in_groups(
 def _call(form: Form) -> Callable[..., Leaves]:
     """One call of the compiled function, which vmap turns into one with more rows."""
 
+    compiled = partitioned(functools.partial(_ffi_call, form))
+
     @custom_vmap
     def call(coefficients: jax.Array, grads: Any, leaves: Leaves) -> Leaves:
-        return _ffi_call(form, coefficients, grads, leaves)
+        return compiled(coefficients, grads, leaves)
 
     @call.def_vmap
     def batched(size: int, in_batched: Any, *operands: Any) -> tuple[Leaves, Any]:

@@ -1,0 +1,88 @@
+"""Sharded arrays: every shard is updated where it is, by a call of its own.
+
+XLA knows nothing of what the compiled step does and would gather its operands first.
+The step works element by element, so the arrays of one leaf are sharded alike, each
+leaf in its own way, and only the coefficients, sixteen numbers, are everywhere.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from jax.experimental.custom_partitioning import (
+    ArrayMapping,
+    SdyShardingRule,
+    custom_partitioning,
+)
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+__all__ = ["as_typed", "partitioned"]
+
+
+def partitioned(call: Callable[..., Any]) -> Callable[..., Any]:
+    """The same `call(coefficients, grads, leaves) -> leaves`, shard by shard.
+
+    `leaves` is a tuple of lists, each in the order of the parameters, the first of
+    them. Leading dimensions of the coefficients are those of every leaf.
+    """
+    wrapped = custom_partitioning(call)
+
+    def partition(mesh: Any, operands: Any, results: Any) -> Any:
+        shardings = [leaf.sharding for leaf in operands[2][0]]
+
+        def alike(column: Any) -> Any:
+            return None if column is None else shardings
+
+        coefficients, _, leaves = operands
+        batch = len(coefficients.shape) - 1
+        rows = (*shardings[0].spec, *(None,) * batch)[:batch]
+        everywhere = NamedSharding(shardings[0].mesh, PartitionSpec(*rows, None))
+        updated = type(leaves)(*(alike(column) for column in leaves))
+        return mesh, call, updated, (everywhere, shardings, updated)
+
+    wrapped.def_partition(
+        partition=partition,
+        infer_sharding_from_operands=lambda mesh, operands, results: jax.tree.map(
+            lambda leaf: leaf.sharding, operands[2]
+        ),
+        sharding_rule=_rule,
+    )
+    return wrapped
+
+
+def as_typed(call: Callable[..., Any], leaves: Any) -> Callable[..., Any]:
+    """The same call, whose results have the shardings in the types of `leaves`.
+
+    On a mesh with explicit axes a sharding is part of an array's type, and the
+    partitioner chooses only within.
+    """
+    shardings = jax.tree.map(lambda leaf: jax.typeof(leaf).sharding, leaves)
+    if not any(
+        kind == AxisType.Explicit
+        for sharding in jax.tree.leaves(shardings)
+        for kind in sharding.mesh.axis_types
+    ):
+        return call
+    return jax.sharding.auto_axes(call, out_sharding=shardings)
+
+
+def _rule(mesh: Any, operands: Any, results: Any) -> SdyShardingRule:
+    """A factor for every dimension of every leaf, shared by the leaf's arrays."""
+    del mesh
+    batch = len(operands[0].shape) - 1
+    rows = [f"row{k}" for k in range(batch)]
+    # Operands are the coefficients, the gradients and the columns that come back.
+    count = len(operands) - 1 - len(results)
+
+    def array(index: int, rank: int) -> ArrayMapping:
+        leaf = index % count
+        return ArrayMapping(*rows, *(f"leaf{leaf}_{k}" for k in range(batch, rank)))
+
+    return SdyShardingRule(
+        (
+            ArrayMapping(*rows, "coefficient"),
+            *(array(i, len(x.shape)) for i, x in enumerate(operands[1:])),
+        ),
+        tuple(array(i, len(x.shape)) for i, x in enumerate(results)),
+        need_replication_factors=("coefficient",),
+    )
