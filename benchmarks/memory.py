@@ -8,6 +8,7 @@ docs/figures/memory.png. Needs the extra `race`.
 
 import argparse
 import functools
+import os
 import platform
 import pydoc_data.topics
 import statistics
@@ -286,6 +287,24 @@ def time_table(times, what):
     return [*out, ""]
 
 
+def timing(leaf, repeats):
+    out = [
+        f"## Time: Adam's update and apply, one leaf of {leaf:,}",
+        "",
+        *time_table(time_steps(leaf, repeats), "state"),
+        f"## Time: rounding {leaf:,} numbers",
+        "",
+        *time_table(time_noise(leaf, repeats), "noise from"),
+    ]
+    if hasattr(os, "getloadavg"):
+        out += [
+            f"Load of the machine while these were timed: {os.getloadavg()[0]:.1f} on "
+            f"{os.cpu_count()} cores.",
+            "",
+        ]
+    return out
+
+
 def stalling(steps=5000, b2=0.999):
     """ν of Adam under equal gradients, each way."""
     g = jnp.ones(64)
@@ -406,14 +425,7 @@ def main():
         out += table
         panels.append((name, every, result[-1]))
     print("timing", flush=True)
-    out += [
-        f"## Time: Adam's update and apply, one leaf of {arguments.leaf:,}",
-        "",
-        *time_table(time_steps(arguments.leaf, arguments.repeats), "state"),
-        f"## Time: rounding {arguments.leaf:,} numbers",
-        "",
-        *time_table(time_noise(arguments.leaf, arguments.repeats), "noise from"),
-    ]
+    out += timing(arguments.leaf, arguments.repeats)
     path = Path(__file__).with_suffix(".md")
     path.write_text("\n".join(out).rstrip() + "\n")
     print(path.read_text())
