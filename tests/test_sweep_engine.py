@@ -2,6 +2,7 @@
 
 import collections
 import itertools
+import types
 
 import jax
 import jax.numpy as jnp
@@ -10,8 +11,11 @@ import optax
 import pytest
 
 from optjax import sweep
+from optjax.sweep import groups
 from optjax.sweep.chunks import Chunk, read_chunk, split, write_chunk
+from optjax.sweep.groups import Group, Settings, make_groups, pick_strategy
 from optjax.sweep.halving import Rungs
+from optjax.sweep.lanes import Program
 from optjax.sweep.problem import NotWrittenError
 from optjax.sweep.scheduler import Scheduler
 
@@ -398,6 +402,98 @@ def test_status_adds_up():
         if record.status != sweep.DIVERGED
         for value in record.curve.values["val"]
     )
+
+
+# ----------------------------------------- the choice of a strategy, by a made-up clock
+
+
+class Clock:
+    """Time passes only where a program is compiled, in a second, or called.
+
+    A call takes `overhead` and the strategy's seconds for each update of a lane. Only
+    map skips idle lanes.
+    """
+
+    def __init__(self, monkeypatch, seconds, overhead=1e-3):
+        self.now, self.compiled = 0.0, []
+
+        def compile_(group, settings, strategy):
+            self.now += 1.0
+            self.compiled.append(strategy)
+            updates = group.evaluations_per_call * settings.evaluate_every
+
+            def advance(carry, told):
+                lanes = told.busy.sum() if strategy == "map" else group.lanes
+                self.now += overhead + lanes * updates * seconds[strategy]
+                return carry, None
+
+            return Program(lambda: None, advance, group.lanes)
+
+        monkeypatch.setattr(groups.time, "perf_counter", lambda: self.now)
+        monkeypatch.setattr(Group, "compile", compile_)
+
+
+def group_of(trials, steps, every, platform="cpu"):
+    devices = (types.SimpleNamespace(platform=platform),)
+    settings = Settings(steps, every, "val", "min", None, None, 2**30, devices)
+    specs = [
+        sweep.TrialSpec(n, sweep.Config("sgd", {"learning_rate": 1.0 + n}, {}), 0)
+        for n in range(trials)
+    ]
+    make_trial = sweep.from_functions(*TOY)
+    return make_groups(make_trial, {"sgd": optax.sgd}, specs, settings)[0], settings
+
+
+@pytest.mark.parametrize(
+    ("seconds", "best"),
+    [
+        ({"map": 1e-5, "vmap": 4e-5, "chunked": 3.9e-5}, "map"),
+        ({"map": 1e-5, "vmap": 7e-7, "chunked": 5e-6}, "vmap"),
+        ({"map": 1e-5, "vmap": 1.1e-5, "chunked": 8e-6}, "chunked"),
+    ],
+)
+@pytest.mark.parametrize(
+    ("every", "platform"), [(10, "cpu"), (3000, "cpu"), (10, "gpu")]
+)
+def test_a_long_sweep_takes_the_fastest(monkeypatch, seconds, best, every, platform):
+    group, settings = group_of(4096, 3000, every, platform)
+    clock = Clock(monkeypatch, seconds)
+    strategy, program = pick_strategy(group, settings, 4096)
+    assert (strategy, program.lanes) == (best, 256)
+    whole = 4096 * 3000 * seconds["map" if platform == "cpu" else "vmap"]
+    assert clock.now < 5.0 + 0.1 * whole
+
+
+def test_one_long_call_is_not_run_to_choose_its_strategy(monkeypatch):
+    group, settings = group_of(256, 1000, 1000)
+    clock = Clock(monkeypatch, {"map": 0.01, "vmap": 0.001, "chunked": 0.005})
+    assert pick_strategy(group, settings, 256)[0] == "vmap"
+    # The sweep takes 2,560 s under map.
+    assert clock.now < 20.0
+    assert clock.compiled == ["map", "map", "vmap", "vmap"]
+    group, settings = group_of(256, 1000, 1000, "gpu")
+    clock = Clock(monkeypatch, {"map": 0.01, "vmap": 0.001, "chunked": 0.005})
+    assert pick_strategy(group, settings, 256)[0] == "vmap"
+    assert clock.now == 1.0
+
+
+@pytest.mark.parametrize(
+    ("updates_seconds", "overhead"),
+    # In the second most of a call is overhead, which more lanes do not repeat.
+    [(1e-5, 1e-3), (1e-9, 1e-2)],
+)
+def test_a_short_sweep_compiles_once(monkeypatch, updates_seconds, overhead):
+    group, settings = group_of(64, 300, 10)
+    seconds = dict.fromkeys(["map", "vmap", "chunked"], updates_seconds)
+    clock = Clock(monkeypatch, seconds, overhead)
+    assert pick_strategy(group, settings, 64)[0] == "map"
+    assert clock.compiled == ["map"]
+    assert clock.now < 1.1
+
+
+def test_the_last_round_of_trials_is_as_full_as_the_others():
+    assert group_of(256, 30, 5)[0].lanes == 256
+    assert group_of(300, 30, 5)[0].lanes == 150
 
 
 # ------------------------------------------------------------- errors before any work

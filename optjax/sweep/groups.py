@@ -12,7 +12,6 @@ import numpy as np
 
 from optjax.sweep.halving import Rungs, SuccessiveHalving
 from optjax.sweep.lanes import (
-    STRATEGIES,
     Assignment,
     Program,
     compile_lanes,
@@ -31,8 +30,16 @@ _UPDATES_PER_CALL = 4096
 _MOST_LANES = 256
 # Beside its state a lane holds the gradient and what the model keeps for it.
 _WORKING_COPIES = 3
-# Another strategy may save a part of a sweep's time, never a multiple of it.
+# Choosing costs one to three compilations. A sweep has to be longer than that, but
+# not much longer: the wrong strategy may take ten times the right one's time.
 _WORTH_CHOOSING = 4
+_TIMED_CALLS = 4
+# With fewer, the calls that tell how long a sweep takes are too great a part of it.
+_FEWEST_CALLS = 10 * _TIMED_CALLS
+# Of a timed call, to a compilation.
+_MOST_OF_COMPILING = 0.25
+# One strategy's time to another's, for the third to have a chance.
+_CLOSE = 2.0
 
 
 class Settings(NamedTuple):
@@ -140,50 +147,99 @@ def make_groups(
 def pick_strategy(group: Group, settings: Settings, trials: int) -> tuple[str, Program]:
     """The fastest of `STRATEGIES` for a full set of the group's lanes, and its program.
 
-    The device's usual one goes first. The others are compiled and timed, with every
-    lane busy, only where all `trials` would take it several times longer than that.
+    The device's usual one goes first. Another is compiled and timed only where all
+    `trials` would take several times longer than that, and the third only where the
+    first two are close. A timed call is short beside a compilation, however long a
+    call of the sweep is.
     """
-    usual = "map" if settings.devices[0].platform == "cpu" else "vmap"
+    if settings.devices[0].platform == "cpu":
+        usual, *others = "map", "vmap", "chunked"
+    else:
+        # Last the one that may be a hundred times slower there.
+        usual, *others = "vmap", "chunked", "map"
     began = time.perf_counter()
     program = group.compile(settings, usual)
-    compile_seconds = time.perf_counter() - began
-    (first,) = _seconds_a_call(program, group, calls=1)
-    others = [strategy for strategy in STRATEGIES if strategy != usual]
-    updates_a_call = group.lanes * group.evaluations_per_call * settings.evaluate_every
-    whole = first * trials * settings.steps / updates_a_call
-    # Every process has to run the same programs.
-    if not agree(whole > _WORTH_CHOOSING * compile_seconds * len(others)):
+    compiling = _agreed(time.perf_counter() - began)
+    every_lane = np.ones(group.lanes, bool)
+    # An idle lane costs nothing under map, so that one a device tells of all.
+    a_device = group.lanes // len(settings.devices) if usual == "map" else 1
+    calls = _calls(group, settings, trials)
+    if calls * a_device < _FEWEST_CALLS:
         return usual, program
-    programs = {usual: program}
-    programs |= {strategy: group.compile(settings, strategy) for strategy in others}
-    seconds = {
-        # The first call also warms up.
-        strategy: np.median(_seconds_a_call(program, group, calls=4)[1:])
-        for strategy, program in programs.items()
-    }
+    one = np.arange(group.lanes) % a_device == 0
+    call = _seconds_a_call(program, group, one, most=compiling)
+    if a_device > 1:
+        none = _seconds_a_call(program, group, ~every_lane, most=compiling)
+        call = none + a_device * max(0.0, call - none)
+    if call * calls < _WORTH_CHOOSING * compiling:
+        return usual, program
+
+    longest = compiling * _MOST_OF_COMPILING
+    timed, short, programs = group, settings, {usual: program}
+    if call > longest:
+        timed, short = _shortened(group, settings, longest / call)
+        programs = {usual: timed.compile(short, usual)}
+    seconds = {usual: _seconds_a_call(programs[usual], timed, every_lane, most=longest)}
+    for strategy in others:
+        best, worst = min(seconds.values()), max(seconds.values())
+        whole = best * _calls(timed, short, trials)
+        if whole < _WORTH_CHOOSING * compiling or worst > _CLOSE * best:
+            break
+        tried = programs[strategy] = timed.compile(short, strategy)
+        seconds[strategy] = _seconds_a_call(tried, timed, every_lane, most=longest)
     fastest = min(seconds, key=lambda strategy: seconds[strategy])
-    return fastest, programs[fastest]
+    if fastest == usual:
+        return usual, program
+    if timed is group:
+        return fastest, programs[fastest]
+    return fastest, group.compile(settings, fastest)
 
 
-def _seconds_a_call(program: Program, group: Group, calls: int) -> list[float]:
+def _calls(group: Group, settings: Settings, trials: int) -> float:
+    """How many calls with every lane busy the trials take."""
+    a_call = group.lanes * group.evaluations_per_call * settings.evaluate_every
+    return trials * settings.steps / a_call
+
+
+def _shortened(
+    group: Group, settings: Settings, share: float
+) -> tuple[Group, Settings]:
+    """The same lanes with that share of a call's updates, to be timed only."""
+    evaluations = group.evaluations_per_call * share
+    every = max(1, int(settings.evaluate_every * min(1.0, evaluations)))
+    return (
+        group._replace(evaluations_per_call=max(1, int(evaluations))),
+        settings._replace(evaluate_every=every),
+    )
+
+
+def _seconds_a_call(
+    program: Program, group: Group, busy: np.ndarray, *, most: float
+) -> float:
+    """The least of a few calls, fewer where they take longer than `most` in all."""
     specs = [group.specs[i % len(group.specs)] for i in range(program.lanes)]
-    every = np.ones(program.lanes, bool)
     told = Assignment(
-        busy=every,
-        fresh=every,
+        busy=busy,
+        fresh=busy,
         seed=np.array([spec.seed for spec in specs], np.int32),
         hyper={
             name: np.array([spec.config.hyper[name] for spec in specs], np.float32)
             for name in group.hyper
         },
     )
-    carry, seconds = program.start(), []
-    for _ in range(calls):
+    carry, seconds = program.start(), list[float]()
+    # The first call also warms up.
+    while not seconds or (len(seconds) < _TIMED_CALLS and sum(seconds) < most):
         began = time.perf_counter()
         carry, _ = program.advance(carry, told)
-        seconds.append(time.perf_counter() - began)
-        told = told._replace(fresh=~every)
-    return seconds
+        seconds.append(_agreed(time.perf_counter() - began))
+        told = told._replace(fresh=np.zeros_like(busy))
+    return min(seconds)
+
+
+def _agreed(seconds: float) -> float:
+    """The first process's time in all, since all have to run the same programs."""
+    return agree(min(int(seconds * 1e6), 2**31 - 1)) / 1e6
 
 
 def use_all_cores() -> bool:
@@ -229,7 +285,9 @@ def _lanes(trials: int, state_bytes: int, settings: Settings) -> int:
             f"{state_bytes * _WORKING_COPIES:,} bytes, and {devices} devices need one "
             "each; raise memory_limit="
         )
-    lanes = min(trials, fit, settings.lanes or _MOST_LANES)
+    # As many in the last round as in the others, since vmap pays for idle lanes.
+    rounds = math.ceil(trials / _MOST_LANES)
+    lanes = min(trials, fit, settings.lanes or math.ceil(trials / rounds))
     return max(1, min(math.ceil(lanes / devices), fit // devices)) * devices
 
 
