@@ -19,7 +19,7 @@ from optjax.tasks.models import (
     resnet34,
 )
 from optjax.tasks.models.densenet import DenseLayer, Transition
-from optjax.tasks.models.layers import KERNEL_INIT
+from optjax.tasks.models.layers import KERNEL_INIT, global_average
 from optjax.tasks.models.resnet import BasicBlock
 
 SMALL = {
@@ -185,6 +185,13 @@ def test_statistics_of_bfloat16_are_summed_in_float32():
     model.norm1(x)
     exact = np.mean(np.asarray(x, np.float64))
     np.testing.assert_allclose(model.norm1.mean[...], 0.1 * exact, rtol=1e-5)
+
+
+def test_features_of_bfloat16_are_averaged_in_float32():
+    x = jax.random.uniform(jax.random.key(0), (2, 8, 8, 3), minval=1, maxval=2)
+    x = x.astype(jnp.bfloat16)
+    exact = np.mean(np.asarray(x, np.float64), axis=(1, 2))
+    np.testing.assert_allclose(global_average(x), exact, rtol=1e-6)
 
 
 def test_kernels_start_as_in_pytorch():
