@@ -1,6 +1,6 @@
 """Which coordinates are summarised together, and which of them are looked at."""
 
-import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
@@ -22,11 +22,21 @@ def leaf_names(tree: Any) -> list[str]:
 
     Flax NNX hands `init` variables and `update` their values; the names agree.
     """
+    paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(tree)]
+    siblings = Counter(path[:-1] for path in paths)
+    value = jax.tree_util.GetAttrKey("value")
     names = []
-    for path, _ in jax.tree_util.tree_leaves_with_path(tree):
-        if path and path[-1] == jax.tree_util.GetAttrKey("value"):
+    for path in paths:
+        # A variable has nothing but its value.
+        if path and path[-1] == value and siblings[path[:-1]] == 1:
             path = path[:-1]
         names.append(jax.tree_util.keystr(path, simple=True, separator="/"))
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise ValueError(
+            "monitor tells leaves apart by their paths joined by '/', but two are "
+            f"called {twice[0]!r}. Name one of them otherwise."
+        )
     return names
 
 
@@ -45,11 +55,16 @@ def group_leaves(names: Sequence[str], groups: Groups) -> dict[str, list[str]]:
     for name in names:
         if callable(groups):
             group = groups(name)
+            if not isinstance(group, str):
+                raise ValueError(
+                    "groups must return the name of a leaf's group, a string, got "
+                    f"{group!r} for {name!r}."
+                )
         elif groups is None:
             group = name
         else:
-            group = "/".join(name.split("/")[: groups + shared])
-        # A lone array has no name of its own, and is all there is.
+            group = "/".join(name.split("/")[: groups and groups + shared])
+        # Of no name is what belongs to no group but all, such as a lone array.
         if group:
             result.setdefault(group, []).append(name)
     if OVERALL in result:
@@ -65,7 +80,7 @@ class Sample(NamedTuple):
     """The coordinates looked at, a row a group.
 
     Attributes:
-        positions: for each leaf, the chosen positions in the flattened leaf.
+        positions: for each leaf, the chosen positions in the flattened leaf, ascending.
         place: (groups, n), where in the leaves' chosen coordinates, laid end to end,
             a group's are.
         leaf: (groups, n), the index of each one's leaf.
@@ -81,34 +96,44 @@ class Sample(NamedTuple):
 def sample(
     leaf_sizes: dict[str, int], members: dict[str, list[str]], most: int | None
 ) -> Sample:
-    """Choose about `most` coordinates of each group, evenly spaced over its leaves.
+    """Choose `most` coordinates of each group, evenly spread over its leaves.
 
-    With `most` None, or where a group has no more than that, all of them. The spacing
-    is a prime, so that it does not keep step with the widths of layers.
+    With `most` None, or where a group has no more than that, all of them.
     """
-    chosen: dict[str, list[tuple[np.ndarray, int]]] = {name: [] for name in leaf_sizes}
-    for row, names in enumerate(members.values()):
-        names = [name for name in names if name in leaf_sizes]
-        total = sum(leaf_sizes[name] for name in names)
-        spacing = 1 if most is None else _prime_from(math.ceil(total / most))
-        first = spacing // 2
-        for name in names:
-            positions = np.arange(first, leaf_sizes[name], spacing)
-            first += len(positions) * spacing - leaf_sizes[name]
-            chosen[name].append((positions, row))
-    parts = [part for of_leaf in chosen.values() for part in of_leaf]
-    group = np.concatenate([np.full(at.size, row) for at, row in parts])
-    of_leaves = [np.concatenate([at for at, _ in part]) for part in chosen.values()]
-    leaf = np.repeat(np.arange(len(of_leaves)), [at.size for at in of_leaves])
-    sizes = np.bincount(group, minlength=len(members))
-    place = np.zeros((len(members), max(sizes.max(), 1)), np.int32)
-    for row, size in enumerate(sizes):
-        place[row, :size] = np.flatnonzero(group == row)
-    return Sample(of_leaves, place, leaf[place], sizes)
+    names, sizes = list(leaf_sizes), np.array([*leaf_sizes.values()], np.int64)
+    index = {name: i for i, name in enumerate(names)}
+    rows = []
+    for group in members.values():
+        of_group = np.array([index[name] for name in group if name in index], int)
+        ends = np.cumsum(sizes[of_group])
+        chosen = _spread(int(ends[-1]) if len(ends) else 0, most)
+        which = np.searchsorted(ends, chosen, side="right")
+        start = ends[which] - sizes[of_group[which]]
+        rows.append((of_group[which], chosen - start))
+    leaf, position = (np.concatenate(column) for column in zip(*rows, strict=True))
+
+    # A coordinate that several groups look at is taken once.
+    first = np.cumsum(sizes) - sizes
+    taken, place = np.unique(first[leaf] + position, return_inverse=True)
+    borders = np.searchsorted(taken, first)
+    positions = [
+        part - at for part, at in zip(np.split(taken, borders[1:]), first, strict=True)
+    ]
+    counts = np.array([len(position) for _, position in rows])
+    is_member = np.arange(max(counts.max(), 1)) < counts[:, None]
+    table = np.zeros((2, *is_member.shape), np.int32)
+    table[:, is_member] = place, leaf
+    return Sample(positions, table[0], table[1], counts)
 
 
-def _prime_from(n: int) -> int:
-    """The smallest prime >= n, or 1."""
-    while n > 1 and any(n % d == 0 for d in range(2, math.isqrt(n) + 1)):
-        n += 1
-    return max(n, 1)
+def _spread(total: int, most: int | None) -> np.ndarray:
+    """`most` of `total` places, one at random from each of as many equal parts.
+
+    At equal distances they would keep step with the widths of layers. The random
+    numbers are always the same, so that summaries of different steps can be compared.
+    """
+    if most is None or total <= most:
+        return np.arange(total)
+    borders = np.arange(most + 1) * total // most
+    within = np.random.default_rng(0).random(most) * np.diff(borders)
+    return borders[:-1] + within.astype(np.int64)

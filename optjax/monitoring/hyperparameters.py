@@ -76,15 +76,19 @@ def inject_hyperparams(
 def _is_injectable(value: Any, parameter: inspect.Parameter) -> bool:
     """Whether a value is a hyper-parameter: a real number or a schedule."""
     if callable(value):
+        # A function in the place of a number is a schedule; masks have other defaults.
         return (
             parameter.annotation == optax.ScalarOrSchedule
             or parameter.name in _MAY_FOLLOW_A_SCHEDULE
+            or isinstance(parameter.default, float)
         )
-    # Integers with integer defaults are counts.
+    # Integers with integer defaults are counts, or flags.
     is_count = parameter.annotation in (int, "int") or (
         isinstance(value, int) and isinstance(parameter.default, int)
     )
-    return not is_count and isinstance(value, numbers.Real | np.ndarray | jax.Array)
+    return not (is_count or isinstance(value, bool)) and isinstance(
+        value, numbers.Real | np.ndarray | jax.Array
+    )
 
 
 def hyperparameters(state: Any) -> dict[str, Any]:
@@ -106,9 +110,7 @@ def hyperparameters(state: Any) -> dict[str, Any]:
     result: dict[str, Any] = {}
     for node in _injected(state):
         for name, value in node.hyperparams.items():
-            number = np.asarray(_array(value))
-            # The shortest decimals that are the same float32: 0.9, not 0.89999998.
-            here = float(str(number)) if number.ndim == 0 else number
+            here = _readable(_array(value))
             if name in result and not np.array_equal(result[name], here):
                 raise ValueError(
                     f"optimizers in the state differ in {name}, {result[name]} and "
@@ -116,6 +118,17 @@ def hyperparameters(state: Any) -> dict[str, Any]:
                 )
             result[name] = here
     return result
+
+
+def _readable(value: Any) -> Any:
+    if isinstance(value, jax.core.Tracer):
+        raise ValueError(
+            "hyperparameters reads numbers, and in a compiled function there are none "
+            "yet. Read them from the state outside of it."
+        )
+    number = np.asarray(value)
+    # The shortest decimals that are the same float32: 0.9, not 0.89999998.
+    return float(str(number)) if number.ndim == 0 else number
 
 
 def set_hyperparameters(state: Any, **values: Any) -> Any:

@@ -201,7 +201,7 @@ def transition(report: Report) -> dict[str, int | None]:
     Args:
       report: from `read_report`; with a leading axis of time, its end counts.
 
-    Example: bounds that close at step 8 = 1 / γ / (factor − 1) · …
+    Example: AdaBound's band is within the factor 1.1 from t = 10/γ on.
       >>> import jax.numpy as jnp, optjax
       >>> tx = optjax.monitor(optjax.adabound(1e-3, gamma=2.0), every=1)
       >>> x = jnp.ones(3)

@@ -9,7 +9,7 @@ import numpy as np
 
 from optjax.monitoring.groups import sample
 from optjax.monitoring.rates import Rate
-from optjax.precision import widen
+from optjax.precision import abs_sq
 
 __all__ = ["EDGES", "PROBABILITIES", "Summary", "empty", "summarise"]
 
@@ -30,7 +30,8 @@ class Summary(NamedTuple):
     Attributes:
         step: the step t = 1, 2, … that is described; 0 before the first.
         quantiles: of log10 r, at `PROBABILITIES`. NaN where the optimizer shows no
-            rate for the group, as for frozen parameters.
+            rate for the group, as for frozen parameters. Rates that are NaN count as
+            larger than all others here, and in none of the shares below.
         histogram: the share of coordinates in each bin of log10 r between `EDGES`;
             those outside are counted in the first or the last.
         lower: s_t · lo_t, the least of the group; 0 where the rate has no bounds.
@@ -98,19 +99,25 @@ def summarise(
     share: float,
     factor: float,
 ) -> Summary:
-    """Summarise every group's rates, looking at about `most` of its coordinates.
+    """Summarise every group's rates, looking at `most` of its coordinates.
 
     All groups go through the same few operations together, so that the program does
     not grow with their number.
     """
-    leaves = {name: rate.rate.size for name, rate in rates.items() if name in updates}
+    result = empty(len(members))._replace(
+        step=jnp.full_like(before.step, step),
+        update_ratio=_ratio(members, updates, params),
+    )
+    leaves = {name: r.rate.size for name, r in rates.items() if r.rate.size}
+    if not leaves:
+        return result
     chosen = sample(leaves, members, most)
     sizes = chosen.sizes.astype(np.float32)
     is_member = np.arange(chosen.place.shape[1]) < chosen.sizes[:, None]
 
     def mean(value: jax.Array) -> jax.Array:
         # 0/0 is the NaN of a group without a rate.
-        return jnp.sum(jnp.where(is_member, value, 0.0), axis=1) / sizes
+        return jnp.sum(value, axis=1, dtype=jnp.float32, where=is_member) / sizes
 
     def of_leaf(value: Callable[[Rate], Any]) -> jax.Array:
         """One number for each chosen coordinate, from one for each leaf."""
@@ -130,16 +137,18 @@ def summarise(
     v = jnp.concatenate(seen)[chosen.place]
     lower, upper = of_leaf(lambda r: r.lower), of_leaf(lambda r: r.upper)
     limit, schedule = of_leaf(lambda r: r.limit), of_leaf(lambda r: r.schedule)
-    log_rate = jnp.where(is_member, jnp.log10(schedule * v), jnp.inf)
-    ordered = jnp.sort(log_rate, axis=1)
+    # NaN comes last in JAX's order.
+    ordered = jnp.sort(jnp.where(is_member, jnp.log10(schedule * v), jnp.nan), axis=1)
+    is_shown = chosen.sizes > 0
     near_sgd = mean((v >= limit / factor) & (v <= limit * factor))
     since = jnp.where(before.sgd_since < 0, step, before.sgd_since)
-    return Summary(
-        step=jnp.full_like(before.step, step),
+    least = jnp.min(jnp.where(is_member, schedule * lower, jnp.inf), axis=1)
+    largest = jnp.max(jnp.where(is_member, schedule * upper, 0.0), axis=1)
+    return result._replace(
         quantiles=_quantiles(ordered, chosen.sizes),
-        histogram=_histogram(ordered, chosen.sizes),
-        lower=jnp.min(jnp.where(is_member, schedule * lower, jnp.inf), axis=1),
-        upper=jnp.max(jnp.where(is_member, schedule * upper, 0.0), axis=1),
+        histogram=_histogram(ordered, sizes),
+        lower=jnp.where(is_shown, least, jnp.nan),
+        upper=jnp.where(is_shown, largest, jnp.nan),
         at_lower=mean(v <= lower),
         between=mean((v > lower) & (v < upper)),
         at_upper=mean(v >= upper),
@@ -147,11 +156,12 @@ def summarise(
         sgd_rate=mean(schedule * limit),
         near_sgd=near_sgd,
         sgd_since=jnp.where(near_sgd >= share, since, -1),
-        update_ratio=_ratio(members, updates, params),
     )
 
 
 def _take(leaf: jax.Array, positions: np.ndarray) -> jax.Array:
+    if len(positions) == leaf.size:
+        return leaf.ravel()
     # Not a slice of the flattened leaf: that gathers one that is sharded.
     return leaf[np.unravel_index(positions, leaf.shape)]
 
@@ -160,19 +170,18 @@ def _quantiles(ordered: jax.Array, sizes: np.ndarray) -> jax.Array:
     """At `PROBABILITIES` of each row, each the nearest of its values."""
     last = np.maximum(sizes - 1, 0)
     ranks = np.rint(np.outer(last, PROBABILITIES)).astype(np.int32)
-    found = jnp.take_along_axis(ordered, ranks, axis=1)
-    return jnp.where((sizes > 0)[:, None], found, jnp.nan)
+    return jnp.take_along_axis(ordered, ranks, axis=1)
 
 
 def _histogram(ordered: jax.Array, sizes: np.ndarray) -> jax.Array:
     """The share of each row's values in each bin."""
     inner = EDGES[1:-1].astype(np.float32)
     below = jax.vmap(lambda row: jnp.searchsorted(row, inner))(ordered)
+    known = jnp.sum(~jnp.isnan(ordered), axis=1, dtype=below.dtype)
     ends = jnp.concatenate(
-        [jnp.zeros((len(sizes), 1), below.dtype), below, sizes[:, None]], axis=1
+        [jnp.zeros((len(sizes), 1), below.dtype), below, known[:, None]], axis=1
     )
-    counts = jnp.diff(jnp.minimum(ends, sizes[:, None]), axis=1)
-    return counts / np.maximum(sizes, 1).astype(np.float32)[:, None]
+    return jnp.diff(ends, axis=1) / np.maximum(sizes, 1)[:, None]
 
 
 def _ratio(
@@ -181,18 +190,14 @@ def _ratio(
     params: Mapping[str, jax.Array] | None,
 ) -> jax.Array:
     if params is None:
-        return jnp.full(len(members), jnp.nan)
+        return jnp.full(len(members), jnp.nan, jnp.float32)
 
     def squared_norms(tree: Mapping[str, jax.Array]) -> jax.Array:
-        of_leaf = {
-            name: jnp.sum(jnp.square(jnp.abs(widen(x)))).astype(jnp.float32)
-            for name, x in tree.items()
-        }
-        return jnp.stack(
-            [
-                jnp.sum(jnp.stack([of_leaf[name] for name in names if name in of_leaf]))
-                for names in members.values()
-            ]
+        of_leaf = [jnp.sum(abs_sq(x)).astype(jnp.float32) for x in tree.values()]
+        is_member = np.array(
+            [[name in group for name in tree] for group in map(set, members.values())]
         )
+        values = jnp.array(of_leaf, jnp.float32)
+        return jnp.sum(jnp.where(is_member, values, 0.0), axis=1)
 
     return jnp.sqrt(squared_norms(updates) / squared_norms(params))

@@ -2,6 +2,7 @@
 
 import dataclasses
 import operator
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -9,10 +10,10 @@ import jax.numpy as jnp
 import optax
 
 from optjax.hyperparameter import check_positive, check_range
-from optjax.monitoring.groups import Groups, group_leaves, leaf_names
-from optjax.monitoring.rates import read_rates
+from optjax.monitoring.groups import OVERALL, Groups, group_leaves, leaf_names
+from optjax.monitoring.rates import Rate, read_rates
 from optjax.monitoring.summary import Summary, empty, summarise
-from optjax.observe import observing
+from optjax.observe import Record, observing
 
 __all__ = ["MonitorState", "Summaries", "monitor"]
 
@@ -60,10 +61,11 @@ def monitor(
       every: steps between two summaries, a Python integer; 0 for none at all.
       groups: how many leading parts of a leaf's path are the name of its group: 1 is
         a layer in most models. None for a group a leaf, or a function from the leaf's
-        path, such as "block/conv/kernel", to the group's name.
-      sample: how many coordinates of a group, about, are looked at, evenly spaced;
-        None for all. The standard error of a share is then at most 0.5 / √sample,
-        1.6 % at 1024.
+        path, such as "block/conv/kernel", to the group's name; 0, or the name "", for
+        no group but "overall", that of all leaves.
+      sample: how many coordinates of a group are looked at, evenly spread; None for
+        all. The standard error of a share is then at most 0.5 / √sample, 1.6 % at
+        1024.
       share: the share of a group's coordinates that must be near the SGD rate for the
         group to count as SGD.
       factor: how near: SGD rate / factor ≤ r ≤ SGD rate · factor.
@@ -73,7 +75,8 @@ def monitor(
 
     Raises:
       ValueError: for an argument out of range; in `update`, where the optimizer shows
-        no rate, as Optax's own do not.
+        no rate, as Optax's own do not, or hides it in a `cond`, as `optax.MultiSteps`
+        and `optax.apply_if_finite` do: wrap these around the monitor.
 
     Example:
       >>> import jax.numpy as jnp, optjax
@@ -83,7 +86,11 @@ def monitor(
       >>> print(optjax.read_report(state)["overall"].quantiles.round(2))
       [-2.6 -2.6 -2.6 -2.3 -2.  -2.  -2. ]
     """
-    every, most = _check(every, sample)
+    every, most = _check_int("every", every, 0), sample
+    if most is not None:
+        most = _check_int("sample", most, 1)
+    if groups is not None and not callable(groups):
+        groups = _check_int("groups", groups, 0)
     check_range(0.0, 1.0, "It is a share of coordinates", share=share)
     check_positive(factor=factor)
     if factor < 1:
@@ -112,18 +119,12 @@ def monitor(
             _, inner_state, params, summaries = carry
             with observing() as records:
                 result, _ = inner.update(updates, inner_state, params, **extra)
-            rates = read_rates(records)
-            if not rates:
-                raise ValueError(
-                    "monitor reads V_t where basic_form or precondition multiplies by "
-                    "it, and the optimizer that it was given has neither. Take "
-                    "optjax's optimizer of the same name, or build it by basic_form."
-                )
+            _check_within_reach(records, _trace_of(carry[0]))
             values = summarise(
-                group_leaves(leaf_names(updates), groups),
+                members,
                 summaries.values,
                 count,
-                rates,
+                _of_leaves(members[OVERALL], read_rates(records)),
                 _by_name(result),
                 None if params is None else _by_name(params),
                 most=most,
@@ -133,36 +134,91 @@ def monitor(
             summaries = dataclasses.replace(summaries, values=values)
             # Without the barrier JAX takes the state past the loop.
             kept = jax.lax.optimization_barrier((inner_state, params))
-            return jnp.zeros_like(is_due), *kept, summaries
+            return jax.lax.stop_gradient((jnp.zeros_like(is_due), *kept, summaries))
 
         if every:
             # A loop of one round or none. Unlike `cond` it hands on the buffers that
             # it reads, so that the update below overwrites them in place; and under
             # `vmap` it runs only when one of the trials is due.
+            members = group_leaves(leaf_names(updates), groups)
+            if tuple(members) != summaries.groups:
+                raise ValueError(
+                    f"monitor's state has the groups {', '.join(summaries.groups)}, "
+                    f"and the gradients have {', '.join(members)}. They must have the "
+                    "structure of the parameters that `init` was given, and `groups` "
+                    "must always give the same names."
+                )
             is_due = (count == 1) | (count % every == 0)
-            _, inner_state, params, summaries = jax.lax.while_loop(
-                lambda carry: carry[0], look, (is_due, inner_state, params, summaries)
+            before = inner_state, params
+            _, *after, summaries = jax.lax.while_loop(
+                lambda carry: carry[0],
+                look,
+                jax.lax.stop_gradient((is_due, *before, summaries)),
             )
+            inner_state, params = _with_derivative_of(before, tuple(after))
         result, inner_state = inner.update(updates, inner_state, params, **extra)
         return result, MonitorState(count, inner_state, summaries)
 
     return optax.GradientTransformationExtraArgs(init, update)
 
 
+def _check_within_reach(records: Sequence[Record], trace: Any) -> None:
+    """There are rates, and the trace that made them is not another, now over."""
+    rates = [r.values["rate"] for r in records if r.kind == "precondition"]
+    if not rates:
+        raise ValueError(
+            "monitor reads V_t where basic_form or precondition multiplies by it, and "
+            "the optimizer that it was given has neither. Take optjax's optimizer of "
+            "the same name, or build it by basic_form."
+        )
+    if any(_trace_of(leaf) not in (None, trace) for leaf in jax.tree.leaves(rates)):
+        raise ValueError(
+            "monitor cannot see rates inside another JAX transformation, such as the "
+            "`cond` of optax.MultiSteps and optax.apply_if_finite. Put the monitor "
+            "inside: optax.MultiSteps(optjax.monitor(optimizer), k)."
+        )
+
+
+def _trace_of(x: Any) -> Any:
+    # JAX has no public way to ask; without the attribute, its own error comes later.
+    return getattr(x, "_trace", None)
+
+
+def _of_leaves(names: Sequence[str], rates: dict[str, Rate]) -> dict[str, Rate]:
+    found = {name: rates[name] for name in names if name in rates}
+    if rates and not found:
+        raise ValueError(
+            "monitor found rates of arrays that are no parameters, such as those that "
+            "optax.flatten and optax.lookahead make of them. Put the monitor inside: "
+            "optax.flatten(optjax.monitor(optimizer))."
+        )
+    return found
+
+
+@jax.custom_jvp
+def _with_derivative_of(before: Any, after: Any) -> Any:
+    """`after`, which is equal to `before`, with the derivative of `before`.
+
+    There is no reverse-mode derivative of a loop.
+    """
+    del before
+    return after
+
+
+@_with_derivative_of.defjvp
+def _(primals: Any, tangents: Any) -> Any:
+    return primals[1], tangents[0]
+
+
 def _by_name(tree: Any) -> dict[str, jax.Array]:
     return dict(zip(leaf_names(tree), jax.tree.leaves(tree), strict=True))
 
 
-def _check(every: Any, sample: Any) -> tuple[int, int | None]:
-    for name, value, least in (("every", every, 0), ("sample", sample, 1)):
-        if name == "sample" and value is None:
-            continue
-        try:
-            whole = -1 if isinstance(value, bool) else operator.index(value)
-        except TypeError:
-            whole = -1
-        if whole < least:
-            raise ValueError(
-                f"{name} must be a Python integer >= {least}, got {value!r}."
-            )
-    return every, sample
+def _check_int(name: str, value: Any, least: int) -> int:
+    try:
+        whole = -1 if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        whole = -1
+    if whole < least:
+        raise ValueError(f"{name} must be a Python integer >= {least}, got {value!r}.")
+    return whole
