@@ -33,7 +33,7 @@ __all__ = ["DTYPES", "Coefficients", "Form", "Leaves", "step"]
 DTYPES = (jnp.dtype(jnp.float32), jnp.dtype(jnp.bfloat16))
 
 #: Leaves a call. XLA's compile time grows with the square of a call's operands.
-_GROUP = 48
+_GROUP = 32
 
 _DIRECTIONS = ("gradient", "average", "ahead")
 _ACCUMULATORS = ("one", "average", "max")

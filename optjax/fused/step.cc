@@ -62,8 +62,8 @@ constexpr int64_t kCoefficients = sizeof(Coefficients) / sizeof(float);
 // The square root of the smallest normal number: V and dV/dnu stay finite.
 constexpr float kFloor = 1.08420217e-19f;
 
-// Elements a block: six float32 buffers of it fit the first-level cache.
-constexpr int64_t kBlock = 1024;
+// Elements a block: what is widened stays in the first-level cache until it is rounded.
+constexpr int64_t kBlock = 256;
 
 // Elements below which waking another thread costs more than it saves, and the most
 // that one thread takes at a time.
@@ -337,7 +337,8 @@ class Job {
     const UpdateFunction update = leaf.arrays[kG].bfloat16 ? rounded_ : exact_;
     bool any_bfloat16 = false;
     for (const Buffer& buffer : leaf.arrays) any_bfloat16 |= buffer.bfloat16;
-    alignas(64) float scratch[kArrays][kBlock];
+    // Rows of a power of two would fall on the same lines of the cache.
+    alignas(64) float scratch[kArrays][kBlock + 32];
     const int64_t block_size = any_bfloat16 ? kBlock : n;
     for (int64_t i = 0; i < n; i += block_size) {
       const int64_t count = std::min(block_size, n - i);
