@@ -240,15 +240,15 @@ def time_noise(size, repeats):
     """Milliseconds to round one array with noise from each source, interleaved."""
     x = jax.random.normal(jax.random.key(0), (size,))
 
-    def threefry(key):
+    def threefry(x, key):
         return jax.random.bits(jax.random.wrap_key_data(key), (size,), jnp.uint32)
 
-    def xla(key):
+    def xla(x, key):
         return jax.lax.rng_bit_generator(jnp.tile(key, 2), (size,), jnp.uint32)[1]
 
     sources = {
         "plain cast, no noise": None,
-        "a hash of the position": lambda key: random_bits((size,), key),
+        "a hash of number and position": random_bits,
         "`jax.random.bits` (threefry)": threefry,
         "`lax.rng_bit_generator`": xla,
     }
@@ -259,7 +259,7 @@ def time_noise(size, repeats):
             del out  # Its memory is the result's, so that no page is new.
             if bits is None:
                 return x.astype(jnp.bfloat16)
-            return round_stochastically(x, bits(key))
+            return round_stochastically(x, bits(x, key))
 
         runs[name] = jax.jit(run, donate_argnums=1, keep_unused=True)
     out = {name: jnp.zeros(size, jnp.bfloat16) for name in sources}

@@ -6,9 +6,12 @@ moves by a thousandth of what it lacks, stops at a fifth to a third of its true 
 Rounding up with probability equal to the distance covered loses nothing in
 expectation.
 
-The noise is a hash of the seed, the step, the leaf and the position within the leaf.
-XLA computes it in the loop that writes the state: no array of random numbers, no key
-to store, and a sharded leaf needs no communication.
+The noise is a hash of the seed, the step, the position within the leaf and the 16 bits
+that stay. XLA computes it in the loop that writes the state: no array of random
+numbers, no key to store, and a sharded leaf needs no communication. The bits that stay
+tell leaves apart: with an index, each leaf's loop would be another one and compile by
+itself, where now equal shapes share one. The bits that go are left out, or a last bit
+that comes out otherwise without `jit` would change the noise.
 """
 
 import operator
@@ -72,9 +75,9 @@ def stochastic_rounding(
         its chain; `optax.masked`, `optax.MultiSteps` and the rest work on both sides.
       dtype: bfloat16, which has the exponents of float32 and so lacks nothing but
         its last 16 bits.
-      seed: an integer in [0, 2³²), or a traced one. The same seed gives the same
-        noise: under `vmap`, give each lane a seed of its own unless all are to be
-        rounded alike.
+      seed: an integer in [0, 2³²), or a traced one. Numbers that are equal to 8
+        bits share their noise where seed, step and position agree: under `vmap`, give
+        each lane a seed of its own.
 
     Returns:
       A transformation with the state `StochasticRoundingState`, all arrays. Its
@@ -149,8 +152,7 @@ def round_stochastically(x: jax.Array, bits: jax.Array) -> jax.Array:
     wanted, and runs into the exponent where the next number has another. `bits` are
     uint32, of which the upper half is used.
     """
-    x = lax.convert_element_type(x, jnp.float32)
-    word = lax.bitcast_convert_type(x, jnp.uint32)
+    word = _word(x)
     rounded = lax.bitcast_convert_type(
         ((word + (bits >> 16)) >> 16).astype(jnp.uint16), jnp.bfloat16
     )
@@ -166,26 +168,30 @@ def _round_jvp(primals: tuple[Any, Any], tangents: tuple[Any, Any]) -> tuple[Any
     return round_stochastically(*primals), dx.astype(jnp.bfloat16)
 
 
-def random_bits(shape: tuple[int, ...], key: tuple[Any, Any]) -> jax.Array:
-    """uint32 by position; keys with different second words share no run of numbers."""
-    position = jnp.zeros(shape, jnp.uint32)
+def random_bits(x: jax.Array, key: tuple[jax.Array, jax.Array]) -> jax.Array:
+    """uint32 for each number of x, by its position, its first 16 bits and the key."""
+    position = jnp.zeros(x.shape, jnp.uint32)
     stride = 1
-    for axis in reversed(range(len(shape))):
-        along = lax.broadcasted_iota(jnp.uint32, shape, axis)
+    for axis in reversed(range(x.ndim)):
+        along = lax.broadcasted_iota(jnp.uint32, x.shape, axis)
         position += along * jnp.uint32(stride % 2**32)
-        stride *= shape[axis]
+        stride *= x.shape[axis]
     first, second = key
-    return _mix(_mix(position + first) ^ second)
+    return _mix(_mix(position + first) ^ second ^ (_word(x) >> 16))
 
 
-def leaf_keys(seed: Any, count: Any, leaves: int) -> tuple[jax.Array, jax.Array]:
-    """Two words for each leaf, other ones at every step."""
+def step_key(seed: Any, count: Any) -> tuple[jax.Array, jax.Array]:
+    """Two words, other ones at every step."""
     step = _mix(_mix(jnp.asarray(seed, jnp.uint32)) + count.astype(jnp.uint32))
-    leaf = jnp.arange(leaves, dtype=jnp.uint32)
     # Without the constant, the second word would be what `random_bits` makes of the
     # first at position 0, and cancel it there.
-    other = _mix(step ^ jnp.uint32(0x9E37_79B9))
-    return _mix(step + leaf), _mix(other + leaf)
+    return _mix(step), _mix(_mix(step ^ jnp.uint32(0x9E37_79B9)))
+
+
+def _word(x: jax.Array) -> jax.Array:
+    """The bits of x as a float32."""
+    x = lax.convert_element_type(x, jnp.float32)
+    return lax.bitcast_convert_type(x, jnp.uint32)
 
 
 def _mix(h: jax.Array) -> jax.Array:
@@ -200,17 +206,16 @@ def _mix(h: jax.Array) -> jax.Array:
 
 
 def _round_leaves(tree: Any, seed: Any, count: Any) -> Any:
-    treedef: Any
-    leaves, treedef = jax.tree.flatten(tree)
-    first, second = leaf_keys(seed, count, len(leaves))
-    return treedef.unflatten(
-        [
-            round_stochastically(leaf, random_bits(leaf.shape, (first[i], second[i])))
-            if _is_wide_array(leaf)
-            else leaf
-            for i, leaf in enumerate(leaves)
-        ]
+    key = step_key(seed, count)
+    return jax.tree.map(
+        lambda leaf: _round_leaf(leaf, key) if _is_wide_array(leaf) else leaf, tree
     )
+
+
+# Traced once a shape, which a tree of many leaves has far fewer of.
+@jax.jit
+def _round_leaf(leaf: jax.Array, key: tuple[jax.Array, jax.Array]) -> jax.Array:
+    return round_stochastically(leaf, random_bits(leaf, key))
 
 
 def _widen_leaves(tree: Any, dtypes: dict[str, Any]) -> Any:
