@@ -28,6 +28,8 @@ from optjax.bound import (
 )
 from optjax.direction import ema, nadam_ema, trace
 from optjax.form import basic_form, precondition
+from optjax.fused.apply import apply_step
+from optjax.fused.library import fused_step_available
 from optjax.monitoring.hyperparameters import (
     hyperparameters,
     inject_hyperparams,
@@ -93,6 +95,7 @@ __all__ = [
     "adashift",
     "amsbound",
     "amsgrad",
+    "apply_step",
     "basic_form",
     "bound_clip",
     "centered_ema_of_squares",
@@ -103,6 +106,7 @@ __all__ = [
     "ema_of_squared_residuals",
     "ema_of_squares",
     "exponential_bounds",
+    "fused_step_available",
     "gamma_for",
     "hyperbolic_bounds",
     "hyperparameters",

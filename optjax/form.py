@@ -121,9 +121,22 @@ def descend(
     learning_rate: optax.ScalarOrSchedule,
 ) -> optax.GradientTransformationExtraArgs:
     """u ↦ −s_t u, the last step of every optimizer."""
+    theirs = optax.scale_by_learning_rate(learning_rate)
+
+    def update(
+        updates: optax.Updates, state: optax.OptState, params: Any = None
+    ) -> tuple[optax.Updates, optax.OptState]:
+        del params
+        if callable(learning_rate):
+            s = learning_rate(state.count)
+            state = state._replace(count=optax.safe_increment(state.count))
+        else:
+            s = learning_rate
+        return map_leaves(lambda u: -s * u, updates), state
+
     return recorded(
         "descend",
-        optax.scale_by_learning_rate(learning_rate),
+        optax.GradientTransformation(theirs.init, update),
         learning_rate=learning_rate,
     )
 

@@ -5,6 +5,10 @@ within `observing()` receives the records in the order of the computation. That 
 Python at trace time: outside `observing()` nothing is kept, and the compiled program
 is the same either way.
 
+`observing(compute=False)` only follows an update: scalars are computed, and for the
+arrays of parameters, moments and rates a `Placeholder` goes from one primitive to the
+next. It tells what an update of thousands of leaves is made of without tracing any.
+
 A record's arrays belong to the trace that made them. An optimizer that is called
 inside another's `lax.cond` must be observed in there.
 """
@@ -16,7 +20,7 @@ from typing import Any, NamedTuple
 
 import optax
 
-__all__ = ["Record", "observing", "record", "recorded"]
+__all__ = ["Placeholder", "Record", "is_followed", "observing", "record", "recorded"]
 
 
 class Record(NamedTuple):
@@ -39,25 +43,45 @@ class Record(NamedTuple):
     returned: Any
 
 
-_records: ContextVar[list[Record] | None] = ContextVar("records", default=None)
+class Placeholder:
+    """An array that is not computed; `source` is what it would be a cast of."""
+
+    __slots__ = ("dtype", "shape", "source")
+
+    def __init__(self, shape: tuple[int, ...], dtype: Any, source: Any = None):
+        self.shape, self.dtype, self.source = shape, dtype, source
+
+
+class _Observation(NamedTuple):
+    records: list[Record]
+    compute: bool
+
+
+_current: ContextVar[_Observation | None] = ContextVar("observation", default=None)
 
 
 @contextmanager
-def observing() -> Iterator[list[Record]]:
+def observing(compute: bool = True) -> Iterator[list[Record]]:
     """Collect the records of the updates called inside the block."""
-    records: list[Record] = []
-    token = _records.set(records)
+    observation = _Observation([], compute)
+    token = _current.set(observation)
     try:
-        yield records
+        yield observation.records
     finally:
-        _records.reset(token)
+        _current.reset(token)
+
+
+def is_followed() -> bool:
+    """Whether arrays are only followed, by placeholders, and not computed."""
+    observation = _current.get()
+    return observation is not None and not observation.compute
 
 
 def record(new: Record) -> None:
     """Tell an observer, if there is one."""
-    records = _records.get()
-    if records is not None:
-        records.append(new)
+    observation = _current.get()
+    if observation is not None:
+        observation.records.append(new)
 
 
 def recorded(

@@ -41,7 +41,6 @@ from optjax.hyperparameter import (
     check_positive,
     check_range,
 )
-from optjax.observe import recorded
 from optjax.precision import Scalar
 from optjax.rate import (
     correct_bias,
@@ -53,7 +52,7 @@ from optjax.rate import (
     rectify,
 )
 from optjax.swats import scale_by_swats
-from optjax.tree import map_leaves
+from optjax.weight_decay import add_decayed_weights
 
 __all__ = [
     "OPTIMIZERS",
@@ -975,7 +974,7 @@ def adaboundw(
     )
     if not fixed_decay:
         return optimizer
-    outside = _add_decayed_weights(_times(-1.0, weight_decay), mask)
+    outside = add_decayed_weights(_times(-1.0, weight_decay), mask)
     return in_gradient_dtype(optax.chain(optimizer, outside))
 
 
@@ -1009,43 +1008,16 @@ def _nadam_direction(
 
 def _decoupled(weight_decay: Schedule, mask: Any) -> optax.GradientTransformation:
     _check_weight_decay(weight_decay)
-    return _add_decayed_weights(weight_decay, mask)
-
-
-def _add_decayed_weights(
-    weight_decay: Schedule, mask: Any
-) -> optax.GradientTransformationExtraArgs:
-    return recorded(
-        "add_decayed_weights",
-        optax.add_decayed_weights(weight_decay, mask),
-        weight_decay=weight_decay,
-        mask=mask,
-    )
+    return add_decayed_weights(weight_decay, mask)
 
 
 def _with_l2(optimizer: Optimizer, weight_decay: Schedule, mask: Any) -> Optimizer:
     _check_weight_decay(weight_decay)
     if isinstance(weight_decay, (int, float)) and weight_decay == 0:
         return optimizer
-    decayed = in_gradient_dtype(
-        optax.chain(_add_decayed_weights(weight_decay, mask), optimizer)
+    return in_gradient_dtype(
+        optax.chain(add_decayed_weights(weight_decay, mask), optimizer)
     )
-
-    def update(
-        updates: optax.Updates,
-        state: optax.OptState,
-        params: optax.Params | None = None,
-        **extra: Any,
-    ) -> tuple[optax.Updates, optax.OptState]:
-        try:
-            return decayed.update(updates, state, params, **extra)
-        except (TypeError, ValueError):
-            # Optax adds the parameters before anything here has seen the gradients.
-            if params is not None:
-                map_leaves(lambda g, _: g, updates, params)
-            raise
-
-    return optax.GradientTransformationExtraArgs(decayed.init, update)
 
 
 def _check_weight_decay(weight_decay: Schedule) -> None:

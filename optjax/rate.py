@@ -21,7 +21,7 @@ from optjax.hyperparameter import (
     check_positive,
     check_range,
 )
-from optjax.observe import recorded
+from optjax.observe import Record, record, recorded
 from optjax.precision import (
     Scalar,
     abs_sq,
@@ -118,17 +118,14 @@ def rate_by_accumulated_square(
     def update(
         updates: optax.Updates, state: Any, params: Any = None, **extra: Any
     ) -> tuple[optax.Updates, Any]:
-        nu, state = accumulator.update(updates, state, params, **extra)
-        return map_leaves(rate, nu), state
+        nu, new_state = accumulator.update(updates, state, params, **extra)
+        v = map_leaves(rate, nu)
+        values = {"eps": eps, "eps_root": eps_root, "power": power}
+        # Of ν and not of g, which the accumulator's own record tells of.
+        record(Record("rate_by_accumulated_square", values, state, new_state, nu, v))
+        return v, new_state
 
-    transformation = optax.GradientTransformationExtraArgs(accumulator.init, update)
-    return recorded(
-        "rate_by_accumulated_square",
-        transformation,
-        eps=eps,
-        eps_root=eps_root,
-        power=power,
-    )
+    return optax.GradientTransformationExtraArgs(accumulator.init, update)
 
 
 def _is_half(power: Scalar) -> bool:

@@ -6,6 +6,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from optjax.observe import Placeholder, is_followed
+from optjax.precision import store
+
 __all__ = ["map_leaves"]
 
 
@@ -39,7 +42,19 @@ def map_leaves(f: Callable[..., Any], updates: Any, *states: Any) -> Any:
             if jnp.shape(leaf) != jnp.shape(other):
                 raise ValueError(_first_difference(updates, state))
         columns.append(column)
-    return treedef.unflatten([f(*row) for row in zip(*columns, strict=True)])
+    rows = zip(*columns, strict=True)
+    if is_followed():
+        return treedef.unflatten([_follow(f, *row) for row in rows])
+    return treedef.unflatten([f(*row) for row in rows])
+
+
+def _follow(f: Callable[..., Any], leaf: Any, *others: Any) -> Any:
+    if f is not store:
+        return Placeholder(jnp.shape(leaf), leaf.dtype)
+    (like,) = others
+    if leaf.dtype == like.dtype:
+        return leaf
+    return Placeholder(leaf.shape, like.dtype, source=leaf)
 
 
 def _first_difference(updates: Any, state: Any) -> str:

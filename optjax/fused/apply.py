@@ -1,0 +1,152 @@
+"""Update and apply in one call, in one pass over memory where that is possible."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from optjax.fused.in_jax import step_in_jax
+from optjax.fused.kernel import DTYPES, Form, Leaves, step
+from optjax.fused.library import fused_step_available
+from optjax.fused.plan import Group, NotCoveredError, plan
+from optjax.observe import Placeholder, observing
+
+__all__ = ["apply_step"]
+
+
+def apply_step(
+    optimizer: optax.GradientTransformation,
+    grads: optax.Updates,
+    state: optax.OptState,
+    params: optax.Params,
+    **extra: Any,
+) -> tuple[optax.Params, optax.OptState]:
+    r"""x[t+1] = x[t] − s_t · V_t ⊙ m_t: `update` and `optax.apply_updates` in one call.
+
+    It returns what they return. On the CPU, where optjax was installed with a C++
+    compiler, the parameters and the state of `sgd` (plain, with momentum, Nesterov's),
+    `adagrad`, `rmsprop`, `adam`, `adamw`, `nadam`, `amsgrad`, `adabound`, `amsbound`,
+    `adaboundw`, and of any `basic_form` of the same parts, are each read and written
+    once by one compiled loop, where XLA reads them once for each output; also inside
+    `optax.chain`, `masked`, `partition` and `inject_hyperparams`. Every other
+    optimizer, part or dtype is updated as it would be without.
+
+    Jit the training step with parameters and state donated, in the same order among
+    its arguments and its results, such as `step(params, state, batch) -> (params,
+    state)`: in another order XLA exchanges their buffers and copies each.
+
+    Args:
+      optimizer: any Optax gradient transformation.
+      grads: the gradients, a tree like `params`.
+      state: the optimizer's state.
+      params: the parameters.
+      **extra: further arguments of the optimizer's `update`.
+
+    Returns:
+      The new parameters and the new state, equal to those of `update` followed by
+      `optax.apply_updates` but for float32 rounding, 1e-6 of an update.
+
+    Raises:
+      ValueError: as `update` does.
+
+    Example:
+      >>> import jax.numpy as jnp, optjax
+      >>> tx, x, g = optjax.adam(0.1), jnp.array([1.0, 2.0]), jnp.array([5.0, -3.0])
+      >>> x, state = optjax.apply_step(tx, g, tx.init(x), x)
+      >>> x.round(3)
+      Array([0.9, 2.1], dtype=float32)
+    """
+    inner = optax.with_extra_args_support(optimizer)
+    if fused_step_available() and jax.default_backend() == "cpu":
+        try:
+            return _fused(inner, grads, state, params, extra)
+        except NotCoveredError:
+            pass
+    updates, state = inner.update(grads, state, params, **extra)
+    return optax.apply_updates(params, updates), state
+
+
+def _fused(
+    optimizer: optax.GradientTransformationExtraArgs,
+    grads: optax.Updates,
+    state: optax.OptState,
+    params: optax.Params,
+    extra: dict[str, Any],
+) -> tuple[optax.Params, optax.OptState]:
+    leaves: list[Any]
+    structure: Any
+    leaves, structure = jax.tree.flatten(params)
+    try:
+        with observing(compute=False) as records:
+            updates, state = optimizer.update(grads, state, params, **extra)
+        steps = structure.flatten_up_to(updates)
+        groups = plan(records, steps)
+    except Exception as error:
+        # Code that computes with a placeholder raises whatever it likes. A mistake of
+        # the user's raises again when the update is computed.
+        raise NotCoveredError from error
+    made: dict[int, jax.Array] = {}
+    for group in groups:
+        _check_covered(group, leaves)
+    covered = {id(new) for group in groups for column in group.new for new in column}
+    if any(_is_followed(x) and id(x) not in covered for x in jax.tree.leaves(state)):
+        raise NotCoveredError
+
+    result = [
+        None if _is_followed(update) else optax.apply_updates(leaf, update)
+        for leaf, update in zip(leaves, steps, strict=True)
+    ]
+    for group in groups:
+        columns: dict[str, Any] = dict(zip(_columns(group), group.old, strict=True))
+        updated = _differentiable(group.form)(
+            group.coefficients.pack(),
+            [jnp.asarray(g) for g in group.grads],
+            [jnp.asarray(leaves[i]) for i in group.places],
+            *(columns.get(name) for name in ("m", "nu", "nu_max")),
+        )
+        for place, leaf in zip(group.places, updated.params or (), strict=True):
+            result[place] = leaf
+        for name, new in zip(columns, group.new, strict=True):
+            for placeholder, leaf in zip(new, getattr(updated, name), strict=True):
+                made[id(placeholder)] = leaf
+    state = jax.tree.map(
+        lambda leaf: made[id(leaf)] if _is_followed(leaf) else leaf, state
+    )
+    return structure.unflatten(result), state
+
+
+def _differentiable(form: Form) -> Callable[..., Leaves]:
+    """The compiled step, whose derivatives are those of the same step in JAX."""
+
+    @jax.custom_jvp
+    def run(*operands: Any) -> Leaves:
+        return step(form, *operands)
+
+    in_jax = functools.partial(step_in_jax, form)
+    run.defjvp(lambda primals, tangents: jax.jvp(in_jax, primals, tangents))
+    return run
+
+
+def _columns(group: Group) -> list[str]:
+    """Which of the arrays the form keeps."""
+    return [
+        *["m"] * (group.form.direction != "gradient"),
+        *["nu"] * (group.form.accumulator != "one"),
+        *["nu_max"] * (group.form.accumulator == "max"),
+    ]
+
+
+def _check_covered(group: Group, leaves: list[Any]) -> None:
+    params = [leaves[i] for i in group.places]
+    for column in (group.grads, *group.old):
+        for x, like in zip(column, params, strict=True):
+            is_known = {jnp.result_type(x), jnp.result_type(like)} <= set(DTYPES)
+            if not is_known or jnp.shape(x) != jnp.shape(like):
+                raise NotCoveredError
+
+
+def _is_followed(leaf: Any) -> bool:
+    return isinstance(leaf, Placeholder)

@@ -1,0 +1,56 @@
+"""The compiled step written in JAX, for derivatives and other platforms."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from optjax.fused.kernel import Coefficients, Form, Leaves
+from optjax.precision import away_from_zero, sqrt, store, widen
+
+__all__ = ["step_in_jax"]
+
+
+def step_in_jax(
+    form: Form,
+    packed: jax.Array,
+    grads: Sequence[jax.Array],
+    params: Sequence[jax.Array],
+    m: Sequence[jax.Array] | None,
+    nu: Sequence[jax.Array] | None,
+    nu_max: Sequence[jax.Array] | None,
+) -> Leaves:
+    """The equations of `Form` and `Coefficients`, leaf by leaf."""
+    c = Coefficients(*packed)
+    columns = Leaves(params, m, nu, nu_max)._asdict()
+    new: dict[str, Any] = {
+        name: None if column is None else [] for name, column in columns.items()
+    }
+    for i, (gradient, x) in enumerate(zip(grads, params, strict=True)):
+        g = widen(gradient)
+        if form.l2:
+            g = widen(store(g + c.l2 * x, gradient))
+        d = g
+        if m is not None:
+            average = c.intake * g + c.keep * widen(m[i])
+            d = c.out * average + (c.ahead * g if form.direction == "ahead" else 0.0)
+            d = widen(store(d, gradient))
+            new["m"].append(store(average, m[i]))
+        update = c.step * d
+        if nu is not None:
+            squares = c.square_intake * g * g + c.square_keep * widen(nu[i])
+            new["nu"].append(store(squares, nu[i]))
+            squares = c.before * squares
+            if nu_max is not None:
+                squares = jnp.maximum(widen(nu_max[i]), squares)
+                new["nu_max"].append(store(squares, nu_max[i]))
+                squares = c.after * squares
+            rate = 1.0 / away_from_zero(sqrt(squares + c.eps_root) + c.eps)
+            if form.bounded:
+                rate = jnp.clip(c.scale * rate, c.lower, c.upper)
+            update = c.step * (rate * d)
+        if form.decay:
+            update = update + c.decay * x
+        new["params"].append(store(x - store(update, gradient), x))
+    return Leaves(**new)

@@ -1,0 +1,31 @@
+"""Flax linen's `TrainState` with the compiled step."""
+
+from typing import Any
+
+from flax.training import train_state
+
+from optjax.fused.apply import apply_step
+
+__all__ = ["TrainState"]
+
+
+class TrainState(train_state.TrainState):
+    """A `flax.training.train_state.TrainState` that steps by `optjax.apply_step`.
+
+    Example:
+      >>> import jax.numpy as jnp, optjax
+      >>> from optjax.fused.linen import TrainState
+      >>> state = TrainState.create(
+      ...     apply_fn=None, params={"w": jnp.ones(2)}, tx=optjax.sgd(0.5)
+      ... )
+      >>> state = state.apply_gradients(grads={"w": jnp.array([1.0, -1.0])})
+      >>> state.params["w"], int(state.step)
+      (Array([0.5, 1.5], dtype=float32), 1)
+    """
+
+    def apply_gradients(self, *, grads: Any, **kwargs: Any) -> "TrainState":
+        """The state after one step; `kwargs` replace further fields of it."""
+        params, opt_state = apply_step(self.tx, grads, self.opt_state, self.params)
+        return self.replace(
+            step=self.step + 1, params=params, opt_state=opt_state, **kwargs
+        )

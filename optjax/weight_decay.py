@@ -1,0 +1,47 @@
+"""Weight decay: add λ x to the gradient (L2) or to the step (decoupled)."""
+
+from typing import Any
+
+import optax
+
+from optjax.observe import recorded
+from optjax.tree import map_leaves
+
+__all__ = ["add_decayed_weights"]
+
+
+def add_decayed_weights(
+    weight_decay: optax.ScalarOrSchedule, mask: Any = None
+) -> optax.GradientTransformationExtraArgs:
+    """u ↦ u + λ x, as `optax.add_decayed_weights`, for gradients of wrong shape too.
+
+    Optax broadcasts them against the parameters without a word.
+
+    Args:
+      weight_decay: λ, a number or a schedule.
+      mask: a tree of booleans, or a function of the parameters that returns one:
+        which leaves are decayed.
+    """
+    theirs = optax.add_decayed_weights(weight_decay)
+
+    def update(
+        updates: optax.Updates, state: Any, params: optax.Params | None = None
+    ) -> tuple[optax.Updates, Any]:
+        if params is None:
+            raise ValueError(
+                "weight decay needs the parameters: update(gradients, state, params)."
+            )
+        if callable(weight_decay):
+            decay = weight_decay(state.count)
+            state = state._replace(count=optax.safe_increment(state.count))
+        else:
+            decay = weight_decay
+        return map_leaves(lambda u, x: u + decay * x, updates, params), state
+
+    ours = optax.GradientTransformation(theirs.init, update)
+    return recorded(
+        "add_decayed_weights",
+        ours if mask is None else optax.masked(ours, mask),
+        weight_decay=weight_decay,
+        mask=mask,
+    )
