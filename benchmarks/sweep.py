@@ -1,7 +1,8 @@
 """How fast sweeps are, side by side in one run: python benchmarks/sweep.py.
 
-The task is the digits MLP, 300 updates a trial, over K learning rates of Adam. Writes
-sweep.md beside this file. Needs the extra `race`, and Optuna for its line.
+Four parts, each a section of sweep.md beside this file; `--only` measures some of them
+and leaves the other sections as they are. Needs the extra `race`, and Optuna for the
+part `overhead`.
 """
 
 import argparse
@@ -11,54 +12,101 @@ import resource
 import statistics
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 import optjax
 from optjax import sweep
-from optjax.sweep.groups import Settings, make_groups
+from optjax.problems import rosenbrock
+from optjax.sweep.groups import Settings, make_groups, pick_strategy
+from optjax.sweep.lanes import STRATEGIES
 from optjax.sweep.records import Config, TrialSpec
 from optjax.tasks import digits
 
-STEPS, EVERY = 300, 10
-METRIC = "val_accuracy"
+RECOMPILED = 16
 
 
-def specs(count):
-    rates = np.logspace(-4, 0, count)
-    return [
-        TrialSpec(i, Config("adam", {"learning_rate": float(rate)}, {}), 0)
-        for i, rate in enumerate(rates)
-    ]
+class Task(NamedTuple):
+    """What is swept: Adam's learning rate, `updates` a trial."""
+
+    name: str
+    make_trial: Callable
+    updates: int
+    evaluate_every: int
+    metric: str
+    mode: str
+
+    def sweep(self, count, strategy="auto", out=None):
+        """Run the whole sweep as a user would, with compilation."""
+        return sweep.run(
+            self.make_trial,
+            {"optimizer": "adam", "learning_rate": learning_rates(count)},
+            steps=self.updates,
+            evaluate_every=self.evaluate_every,
+            metric=self.metric,
+            mode=self.mode,
+            seeds=1,
+            strategy=strategy,
+            out=out,
+            progress=False,
+        )
+
+    def group(self, count):
+        """The same trials for the engine's parts, and their settings."""
+        settings = Settings(
+            self.updates,
+            self.evaluate_every,
+            self.metric,
+            self.mode,
+            None,
+            None,
+            None,
+            tuple(jax.local_devices()),
+        )
+        specs = [
+            TrialSpec(number, Config("adam", {"learning_rate": rate}, {}), 0)
+            for number, rate in enumerate(learning_rates(count))
+        ]
+        group = make_groups(self.make_trial, {"adam": optjax.adam}, specs, settings)[0]
+        return group, settings
 
 
-def settings(**changes):
-    base = Settings(
-        STEPS, EVERY, METRIC, "max", None, None, None, tuple(jax.local_devices())
-    )
-    return base._replace(**changes)
+def learning_rates(count):
+    return np.logspace(-4, 0, count).tolist()
 
 
-def jitted_scan(trial, learning_rate=None):
-    """The best of today's single-threaded ways: one jitted trial, called in a loop."""
+def digits_task():
+    make_trial = functools.partial(digits.trial, data=digits.load())
+    return Task("Digits MLP", make_trial, 300, 10, "val_accuracy", "max")
 
-    def whole(learning_rate):
-        state = trial.init(jax.random.key(0), {"learning_rate": learning_rate})
 
-        def evaluated(state, _):
-            state, _ = jax.lax.scan(
-                lambda state, _: trial.step(state), state, length=EVERY
-            )
-            return state, trial.evaluate(state)[METRIC]
+def noisy_rosenbrock():
+    """Two numbers and a gradient with noise: no matrix, hundreds of tiny operations."""
 
-        return jax.lax.scan(evaluated, state, length=STEPS // EVERY)[1]
+    def init(key, optimizer):
+        key, start_key = jax.random.split(key)
+        x = jax.random.uniform(start_key, (2,), minval=-2.0, maxval=2.0)
+        return x, optimizer.init(x), key, jnp.zeros((), jnp.int32)
 
-    if learning_rate is None:
-        return jax.jit(whole)
-    return jax.jit(lambda: whole(learning_rate))
+    def step(state, optimizer):
+        x, opt_state, key, done = state
+        value, gradient = jax.value_and_grad(rosenbrock)(x)
+        noise = jax.random.normal(jax.random.fold_in(key, done), x.shape)
+        updates, opt_state = optimizer.update(gradient + noise, opt_state, x)
+        x = optax.apply_updates(x, updates)
+        return (x, opt_state, key, done + 1), {"loss": value}
+
+    make_trial = sweep.from_functions(init, step)
+    return Task("Rosenbrock with noise", make_trial, 5000, 500, "loss", "min")
+
+
+# ------------------------------------------------------------------------------ timing
 
 
 def seconds(f):
@@ -67,13 +115,35 @@ def seconds(f):
     return time.perf_counter() - began
 
 
-def warm_group(make_trial, count, strategy):
-    """A compiled group, and a function that runs all its trials once."""
-    group = make_groups(make_trial, {"adam": optjax.adam}, specs(count), settings())[0]
-    program = group.compile(settings(), strategy)
+def interleaved(ways, rounds):
+    """Seconds of every way in every round."""
+    times = {name: [] for name in ways}
+    for number in range(rounds):
+        for name, way in ways.items():
+            times[name].append(seconds(way))
+            say(f"  round {number + 1} of {rounds}, {name}: {times[name][-1]:.3f} s")
+    return times
+
+
+def paired(times, other):
+    """The median over rounds of one way's time to another's."""
+    return statistics.median(a / b for a, b in zip(times, other, strict=True))
+
+
+def spread(values):
+    median = statistics.median(values)
+    return f"{median:.3f} ({min(values):.3f}–{max(values):.3f})"
+
+
+def say(line):
+    print(line, flush=True)
+
+
+def runner(group, settings, program):
+    """A function that runs all of a compiled group's trials, warm."""
 
     def run():
-        scheduler, carry = group.schedule(settings()), program.start()
+        scheduler, carry = group.schedule(settings), program.start()
         while not scheduler.is_done:
             carry, rows = program.advance(carry, scheduler.assignment())
             scheduler.observe(rows)
@@ -82,61 +152,152 @@ def warm_group(make_trial, count, strategy):
     return run
 
 
-def throughput(make_trial, count, repeats):
-    """Warm seconds for `count` trials, interleaved."""
-    scan = jitted_scan(make_trial(optjax.adam))
-    rates = [jnp.float32(spec.config.hyper["learning_rate"]) for spec in specs(count)]
-
-    def loop():
-        for rate in rates:
-            scan(rate).block_until_ready()
-
-    loop()
-    ways = {"jitted scan, traced learning rate": loop}
-    for strategy in ("map", "vmap", "chunked"):
-        ways[f"optjax {strategy}"] = warm_group(make_trial, count, strategy)
-    times = {name: [] for name in ways}
-    for _ in range(repeats):
-        for name, way in ways.items():
-            times[name].append(seconds(way))
-    return times
+# -------------------------------------------------------------------------- throughput
 
 
-def end_to_end(make_trial, count, recompiled=16):
-    """Seconds with compilation: the recompiling loop, scaled, and `sweep.run`."""
+def jitted_trial(task, learning_rate=None):
+    """A trial as one jitted scan, its learning rate traced or a constant."""
+    trial = task.make_trial(optjax.adam)
 
-    def loop():
-        for spec in specs(count)[:: max(1, count // recompiled)][:recompiled]:
-            trial = make_trial(optjax.adam)
-            jitted_scan(trial, spec.config.hyper["learning_rate"])().block_until_ready()
+    def whole(learning_rate):
+        state = trial.init(jax.random.key(0), {"learning_rate": learning_rate})
 
-    space = {
-        "optimizer": "adam",
-        "learning_rate": [s.config.hyper["learning_rate"] for s in specs(count)],
-    }
-    chosen = []
+        def evaluated(state, _):
+            state, _ = jax.lax.scan(
+                lambda state, _: trial.step(state), state, length=task.evaluate_every
+            )
+            return state, trial.evaluate(state)[task.metric]
 
-    def run():
-        result = sweep.run(
-            make_trial,
-            space,
-            steps=STEPS,
-            evaluate_every=EVERY,
-            metric=METRIC,
-            seeds=1,
-            progress=False,
+        evaluations = task.updates // task.evaluate_every
+        return jax.lax.scan(evaluated, state, length=evaluations)[1]
+
+    if learning_rate is None:
+        return jax.jit(whole)
+    return jax.jit(lambda: whole(learning_rate))
+
+
+def throughput(arguments):
+    task = digits_task()
+    lines = [
+        f"{task.name}, {task.updates} updates a trial. Seconds: median (least–most).",
+        "",
+        "| trials | jitted scan, traced learning rate, in a loop, warm | `auto`, warm "
+        "| times as fast | a loop that recompiles each trial | `sweep.run` with "
+        "compilation | times as fast |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for count in arguments.trials:
+        say(f"{task.name}, {count} trials")
+        scan = jitted_trial(task)
+        rates = [jnp.float32(rate) for rate in learning_rates(count)]
+
+        def loop(scan=scan, rates=rates):
+            for rate in rates:
+                scan(rate).block_until_ready()
+
+        loop()
+        group, settings = task.group(count)
+        choice, program = pick_strategy(group, settings, count)
+        times = interleaved(
+            {"jitted scan": loop, "auto": runner(group, settings, program)},
+            arguments.rounds if count <= 64 else slow_rounds(arguments),
         )
-        chosen.append(result.about["strategy"])
 
-    once = seconds(loop)
-    return once * count / recompiled, seconds(run), chosen[0]
+        def recompiling(count=count):
+            for rate in learning_rates(count)[:: max(1, count // RECOMPILED)]:
+                jitted_trial(task, rate)().block_until_ready()
+
+        timed = len(learning_rates(count)[:: max(1, count // RECOMPILED)])
+        recompiled = seconds(recompiling) * count / timed
+        say(f"  recompiling, scaled from {timed} trials: {recompiled:.1f} s")
+        whole = seconds(functools.partial(task.sweep, count))
+        say(f"  sweep.run: {whole:.2f} s")
+        lines.append(
+            f"| {count} | {spread(times['jitted scan'])} | "
+            f"{spread(times['auto'])}, chose `{choice}` | "
+            f"{paired(times['jitted scan'], times['auto']):.2f} | {recompiled:.1f} | "
+            f"{whole:.2f} | {recompiled / whole:.0f} |"
+        )
+    lines += [
+        "",
+        f"The recompiling loop is timed on {RECOMPILED} trials and scaled.",
+    ]
+    return lines
+
+
+# -------------------------------------------------------------------------- strategies
+
+
+def strategies(arguments):
+    lines = [
+        "Seconds: median (least–most). Warm: all trials by a program compiled before. "
+        "With compilation: a whole `sweep.run`, which under `auto` includes timing the "
+        "strategies.",
+    ]
+    small, large = arguments.strategy_trials
+    for task, count in ((digits_task(), small), (noisy_rosenbrock(), large)):
+        lines += ["", *strategies_of(task, count, slow_rounds(arguments))]
+    return lines
+
+
+def strategies_of(task, count, rounds):
+    say(f"{task.name}, {count} trials, warm")
+    group, settings = task.group(count)
+    began = time.perf_counter()
+    choice, program = pick_strategy(group, settings, count)
+    picking = time.perf_counter() - began
+    say(f"  auto chose {choice} in {picking:.2f} s")
+    warm = interleaved(
+        {
+            **{
+                strategy: runner(group, settings, group.compile(settings, strategy))
+                for strategy in STRATEGIES
+            },
+            "auto": runner(group, settings, program),
+        },
+        rounds,
+    )
+    say(f"{task.name}, {count} trials, with compilation")
+    names, chosen = (*STRATEGIES, "auto"), []
+
+    def whole(strategy):
+        result = task.sweep(count, strategy)
+        if strategy == "auto":
+            chosen.append(result.about["strategy"])
+
+    fresh = interleaved(
+        {name: functools.partial(whole, name) for name in names}, rounds
+    )
+    best = min(STRATEGIES, key=lambda name: statistics.median(warm[name]))
+    cost = statistics.median(
+        auto - fresh[strategy][number]
+        for number, (auto, strategy) in enumerate(
+            zip(fresh["auto"], chosen, strict=True)
+        )
+    )
+    return [
+        f"{task.name}, {count} trials × {task.updates} updates, {rounds} rounds:",
+        "",
+        "| strategy | warm | with compilation |",
+        "|---|---|---|",
+        *(
+            f"| {name} | {spread(warm[name])} | {spread(fresh[name])} |"
+            for name in names
+        ),
+        "",
+        f"`auto` chose `{choice}`, and in the rounds with compilation "
+        f"{', '.join(f'`{name}`' for name in sorted(set(chosen)))}. Its program takes "
+        f"{paired(warm['auto'], warm[best]):.2f} times the time of the best fixed one, "
+        f"`{best}` (median over rounds). Choosing cost {cost:.2f} s: the median over "
+        "rounds of `auto` less the same strategy given, both with compilation.",
+    ]
+
+
+# ---------------------------------------------------------------------------- overhead
 
 
 def nothing(count, out):
-    """Milliseconds a trial of an engine whose trials do nothing, without compilation.
-
-    From the difference between `count` trials and one, both compiled afresh.
-    """
+    """A sweep whose trials do nothing, everything written to disk."""
 
     def init(key, optimizer):
         return jnp.zeros(())
@@ -144,69 +305,118 @@ def nothing(count, out):
     def step(state, optimizer):
         return state, {"loss": state}
 
-    def run(count, out):
-        sweep.run(
-            (init, step),
-            {"optimizer": "sgd", "learning_rate": list(np.linspace(0.1, 1, count))},
-            steps=1,
-            evaluate_every=1,
-            metric="loss",
-            seeds=1,
-            strategy="map",
-            progress=False,
-            out=out,
-        )
-
-    run(1, out / "warm")
-    many = seconds(lambda: run(count, out / "many"))
-    one = seconds(lambda: run(1, out / "one"))
-    return 1e3 * (many - one) / (count - 1)
+    sweep.run(
+        (init, step),
+        {"optimizer": "sgd", "learning_rate": np.linspace(0.1, 1.0, count).tolist()},
+        steps=1,
+        evaluate_every=1,
+        metric="loss",
+        seeds=1,
+        strategy="map",
+        progress=False,
+        out=out,
+    )
 
 
-def optuna_nothing(count):
-    try:
-        import optuna
-    except ModuleNotFoundError:
-        return None
+def optuna_nothing(count, make_sampler):
+    import optuna
+
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
-
-    def objective(trial):
-        return trial.suggest_float("learning_rate", 0.1, 1.0)
-
-    return 1e3 * seconds(lambda: study.optimize(objective, n_trials=count)) / count
+    study = optuna.create_study(sampler=make_sampler(optuna.samplers))
+    study.optimize(
+        lambda trial: trial.suggest_float("learning_rate", 0.1, 1.0), n_trials=count
+    )
 
 
-def scaling(make_trial, counts):
-    """(trials, milliseconds a trial, peak MiB so far) with compilation."""
-    rows = []
-    for count in counts:
-        _, took, _ = end_to_end_sweep_only(make_trial, count)
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        rows.append((count, 1e3 * took / count, peak))
-        print(f"  {count} trials: {rows[-1][1]:.1f} ms each, peak {peak:.0f} MiB")
-    return rows
+def overhead(arguments):
+    count = arguments.nothing
+    say(f"{count} trials that do nothing")
+    with tempfile.TemporaryDirectory() as directory:
 
+        def ours(count):
+            nothing(count, Path(tempfile.mkdtemp(dir=directory)) / "out")
 
-def end_to_end_sweep_only(make_trial, count):
-    space = {
-        "optimizer": "adam",
-        "learning_rate": [s.config.hyper["learning_rate"] for s in specs(count)],
-    }
-    with tempfile.TemporaryDirectory() as out:
-        took = seconds(
-            lambda: sweep.run(
-                make_trial,
-                space,
-                steps=STEPS,
-                evaluate_every=EVERY,
-                metric=METRIC,
-                seeds=1,
-                out=Path(out) / "sweep",
-                progress=False,
-            )
+        ours(1)
+        times = interleaved(
+            {
+                "sweep.run": functools.partial(ours, count),
+                "sweep.run, one trial": functools.partial(ours, 1),
+                "Optuna, TPE": functools.partial(
+                    optuna_nothing, count, lambda samplers: samplers.TPESampler(seed=0)
+                ),
+                "Optuna, random": functools.partial(
+                    optuna_nothing,
+                    count,
+                    lambda samplers: samplers.RandomSampler(seed=0),
+                ),
+            },
+            arguments.rounds,
         )
-    return count, took, None
+
+    def a_trial(values):
+        return spread([1e3 * value / count for value in values])
+
+    whole, one = times["sweep.run"], times["sweep.run, one trial"]
+    without = [
+        (many - once) * count / (count - 1)
+        for many, once in zip(whole, one, strict=True)
+    ]
+    return [
+        f"{count} trials an engine, {arguments.rounds} rounds. Milliseconds a trial: "
+        "median (least–most).",
+        "",
+        "| engine | ms a trial |",
+        "|---|---|",
+        f"| `sweep.run`, everything on disk, with compilation | {a_trial(whole)} |",
+        "| `sweep.run`, everything on disk, less a sweep of one trial "
+        f"| {a_trial(without)} |",
+        "| Optuna, in-memory study, TPE (its default sampler) "
+        f"| {a_trial(times['Optuna, TPE'])} |",
+        f"| Optuna, in-memory study, random sampler "
+        f"| {a_trial(times['Optuna, random'])} |",
+        "",
+        "TPE fits its densities to all trials so far, so that its time a trial grows "
+        "with their number. Optuna chooses each trial after the one before; a sweep's "
+        "trials are drawn beforehand.",
+    ]
+
+
+# ----------------------------------------------------------------------------- scaling
+
+
+def scaling(arguments):
+    task = digits_task()
+    lines = [
+        f"{task.name}, {task.updates} updates a trial, strategy `auto`, with "
+        "compilation and everything on disk. Peak memory is the process's so far.",
+        "",
+        "| trials | ms a trial | peak memory, MiB |",
+        "|---|---|---|",
+    ]
+    for count in arguments.scaling:
+        with tempfile.TemporaryDirectory() as out:
+            took = seconds(
+                functools.partial(task.sweep, count, out=Path(out) / "sweep")
+            )
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        say(f"  {count} trials: {1e3 * took / count:.1f} ms each, peak {peak:.0f} MiB")
+        lines.append(f"| {count} | {1e3 * took / count:.1f} | {peak:.0f} |")
+    return lines
+
+
+# -------------------------------------------------------------------------- the report
+
+PARTS = {
+    "throughput": ("Beside a loop over trials", throughput),
+    "strategies": ("Strategies, and what `auto` chooses", strategies),
+    "overhead": ("Trials that do nothing", overhead),
+    "scaling": ("From few trials to many", scaling),
+}
+
+
+def slow_rounds(arguments):
+    """For what takes minutes a round."""
+    return (arguments.rounds + 1) // 2
 
 
 def machine():
@@ -223,71 +433,75 @@ def machine():
     )
 
 
+def write_section(path, heading, lines):
+    """Put a section in the report, in place of the one it may have by that heading."""
+    headings = [heading for heading, _ in PARTS.values()]
+    sections = {}
+    if path.exists():
+        for text in path.read_text().split("\n## ")[1:]:
+            name, _, body = text.partition("\n")
+            sections[name] = body.strip()
+    sections[heading] = "\n".join([f"{machine()}.", "", *lines])
+    known = [name for name in headings if name in sections]
+    text = "\n".join(f"\n## {name}\n\n{sections[name]}" for name in known)
+    path.write_text(f"# Sweeps\n{text}\n")
+
+
 def main():
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--trials", type=int, nargs="+", default=[64, 512])
-    parser.add_argument("--scaling", type=int, nargs="*", default=[64, 512, 4096])
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    add = parser.add_argument
+    add(
+        "--only",
+        nargs="+",
+        choices=PARTS,
+        default=list(PARTS),
+        metavar="PART",
+        help=f"parts to measure, of {', '.join(PARTS)}",
+    )
+    add(
+        "--rounds",
+        type=int,
+        default=5,
+        help="interleaved rounds; half of them, rounded up, for what takes long",
+    )
+    add(
+        "--trials",
+        type=int,
+        nargs="+",
+        default=[64, 512],
+        help="numbers of trials for throughput",
+    )
+    add(
+        "--strategy-trials",
+        type=int,
+        nargs=2,
+        default=[512, 4096],
+        metavar=("DIGITS", "ROSENBROCK"),
+        help="numbers of trials for strategies",
+    )
+    add("--nothing", type=int, default=1000, help="trials for overhead")
+    add(
+        "--scaling",
+        type=int,
+        nargs="+",
+        default=[64, 512, 4096],
+        help="numbers of trials for scaling",
+    )
+    add(
+        "--out",
+        type=Path,
+        default=Path(__file__).with_suffix(".md"),
+        help="the report, whose other sections stay",
+    )
     arguments = parser.parse_args()
     sweep.use_all_cores()
-    make_trial = functools.partial(digits.trial, data=digits.load())
-    out = ["# Sweeps", "", machine(), ""]
-    for count in arguments.trials:
-        print(f"{count} trials, warm")
-        # The slow ways take a minute a round at 512.
-        repeats = arguments.repeats if count <= 64 else 2
-        times = throughput(make_trial, count, repeats)
-        base = times["jitted scan, traced learning rate"]
-        out += [
-            f"## {count} trials × {STEPS} updates, warm, {repeats} rounds",
-            "",
-            "| way | median s | min–max s | times the jitted scan (paired median) |",
-            "|---|---|---|---|",
-        ]
-        for name, values in times.items():
-            ratio = statistics.median(b / v for b, v in zip(base, values, strict=True))
-            out.append(
-                f"| {name} | {statistics.median(values):.3f} | "
-                f"{min(values):.3f}–{max(values):.3f} | {ratio:.2f} |"
-            )
-        loop, run, chosen = end_to_end(make_trial, count)
-        out += [
-            "",
-            f"With compilation: a loop that recompiles each learning rate {loop:.1f} s "
-            f"(16 trials timed, scaled to {count}); `sweep.run`, which chose "
-            f"`{chosen}`, {run:.2f} s; {loop / run:.0f} times.",
-            "",
-        ]
-        print("\n".join(out[-3:]))
-    with tempfile.TemporaryDirectory() as directory:
-        ours = nothing(2000, Path(directory))
-    theirs = optuna_nothing(500)
-    out += [
-        "## Trials that do nothing",
-        "",
-        f"`sweep.run`, everything written to disk: {ours:.3f} ms a trial. "
-        + (
-            f"Optuna's in-memory study with a random sampler: {theirs:.3f} ms a trial."
-            if theirs is not None
-            else "Optuna is not installed."
-        ),
-        "",
-    ]
-    print(out[-2])
-    if arguments.scaling:
-        out += [
-            "## From few trials to many",
-            "",
-            "With compilation and everything on disk.",
-            "",
-            "| trials | ms a trial | peak memory of the process so far, MiB |",
-            "|---|---|---|",
-        ]
-        for count, milliseconds, peak in scaling(make_trial, arguments.scaling):
-            out.append(f"| {count} | {milliseconds:.1f} | {peak:.0f} |")
-    path = Path(__file__).with_suffix(".md")
-    path.write_text("\n".join(out).rstrip() + "\n")
-    print(f"wrote {path.name}")
+    for part in arguments.only:
+        heading, measure = PARTS[part]
+        say(f"== {part}")
+        write_section(arguments.out, heading, measure(arguments))
+        say(f"wrote {heading!r} to {arguments.out.name}")
 
 
 if __name__ == "__main__":

@@ -30,9 +30,9 @@ _UPDATES_PER_CALL = 4096
 _MOST_LANES = 256
 # Beside its state a lane holds the gradient and what the model keeps for it.
 _WORKING_COPIES = 3
-# Choosing costs one to three compilations. A sweep has to be longer than that, but
-# not much longer: the wrong strategy may take ten times the right one's time.
-_WORTH_CHOOSING = 4
+# A sweep's time to a compilation's. Trying another strategy costs a compilation and a
+# little; not trying costs at most the sweep's time, and the other may need a tenth.
+_WORTH_CHOOSING = 2
 _TIMED_CALLS = 4
 # With fewer, the calls that tell how long a sweep takes are too great a part of it.
 _FEWEST_CALLS = 10 * _TIMED_CALLS
@@ -148,7 +148,7 @@ def pick_strategy(group: Group, settings: Settings, trials: int) -> tuple[str, P
     """The fastest of `STRATEGIES` for a full set of the group's lanes, and its program.
 
     The device's usual one goes first. Another is compiled and timed only where all
-    `trials` would take several times longer than that, and the third only where the
+    `trials` would take twice as long as compiling, and the third only where the
     first two are close. A timed call is short beside a compilation, however long a
     call of the sweep is.
     """
@@ -161,16 +161,18 @@ def pick_strategy(group: Group, settings: Settings, trials: int) -> tuple[str, P
     program = group.compile(settings, usual)
     compiling = _agreed(time.perf_counter() - began)
     every_lane = np.ones(group.lanes, bool)
-    # An idle lane costs nothing under map, so that one a device tells of all.
     a_device = group.lanes // len(settings.devices) if usual == "map" else 1
     calls = _calls(group, settings, trials)
-    if calls * a_device < _FEWEST_CALLS:
-        return usual, program
-    one = np.arange(group.lanes) % a_device == 0
-    call = _seconds_a_call(program, group, one, most=compiling)
-    if a_device > 1:
+    if calls >= _FEWEST_CALLS:
+        call = _seconds_a_call(program, group, every_lane, most=compiling)
+    elif calls * a_device >= _FEWEST_CALLS:
+        # An idle lane costs nothing under map, so that one a device tells of all.
+        one_each = np.arange(group.lanes) % a_device == 0
+        one = _seconds_a_call(program, group, one_each, most=compiling)
         none = _seconds_a_call(program, group, ~every_lane, most=compiling)
-        call = none + a_device * max(0.0, call - none)
+        call = none + a_device * max(0.0, one - none)
+    else:
+        return usual, program
     if call * calls < _WORTH_CHOOSING * compiling:
         return usual, program
 
