@@ -68,7 +68,7 @@ def stochastic_rounding(
     average of squares lies 4 % (root mean square) off float32's, which itself is 3 %
     off the true variance. And what is saved is memory, not time: on a CPU, where XLA
     copies narrow state before it writes it in place, a step of Adam on one large leaf
-    took 1.7 times as long (benchmarks/memory.md).
+    took 1.8 times as long on a busy machine (benchmarks/memory.md).
 
     Args:
       optimizer: any gradient transformation. Wrap the whole optimizer or a part of
