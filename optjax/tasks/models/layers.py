@@ -10,21 +10,21 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from optjax.tasks.models.convolution import Convolution
+
 #: PyTorch's default: uniform within 1/√(fan-in), a third of LeCun's variance.
 KERNEL_INIT = nnx.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 
 def convolution(
     inputs: int, outputs: int, size: int, stride: int, dtype: Any, rngs: nnx.Rngs
-) -> nnx.Conv:
+) -> Convolution:
     """A size × size convolution without bias, padded alike on all sides."""
-    return nnx.Conv(
+    return Convolution(
         inputs,
         outputs,
-        (size, size),
-        strides=stride,
-        padding=size // 2,
-        use_bias=False,
+        size,
+        stride,
         kernel_init=KERNEL_INIT,
         dtype=dtype,
         rngs=rngs,
