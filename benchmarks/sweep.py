@@ -203,13 +203,14 @@ def throughput(arguments):
             arguments.rounds if count <= 64 else slow_rounds(arguments),
         )
 
-        def recompiling(count=count):
-            for rate in learning_rates(count)[:: max(1, count // RECOMPILED)]:
+        timed = learning_rates(count)[:: max(1, count // RECOMPILED)][:RECOMPILED]
+
+        def recompiling(rates=timed):
+            for rate in rates:
                 jitted_trial(task, rate)().block_until_ready()
 
-        timed = len(learning_rates(count)[:: max(1, count // RECOMPILED)])
-        recompiled = seconds(recompiling) * count / timed
-        say(f"  recompiling, scaled from {timed} trials: {recompiled:.1f} s")
+        recompiled = seconds(recompiling) * count / len(timed)
+        say(f"  recompiling, scaled from {len(timed)} trials: {recompiled:.1f} s")
         whole = seconds(functools.partial(task.sweep, count))
         say(f"  sweep.run: {whole:.2f} s")
         lines.append(
@@ -276,7 +277,7 @@ def strategies_of(task, count, rounds):
         )
     )
     return [
-        f"{task.name}, {count} trials × {task.updates} updates, {rounds} rounds:",
+        f"{task.name}, {count} trials × {task.updates} updates, rounds: {rounds}.",
         "",
         "| strategy | warm | with compilation |",
         "|---|---|---|",
@@ -362,7 +363,7 @@ def overhead(arguments):
         for many, once in zip(whole, one, strict=True)
     ]
     return [
-        f"{count} trials an engine, {arguments.rounds} rounds. Milliseconds a trial: "
+        f"{count} trials an engine, rounds: {arguments.rounds}. Milliseconds a trial: "
         "median (least–most).",
         "",
         "| engine | ms a trial |",
