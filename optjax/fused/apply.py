@@ -81,8 +81,8 @@ def _fused(
     leaves, structure = jax.tree.flatten(params)
     try:
         with observing(compute=False) as records:
-            updates, state = optimizer.update(grads, state, params, **extra)
-        steps = structure.flatten_up_to(updates)
+            updates, new_state = optimizer.update(grads, state, params, **extra)
+        steps = _leaves_like(structure, updates)
         groups = plan(records, steps)
     except Exception as error:
         # Code that computes with a placeholder raises whatever it likes. A mistake of
@@ -91,9 +91,7 @@ def _fused(
     made: dict[int, jax.Array] = {}
     for group in groups:
         _check_covered(group, leaves)
-    covered = {id(new) for group in groups for column in group.new for new in column}
-    if any(_is_followed(x) and id(x) not in covered for x in jax.tree.leaves(state)):
-        raise NotCoveredError
+    _check_kept_in_place(groups, state, new_state)
 
     result = [
         None if _is_followed(update) else optax.apply_updates(leaf, update)
@@ -112,10 +110,10 @@ def _fused(
         for name, new in zip(columns, group.new, strict=True):
             for placeholder, leaf in zip(new, getattr(updated, name), strict=True):
                 made[id(placeholder)] = leaf
-    state = jax.tree.map(
-        lambda leaf: made[id(leaf)] if _is_followed(leaf) else leaf, state
+    new_state = jax.tree.map(
+        lambda leaf: made[id(leaf)] if _is_followed(leaf) else leaf, new_state
     )
-    return structure.unflatten(result), state
+    return structure.unflatten(result), new_state
 
 
 def _differentiable(form: Form) -> Callable[..., Leaves]:
@@ -144,8 +142,38 @@ def _check_covered(group: Group, leaves: list[Any]) -> None:
     for column in (group.grads, *group.old):
         for x, like in zip(column, params, strict=True):
             is_known = {jnp.result_type(x), jnp.result_type(like)} <= set(DTYPES)
-            if not is_known or jnp.shape(x) != jnp.shape(like):
+            if not is_known or _is_followed(x) or jnp.shape(x) != jnp.shape(like):
                 raise NotCoveredError
+    if group.form.l2:
+        # g + λ x may be wider than g, which is what the compiled step rounds it to.
+        for g, x in zip(group.grads, params, strict=True):
+            if jnp.result_type(g, x, group.coefficients.l2) != jnp.result_type(g):
+                raise NotCoveredError
+
+
+def _check_kept_in_place(groups: list[Group], state: Any, new_state: Any) -> None:
+    """Raise unless each array replaces the one it was made from.
+
+    Else something around the primitives changes the state, as from bfloat16 and back.
+    """
+    made_from = {
+        id(new): old
+        for group in groups
+        for olds, news in zip(group.old, group.new, strict=True)
+        for old, new in zip(olds, news, strict=True)
+    }
+    before = _leaves_like(jax.tree.structure(new_state), state)
+    for old, new in zip(before, jax.tree.leaves(new_state), strict=True):
+        if _is_followed(new) and made_from.get(id(new)) is not old:
+            raise NotCoveredError
+
+
+def _leaves_like(structure: Any, tree: Any) -> list[Any]:
+    leaves: list[Any]
+    leaves, own = jax.tree.flatten(tree)
+    if own != structure:
+        raise NotCoveredError
+    return leaves
 
 
 def _is_followed(leaf: Any) -> bool:

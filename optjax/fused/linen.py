@@ -1,7 +1,9 @@
 """Flax linen's `TrainState` with the compiled step."""
 
+from collections.abc import Mapping
 from typing import Any
 
+from flax.linen.fp8_ops import OVERWRITE_WITH_GRADIENT
 from flax.training import train_state
 
 from optjax.fused.apply import apply_step
@@ -25,6 +27,8 @@ class TrainState(train_state.TrainState):
 
     def apply_gradients(self, *, grads: Any, **kwargs: Any) -> "TrainState":
         """The state after one step; `kwargs` replace further fields of it."""
+        if isinstance(grads, Mapping) and OVERWRITE_WITH_GRADIENT in grads:
+            return super().apply_gradients(grads=grads, **kwargs)
         params, opt_state = apply_step(self.tx, grads, self.opt_state, self.params)
         return self.replace(
             step=self.step + 1, params=params, opt_state=opt_state, **kwargs

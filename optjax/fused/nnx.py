@@ -30,13 +30,16 @@ class Optimizer(nnx.Optimizer):
 
     def update(self, model: Any, grads: Any, /, **kwargs: Any) -> None:
         """Update the model's parameters and the optimizer's state in place."""
+        # Not every Flax 0.12 has graph modes; None is the default where they are.
+        graph = getattr(self, "graph", None)
+        mode = {} if graph is None else {"graph": graph}
         params, state = apply_step(
             self.tx,
-            nnx.as_pure(nnx.state(grads, self.wrt)),
+            nnx.as_pure(nnx.state(grads, self.wrt, **mode)),
             nnx.as_pure(self.opt_state),
-            nnx.as_pure(nnx.state(model, self.wrt)),
+            nnx.as_pure(nnx.state(model, self.wrt, **mode)),
             **nnx.as_pure(kwargs),
         )
         nnx.update(model, params)
-        nnx.update(self.opt_state, nnx.state(state))
+        nnx.update(self.opt_state, nnx.state(state, **mode))
         self.step[...] += 1

@@ -223,6 +223,8 @@ def _group(members: list[tuple[int, _Path]]) -> Group:
             "upper": upper(t) if callable(upper) else upper,
         }
 
+    # Hyper-parameters with dimensions are broadcast against each leaf.
+    _require(all(jnp.ndim(value) == 0 for value in coefficients.values()))
     kept = [_kept(member) for _, member in members]
     return Group(
         form,
@@ -281,7 +283,8 @@ def _of_accumulator(record: Record, before: dict[str, Any]) -> dict[str, Any]:
     b2 = record.values["b2"]
     debiased = 1.0 / one_minus_power(b2, _steps(record))
     if record.kind == "debias_squares":
-        return {"after" if "after" in before else "before": debiased}
+        name = "after" if "after" in before else "before"
+        return {name: before[name] * debiased}
     return {
         "square_intake": 1 - b2,
         "square_keep": b2,
