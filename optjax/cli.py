@@ -37,13 +37,23 @@ Train a small network with every optimizer, and rank them.
 
   The race ends with a ranked table, and writes into the output directory,
   replacing what is there: results.csv (every trial), curves.csv (every
-  evaluation), learning_curves.png and learning_rate_sensitivity.png. Ctrl-C
-  stops it and keeps the optimizers that were done.
+  evaluation), ranking.png, learning_curves.png and
+  learning_rate_sensitivity.png. Ctrl-C stops it and keeps the optimizers that
+  were done.
+
+  The tasks with images and texts train by the recipe of the AdaBound paper:
+  SGD with momentum, Adam, AMSGrad, AdaBound and AMSBound, each at its own
+  learning rate. They are saved after every epoch, and the same command goes on
+  where it was.
 
 Examples:
   optjax race
   optjax race --optimizers sgd adam adabound
   optjax race --learning-rates 0.001 0.01 0.1 --seeds 10 --steps 2000
+  optjax race --task cifar10-densenet121 --data DIR
+  optjax race --task cifar10-densenet121 --data DIR --epochs 30 --dtype bfloat16
+  optjax race --task cifar10-resnet8 --data DIR --epochs 4 --examples 2560
+      --test-examples 1000 --seeds 2
 """
 
 _SWEEP = """\
@@ -76,7 +86,7 @@ Examples:
 _LIST = "Print the table of the optimizers, in order of increasing complexity."
 
 # The libraries of the extras `race` and `sweep`, by the names they are imported by.
-_EXTRA = {"flax", "matplotlib", "orbax", "rich", "sklearn", "tyro"}
+_EXTRA = {"PIL", "flax", "matplotlib", "orbax", "pyarrow", "rich", "sklearn", "tyro"}
 
 _DONE, _NOT_WRITTEN, _USAGE_ERROR, _INTERRUPTED = 0, 1, 2, 130
 
@@ -100,7 +110,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         package = (error.name or "").partition(".")[0]
         if package not in _EXTRA:
             raise
-        extra = "sweep" if args[:1] == ["sweep"] else "race"
+        needs_sweep = args[:1] == ["sweep"] or package in ("orbax", "pyarrow")
+        extra = "sweep" if needs_sweep else "race"
         return _fail(
             f"the package {package} is missing; run: pip install 'optjax[{extra}]'",
             _USAGE_ERROR,
@@ -137,9 +148,17 @@ def _run(args: Sequence[str]) -> int:
 def _race(options: Sequence[str]) -> int:
     import tyro
 
-    from optjax.race.plan import make_directory, make_plan
+    from optjax.race.plan import check_known, make_directory, make_plan
     from optjax.sweep import use_all_cores
-    from optjax.tasks import TASKS
+    from optjax.tasks import TASKS, Settings
+    from optjax.tasks.options import (
+        BatchSize,
+        Data,
+        Dtype,
+        Epochs,
+        Examples,
+        TestExamples,
+    )
 
     use_all_cores()
     default = make_plan()
@@ -148,36 +167,57 @@ def _race(options: Sequence[str]) -> int:
         task: Annotated[
             str, tyro.conf.arg(help=f"What to train: {', '.join(TASKS)}.")
         ] = default.task,
+        data: Data = None,
         optimizers: Annotated[
-            tuple[str, ...],
+            tuple[str, ...] | None,
             tyro.conf.arg(
                 help="Rows of the table that `optjax list` prints.",
                 metavar="NAME ...",
-                help_behavior_hint="(default: all)",
+                help_behavior_hint="(default: all, or the recipe's)",
             ),
-        ] = default.optimizers,
+        ] = None,
         learning_rates: Annotated[
-            tuple[float, ...],
+            tuple[float, ...] | None,
             tyro.conf.arg(
-                help="The grid that every optimizer tries.", metavar="FLOAT ..."
+                help="The grid that every optimizer tries.",
+                metavar="FLOAT ...",
+                help_behavior_hint="(default: half decades from 1e-4 to 10, or the "
+                "recipe's for each optimizer)",
             ),
-        ] = default.learning_rates,
+        ] = None,
         seeds: Annotated[
-            int,
+            int | None,
             tyro.conf.arg(
                 help="How many seeds. A seed fixes the initial parameters and the "
-                "order of the batches, alike for every optimizer."
+                "order of the batches, alike for every optimizer.",
+                metavar="INT",
+                help_behavior_hint="(default: 3, or 1 where trials are long)",
             ),
-        ] = len(default.seeds),
+        ] = None,
         first_seed: Annotated[
             int, tyro.conf.arg(help="The first seed; the others count up from it.")
         ] = default.seeds[0],
         steps: Annotated[
-            int, tyro.conf.arg(help="Updates in each trial.")
-        ] = default.steps,
+            int | None,
+            tyro.conf.arg(
+                help="Updates in each trial.",
+                metavar="INT",
+                help_behavior_hint="(default: 300, or all epochs)",
+            ),
+        ] = None,
         evaluate_every: Annotated[
-            int, tyro.conf.arg(help="Updates between two evaluations.")
-        ] = default.evaluate_every,
+            int | None,
+            tyro.conf.arg(
+                help="Updates between two evaluations.",
+                metavar="INT",
+                help_behavior_hint="(default: 10, or an epoch)",
+            ),
+        ] = None,
+        epochs: Epochs = None,
+        examples: Examples = None,
+        test_examples: TestExamples = None,
+        batch_size: BatchSize = None,
+        dtype: Dtype = "float32",
         out: Annotated[
             Path, tyro.conf.arg(help="Directory for the files, made if absent.")
         ] = Path("runs/race"),
@@ -186,8 +226,21 @@ def _race(options: Sequence[str]) -> int:
 
     asked = _parse(arguments, options, "optjax race", _RACE)
     out = asked.pop("out")
+    settings = Settings(**{name: asked.pop(name) for name in Settings._fields})
     try:
-        plan = make_plan(**asked)
+        check_known("task", [asked["task"]], TASKS)
+        task = TASKS[asked["task"]].load(settings)
+        recipe: dict[str, Any] = {
+            "seeds": task.seeds,
+            "steps": task.steps,
+            "evaluate_every": task.evaluate_every,
+        }
+        if task.learning_rates is not None and asked["learning_rates"] is None:
+            recipe["learning_rates"] = task.learning_rates
+        if task.learning_rates is not None:
+            recipe["optimizers"] = tuple(task.learning_rates)
+        given = {name: value for name, value in asked.items() if value is not None}
+        plan = make_plan(**{**recipe, **given})
         make_directory(out)
     except ValueError as error:
         raise _UsageError(str(error)) from error
@@ -195,8 +248,14 @@ def _race(options: Sequence[str]) -> int:
     from rich.console import Console
 
     from optjax.race.run import race
+    from optjax.sweep.problem import NotWrittenError, SweepError
 
-    return race(plan, out, Console(), Console(stderr=True))
+    try:
+        return race(plan, task, out, Console(), Console(stderr=True))
+    except NotWrittenError as error:
+        return _fail(str(error), _NOT_WRITTEN)
+    except SweepError as error:
+        raise _UsageError(str(error)) from error
 
 
 def _sweep(words: Sequence[str]) -> int:

@@ -139,12 +139,15 @@ def test_race_help_describes_every_flag_with_its_default(capsys):
     text = " ".join(re.sub("[│╭╮╰╯─]", " ", capsys.readouterr().out).split())
     for flag, default in {
         "--task": "digits",
-        "--optimizers": "all",
-        "--learning-rates": "0.0001 0.0003 0.001 0.003 0.01 0.03 0.1 0.3 1.0 3.0 10.0",
-        "--seeds": "3",
+        "--optimizers": "all, or the recipe's",
+        "--learning-rates": "half decades from 1e-4 to 10, or the recipe's for each "
+        "optimizer",
+        "--seeds": "3, or 1 where trials are long",
         "--first-seed": "0",
-        "--steps": "300",
-        "--evaluate-every": "10",
+        "--steps": "300, or all epochs",
+        "--evaluate-every": "10, or an epoch",
+        "--epochs": "the recipe's",
+        "--dtype": "float32",
         "--out": "runs/race",
     }.items():
         # The flag, its help, its default, and no other flag in between.
@@ -223,7 +226,7 @@ def test_a_race_from_the_command_line(tmp_path):
     assert done.returncode == 0, done.stderr
     assert re.search(r"^1 sgd ", done.stdout, re.MULTILINE)
     assert str(tmp_path / "new" / "run" / "results.csv") in done.stdout
-    assert len(list((tmp_path / "new" / "run").iterdir())) == 4
+    assert len(list((tmp_path / "new" / "run").iterdir())) == 5
     assert len(done.stderr.splitlines()) == 1
 
 

@@ -127,7 +127,7 @@ def test_state_keeps_its_structure_and_dtypes(trial, init):
 
 
 def test_registry_loads_the_task():
-    make_trial = TASKS["digits"].load()
+    make_trial = TASKS["digits"].load().make_trial
     shapes = jax.eval_shape(
         lambda: make_trial(optjax.sgd).init(
             jax.random.key(0), {"learning_rate": jnp.float32(0.1)}

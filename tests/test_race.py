@@ -25,7 +25,9 @@ from optjax.race.results import DIVERGED, FINISHED, Result, results
 from optjax.race.run import COMPLETE, INCOMPLETE, INTERRUPTED, race
 from optjax.race.standings import cells, rank, standing
 from optjax.race.table import ranking_table
+from optjax.sweep import Config, SweepResult, TrialSpec
 from optjax.sweep.files import write_atomically
+from optjax.sweep.records import Curve, Record
 from optjax.tasks import TASKS
 
 # ---------------------------------------------------------------- hand-made trials
@@ -157,7 +159,11 @@ def test_ranking_lists_the_diverged_last_and_full_ties_in_order():
 # ---------------------------------------------------------------- curves to results
 
 PLAN = make_plan(
-    optimizers=["adam"], learning_rates=[0.1, 1.0], seeds=1, steps=30, evaluate_every=10
+    optimizers=["adam", "sgd"],
+    learning_rates=[0.1, 1.0],
+    seeds=1,
+    steps=30,
+    evaluate_every=10,
 )
 
 
@@ -236,8 +242,21 @@ def test_plan_refuses(arguments, message):
 def test_plan_defaults_hold_every_row_and_sort_the_grid():
     assert make_plan().optimizers == tuple(optjax.OPTIMIZERS)
     plan = make_plan(learning_rates=[1, 0.1], seeds=2, first_seed=5)
-    assert lanes(plan) == [(0.1, 5), (0.1, 6), (1.0, 5), (1.0, 6)]
-    assert plan.trials_per_optimizer == 4
+    assert lanes(plan, "adam") == [(0.1, 5), (0.1, 6), (1.0, 5), (1.0, 6)]
+    assert plan.trials == 4 * len(optjax.OPTIMIZERS)
+
+
+def test_plan_with_learning_rates_of_each_optimizer():
+    plan = make_plan(
+        optimizers=["sgd", "adam"],
+        learning_rates={"sgd": [0.1], "adam": [1e-2, 1e-3], "yogi": [1.0]},
+        seeds=2,
+    )
+    assert lanes(plan, "sgd") == [(0.1, 0), (0.1, 1)]
+    assert plan.trials == 6
+    assert plan.grid == (1e-3, 1e-2, 0.1)
+    with pytest.raises(ValueError, match="no learning rate given for adam"):
+        make_plan(optimizers=["adam"], learning_rates={"sgd": [0.1]})
 
 
 def test_output_directory(tmp_path):
@@ -376,7 +395,7 @@ def run_race(out, plan=SMALL):
     make_directory(out)
     console = Console(file=io.StringIO(), width=80)
     messages = Console(file=io.StringIO(), width=80)
-    status = race(plan, out, console, messages)
+    status = race(plan, TASKS[plan.task].load(), out, console, messages)
     return Race(status, out, console.file.getvalue(), messages.file.getvalue())
 
 
@@ -395,7 +414,7 @@ def test_race_writes_every_trial(small):
     rows = read(small.out / "results.csv")
     assert [
         (r["optimizer"], float(r["learning_rate"]), int(r["seed"])) for r in rows
-    ] == [(name, *lane) for name in SMALL.optimizers for lane in lanes(SMALL)]
+    ] == [(name, *lane) for name in SMALL.optimizers for lane in lanes(SMALL, name)]
     assert {r["status"] for r in rows} == {FINISHED, DIVERGED}
     for row in rows:
         measured = [row["best_accuracy"], row["final_accuracy"], row["final_loss"]]
@@ -435,16 +454,16 @@ def test_race_prints_the_ranking_and_the_paths(small):
     assert sorted(ranked) == sorted(SMALL.optimizers)
     # sgd at 1e4 diverged with both seeds.
     assert re.search(r"sgd .* 2/4$", small.text, re.MULTILINE)
-    names = ["results.csv", "curves.csv", "learning_curves.png"]
+    names = ["results.csv", "curves.csv", "ranking.png", "learning_curves.png"]
     names += ["learning_rate_sensitivity.png"]
-    assert small.text.splitlines()[-4:] == [str(small.out / name) for name in names]
+    assert small.text.splitlines()[-5:] == [str(small.out / name) for name in names]
     assert sorted(p.name for p in small.out.iterdir()) == sorted(names)
     assert len(small.messages.splitlines()) == len(SMALL.optimizers)
 
 
 def test_race_draws_pictures_with_something_on_them(small):
-    for name in ("learning_curves.png", "learning_rate_sensitivity.png"):
-        pixels = imread(small.out / name)[..., :3]
+    for name in ("ranking", "learning_curves", "learning_rate_sensitivity"):
+        pixels = imread(small.out / f"{name}.png")[..., :3]
         assert min(pixels.shape[:2]) > 200
         coloured = np.ptp(pixels, axis=-1) > 0.3
         assert coloured.sum() > 100
@@ -522,12 +541,18 @@ def test_each_optimizer_is_compiled_once():
         if event == "/jax/core/compile/backend_compile_duration":
             compiled.append(event)
 
-    make_trial = TASKS["digits"].load()
+    task = TASKS["digits"].load()
     done = {}
-    plan = SMALL._replace(seeds=(0, 1, 2), optimizers=("sgd", "yogi"))
+    plan = make_plan(
+        optimizers=["sgd", "yogi"],
+        learning_rates=[0.01, 1e4],
+        seeds=3,
+        steps=40,
+        evaluate_every=10,
+    )
     jax.monitoring.register_event_duration_secs_listener(listen)
     try:
-        execute(plan, make_trial, done.__setitem__)
+        execute(plan, task, done.__setitem__)
     finally:
         jax.monitoring.unregister_event_duration_listener(listen)
     assert done["yogi"].val_loss.shape == (6, 4)
@@ -535,15 +560,18 @@ def test_each_optimizer_is_compiled_once():
 
 
 def test_all_lanes_at_once_agree_with_one_after_the_other(monkeypatch):
-    make_trial = TASKS["digits"].load()
+    task = TASKS["digits"].load()
     plan = SMALL._replace(
-        optimizers=("adam",), learning_rates=(0.001, 0.01), seeds=(0,), steps=20
+        optimizers=("adam",),
+        learning_rates={"adam": (0.001, 0.01)},
+        seeds=(0,),
+        steps=20,
     )
     done = []
-    execute(plan, make_trial, lambda _, curves: done.append(curves))
+    execute(plan, task, lambda _, curves: done.append(curves))
     # As on an accelerator.
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    execute(plan, make_trial, lambda _, curves: done.append(curves))
+    execute(plan, task, lambda _, curves: done.append(curves))
     mapped, batched = done
     # Sums in another order differ in the last digits, and steps amplify that.
     np.testing.assert_allclose(mapped.val_loss, batched.val_loss, rtol=1e-3)
@@ -554,13 +582,22 @@ def test_all_lanes_at_once_agree_with_one_after_the_other(monkeypatch):
 def without_training(error, after):
     """Return an executor of made-up curves that stops with `error`."""
 
-    def executor(plan, _make_trial, on_done):
-        shape = plan.trials_per_optimizer, len(plan.evaluation_steps)
+    def executor(plan, _task, on_done, **_):
+        shape = plan.trials // len(plan.optimizers), len(plan.evaluation_steps)
         half = np.full(shape, 0.5, np.float32)
         for i, name in enumerate(plan.optimizers):
             if i == after:
                 raise error
             on_done(name, Curves(half, half, half, np.ones(shape, bool)))
+        curve = Curve((plan.steps,), {"val_accuracy": (0.5,)})
+        return SweepResult(
+            tuple(
+                Record(TrialSpec(0, Config(name, {}, {}), 0), "finished", 1, curve)
+                for name in plan.optimizers
+            ),
+            "val_accuracy",
+            "max",
+        )
 
     return executor
 
@@ -612,6 +649,7 @@ def test_tables_are_written_although_a_picture_fails(tmp_path, monkeypatch):
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "curves.csv",
         "learning_rate_sensitivity.png",
+        "ranking.png",
         "results.csv",
     ]
 

@@ -258,7 +258,7 @@ def test_a_picture_that_fails_is_one_line_and_the_table_stays(
     assert "o/heatmap.png" in captured.out
     assert len(read(tmp_path / "o" / "results.csv")) == 4
     written = {path.name for path in (tmp_path / "o").glob("*.png")}
-    assert written == {"sensitivity.png", "heatmap.png"}
+    assert written == {"ranking.png", "sensitivity.png", "heatmap.png"}
 
 
 def test_an_output_that_is_a_file_is_refused(tmp_path, capsys):

@@ -1,6 +1,7 @@
 """Run a race's grids of trials on the sweep engine."""
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import jax
@@ -8,6 +9,7 @@ import numpy as np
 
 from optjax import sweep
 from optjax.race.plan import Plan
+from optjax.tasks import Loaded
 
 # These programs run for about as long as they take to compile. LLVM's level 1 takes
 # a third off the compilation and costs no measurable speed at this size.
@@ -28,26 +30,45 @@ class Curves(NamedTuple):
     finite: np.ndarray
 
 
-def lanes(plan: Plan) -> list[tuple[float, int]]:
+def lanes(plan: Plan, optimizer: str) -> list[tuple[float, int]]:
     """Return the (learning rate, seed) of each trial, learning rates slowest."""
-    return [(rate, seed) for rate in plan.learning_rates for seed in plan.seeds]
+    rates = plan.learning_rates[optimizer]
+    return [(rate, seed) for rate in rates for seed in plan.seeds]
 
 
 def execute(
-    plan: Plan, make_trial: sweep.MakeTrial, on_done: Callable[[str, Curves], None]
-) -> None:
+    plan: Plan,
+    task: Loaded,
+    on_done: Callable[[str, Curves], None],
+    *,
+    on_status: Callable[[sweep.Status], None] | None = None,
+    store: Path | None = None,
+) -> sweep.SweepResult:
     """Call `on_done(optimizer, curves)` for each of the plan's optimizers as it ends.
 
     While one program runs, the next one compiles.
+
+    Args:
+        plan: the trials.
+        task: what they train.
+        on_done: called once an optimizer.
+        on_status: called while they run.
+        store: a directory from which an interrupted race goes on, saved at every
+            evaluation; None for a race that is soon run again.
     """
     on_cpu = jax.default_backend() == "cpu"
+    done: set[str] = set()
 
     def on_group(name: str, records: Sequence[sweep.Record]) -> None:
+        done.add(name)
         on_done(name, _curves(plan, records))
 
-    sweep.run(
-        make_trial,
-        {"optimizer": plan.optimizers, "learning_rate": plan.learning_rates},
+    result = sweep.run(
+        task.make_trial,
+        {
+            "optimizer": plan.optimizers,
+            "learning_rate": sweep.per_optimizer(**plan.learning_rates),
+        },
         steps=plan.steps,
         evaluate_every=plan.evaluate_every,
         metric="val_accuracy",
@@ -55,10 +76,23 @@ def execute(
         # Matrices this small gain nothing from batching on a CPU, and each trial's
         # numbers then do not depend on which others are in the race.
         strategy="map" if on_cpu else "vmap",
-        progress=False,
+        out=store,
+        checkpoint_seconds=0.0,
+        progress=on_status or False,
         on_group=on_group,
-        compiler_options=_CPU_COMPILER_OPTIONS if on_cpu else None,
+        compiler_options=(
+            _CPU_COMPILER_OPTIONS if on_cpu and not task.is_long else None
+        ),
     )
+    # Those that a stored race had done before.
+    for name in plan.optimizers:
+        if name not in done:
+            on_group(name, [r for r in result.records if _optimizer(r) == name])
+    return result
+
+
+def _optimizer(record: sweep.Record) -> str:
+    return record.trial.config.optimizer
 
 
 def _curves(plan: Plan, records: Sequence[sweep.Record]) -> Curves:

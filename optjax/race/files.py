@@ -47,7 +47,7 @@ def _curve_rows(
         accuracy = of.val_accuracy.astype(object)
         accuracy[~sound(of)] = None
         columns = [of.train_loss.tolist(), of.val_loss.tolist(), accuracy.tolist()]
-        for lane, (learning_rate, seed) in enumerate(lanes(plan)):
+        for lane, (learning_rate, seed) in enumerate(lanes(plan, optimizer)):
             measured = zip(*(column[lane] for column in columns), strict=True)
             for step, values in zip(plan.evaluation_steps, measured, strict=True):
                 yield optimizer, learning_rate, seed, step, *values

@@ -2,7 +2,7 @@
 
 import difflib
 import tempfile
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,7 +23,7 @@ class Plan(NamedTuple):
     Attributes:
         task: a name in `TASKS`.
         optimizers: names in `OPTIMIZERS`.
-        learning_rates: the grid, ascending.
+        learning_rates: for each optimizer, ascending.
         seeds: one a repetition; a seed fixes the initial parameters and the order of
             the batches, and is the same for every optimizer and learning rate.
         steps: updates in each trial.
@@ -32,15 +32,20 @@ class Plan(NamedTuple):
 
     task: str
     optimizers: tuple[str, ...]
-    learning_rates: tuple[float, ...]
+    learning_rates: Mapping[str, tuple[float, ...]]
     seeds: tuple[int, ...]
     steps: int
     evaluate_every: int
 
     @property
-    def trials_per_optimizer(self) -> int:
-        """Learning rates × seeds."""
-        return len(self.learning_rates) * len(self.seeds)
+    def trials(self) -> int:
+        """Learning rates × seeds, over all optimizers."""
+        return sum(map(len, self.learning_rates.values())) * len(self.seeds)
+
+    @property
+    def grid(self) -> tuple[float, ...]:
+        """Every learning rate that some optimizer tries, ascending."""
+        return tuple(sorted(set().union(*self.learning_rates.values())))
 
     @property
     def evaluation_steps(self) -> tuple[int, ...]:
@@ -52,7 +57,7 @@ def make_plan(
     *,
     task: str = "digits",
     optimizers: Iterable[str] = tuple(OPTIMIZERS),
-    learning_rates: Iterable[float] = LEARNING_RATES,
+    learning_rates: Iterable[float] | Mapping[str, Iterable[float]] = LEARNING_RATES,
     seeds: int = 3,
     first_seed: int = 0,
     steps: int = 300,
@@ -63,20 +68,27 @@ def make_plan(
     Args:
         task: a name in `TASKS`.
         optimizers: names in `OPTIMIZERS`, each once.
-        learning_rates: positive and finite in float32, each once, in any order.
+        learning_rates: positive and finite in float32, each once, in any order; the
+            same for every optimizer, or by the optimizer's name.
         seeds: how many seeds, ≥ 1.
         first_seed: the first of them, ≥ 0; the others follow it.
         steps: updates in each trial, ≥ 1.
         evaluate_every: updates between evaluations; divides `steps`.
     """
-    _check_known("task", [task], TASKS)
+    check_known("task", [task], TASKS)
     names = tuple(optimizers)
     if not names:
         raise ValueError("no optimizer given; name at least one, such as adam")
-    _check_known("optimizer", names, OPTIMIZERS)
+    check_known("optimizer", names, OPTIMIZERS)
     _check_distinct("optimizer", names)
-    rates = tuple(sorted(float(rate) for rate in learning_rates))
-    _check_learning_rates(rates)
+    if not isinstance(learning_rates, Mapping):
+        learning_rates = dict.fromkeys(names, tuple(learning_rates))
+    rates = {
+        name: tuple(sorted(float(rate) for rate in learning_rates.get(name, ())))
+        for name in names
+    }
+    for name, of_optimizer in rates.items():
+        _check_learning_rates(name, of_optimizer)
     _check_at_least("the number of seeds", seeds, 1)
     _check_at_least("the first seed", first_seed, 0)
     if first_seed + seeds - 1 > _MAX_SEED:
@@ -120,7 +132,8 @@ def make_directory(path: Path) -> None:
         ) from None
 
 
-def _check_known(kind: str, names: Iterable[str], known: Collection[str]) -> None:
+def check_known(kind: str, names: Iterable[str], known: Collection[str]) -> None:
+    """Raise ValueError for the first name that is not known, with those near it."""
     for name in names:
         if name in known:
             continue
@@ -142,9 +155,11 @@ def _check_distinct(kind: str, values: Sequence[str]) -> None:
             )
 
 
-def _check_learning_rates(rates: Sequence[float]) -> None:
+def _check_learning_rates(optimizer: str, rates: Sequence[float]) -> None:
     if not rates:
-        raise ValueError("no learning rate given; name at least one, such as 0.01")
+        raise ValueError(
+            f"no learning rate given for {optimizer}; name at least one, such as 0.01"
+        )
     for rate in rates:
         with np.errstate(over="ignore", under="ignore"):
             single = np.float32(rate)

@@ -28,9 +28,11 @@ def plot_learning_curves(
     path: Path, plan: Plan, standings: Sequence[Standing], curves: Mapping[str, Curves]
 ) -> None:
     """Draw validation accuracy over steps at each optimizer's best learning rate."""
-    steps = np.array(plan.evaluation_steps)
     lines = {
-        s.optimizer: _accuracy_over_seeds(plan, s.best, curves[s.optimizer])
+        s.optimizer: (
+            np.array(plan.evaluation_steps),
+            *_accuracy_over_seeds(plan, s.optimizer, s.best, curves[s.optimizer]),
+        )
         for s in standings
         if s.best is not None
     }
@@ -43,7 +45,6 @@ def plot_learning_curves(
     figure, axes = _panels(
         standings,
         lines,
-        steps,
         title,
         f"Learning curves on {plan.task}: each optimizer at its best learning rate "
         f"(lr); line: median of {len(plan.seeds)} seeds, band: min to max, "
@@ -76,7 +77,6 @@ def plot_sensitivity(
     figure, axes = _panels(
         standings,
         lines,
-        np.array(plan.learning_rates),
         title,
         f"Learning-rate sensitivity on {plan.task} after at most {plan.steps} steps; "
         f"line: median of {len(plan.seeds)} seeds, band: min to max, ×: "
@@ -85,7 +85,7 @@ def plot_sensitivity(
         log_x=True,
     )
     margin = 1.5
-    axes[0].set_xlim(plan.learning_rates[0] / margin, plan.learning_rates[-1] * margin)
+    axes[0].set_xlim(plan.grid[0] / margin, plan.grid[-1] * margin)
     for axis, standing in zip(axes, standings, strict=True):
         if standing.best is not None:
             axis.plot(
@@ -106,7 +106,6 @@ def plot_sensitivity(
 def _panels(
     standings: Sequence[Standing],
     lines: Lines,
-    x: np.ndarray,
     title: Callable[[Standing], str],
     heading: str,
     x_label: str,
@@ -122,10 +121,10 @@ def _panels(
     axes = list(grid.flat)
     floor = _floor(lines)
     for axis, standing in zip(axes, standings, strict=False):
-        for median, _, _ in lines.values():
+        for x, median, _, _ in lines.values():
             axis.plot(x, median, color=GREY, linewidth=0.6, zorder=0)
         if standing.optimizer in lines:
-            median, low, high = lines[standing.optimizer]
+            x, median, low, high = lines[standing.optimizer]
             axis.fill_between(
                 x, low, high, color=BLUE, alpha=0.25, linewidth=0, zorder=2
             )
@@ -150,15 +149,16 @@ def _panels(
 
 def _floor(lines: Lines) -> float:
     """Return a lower end for the accuracy axis that shows every best with room."""
-    medians = [median[np.isfinite(median)] for median, _, _ in lines.values()]
+    medians = [median[np.isfinite(median)] for _, median, _, _ in lines.values()]
     bests = [median.max() for median in medians if median.size]
     return max(0.0, 10 * math.floor((min(bests, default=0.0) - 20) / 10))
 
 
 def _accuracy_over_seeds(
-    plan: Plan, best: Cell, curves: Curves
+    plan: Plan, optimizer: str, best: Cell, curves: Curves
 ) -> tuple[np.ndarray, ...]:
-    first = plan.learning_rates.index(best.learning_rate) * len(plan.seeds)
+    rates = plan.learning_rates[optimizer]
+    first = rates.index(best.learning_rate) * len(plan.seeds)
     lanes = slice(first, first + len(plan.seeds))
     accuracy = np.where(sound(curves), curves.val_accuracy, -np.inf)[lanes]
     return _percent(
@@ -168,7 +168,8 @@ def _accuracy_over_seeds(
 
 def _accuracy_over_rates(grid: Sequence[Cell]) -> tuple[np.ndarray, ...]:
     median, low, high = np.array([(c.median, c.low, c.high) for c in grid]).T
-    return _percent(median, low, high)
+    rates = np.array([c.learning_rate for c in grid])
+    return rates, *_percent(median, low, high)
 
 
 def _percent(

@@ -51,9 +51,8 @@ class Tally:
     @property
     def trials_line(self) -> str:
         """Trials done and diverged, speed, and time left or taken."""
-        every = len(self._plan.optimizers) * self._plan.trials_per_optimizer
         return (
-            f"{self.trials} of {every} trials, {self.diverged} diverged · "
+            f"{self.trials} of {self._plan.trials} trials, {self.diverged} diverged · "
             f"{self._speed()} · {self._time_left()}"
         )
 

@@ -52,7 +52,7 @@ def results(plan: Plan, optimizer: str, curves: Curves) -> list[Result]:
     steps = plan.evaluation_steps
     still_sound = sound(curves)
     out = []
-    for i, (learning_rate, seed) in enumerate(lanes(plan)):
+    for i, (learning_rate, seed) in enumerate(lanes(plan, optimizer)):
         if not still_sound[i, -1]:
             first_bad = steps[int(np.argmin(still_sound[i]))]
             trial = Result(

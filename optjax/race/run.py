@@ -1,6 +1,7 @@
 """Run a race from plan to files."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
@@ -9,34 +10,40 @@ from optjax.race.execute import Curves, execute
 from optjax.race.files import write_curves, write_results
 from optjax.race.plan import Plan
 from optjax.race.plots import plot_learning_curves, plot_sensitivity
-from optjax.race.progress import progress
+from optjax.race.progress import Report, progress
 from optjax.race.results import Result, results
 from optjax.race.standings import rank
 from optjax.race.table import ranking_table
+from optjax.sweep import Status, SweepResult
 from optjax.sweep.files import write_atomically
-from optjax.tasks import TASKS
+from optjax.sweep.progress import live_display
+from optjax.tasks import Loaded
 
 COMPLETE, INCOMPLETE, INTERRUPTED = 0, 1, 130
 
 
-def race(plan: Plan, out: Path, console: Console, messages: Console) -> int:
+def race(
+    plan: Plan, task: Loaded, out: Path, console: Console, messages: Console
+) -> int:
     """Train, print the ranking, write the files, and return the exit status.
 
     The tables are written however the training ends, with every optimizer that was
     done by then; the pictures come last, and cannot take the tables with them.
 
     Args:
-        plan: what to train.
+        plan: the trials.
+        task: what they train. One whose trials are long is saved in `out` after every
+            epoch, and the same race goes on from there.
         out: an existing directory.
         console: where the ranking and the paths go.
         messages: where progress and errors go.
     """
-    make_trial = TASKS[plan.task].load()
+    result: SweepResult | None = None
     curves: dict[str, Curves] = {}
     trials: list[Result] = []
     interrupted = False
     try:
-        with progress(plan, messages) as report:
+        with _display(plan, task, messages) as (report, on_status):
 
             def on_done(name: str, measured: Curves) -> None:
                 curves[name] = measured
@@ -44,7 +51,13 @@ def race(plan: Plan, out: Path, console: Console, messages: Console) -> int:
                 trials.extend(new)
                 report(name, new)
 
-            execute(plan, make_trial, on_done)
+            result = execute(
+                plan,
+                task,
+                on_done,
+                on_status=on_status,
+                store=out / "trials" if task.is_long else None,
+            )
     except KeyboardInterrupt:
         interrupted = True
     finally:
@@ -58,9 +71,11 @@ def race(plan: Plan, out: Path, console: Console, messages: Console) -> int:
         )
         return INTERRUPTED
 
+    assert result is not None
     standings = rank(trials)
     console.print(ranking_table(plan, standings))
     pictures: dict[Path, Callable[[Path], None]] = {
+        out / "ranking.png": lambda path: result.plot_ranking().savefig(path),
         out / "learning_curves.png": lambda path: plot_learning_curves(
             path, plan, standings, curves
         ),
@@ -77,6 +92,19 @@ def race(plan: Plan, out: Path, console: Console, messages: Console) -> int:
     for path in written:
         console.print(str(path), soft_wrap=True, markup=False, highlight=False)
     return COMPLETE if len(written) == len(pictures) + 2 else INCOMPLETE
+
+
+@contextmanager
+def _display(
+    plan: Plan, task: Loaded, messages: Console
+) -> Iterator[tuple[Report, Callable[[Status], None] | None]]:
+    """A live display of updates where an optimizer takes long, of optimizers else."""
+    if not (task.is_long and messages.is_terminal):
+        with progress(plan, messages) as report:
+            yield report, None
+        return
+    with live_display("val_accuracy", task.unit, task.units) as on_status:
+        yield (lambda name, trials: None), on_status
 
 
 def _write_tables(

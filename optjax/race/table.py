@@ -25,7 +25,7 @@ def ranking_table(plan: Plan, standings: Sequence[Standing]) -> Table:
     table = Table(
         title=(
             f"{plan.task} · steps: {plan.steps} · learning rates: "
-            f"{len(plan.learning_rates)} · seeds: {len(plan.seeds)}"
+            f"{len(plan.grid)} · seeds: {len(plan.seeds)}"
         ),
         caption=CAPTION,
         caption_justify="left",

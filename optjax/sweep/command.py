@@ -14,16 +14,18 @@ from pathlib import Path
 from typing import Any
 
 from optjax.sweep.dimension_text import parse_dimension
+from optjax.sweep.distributions import per_optimizer
 from optjax.sweep.files import write_atomically
 from optjax.sweep.halving import SuccessiveHalving
 from optjax.sweep.options import SweepOptions
 from optjax.sweep.problem import SweepError, as_make_trial
+from optjax.sweep.progress import live_display
 from optjax.sweep.result import SweepResult
 from optjax.sweep.run import run
-from optjax.sweep.trial import MakeTrial
+from optjax.tasks import TASKS, Loaded, Settings
 
 __all__ = [
-    "load_trial",
+    "load_task",
     "parse_bytes",
     "parse_space",
     "read_config",
@@ -36,20 +38,21 @@ _UNITS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
 _NEEDED = ("matplotlib", "orbax", "rich")
 
 
-def load_trial(task: str) -> MakeTrial:
-    """The trial that a task's name or `module:attribute` stands for.
+def load_task(task: str, settings: Settings) -> Loaded:
+    """The task that a name or `module:attribute` stands for.
 
     A module is looked for in the current directory too. The attribute is what
     `sweep.run` takes: `make_trial`, or a tuple of functions (init, step[, evaluate]).
 
     Raises:
       SweepError: for an unknown task, a module that cannot be imported, an attribute
-        that is not there or is something else.
+        that is not there or is something else, and data that cannot be read.
     """
-    from optjax.tasks import TASKS
-
     if task in TASKS:
-        return TASKS[task].load()
+        try:
+            return TASKS[task].load(settings)
+        except ValueError as error:
+            raise SweepError(f"task {task}: {error}") from None
     module_name, colon, attribute = task.partition(":")
     if not module_name or not colon or not attribute:
         raise SweepError(
@@ -68,9 +71,10 @@ def load_trial(task: str) -> MakeTrial:
     if not hasattr(module, attribute):
         raise SweepError(f"task {task}: {module_name} has no attribute {attribute!r}")
     try:
-        return as_make_trial(getattr(module, attribute))
+        make_trial = as_make_trial(getattr(module, attribute))
     except SweepError as error:
         raise SweepError(f"task {task}: {error}") from None
+    return Loaded(make_trial, task, None, seeds=3, steps=300, evaluate_every=10)
 
 
 def read_config(path: Path) -> tuple[list[str], dict[str, Any]]:
@@ -203,32 +207,51 @@ def run_command(
     halving = None
     if options.stop_early is not None:
         halving = SuccessiveHalving(options.stop_early, options.eta)
-    trial = load_trial(options.task)
+    task = load_task(
+        options.task,
+        Settings(
+            options.data,
+            options.epochs,
+            options.examples,
+            options.test_examples,
+            options.batch_size,
+            options.dtype,
+        ),
+    )
+    if "learning_rate" not in space and task.learning_rates is not None:
+        space["learning_rate"] = per_optimizer(
+            **{
+                name: rates
+                for name, rates in task.learning_rates.items()
+                if name in options.optimizers
+            }
+        )
     if options.engine == "ray":
         _send_by_value(options.task)
     import jax
 
     is_first = jax.process_index() == 0
-    result = run(
-        trial,
-        space,
-        steps=options.steps,
-        evaluate_every=options.evaluate_every,
-        metric=options.metric,
-        mode=options.mode,
-        seeds=options.seeds,
-        out=options.out,
-        draws=options.draws,
-        method=options.method,
-        space_seed=options.space_seed,
-        stopping=halving,
-        strategy=options.strategy,
-        lanes=options.lanes,
-        memory_limit=memory_limit,
-        checkpoint_seconds=options.checkpoint_seconds,
-        progress=is_first,
-        engine=options.engine,
-    )
+    with live_display(options.metric, task.unit, task.units) as show:
+        result = run(
+            task.make_trial,
+            space,
+            steps=options.steps or task.steps,
+            evaluate_every=options.evaluate_every or task.evaluate_every,
+            metric=options.metric,
+            mode=options.mode,
+            seeds=options.seeds,
+            out=options.out,
+            draws=options.draws,
+            method=options.method,
+            space_seed=options.space_seed,
+            stopping=halving,
+            strategy=options.strategy,
+            lanes=options.lanes,
+            memory_limit=memory_limit,
+            checkpoint_seconds=options.checkpoint_seconds,
+            progress=show if is_first else False,
+            engine=options.engine,
+        )
     return not is_first or _show(result, options.out, say, complain)
 
 
@@ -265,7 +288,10 @@ def _show(
 
 
 def _pictures(result: SweepResult) -> dict[str, Callable[[], Any]]:
-    pictures: dict[str, Callable[[], Any]] = {"curves.png": result.plot_curves}
+    pictures: dict[str, Callable[[], Any]] = {
+        "ranking.png": result.plot_ranking,
+        "curves.png": result.plot_curves,
+    }
     varying = [name for name in result.hyper_names if _varies(result, name)]
     if varying:
         most = "learning_rate" if "learning_rate" in varying else varying[0]

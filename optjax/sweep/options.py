@@ -6,6 +6,15 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
+from optjax.tasks.options import (
+    BatchSize,
+    Data,
+    Dtype,
+    Epochs,
+    Examples,
+    TestExamples,
+)
+
 __all__ = ["SweepOptions"]
 
 
@@ -15,7 +24,7 @@ class SweepOptions:
 
     task: Annotated[
         Positional[str],
-        arg(help="What to train: digits, or module:attribute.", metavar="TASK"),
+        arg(help="What to train: a task's name, or module:attribute.", metavar="TASK"),
     ] = "digits"
     space: Annotated[
         tuple[str, ...],
@@ -49,10 +58,28 @@ class SweepOptions:
     seeds: Annotated[
         int, arg(help="Trials a configuration, each with a seed of its own.")
     ] = 3
-    steps: Annotated[int, arg(help="Updates in each trial.")] = 300
+    steps: Annotated[
+        int | None,
+        arg(
+            help="Updates in each trial.",
+            metavar="INT",
+            help_behavior_hint="(default: the task's, or 300)",
+        ),
+    ] = None
     evaluate_every: Annotated[
-        int, arg(help="Updates between two evaluations; divides --steps.")
-    ] = 10
+        int | None,
+        arg(
+            help="Updates between two evaluations; divides --steps.",
+            metavar="INT",
+            help_behavior_hint="(default: the task's, an epoch or 10)",
+        ),
+    ] = None
+    data: Data = None
+    epochs: Epochs = None
+    examples: Examples = None
+    test_examples: TestExamples = None
+    batch_size: BatchSize = None
+    dtype: Dtype = "float32"
     metric: Annotated[
         str, arg(help="The trial's metric that ranks.", metavar="NAME")
     ] = "val_accuracy"

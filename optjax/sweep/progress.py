@@ -15,9 +15,16 @@ __all__ = ["Tally", "live_display"]
 class Tally:
     """A sweep's status in words, with speed and time left."""
 
-    def __init__(self, metric: str, clock: Callable[[], float] = time.monotonic):
-        """Start the clock."""
+    def __init__(
+        self,
+        metric: str,
+        unit: str = "steps",
+        units: int = 1,
+        clock: Callable[[], float] = time.monotonic,
+    ):
+        """Start the clock; an update counts as so many of the unit."""
         self._metric = metric
+        self._unit, self._units = unit, units
         self._clock = clock
         self._began = clock()
 
@@ -40,7 +47,7 @@ class Tally:
         speed = status.steps / seconds
         left = status.most_steps_left / speed
         return (
-            f"{status.optimizer} · {speed:,.0f} steps/s · "
+            f"{status.optimizer} · {speed * self._units:,.0f} {self._unit}/s · "
             f"at most {_duration(left)} left"
         )
 
@@ -52,12 +59,14 @@ class Tally:
 
 
 @contextmanager
-def live_display(metric: str) -> Iterator[Callable[["Status"], None]]:
+def live_display(
+    metric: str, unit: str = "steps", units: int = 1
+) -> Iterator[Callable[["Status"], None]]:
     """Yield a function that shows each `Status` it is handed.
 
     Quiet where standard error is not a terminal or rich is not installed.
     """
-    tally = Tally(metric)
+    tally = Tally(metric, unit, units)
     try:
         from rich.console import Console
         from rich.progress import BarColumn, Progress, SpinnerColumn, TimeElapsedColumn

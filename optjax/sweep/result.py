@@ -276,7 +276,7 @@ class SweepResult:
                 overflow="fold",
                 no_wrap=name in ("median", "range"),
             )
-        for best in self._best_of_each():
+        for best in self.best_of_each():
             table.add_row(*self._summary_row(best))
         return table
 
@@ -285,7 +285,8 @@ class SweepResult:
         better = "higher" if self.mode == "max" else "lower"
         return f"best {self.metric} of each optimizer ({better} is better)"
 
-    def _best_of_each(self) -> list[Best]:
+    def best_of_each(self) -> list[Best]:
+        """Each optimizer's best configuration, best first."""
         found: dict[str, Best] = {}
         for best in self.configurations():
             found.setdefault(best.config.optimizer, best)
@@ -342,6 +343,17 @@ class SweepResult:
 
         return plot_curves(self, ax)
 
+    def plot_ranking(self, ax: "Axes | None" = None) -> "Figure":
+        """Draw each optimizer's best configuration, best first, with every seed.
+
+        Args:
+          ax: axes to draw in; by default those of a new figure.
+        """
+        _require("matplotlib", "pictures")
+        from optjax.sweep.ranking import plot_ranking
+
+        return plot_ranking(self, ax)
+
     def plot_heatmap(
         self, x: str, y: str, optimizer: str | None = None, ax: "Axes | None" = None
     ) -> "Figure":
@@ -375,7 +387,7 @@ class SweepResult:
         """`summary()` for notebooks."""
         if not self.records:
             return f"<p>{html.escape(repr(self))}</p>"
-        rows = [_SUMMARY_COLUMNS, *map(self._summary_row, self._best_of_each())]
+        rows = [_SUMMARY_COLUMNS, *map(self._summary_row, self.best_of_each())]
         lines = [
             "".join(
                 f"<{tag}>{html.escape(text).replace(chr(10), '<br>')}</{tag}>"
