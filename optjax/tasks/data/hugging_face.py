@@ -28,7 +28,7 @@ def find_hugging_face(name: str) -> HuggingFaceSources:
         something without these two parts.
     """
     try:
-        import datasets  # type: ignore[import-not-found, unused-ignore]
+        import datasets
     except ModuleNotFoundError as error:
         raise data_error(
             f"Hugging Face `datasets`, to load {name!r}",
