@@ -93,10 +93,12 @@ def plot_transition(
     shares = np.stack([over_time[name].near_sgd for name in names])
     longest = max(map(len, names))
     figure, ax = _axes(ax, 6.0 + 0.08 * longest, 1.3 + 0.3 * len(names))
+    # Groups without a rate, such as frozen ones, are grey.
+    ax.set_facecolor("#DDDDDD")
     mesh = ax.pcolormesh(
         _edges(over_time.steps),
         np.arange(len(names) + 1) - 0.5,
-        np.nan_to_num(shares),
+        np.ma.masked_invalid(shares),
         cmap="Blues",
         vmin=0.0,
         vmax=1.0,
@@ -163,6 +165,9 @@ def plot_quantiles(
         _step_axis(ax, over_time.steps)
     for ax in list(axes.flat)[len(names) :]:
         ax.remove()
+    # Where no panel is below, the common axis has its numbers here.
+    for ax in list(axes.flat)[max(len(names) - columns, 0) : len(names)]:
+        ax.tick_params(labelbottom=True)
     figure.supxlabel("step")
     figure.supylabel("effective rate s·V")
     figure.suptitle("Median, half and 90 % of coordinates; dashed: the SGD rate")
@@ -194,8 +199,16 @@ def _edges(steps: np.ndarray) -> np.ndarray:
     """Borders halfway between the steps, so that each has a column of its own."""
     if len(steps) == 1:
         return np.array([steps[0] - 0.5, steps[0] + 0.5])
-    between = (steps[1:] + steps[:-1]) / 2
+    if _is_logarithmic(steps):
+        between = np.sqrt(steps[1:] * steps[:-1].astype(float))
+    else:
+        between = (steps[1:] + steps[:-1]) / 2
     return np.concatenate([[steps[0]], between, [steps[-1]]])
+
+
+def _is_logarithmic(steps: np.ndarray) -> bool:
+    # Bounds close as 1/t: on a linear axis all of it happens at the left edge.
+    return bool(steps[-1] >= 100 * steps[0])
 
 
 def _visible(histogram: np.ndarray, sgd_rate: np.ndarray) -> tuple[float, float]:
@@ -227,10 +240,14 @@ def _label_where_visible(
 
 
 def _step_axis(ax: Axes, steps: np.ndarray) -> None:
-    # Bounds close as 1/t: on a linear axis all of it happens at the left edge.
-    if steps[-1] >= 100 * steps[0]:
+    if _is_logarithmic(steps):
         ax.set_xscale("log")
-    ax.set_xlim(steps[0], max(steps[-1], steps[0] + 1))
+    else:
+        ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    if len(steps) == 1:
+        ax.set_xlim(steps[0] - 0.5, steps[0] + 0.5)
+    else:
+        ax.set_xlim(steps[0], steps[-1])
 
 
 def _log_labels(ax: Axes) -> None:

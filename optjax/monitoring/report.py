@@ -82,7 +82,7 @@ def _cells(summary: Summary) -> tuple[str, ...]:
     return (
         _power(middle),
         "–" if np.isnan(middle) else f"{_power(low)} to {_power(high)}",
-        f"{summary.lower:.2g} to {summary.upper:.2g}" if is_bounded else "–",
+        f"{summary.lower:.3g} to {summary.upper:.3g}" if is_bounded else "–",
         *(
             f"{100 * share:.0f} %" if is_bounded else "–"
             for share in (summary.at_lower, summary.between, summary.at_upper)

@@ -5,13 +5,17 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from optjax.direction import EmaState, TraceState, trace
 from optjax.form import basic_form, in_gradient_dtype
 from optjax.monitoring.rates import is_same, limit_of
+from optjax.monitoring.wrapper import MonitorState
 from optjax.observe import Record, observing
+from optjax.precision import widen
 from optjax.rate import rate_by_one
+from optjax.weight_decay import add_decayed_weights
 
 __all__ = ["SgdEquivalent", "sgd_equivalent"]
 
@@ -86,6 +90,10 @@ def sgd_equivalent(
     known = [product, *decays, *descends]
     if len(descends) != 1 or not _is_linked(known, records, made):
         raise ValueError(_MORE_THAN_A_FORM)
+    numbers = [limit, *direction[:2], descends[0].values["learning_rate"]]
+    numbers += [decay.values["weight_decay"] for decay in decays]
+    if any(isinstance(number, jax.core.Tracer) for number in numbers):
+        raise ValueError(_TRACED)
 
     learning_rate = _times(
         limit * direction.per_sum, descends[0].values["learning_rate"]
@@ -122,6 +130,12 @@ _MORE_THAN_A_FORM = (
     "SGD too."
 )
 
+_TRACED = (
+    "sgd_equivalent needs concrete hyper-parameters, got traced ones. With "
+    "inject_hyperparams, make the optimizer anew from their values: "
+    "optjax.adabound(**optjax.hyperparameters(state))."
+)
+
 
 def _records(
     optimizer: optax.GradientTransformation, params: optax.Params
@@ -137,11 +151,17 @@ def _records(
         records.extend(seen)
         around.extend((grads, updates))
 
-    jax.eval_shape(step, params, params)
+    # Of float32: a cast of narrower updates at the end would look like one more step.
+    wide = jax.eval_shape(lambda: jax.tree.map(_widen_shape, params))
+    jax.eval_shape(step, wide, wide)
     return records, (around[0], around[1])
 
 
-def _limit(before: Sequence[Record], product: Record) -> float:
+def _widen_shape(x: Any) -> jax.Array:
+    return widen(jnp.zeros(jnp.shape(x), jnp.result_type(x)))
+
+
+def _limit(before: Sequence[Record], product: Record) -> Any:
     v = product.values["rate"]
     made_by = next((r for r in reversed(before) if is_same(r.returned, v)), None)
     if made_by is not None and made_by.kind == "rate_by_one":
@@ -160,12 +180,8 @@ def _limit(before: Sequence[Record], product: Record) -> float:
     with jax.ensure_compile_time_eval():
         limit = limit_of(made_by.values["lower"], made_by.values["upper"])
     if isinstance(limit, jax.core.Tracer):
-        raise ValueError(
-            "sgd_equivalent needs concrete hyper-parameters, got traced ones. With "
-            "inject_hyperparams, make the optimizer anew from their values: "
-            "optjax.adabound(**optjax.hyperparameters(state))."
-        )
-    if jnp.isnan(limit):
+        return limit
+    if np.isnan(limit):
         raise ValueError(
             "sgd_equivalent needs bounds that close on one rate; these stay apart."
         )
@@ -201,7 +217,7 @@ def _is_linked(
 
 
 def _decay(record: Record, factor: float = 1.0) -> optax.GradientTransformation:
-    return optax.add_decayed_weights(
+    return add_decayed_weights(
         _times(factor, record.values["weight_decay"]), record.values["mask"]
     )
 
@@ -214,24 +230,49 @@ def _hand_over(old: optax.OptState, new: optax.OptState, per_sum: Any) -> Any:
     def is_memory(node: Any) -> bool:
         return isinstance(node, EmaState | TraceState)
 
+    # With every=0 a monitor's own count stands still.
+    old = jax.tree.map(
+        lambda node: node.inner_state if isinstance(node, MonitorState) else node,
+        old,
+        is_leaf=lambda node: isinstance(node, MonitorState),
+    )
     memories = [n for n in jax.tree.leaves(old, is_leaf=is_memory) if is_memory(n)]
     counts = optax.tree.get_all_with_path(old, "count")
 
     def carried(node: Any) -> Any:
         if not isinstance(node, TraceState):
             return node
+        treedef: Any
+        like, treedef = jax.tree.flatten(node.trace)
+        if len(memories) != 1:
+            raise ValueError(_not_the_state(f"{len(memories)} momenta"))
         memory = memories[0]
-        if isinstance(memory, TraceState):
-            return memory
+        scale = 1.0 if isinstance(memory, TraceState) else per_sum
+        # By leaves: Flax NNX keeps each in a variable, of one kind here, another there.
+        kept = jax.tree.leaves(memory[-1])
+        if list(map(jnp.shape, kept)) != list(map(jnp.shape, like)):
+            raise ValueError(_not_the_state("a momentum of other shapes"))
         return TraceState(
-            jax.tree.map(
-                lambda m, like: jnp.asarray(m / per_sum, like.dtype),
-                memory.ema,
-                node.trace,
+            treedef.unflatten(
+                [
+                    jnp.asarray(m / scale, x.dtype)
+                    for m, x in zip(kept, like, strict=True)
+                ]
             )
         )
 
     new = jax.tree.map(carried, new, is_leaf=is_memory)
-    if counts and optax.tree.get_all_with_path(new, "count"):
-        new = optax.tree.set(new, count=counts[0][1])
+    if optax.tree.get_all_with_path(new, "count"):
+        if not counts:
+            raise ValueError(_not_the_state("no count of steps"))
+        (count,) = jax.tree.leaves(counts[0][1])
+        new = optax.tree.set(new, count=count)
     return new
+
+
+def _not_the_state(found: str) -> str:
+    return (
+        "hand_over needs the state of the optimizer that sgd_equivalent was given, and "
+        f"its parameters; found {found} in it. Where that optimizer was part of a "
+        "larger one, hand over its part of the state."
+    )

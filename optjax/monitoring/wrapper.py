@@ -28,7 +28,10 @@ class Summaries:
 
 
 class MonitorState(NamedTuple):
-    """Steps taken, the optimizer's own state, and what was seen of its rates."""
+    """Steps taken, the optimizer's own state, and what was seen of its rates.
+
+    With `every=0` steps are not counted.
+    """
 
     count: Any
     inner_state: optax.OptState
@@ -111,8 +114,20 @@ def monitor(
         params: optax.Params | None = None,
         **extra: Any,
     ) -> tuple[optax.Updates, MonitorState]:
-        count = optax.safe_increment(state.count)
-        inner_state, summaries = state.inner_state, state.summaries
+        count, inner_state, summaries = state
+        if not every:
+            result, inner_state = inner.update(updates, inner_state, params, **extra)
+            return result, MonitorState(count, inner_state, summaries)
+        count = optax.safe_increment(count)
+        is_due = (count == 1) | (count % every == 0)
+        members = group_leaves(leaf_names(updates), groups)
+        if tuple(members) != summaries.groups:
+            raise ValueError(
+                f"monitor's state has the groups {', '.join(summaries.groups)}, and "
+                f"the gradients have {', '.join(members)}. They must have the "
+                "structure of the parameters that `init` was given, and `groups` must "
+                "always give the same names."
+            )
 
         def look(carry: Any) -> Any:
             """The same update, of which only what the summaries need remains."""
@@ -136,26 +151,16 @@ def monitor(
             kept = jax.lax.optimization_barrier((inner_state, params))
             return jax.lax.stop_gradient((jnp.zeros_like(is_due), *kept, summaries))
 
-        if every:
-            # A loop of one round or none. Unlike `cond` it hands on the buffers that
-            # it reads, so that the update below overwrites them in place; and under
-            # `vmap` it runs only when one of the trials is due.
-            members = group_leaves(leaf_names(updates), groups)
-            if tuple(members) != summaries.groups:
-                raise ValueError(
-                    f"monitor's state has the groups {', '.join(summaries.groups)}, "
-                    f"and the gradients have {', '.join(members)}. They must have the "
-                    "structure of the parameters that `init` was given, and `groups` "
-                    "must always give the same names."
-                )
-            is_due = (count == 1) | (count % every == 0)
-            before = inner_state, params
-            _, *after, summaries = jax.lax.while_loop(
-                lambda carry: carry[0],
-                look,
-                jax.lax.stop_gradient((is_due, *before, summaries)),
-            )
-            inner_state, params = _with_derivative_of(before, tuple(after))
+        # A loop of one round or none. Unlike `cond` it hands on the buffers that it
+        # reads, so that the update below overwrites them in place; and under `vmap` it
+        # runs only when one of the trials is due.
+        before = inner_state, params
+        _, *after, summaries = jax.lax.while_loop(
+            lambda carry: carry[0],
+            look,
+            jax.lax.stop_gradient((is_due, *before, summaries)),
+        )
+        inner_state, params = _with_derivative_of(before, tuple(after))
         result, inner_state = inner.update(updates, inner_state, params, **extra)
         return result, MonitorState(count, inner_state, summaries)
 
