@@ -129,6 +129,8 @@ def plot_quantiles(
     """
     over_time = _over_time(reports)
     names = list(over_time) if groups is None else list(groups)
+    if not names:
+        raise ValueError("plot_quantiles needs at least one group, got none.")
     columns = min(_COLUMNS, len(names))
     rows = math.ceil(len(names) / columns)
     figure = Figure(
