@@ -91,7 +91,7 @@ def _fused(
     made: dict[int, jax.Array] = {}
     for group in groups:
         _check_covered(group, leaves)
-    _check_kept_in_place(groups, state, new_state)
+    _check_state(groups, state, new_state)
 
     result = [
         None if _is_followed(update) else optax.apply_updates(leaf, update)
@@ -151,20 +151,20 @@ def _check_covered(group: Group, leaves: list[Any]) -> None:
                 raise NotCoveredError
 
 
-def _check_kept_in_place(groups: list[Group], state: Any, new_state: Any) -> None:
-    """Raise unless each array replaces the one it was made from.
+def _check_state(groups: list[Group], state: Any, new_state: Any) -> None:
+    """Raise unless each array is made here and has the dtype and shape it had.
 
-    Else something around the primitives changes the state, as from bfloat16 and back.
+    Else something around the primitives stores the state in another form, and took a
+    placeholder for what needs no rounding.
     """
-    made_from = {
-        id(new): old
-        for group in groups
-        for olds, news in zip(group.old, group.new, strict=True)
-        for old, new in zip(olds, news, strict=True)
-    }
+    made = {id(new) for group in groups for column in group.new for new in column}
     before = _leaves_like(jax.tree.structure(new_state), state)
     for old, new in zip(before, jax.tree.leaves(new_state), strict=True):
-        if _is_followed(new) and made_from.get(id(new)) is not old:
+        if _is_followed(new) and (
+            id(new) not in made
+            or jnp.result_type(new) != jnp.result_type(old)
+            or jnp.shape(new) != jnp.shape(old)
+        ):
             raise NotCoveredError
 
 
