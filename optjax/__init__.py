@@ -75,6 +75,7 @@ from optjax.rate import (
     scale_by_adadelta,
     scale_by_infinity_norm,
 )
+from optjax.rounding import stochastic_rounding
 from optjax.swats import scale_by_swats
 
 __version__ = "0.1.0"
@@ -140,6 +141,7 @@ __all__ = [
     "sgd_equivalent",
     "sign_ema_of_squares",
     "stack_reports",
+    "stochastic_rounding",
     "sum_of_squares",
     "swats",
     "trace",

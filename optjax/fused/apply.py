@@ -56,8 +56,8 @@ def apply_step(
       >>> import jax.numpy as jnp, optjax
       >>> tx, x, g = optjax.adam(0.1), jnp.array([1.0, 2.0]), jnp.array([5.0, -3.0])
       >>> x, state = optjax.apply_step(tx, g, tx.init(x), x)
-      >>> x.round(3)
-      Array([0.9, 2.1], dtype=float32)
+      >>> [f"{number:.3f}" for number in x]
+      ['0.900', '2.100']
     """
     inner = optax.with_extra_args_support(optimizer)
     if fused_step_available() and jax.default_backend() == "cpu":

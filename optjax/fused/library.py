@@ -28,9 +28,9 @@ def fused_step_available() -> bool:
     environment variable `OPTJAX_FUSED=0` to do without it.
 
     Example:
-      >>> import os
+      >>> import os, optjax
       >>> os.environ["OPTJAX_FUSED"] = "0"
-      >>> fused_step_available()
+      >>> optjax.fused_step_available()
       False
       >>> del os.environ["OPTJAX_FUSED"]
     """

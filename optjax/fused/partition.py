@@ -9,11 +9,6 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-from jax.experimental.custom_partitioning import (
-    ArrayMapping,
-    SdyShardingRule,
-    custom_partitioning,
-)
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 __all__ = ["as_typed", "partitioned"]
@@ -25,6 +20,9 @@ def partitioned(call: Callable[..., Any]) -> Callable[..., Any]:
     `leaves` is a tuple of lists, each in the order of the parameters, the first of
     them. Leading dimensions of the coefficients are those of every leaf.
     """
+    # Here, so that importing optjax loads nothing that is not used.
+    from jax.experimental.custom_partitioning import custom_partitioning
+
     wrapped = custom_partitioning(call)
 
     def partition(mesh: Any, operands: Any, results: Any) -> Any:
@@ -66,15 +64,17 @@ def as_typed(call: Callable[..., Any], leaves: Any) -> Callable[..., Any]:
     return jax.sharding.auto_axes(call, out_sharding=shardings)
 
 
-def _rule(mesh: Any, operands: Any, results: Any) -> SdyShardingRule:
+def _rule(mesh: Any, operands: Any, results: Any) -> Any:
     """A factor for every dimension of every leaf, shared by the leaf's arrays."""
+    from jax.experimental.custom_partitioning import ArrayMapping, SdyShardingRule
+
     del mesh
     batch = len(operands[0].shape) - 1
     rows = [f"row{k}" for k in range(batch)]
     # Operands are the coefficients, the gradients and the columns that come back.
     count = len(operands) - 1 - len(results)
 
-    def array(index: int, rank: int) -> ArrayMapping:
+    def array(index: int, rank: int) -> Any:
         leaf = index % count
         return ArrayMapping(*rows, *(f"leaf{leaf}_{k}" for k in range(batch, rank)))
 
