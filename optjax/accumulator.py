@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import optax
+from jax import lax
 
 from optjax.hyperparameter import check_decay, check_non_negative
 from optjax.observe import recorded
@@ -207,9 +208,10 @@ def sign_ema_of_squares(
 
     def step(g: Any, v: Any) -> Any:
         square, v = abs_sq(g), widen(v)
-        change = (1 - b2) * square
+        change = store((1 - b2) * square, v)
         # sign(v − square) would be NaN where both have overflowed to infinity.
-        return jnp.where(v > square, v - change, jnp.where(v < square, v + change, v))
+        risen = lax.select(v < square, v + change, v)
+        return lax.select(v > square, v - change, risen)
 
     return _square_average(step, b2, debias, initial_value)
 
@@ -348,13 +350,16 @@ def centered_ema_of_squares(
         state = CenteredState(
             count, map_leaves(store, mu, state.mu), map_leaves(store, nu, state.nu)
         )
-        gathered = one_minus_power(b2, t) if debias else 1.0
+        if debias:
+            gathered = one_minus_power(b2, t)
+            mu = map_leaves(lambda m: m / gathered, mu)
+            nu = map_leaves(lambda v: v / gathered, nu)
 
         def variance(m: Any, v: Any) -> Any:
             # Rounding can push a variance of 0 below it, and the root to NaN; so can
             # ∞ − ∞, where the squares have overflowed.
-            difference = jnp.maximum(v / gathered - abs_sq(m / gathered), 0.0)
-            return jnp.where(jnp.isinf(v), v, difference)
+            largest = float(jnp.finfo(v.dtype).max)
+            return v - jnp.minimum(jnp.minimum(abs_sq(m), v), largest)
 
         return map_leaves(variance, mu, nu), state
 

@@ -135,8 +135,9 @@ def ema(
         now = one_minus_power(b1, t) if debias else 1.0
         if nesterov:
             ahead = one_minus_power(b1, t + 1) if debias else 1.0
+            from_average, from_gradient = b1 / ahead, (1 - b1) / now
             m = map_leaves(
-                lambda g, m: b1 * (m / ahead) + (1 - b1) * (widen(g) / now),
+                lambda g, m: from_average * m + from_gradient * widen(g),
                 updates,
                 average,
             )

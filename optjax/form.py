@@ -26,11 +26,16 @@ from optjax.tree import map_leaves
 
 __all__ = [
     "PreconditionState",
+    "UnitRate",
     "basic_form",
     "descend",
     "in_gradient_dtype",
     "precondition",
 ]
+
+
+class UnitRate(optax.GradientTransformationExtraArgs):
+    """A rate branch that returns V = 1, so that V ⊙ m is m without a product."""
 
 
 class PreconditionState(NamedTuple):
@@ -132,7 +137,10 @@ def descend(
             state = state._replace(count=optax.safe_increment(state.count))
         else:
             s = learning_rate
-        return map_leaves(lambda u: -s * u, updates), state
+        step = -s
+        # XLA makes p + (−u) one operation, and p + (−1 · u) two.
+        negated = isinstance(step, float) and step == -1.0
+        return map_leaves(lambda u: -u if negated else step * u, updates), state
 
     return recorded(
         "descend",
@@ -183,7 +191,10 @@ def _product(
         m, direction_state = direction.update(updates, state.direction, params, **extra)
         extra["direction_state"] = direction_state
         v, rate_state = rate.update(updates, state.rate, params, **extra)
-        product = map_leaves(lambda m, v: v * widen(m), m, v)
+        if isinstance(rate, UnitRate):
+            product = map_leaves(widen, m)
+        else:
+            product = map_leaves(lambda m, v: v * widen(m), m, v)
         new_state = PreconditionState(direction_state, rate_state)
         values = {"direction": m, "rate": v}
         record(Record("precondition", values, state, new_state, updates, product))

@@ -4,7 +4,7 @@ In bfloat16 the decay 0.999 rounds to 1 and in float16 the usual eps 1e-8 rounds
 0, so no arithmetic of an optimizer is done in either; only its storage is.
 """
 
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeGuard
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +15,7 @@ __all__ = [
     "abs_sq",
     "away_from_zero",
     "full_like",
+    "is_known",
     "next_count",
     "one_minus_power",
     "real_full_like",
@@ -67,31 +68,41 @@ def one_minus_power(decay: Scalar, t: jax.Array) -> jax.Array:
     return 1.0 - jnp.power(decay, t)
 
 
-def away_from_zero(x: jax.Array) -> jax.Array:
-    """max(x, √tiny), for a denominator x ≥ 0.
+def is_known(value: Any) -> TypeGuard[float]:
+    """Whether a hyper-parameter is a Python number, the same at every call."""
+    return isinstance(value, (int, float))
+
+
+def away_from_zero(x: jax.Array, at_least: Scalar = 0.0) -> jax.Array:
+    """max(x, √tiny), for a denominator x ≥ `at_least` ≥ 0.
 
     Both 1/x and its derivative −1/x² are then finite. At `tiny` itself the latter is
     not, and infinity times the zero tangent or cotangent of a coordinate without
-    gradient is NaN.
+    gradient is NaN. Nothing is computed where `at_least` is known to be enough.
     """
-    return jnp.maximum(x, jnp.finfo(x.dtype).tiny ** 0.5)
+    floor = float(jnp.finfo(x.dtype).tiny) ** 0.5
+    if is_known(at_least) and at_least >= floor:
+        return x
+    return jnp.maximum(x, floor)
 
 
 @jax.custom_jvp
-def sqrt(x: jax.Array) -> jax.Array:
-    """√x with derivative 0 at x = 0.
+def sqrt(tree: Any) -> Any:
+    """√x of every leaf, with derivative 0 at x = 0.
 
     The true derivative there is infinite, and infinity times the zero tangent of a
     coordinate without gradient would turn every gradient through a hyper-parameter
-    into NaN.
+    into NaN. One call for a whole tree is traced and lowered faster than one a leaf.
     """
-    return lax.sqrt(x)
+    return jax.tree.map(lax.sqrt, tree)
 
 
 @sqrt.defjvp
-def _sqrt_jvp(
-    primals: tuple[jax.Array], tangents: tuple[jax.Array]
-) -> tuple[jax.Array, jax.Array]:
+def _sqrt_jvp(primals: tuple[Any], tangents: tuple[Any]) -> tuple[Any, Any]:
     (x,), (dx,) = primals, tangents
     y = sqrt(x)
-    return y, dx * jnp.where(x > 0, 0.5 / jnp.where(x > 0, y, 1.0), 0.0)
+
+    def tangent(x: jax.Array, y: jax.Array, dx: jax.Array) -> jax.Array:
+        return dx * jnp.where(x > 0, 0.5 / jnp.where(x > 0, y, 1.0), 0.0)
+
+    return y, jax.tree.map(tangent, x, y, dx)

@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax import lax
 
-from optjax.form import precondition
+from optjax.form import UnitRate, precondition
 from optjax.hyperparameter import (
     check_decay,
     check_non_negative,
@@ -26,6 +27,7 @@ from optjax.precision import (
     Scalar,
     abs_sq,
     away_from_zero,
+    is_known,
     next_count,
     one_minus_power,
     real_full_like,
@@ -72,7 +74,7 @@ def rate_by_one() -> optax.GradientTransformationExtraArgs:
     transformation = optax.GradientTransformationExtraArgs(
         optax.init_empty_state, update
     )
-    return recorded("rate_by_one", transformation)
+    return UnitRate(*recorded("rate_by_one", transformation))
 
 
 def rate_by_accumulated_square(
@@ -109,17 +111,27 @@ def rate_by_accumulated_square(
     check_non_negative(eps=eps, eps_root=eps_root)
     check_range(0.0, 0.5, "1/2 is Adam, 0 is SGD", power=power)
     accumulator = optax.with_extra_args_support(accumulator)
+    is_half = is_known(power) and power == 0.5
+    # Where (ν + ε̄)^−3/2 is finite for ν = 0, so is every derivative of the rate.
+    is_smooth = is_known(eps_root) and eps_root**1.5 >= np.finfo(np.float32).tiny
 
-    def rate(nu: Any) -> Any:
+    def rate(root: Any) -> Any:
         # 1/0 would turn a coordinate that never saw a gradient into 0 · inf = NaN.
-        root = away_from_zero(sqrt(nu + eps_root) + eps)
-        return 1.0 / root if _is_half(power) else root ** (-2.0 * power)
+        root = away_from_zero(root if _is_zero(eps) else root + eps, eps)
+        return 1.0 / root if is_half else root ** (-2.0 * power)
+
+    def rates(nu: Any) -> Any:
+        if not _is_zero(eps_root):
+            nu = map_leaves(lambda v: v + eps_root, nu)
+        if is_smooth and is_half and _is_zero(eps):
+            return map_leaves(lax.rsqrt, nu)
+        return map_leaves(rate, map_leaves(lax.sqrt if is_smooth else sqrt, nu))
 
     def update(
         updates: optax.Updates, state: Any, params: Any = None, **extra: Any
     ) -> tuple[optax.Updates, Any]:
         nu, new_state = accumulator.update(updates, state, params, **extra)
-        v = map_leaves(rate, nu)
+        v = rates(nu)
         values = {"eps": eps, "eps_root": eps_root, "power": power}
         # Of ν and not of g, which the accumulator's own record tells of.
         record(Record("rate_by_accumulated_square", values, state, new_state, nu, v))
@@ -128,8 +140,8 @@ def rate_by_accumulated_square(
     return optax.GradientTransformationExtraArgs(accumulator.init, update)
 
 
-def _is_half(power: Scalar) -> bool:
-    return isinstance(power, float) and power == 0.5
+def _is_zero(eps: Scalar) -> bool:
+    return is_known(eps) and eps == 0
 
 
 def scale_by_accumulated_square(
@@ -270,7 +282,7 @@ def rate_by_infinity_norm(
             updates,
             state.nu,
         )
-        rate = map_leaves(lambda v: 1.0 / away_from_zero(v), nu)
+        rate = map_leaves(lambda v: 1.0 / away_from_zero(v, at_least=eps), nu)
         return rate, InfinityNormState(map_leaves(store, nu, state.nu))
 
     return optax.GradientTransformationExtraArgs(init, update)
@@ -383,9 +395,12 @@ def rectify(
         )
         # Before the threshold r² may be negative; its root must not reach a gradient.
         r = jnp.sqrt(jnp.where(trusted, r_squared, 1.0))
-        return map_leaves(
-            lambda v: jnp.where(trusted, r * v, 1.0), updates
-        ), CountState(count)
+
+        def rectified(v: Any) -> Any:
+            v = r * v
+            return lax.select(trusted, v, jnp.ones_like(v))
+
+        return map_leaves(rectified, updates), CountState(count)
 
     return optax.GradientTransformationExtraArgs(_init_count, update)
 

@@ -1,13 +1,15 @@
 """Walk gradients and optimizer state together, or say where they differ."""
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.extend.core import jaxpr_as_fun
 
 from optjax.observe import Placeholder, is_followed
-from optjax.precision import store
+from optjax.precision import sqrt, store
 
 __all__ = ["map_leaves"]
 
@@ -42,10 +44,12 @@ def map_leaves(f: Callable[..., Any], updates: Any, *states: Any) -> Any:
             if jnp.shape(leaf) != jnp.shape(other):
                 raise ValueError(_first_difference(updates, state))
         columns.append(column)
-    rows = zip(*columns, strict=True)
+    rows = list(zip(*columns, strict=True))
     if is_followed():
         return treedef.unflatten([_follow(f, *row) for row in rows])
-    return treedef.unflatten([f(*row) for row in rows])
+    if f is sqrt:  # One equation with a derivative of its own, not one a leaf.
+        return treedef.unflatten(sqrt(leaves))
+    return treedef.unflatten(_each(f, rows))
 
 
 def _follow(f: Callable[..., Any], leaf: Any, *others: Any) -> Any:
@@ -55,6 +59,32 @@ def _follow(f: Callable[..., Any], leaf: Any, *others: Any) -> Any:
     if leaf.dtype == like.dtype:
         return leaf
     return Placeholder(leaf.shape, like.dtype, source=leaf)
+
+
+#: From this many leaves of one type on it pays to trace `f` once for all of them.
+_MANY = 8
+
+
+def _each(f: Callable[..., Any], rows: list[tuple[Any, ...]]) -> Iterator[Any]:
+    """f of every row; while JAX traces, `f` itself once for all rows of one type.
+
+    Most of the time that tracing takes is spent in Python and jax.numpy. The jaxpr
+    that `f` gave for one leaf can be repeated for a thousand without either.
+    """
+    if not any(isinstance(leaf, jax.core.Tracer) for row in rows[:1] for leaf in row):
+        yield from (f(*row) for row in rows)
+        return
+    types = [tuple(map(jax.typeof, row)) for row in rows]
+    leaves_of = Counter(types)
+    programs: dict[tuple[Any, ...], Callable[..., Any]] = {}
+    for row, kind in zip(rows, types, strict=True):
+        if leaves_of[kind] < _MANY:
+            yield f(*row)
+            continue
+        if kind not in programs:
+            programs[kind] = jaxpr_as_fun(jax.make_jaxpr(f)(*row))
+        (result,) = programs[kind](*row)
+        yield result
 
 
 def _first_difference(updates: Any, state: Any) -> str:
