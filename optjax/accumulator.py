@@ -1,7 +1,7 @@
 """ν_t: the accumulated squares behind a rate.
 
 Each is a gradient transformation g_t ↦ ν_t ≥ 0, real and in float32 or wider; the
-state has the real dtype of the parameters.
+state has the real dtype of the parameters, or `nu_dtype`.
 
     sum_of_squares           ν_t = Σ g²                          Adagrad
     mean_of_squares          ν_t = Σ k^−γ g_k² / Σ k^−γ          NosAdam
@@ -57,12 +57,14 @@ class SumState(NamedTuple):
 
 
 def sum_of_squares(
-    initial_value: Scalar = 0.0,
+    initial_value: Scalar = 0.0, *, nu_dtype: Any = None
 ) -> optax.GradientTransformationExtraArgs:
     r"""ν_t = ν_{t−1} + |g_t|², which never decreases, so the rate dries up.
 
     Args:
       initial_value: ν_0 ≥ 0.
+      nu_dtype: dtype in which ν is stored; by default the parameters', real. In
+        bfloat16 the sum stops growing after a few hundred steps.
 
     Example:
       >>> import jax.numpy as jnp, optjax
@@ -75,7 +77,7 @@ def sum_of_squares(
     check_non_negative(initial_accumulator_value=initial_value)
 
     def init(params: optax.Params) -> SumState:
-        return SumState(real_full_like(params, initial_value))
+        return SumState(_squares_like(params, initial_value, nu_dtype))
 
     def update(
         updates: optax.Updates, state: SumState, params: Any = None, **extra: Any
@@ -96,7 +98,9 @@ class MeanState(NamedTuple):
     nu: optax.Updates
 
 
-def mean_of_squares(gamma: Scalar = 0.0) -> optax.GradientTransformationExtraArgs:
+def mean_of_squares(
+    gamma: Scalar = 0.0, *, nu_dtype: Any = None
+) -> optax.GradientTransformationExtraArgs:
     r"""ν_t = Σ_{k≤t} k^−γ |g_k|² / B_t with B_t = Σ_{k≤t} k^−γ.
 
     A running average whose decay grows, β_{2,t} = B_{t−1} / B_t, so that early squares
@@ -104,6 +108,8 @@ def mean_of_squares(gamma: Scalar = 0.0) -> optax.GradientTransformationExtraArg
 
     Args:
       gamma: γ ≥ 0, how much the past is favoured.
+      nu_dtype: dtype in which ν is stored; by default the parameters', real. In
+        bfloat16 the mean stands still after a few hundred steps.
 
     Example:
       >>> import jax.numpy as jnp, optjax
@@ -122,7 +128,7 @@ def mean_of_squares(gamma: Scalar = 0.0) -> optax.GradientTransformationExtraArg
         return MeanState(
             jnp.zeros([], jnp.int32),
             jnp.zeros([], jnp.result_type(float)),
-            real_full_like(params, 0.0),
+            _squares_like(params, 0.0, nu_dtype),
         )
 
     def update(
@@ -154,7 +160,11 @@ class SquareState(NamedTuple):
 
 
 def ema_of_squares(
-    b2: Scalar, debias: bool = True, initial_value: Scalar = 0.0
+    b2: Scalar,
+    debias: bool = True,
+    initial_value: Scalar = 0.0,
+    *,
+    nu_dtype: Any = None,
 ) -> optax.GradientTransformationExtraArgs:
     r"""ν_t = β₂ ν_{t−1} + (1 − β₂) |g_t|²; debiased, ν̂_t = ν_t / (1 − β₂ᵗ).
 
@@ -162,6 +172,9 @@ def ema_of_squares(
       b2: β₂ in [0, 1).
       debias: divide out the bias towards the value that the average starts from.
       initial_value: ν_0 ≥ 0.
+      nu_dtype: dtype in which ν is stored; by default the parameters', real. Plainly
+        rounded to bfloat16, ν stalls at β₂ = 0.999, at a fifth to a third of its true
+        value: there use `optjax.rounding.stochastic_rounding` instead.
 
     Example:
       >>> import jax.numpy as jnp, optjax
@@ -177,12 +190,16 @@ def ema_of_squares(
     def step(g: Any, v: Any) -> Any:
         return (1 - b2) * abs_sq(g) + b2 * widen(v)
 
-    average = _square_average(step, b2, debias, initial_value)
+    average = _square_average(step, b2, debias, initial_value, nu_dtype)
     return recorded("ema_of_squares", average, b2=b2, debias=debias)
 
 
 def sign_ema_of_squares(
-    b2: Scalar, debias: bool = True, initial_value: Scalar = 1e-6
+    b2: Scalar,
+    debias: bool = True,
+    initial_value: Scalar = 1e-6,
+    *,
+    nu_dtype: Any = None,
 ) -> optax.GradientTransformationExtraArgs:
     r"""ν_t = ν_{t−1} − (1 − β₂) sign(ν_{t−1} − |g_t|²) |g_t|², Yogi's accumulator.
 
@@ -193,6 +210,7 @@ def sign_ema_of_squares(
       b2: β₂ in [0, 1).
       debias: divide by 1 − β₂ᵗ.
       initial_value: ν_0 ≥ 0.
+      nu_dtype: dtype in which ν is stored; bfloat16 stalls, see `ema_of_squares`.
 
     Example:
       >>> import jax.numpy as jnp, optjax
@@ -213,11 +231,15 @@ def sign_ema_of_squares(
         risen = lax.select(v < square, v + change, v)
         return lax.select(v > square, v - change, risen)
 
-    return _square_average(step, b2, debias, initial_value)
+    return _square_average(step, b2, debias, initial_value, nu_dtype)
 
 
 def ema_of_squared_residuals(
-    b2: Scalar, eps_root: Scalar = 1e-16, debias: bool = True
+    b2: Scalar,
+    eps_root: Scalar = 1e-16,
+    debias: bool = True,
+    *,
+    nu_dtype: Any = None,
 ) -> optax.GradientTransformationExtraArgs:
     r"""ν_t = β₂ ν_{t−1} + (1 − β₂) |g_t − m_t|² + ε̄, AdaBelief's accumulator.
 
@@ -229,6 +251,7 @@ def ema_of_squared_residuals(
       b2: β₂ in [0, 1).
       eps_root: ε̄ ≥ 0, added at every step.
       debias: divide by 1 − β₂ᵗ.
+      nu_dtype: dtype in which ν is stored; bfloat16 stalls, see `ema_of_squares`.
 
     Raises:
       ValueError: in `update`, where the direction branch keeps no average.
@@ -251,7 +274,7 @@ def ema_of_squared_residuals(
     def step(residual: Any, v: Any) -> Any:
         return (1 - b2) * abs_sq(residual) + b2 * widen(v) + eps_root
 
-    average = _square_average(step, b2, debias, 0.0)
+    average = _square_average(step, b2, debias, 0.0, nu_dtype)
 
     def update(
         updates: optax.Updates,
@@ -278,11 +301,11 @@ def ema_of_squared_residuals(
 
 
 def _square_average(
-    step: Any, b2: Scalar, debias: bool, initial_value: Scalar
+    step: Any, b2: Scalar, debias: bool, initial_value: Scalar, nu_dtype: Any
 ) -> optax.GradientTransformationExtraArgs:
     def init(params: optax.Params) -> SquareState:
         return SquareState(
-            jnp.zeros([], jnp.int32), real_full_like(params, initial_value)
+            jnp.zeros([], jnp.int32), _squares_like(params, initial_value, nu_dtype)
         )
 
     def update(
@@ -309,7 +332,12 @@ class CenteredState(NamedTuple):
 
 
 def centered_ema_of_squares(
-    b2: Scalar, debias: bool = False, initial_value: Scalar = 0.0
+    b2: Scalar,
+    debias: bool = False,
+    initial_value: Scalar = 0.0,
+    *,
+    mu_dtype: Any = None,
+    nu_dtype: Any = None,
 ) -> optax.GradientTransformationExtraArgs:
     r"""ν_t = ema(|g|²) − |ema(g)|², an estimate of the gradient's variance.
 
@@ -317,6 +345,8 @@ def centered_ema_of_squares(
       b2: the decay β₂ in [0, 1) of both averages.
       debias: divide each average by 1 − β₂ᵗ first.
       initial_value: where the average of squares starts, ≥ 0.
+      mu_dtype: dtype in which ema(g) is stored; the parameters' by default.
+      nu_dtype: that of ema(|g|²); bfloat16 stalls, see `ema_of_squares`.
 
     Example:
       >>> import jax.numpy as jnp, optjax
@@ -332,8 +362,8 @@ def centered_ema_of_squares(
     def init(params: optax.Params) -> CenteredState:
         return CenteredState(
             jnp.zeros([], jnp.int32),
-            full_like(params, 0.0),
-            real_full_like(params, initial_value),
+            full_like(params, 0.0, mu_dtype),
+            _squares_like(params, initial_value, nu_dtype),
         )
 
     def update(
@@ -372,12 +402,15 @@ class MaxState(NamedTuple):
     nu_max: optax.Updates
 
 
-def running_max() -> optax.GradientTransformationExtraArgs:
+def running_max(*, nu_dtype: Any = None) -> optax.GradientTransformationExtraArgs:
     r"""ν̄_t = max(ν̄_{t−1}, ν_t), to follow an accumulator in a chain.
 
     Optax's AMSGrad takes the maximum of the debiased average, PyTorch's of the raw
     one (and debiases after, `debias_squares`); which stands where in the chain says
     which is meant.
+
+    Args:
+      nu_dtype: dtype in which ν̄ is stored; by default the parameters', real.
 
     Example:
       >>> import jax.numpy as jnp, optax, optjax
@@ -392,7 +425,7 @@ def running_max() -> optax.GradientTransformationExtraArgs:
     """
 
     def init(params: optax.Params) -> MaxState:
-        return MaxState(real_full_like(params, 0.0))
+        return MaxState(_squares_like(params, 0.0, nu_dtype))
 
     def update(
         updates: optax.Updates, state: MaxState, params: Any = None, **extra: Any
@@ -441,3 +474,12 @@ def debias_squares(b2: Scalar) -> optax.GradientTransformationExtraArgs:
 
     transformation = optax.GradientTransformationExtraArgs(init, update)
     return recorded("debias_squares", transformation, b2=b2)
+
+
+def _squares_like(params: optax.Params, fill: Scalar, dtype: Any) -> Any:
+    """A leaf of squares for every parameter."""
+    return (
+        real_full_like(params, fill)
+        if dtype is None
+        else full_like(params, fill, dtype)
+    )

@@ -128,6 +128,7 @@ def adagrad(
     eps: Scalar = 1e-7,
     *,
     eps_in_sqrt: bool = True,
+    nu_dtype: Any = None,
 ) -> Optimizer:
     r"""x ← x − α_t g_t / √(ν_t + ε), ν_t = ν_0 + Σ g².
 
@@ -141,6 +142,8 @@ def adagrad(
       initial_accumulator_value: ν_0 ≥ 0.
       eps: ε ≥ 0.
       eps_in_sqrt: False for √ν_t + ε.
+      nu_dtype: dtype in which ν is stored; the parameters' by default. In bfloat16 the
+        sum stops growing after a few hundred steps.
 
     Example:
       >>> import jax.numpy as jnp, optjax
@@ -154,7 +157,8 @@ def adagrad(
     return basic_form(
         direction=optax.identity(),
         rate=rate_by_accumulated_square(
-            sum_of_squares(initial_accumulator_value), **_eps(eps, eps_in_sqrt)
+            sum_of_squares(initial_accumulator_value, nu_dtype=nu_dtype),
+            **_eps(eps, eps_in_sqrt),
         ),
         learning_rate=learning_rate,
     )
@@ -170,6 +174,9 @@ def rmsprop(
     momentum: Scalar | None = None,
     nesterov: bool = False,
     bias_correction: bool = False,
+    *,
+    mu_dtype: Any = None,
+    nu_dtype: Any = None,
 ) -> Optimizer:
     r"""x ← x − α_t g_t / √(ν_t + ε), ν_t = β ν_{t−1} + (1 − β) g_t².
 
@@ -189,6 +196,9 @@ def rmsprop(
       momentum: μ in [0, 1), or None.
       nesterov: look one step ahead with the momentum.
       bias_correction: divide the averages by 1 − βᵗ.
+      mu_dtype: dtype in which ema(g), if centered, and the momentum are stored; the
+        parameters' by default.
+      nu_dtype: dtype in which ν is stored; the parameters' by default. See `adam`.
 
     Example:
       >>> import jax.numpy as jnp, optjax
@@ -201,11 +211,17 @@ def rmsprop(
     """
     check_decay(decay=decay)
     check_non_negative(eps=eps, initial_scale=initial_scale)
-    accumulator = centered_ema_of_squares if centered else ema_of_squares
+    options: dict[str, Any] = {
+        "debias": bias_correction,
+        "initial_value": initial_scale,
+        "nu_dtype": nu_dtype,
+    }
     optimizer = basic_form(
         direction=optax.identity(),
         rate=rate_by_accumulated_square(
-            accumulator(decay, debias=bias_correction, initial_value=initial_scale),
+            centered_ema_of_squares(decay, **options, mu_dtype=mu_dtype)
+            if centered
+            else ema_of_squares(decay, **options),
             **_eps(eps, eps_in_sqrt),
         ),
         learning_rate=learning_rate,
@@ -213,7 +229,7 @@ def rmsprop(
     return (
         optimizer
         if momentum is None
-        else optax.chain(optimizer, trace(momentum, nesterov))
+        else optax.chain(optimizer, trace(momentum, nesterov, mu_dtype))
     )
 
 
@@ -262,6 +278,7 @@ def adam(
     mu_dtype: Any = None,
     *,
     nesterov: bool = False,
+    nu_dtype: Any = None,
 ) -> Optimizer:
     r"""x ← x − α_t m̂_t / (√(ν̂_t + ε̄) + ε), m̂ and ν̂ the debiased ema of g and g².
 
@@ -275,6 +292,9 @@ def adam(
         bfloat16 Optax also rounds a Python-float β₁ to it, 0.9 to 0.8984; here β₁
         stays exact.
       nesterov: look one step ahead, which makes it `nadam`.
+      nu_dtype: dtype in which ν is stored; the parameters' by default. Plainly
+        rounded to bfloat16, ν stalls at β₂ = 0.999, at a fifth to a third of its
+        true value: wrap the optimizer in `optjax.rounding.stochastic_rounding`.
 
     Example:
       >>> import jax.numpy as jnp, optjax
@@ -286,7 +306,9 @@ def adam(
     """
     return basic_form(
         direction=ema(b1, nesterov=nesterov, accumulator_dtype=mu_dtype),
-        rate=rate_by_accumulated_square(ema_of_squares(b2), eps, eps_root),
+        rate=rate_by_accumulated_square(
+            ema_of_squares(b2, nu_dtype=nu_dtype), eps, eps_root
+        ),
         learning_rate=learning_rate,
     )
 
@@ -302,6 +324,7 @@ def adamw(
     mask: Any = None,
     *,
     nesterov: bool = False,
+    nu_dtype: Any = None,
 ) -> Optimizer:
     r"""x ← x − α_t (m̂_t / (√(ν̂_t + ε̄) + ε) + λ x): Adam with decoupled weight decay.
 
@@ -319,6 +342,7 @@ def adamw(
       mask: a tree of booleans, or a function of the parameters that returns one:
         which leaves are decayed.
       nesterov: look one step ahead, which makes it `nadamw`.
+      nu_dtype: dtype in which ν is stored; the parameters' by default. See `adam`.
 
     Example:
       >>> import jax.numpy as jnp, optjax
@@ -331,7 +355,9 @@ def adamw(
     """
     return basic_form(
         direction=ema(b1, nesterov=nesterov, accumulator_dtype=mu_dtype),
-        rate=rate_by_accumulated_square(ema_of_squares(b2), eps, eps_root),
+        rate=rate_by_accumulated_square(
+            ema_of_squares(b2, nu_dtype=nu_dtype), eps, eps_root
+        ),
         learning_rate=learning_rate,
         decay=_decoupled(weight_decay, mask),
     )
@@ -342,6 +368,8 @@ def adamax(
     b1: Scalar = 0.9,
     b2: Scalar = 0.999,
     eps: Scalar = 1e-8,
+    *,
+    mu_dtype: Any = None,
 ) -> Optimizer:
     r"""x ← x − α_t m̂_t / ν_t, ν_t = max(β₂ ν_{t−1}, |g_t| + ε): Adam in the ∞-norm.
 
@@ -350,6 +378,7 @@ def adamax(
       b1: β₁ in [0, 1), decay of m.
       b2: β₂ in [0, 1), decay of ν.
       eps: ε ≥ 0.
+      mu_dtype: dtype in which m is stored; the parameters' by default.
 
     Example:
       >>> import jax.numpy as jnp, optjax
@@ -360,7 +389,7 @@ def adamax(
     Reference: Kingma & Ba, "Adam", ICLR 2015, section 7.1.
     """
     return basic_form(
-        direction=ema(b1),
+        direction=ema(b1, accumulator_dtype=mu_dtype),
         rate=rate_by_infinity_norm(b2, eps),
         learning_rate=learning_rate,
     )
@@ -375,6 +404,7 @@ def nadam(
     mu_dtype: Any = None,
     *,
     momentum_decay: Scalar | None = None,
+    nu_dtype: Any = None,
 ) -> Optimizer:
     r"""x ← x − α_t m̄_t / (√(ν̂_t + ε̄) + ε), m̄_t = β₁ m̂_{t+1} + (1 − β₁) ĝ_t.
 
@@ -389,6 +419,7 @@ def nadam(
       eps_root: ε̄ ≥ 0 inside the root.
       mu_dtype: dtype in which m is stored; the parameters' by default.
       momentum_decay: ψ ≥ 0 of μ_t = β₁ (1 − ½ · 0.96^{t ψ}), or None for μ_t = β₁.
+      nu_dtype: dtype in which ν is stored; the parameters' by default. See `adam`.
 
     Example:
       >>> import jax.numpy as jnp, optjax
@@ -400,7 +431,9 @@ def nadam(
     """
     return basic_form(
         direction=_nadam_direction(b1, mu_dtype, momentum_decay),
-        rate=rate_by_accumulated_square(ema_of_squares(b2), eps, eps_root),
+        rate=rate_by_accumulated_square(
+            ema_of_squares(b2, nu_dtype=nu_dtype), eps, eps_root
+        ),
         learning_rate=learning_rate,
     )
 
@@ -416,6 +449,7 @@ def nadamw(
     mask: Any = None,
     *,
     momentum_decay: Scalar | None = None,
+    nu_dtype: Any = None,
 ) -> Optimizer:
     r"""x ← x − α_t (m̄_t / (√(ν̂_t + ε̄) + ε) + λ x): NAdam, decoupled weight decay.
 
@@ -430,6 +464,7 @@ def nadamw(
       mask: a tree of booleans, or a function of the parameters that returns one:
         which leaves are decayed.
       momentum_decay: ψ ≥ 0 of `nadam`, or None.
+      nu_dtype: dtype in which ν is stored; the parameters' by default. See `adam`.
 
     Example:
       >>> import jax.numpy as jnp, optjax
@@ -441,7 +476,9 @@ def nadamw(
     """
     return basic_form(
         direction=_nadam_direction(b1, mu_dtype, momentum_decay),
-        rate=rate_by_accumulated_square(ema_of_squares(b2), eps, eps_root),
+        rate=rate_by_accumulated_square(
+            ema_of_squares(b2, nu_dtype=nu_dtype), eps, eps_root
+        ),
         learning_rate=learning_rate,
         decay=_decoupled(weight_decay, mask),
     )
@@ -458,6 +495,7 @@ def amsgrad(
     bias_correction_nu: bool = True,
     *,
     max_before_debias: bool = False,
+    nu_dtype: Any = None,
 ) -> Optimizer:
     r"""x ← x − α_t m̂_t / (√(ν̄_t + ε̄) + ε), ν̄_t = max(ν̄_{t−1}, ν̂_t).
 
@@ -477,6 +515,7 @@ def amsgrad(
       bias_correction_mu: debias m.
       bias_correction_nu: debias ν.
       max_before_debias: PyTorch's order.
+      nu_dtype: that of ν and ν̄; see `adam`.
 
     Example:
       >>> import jax.numpy as jnp, optjax
@@ -488,7 +527,10 @@ def amsgrad(
     """
     debias_before = bias_correction_nu and not max_before_debias
     debias_after = bias_correction_nu and max_before_debias
-    accumulator = [ema_of_squares(b2, debias=debias_before), running_max()]
+    accumulator = [
+        ema_of_squares(b2, debias=debias_before, nu_dtype=nu_dtype),
+        running_max(nu_dtype=nu_dtype),
+    ]
     if debias_after:
         accumulator.append(debias_squares(b2))
     return basic_form(
@@ -503,6 +545,9 @@ def yogi(
     b1: Scalar = 0.9,
     b2: Scalar = 0.999,
     eps: Scalar = 1e-3,
+    *,
+    mu_dtype: Any = None,
+    nu_dtype: Any = None,
 ) -> Optimizer:
     r"""x ← x − α_t m̂_t / (√ν̂_t + ε), ν_t = ν_{t−1} − (1 − β₂) sign(ν_{t−1} − g²) g².
 
@@ -514,6 +559,8 @@ def yogi(
       b1: β₁ in [0, 1), decay of m.
       b2: β₂ in [0, 1), decay of ν.
       eps: ε ≥ 0; far larger than Adam's.
+      mu_dtype: dtype in which m is stored; the parameters' by default.
+      nu_dtype: dtype in which ν is stored; the parameters' by default. See `adam`.
 
     Example:
       >>> import jax.numpy as jnp, optjax
@@ -525,9 +572,9 @@ def yogi(
     NeurIPS 2018.
     """
     return basic_form(
-        direction=ema(b1, initial_value=1e-6),
+        direction=ema(b1, initial_value=1e-6, accumulator_dtype=mu_dtype),
         rate=rate_by_accumulated_square(
-            sign_ema_of_squares(b2, initial_value=1e-6), eps
+            sign_ema_of_squares(b2, initial_value=1e-6, nu_dtype=nu_dtype), eps
         ),
         learning_rate=learning_rate,
     )
@@ -541,6 +588,8 @@ def adabelief(
     eps_root: Scalar = 1e-16,
     *,
     nesterov: bool = False,
+    mu_dtype: Any = None,
+    nu_dtype: Any = None,
 ) -> Optimizer:
     r"""x ← x − α_t m̂_t / (√ν̂_t + ε), ν_t = β₂ ν_{t−1} + (1 − β₂)(g_t − m_t)² + ε̄.
 
@@ -551,6 +600,8 @@ def adabelief(
       eps: ε ≥ 0 outside the root.
       eps_root: ε̄ ≥ 0, added to ν at every step.
       nesterov: look one step ahead.
+      mu_dtype: dtype in which m is stored; the parameters' by default.
+      nu_dtype: dtype in which ν is stored; the parameters' by default. See `adam`.
 
     Example:
       >>> import jax.numpy as jnp, optjax
@@ -562,8 +613,10 @@ def adabelief(
     Observed Gradients", NeurIPS 2020.
     """
     return basic_form(
-        direction=ema(b1, nesterov=nesterov),
-        rate=rate_by_accumulated_square(ema_of_squared_residuals(b2, eps_root), eps),
+        direction=ema(b1, nesterov=nesterov, accumulator_dtype=mu_dtype),
+        rate=rate_by_accumulated_square(
+            ema_of_squared_residuals(b2, eps_root, nu_dtype=nu_dtype), eps
+        ),
         learning_rate=learning_rate,
     )
 
@@ -577,6 +630,8 @@ def radam(
     threshold: Scalar = 5.0,
     *,
     nesterov: bool = False,
+    mu_dtype: Any = None,
+    nu_dtype: Any = None,
 ) -> Optimizer:
     r"""x ← x − α_t r_t m̂_t / (√(ν̂_t + ε̄) + ε), and x − α_t m̂_t while ρ_t < threshold.
 
@@ -594,6 +649,8 @@ def radam(
       eps_root: ε̄ ≥ 0 inside the root.
       threshold: the ρ from which the rate is used; >= 4.
       nesterov: look one step ahead.
+      mu_dtype: dtype in which m is stored; the parameters' by default.
+      nu_dtype: dtype in which ν is stored; the parameters' by default. See `adam`.
 
     Example:
       >>> import jax.numpy as jnp, optjax
@@ -605,9 +662,11 @@ def radam(
     ICLR 2020.
     """
     return basic_form(
-        direction=ema(b1, nesterov=nesterov),
+        direction=ema(b1, nesterov=nesterov, accumulator_dtype=mu_dtype),
         rate=optax.chain(
-            rate_by_accumulated_square(ema_of_squares(b2), eps, eps_root),
+            rate_by_accumulated_square(
+                ema_of_squares(b2, nu_dtype=nu_dtype), eps, eps_root
+            ),
             rectify(b2, threshold),
         ),
         learning_rate=learning_rate,
@@ -620,6 +679,9 @@ def padam(
     b2: Scalar = 0.999,
     eps: Scalar = 1e-8,
     p: Scalar = 0.125,
+    *,
+    mu_dtype: Any = None,
+    nu_dtype: Any = None,
 ) -> Optimizer:
     r"""x ← x − α_t m_t / (√ν̄_t + ε)^{2p}, ν̄_t = max(ν̄_{t−1}, ν_t).
 
@@ -635,6 +697,8 @@ def padam(
       b2: β₂ in [0, 1), decay of ν.
       eps: ε ≥ 0, added to the root before the power.
       p: p in [0, ½].
+      mu_dtype: dtype in which m is stored; the parameters' by default.
+      nu_dtype: that of ν and ν̄; see `adam`.
 
     Example:
       >>> import jax.numpy as jnp, optjax
@@ -646,9 +710,12 @@ def padam(
     Methods in Training Deep Neural Networks", 2018 (IJCAI 2020), algorithm 1.
     """
     check_range(0.0, 0.5, "p = 1/2 is AMSGrad, p = 0 is SGD", p=p)
-    accumulator = optax.chain(ema_of_squares(b2, debias=False), running_max())
+    accumulator = optax.chain(
+        ema_of_squares(b2, debias=False, nu_dtype=nu_dtype),
+        running_max(nu_dtype=nu_dtype),
+    )
     return basic_form(
-        direction=ema(b1, debias=False),
+        direction=ema(b1, debias=False, accumulator_dtype=mu_dtype),
         rate=rate_by_accumulated_square(accumulator, eps, power=p),
         learning_rate=learning_rate,
     )
@@ -659,6 +726,9 @@ def nosadam(
     b1: Scalar = 0.9,
     gamma: Scalar = 0.1,
     eps: Scalar = 1e-8,
+    *,
+    mu_dtype: Any = None,
+    nu_dtype: Any = None,
 ) -> Optimizer:
     r"""x ← x − α_t m_t / (√ν_t + ε), ν_t = Σ k^−γ g_k² / Σ k^−γ.
 
@@ -671,6 +741,9 @@ def nosadam(
       b1: β₁ in [0, 1), decay of m.
       gamma: γ ≥ 0, how much the past is favoured; 0.1 in the paper (NosAdam-HH).
       eps: ε ≥ 0; the paper has none.
+      mu_dtype: dtype in which m is stored; the parameters' by default.
+      nu_dtype: dtype in which ν is stored; the parameters' by default. In bfloat16 the
+        average stands still after a few hundred steps.
 
     Example:
       >>> import jax.numpy as jnp, optjax
@@ -682,8 +755,8 @@ def nosadam(
     Designing the Adaptive Learning Rate", IJCAI 2019, algorithm 2.
     """
     return basic_form(
-        direction=ema(b1, debias=False),
-        rate=rate_by_accumulated_square(mean_of_squares(gamma), eps),
+        direction=ema(b1, debias=False, accumulator_dtype=mu_dtype),
+        rate=rate_by_accumulated_square(mean_of_squares(gamma, nu_dtype=nu_dtype), eps),
         learning_rate=learning_rate,
     )
 
@@ -694,6 +767,9 @@ def adamod(
     b2: Scalar = 0.999,
     b3: Scalar = 0.999,
     eps: Scalar = 1e-8,
+    *,
+    mu_dtype: Any = None,
+    nu_dtype: Any = None,
 ) -> Optimizer:
     r"""x ← x − min(η_t, S_t) ⊙ m̂_t, η_t = α_t / (√ν̂_t + ε), S_t = ema(η) with β₃.
 
@@ -709,6 +785,8 @@ def adamod(
       b2: β₂ in [0, 1), decay of ν.
       b3: β₃ in [0, 1), decay of S.
       eps: ε ≥ 0 outside the root.
+      mu_dtype: dtype in which m is stored; the parameters' by default.
+      nu_dtype: dtype in which ν is stored; the parameters' by default. See `adam`.
 
     Example:
       >>> import jax.numpy as jnp, optjax
@@ -721,9 +799,9 @@ def adamod(
     """
     check_learning_rate(learning_rate)
     return basic_form(
-        direction=ema(b1),
+        direction=ema(b1, accumulator_dtype=mu_dtype),
         rate=optax.chain(
-            rate_by_accumulated_square(ema_of_squares(b2), eps),
+            rate_by_accumulated_square(ema_of_squares(b2, nu_dtype=nu_dtype), eps),
             optax.scale_by_learning_rate(learning_rate, flip_sign=False),
             limit_by_average(b3),
         ),
@@ -816,6 +894,7 @@ def adabound(
     *,
     base_lr: Scalar | None = None,
     mu_dtype: Any = None,
+    nu_dtype: Any = None,
 ) -> Optimizer:
     r"""x ← x − s_t clip(α √(1−β₂ᵗ)/(1−β₁ᵗ) / (√ν_t + ε), lo_t, hi_t) ⊙ m_t.
 
@@ -843,6 +922,7 @@ def adabound(
         `learning_rate`, or its value at step 0. Under `optax.inject_hyperparams`
         with a schedule give it, since there α_t arrives as a plain number.
       mu_dtype: dtype in which m is stored; the parameters' by default.
+      nu_dtype: dtype in which ν is stored; the parameters' by default. See `adam`.
 
     Example:
       >>> import jax.numpy as jnp, optjax
@@ -855,7 +935,7 @@ def adabound(
     Rate", ICLR 2019, and the authors' PyTorch code.
     """
     alpha, schedule = _relative_to_base(learning_rate, base_lr)
-    accumulator = ema_of_squares(b2, debias=False)
+    accumulator = ema_of_squares(b2, debias=False, nu_dtype=nu_dtype)
     optimizer = basic_form(
         direction=ema(b1, debias=False, accumulator_dtype=mu_dtype),
         rate=_bounded(accumulator, alpha, b1, b2, eps, final_lr, gamma),
@@ -876,6 +956,7 @@ def amsbound(
     *,
     base_lr: Scalar | None = None,
     mu_dtype: Any = None,
+    nu_dtype: Any = None,
 ) -> Optimizer:
     r"""x ← x − s_t clip(α √(1−β₂ᵗ)/(1−β₁ᵗ) / (√ν̄_t + ε), lo_t, hi_t) ⊙ m_t.
 
@@ -893,6 +974,7 @@ def amsbound(
       mask: which leaves are decayed.
       base_lr: α_0, by default `learning_rate` at step 0.
       mu_dtype: dtype in which m is stored; the parameters' by default.
+      nu_dtype: that of ν and ν̄; see `adam`.
 
     Example:
       >>> import jax.numpy as jnp, optjax
@@ -903,7 +985,10 @@ def amsbound(
     Reference: Luo et al., ICLR 2019, and the authors' PyTorch code.
     """
     alpha, schedule = _relative_to_base(learning_rate, base_lr)
-    accumulator = optax.chain(ema_of_squares(b2, debias=False), running_max())
+    accumulator = optax.chain(
+        ema_of_squares(b2, debias=False, nu_dtype=nu_dtype),
+        running_max(nu_dtype=nu_dtype),
+    )
     optimizer = basic_form(
         direction=ema(b1, debias=False, accumulator_dtype=mu_dtype),
         rate=_bounded(accumulator, alpha, b1, b2, eps, final_lr, gamma),
@@ -926,6 +1011,7 @@ def adaboundw(
     amsbound: bool = False,
     base_lr: Scalar | None = None,
     mu_dtype: Any = None,
+    nu_dtype: Any = None,
 ) -> Optimizer:
     r"""x ← x − s_t clip(…) ⊙ m_t − α_t λ x: `adabound` with decoupled weight decay.
 
@@ -948,6 +1034,7 @@ def adaboundw(
       amsbound: take the running maximum of ν, as `amsbound` does.
       base_lr: α_0, by default `learning_rate` at step 0.
       mu_dtype: dtype in which m is stored; the parameters' by default.
+      nu_dtype: that of ν and ν̄; see `adam`.
 
     Example:
       >>> import jax.numpy as jnp, optjax
@@ -962,9 +1049,9 @@ def adaboundw(
     """
     _check_weight_decay(weight_decay)
     alpha, schedule = _relative_to_base(learning_rate, base_lr)
-    accumulator = ema_of_squares(b2, debias=False)
+    accumulator = ema_of_squares(b2, debias=False, nu_dtype=nu_dtype)
     if amsbound:
-        accumulator = optax.chain(accumulator, running_max())
+        accumulator = optax.chain(accumulator, running_max(nu_dtype=nu_dtype))
     inside = None if fixed_decay else _decoupled(_times(alpha, weight_decay), mask)
     optimizer = basic_form(
         direction=ema(b1, debias=False, accumulator_dtype=mu_dtype),

@@ -1,5 +1,8 @@
 """Every dtype: states keep theirs, updates have the gradient's, few bits suffice."""
 
+import inspect
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,6 +12,7 @@ from loop import NOISE, START, assert_same_path, differ, stack, walk
 from rows import CASES, ROWS
 
 import optjax
+from optjax.rounding import stochastic_rounding
 
 each_case = pytest.mark.parametrize("case", CASES, ids=str)
 
@@ -75,35 +79,113 @@ def test_float32_parameters_stay_float32_under_x64(case):
     assert_same_path(path, walk(case.interior()), rtol=1e-5)
 
 
+def dtype_arguments(case, dtype):
+    """Each that the row has for what it stores."""
+    names = ("accumulator_dtype", "mu_dtype", "nu_dtype")
+    signature = inspect.signature(optjax.OPTIMIZERS[case.row].factory).parameters
+    return {name: dtype for name in names if name in signature}
+
+
+STORED = {
+    "mu": r"\.direction\.ema\[|\.trace\[|\.mu\[",
+    "nu": r"\.nu\[|\.nu_max\[",
+}
+WITH_MOMENTS = [
+    (case, argument)
+    for case in CASES
+    for argument in dtype_arguments(case, None)
+    # Without momentum these two have nothing that `mu_dtype` could be of.
+    if (str(case), argument)
+    not in [("sgd", "accumulator_dtype"), ("rmsprop", "mu_dtype")]
+]
+
+
 @pytest.mark.parametrize(
-    ("name", "argument"),
-    [
-        ("sgd", "accumulator_dtype"),
-        *[
-            (name, "mu_dtype")
-            for name in (
-                *("adam", "adamw", "nadam", "nadamw", "amsgrad"),
-                *("adabound", "amsbound", "adaboundw"),
-            )
-        ],
-    ],
+    ("case", "argument"), WITH_MOMENTS, ids=lambda value: str(value)
 )
-def test_dtype_of_the_stored_direction(name, argument):
+def test_dtype_of_what_is_stored(case, argument):
     """Only it is stored in fewer bits, and the path differs by its rounding."""
-    more = {"momentum": 0.9} if name == "sgd" else {}
-    low = getattr(optjax, name)(0.05, **more, **{argument: jnp.bfloat16})
-    full = getattr(optjax, name)(0.05, **more)
+    values = case.hyperparameters()
+    low = case.factory(**values, **{argument: jnp.bfloat16})
+    pattern = STORED["nu" if argument == "nu_dtype" else "mu"]
     state = low.init(START)
+    found = 0
     for _ in range(2):
         for path, leaf in jax.tree_util.tree_leaves_with_path(state):
             where = jax.tree_util.keystr(path)
-            is_direction = ".ema[" in where or ".trace[" in where
-            assert (leaf.dtype == jnp.bfloat16) == is_direction, where
+            is_stored = re.search(pattern, where) is not None
+            assert (leaf.dtype == jnp.bfloat16) == is_stored, where
+            found += is_stored
         updates, state = low.update(START, state, START)
         assert updates["matrix"].dtype == jnp.float32
-    path, expected = walk(low), walk(full)
+    assert found
+    path, expected = walk(low), walk(case.interior())
     assert differ(path, expected, 1e-6)
     assert_same_path(path, expected, rtol=2e-2)
+
+
+HAVE_MOMENTS = [case for case in CASES if dtype_arguments(case, None)]
+
+
+@pytest.mark.parametrize("of_params", ["float32", "bfloat16", "complex64"])
+@pytest.mark.parametrize("case", HAVE_MOMENTS, ids=str)
+def test_stored_dtypes_do_not_drift_with_traced_numbers(case, of_params):
+    """`scan` refuses a carry that changes; ν of complex numbers is real."""
+    kind = jnp.complex64 if of_params == "complex64" else jnp.bfloat16
+    dtypes = {
+        name: jnp.bfloat16 if name == "nu_dtype" else kind
+        for name in dtype_arguments(case, None)
+    }
+    params = abstract(of_params)
+    number = jax.ShapeDtypeStruct((), "float32")
+
+    def train(values, params):
+        tx = case.factory(**values, **dtypes)
+        start = params, tx.init(params)
+
+        def body(carry, _):
+            params, state = carry
+            updates, state = tx.update(params, state, params)
+            return (optax.apply_updates(params, updates), state), None
+
+        return start, jax.lax.scan(body, start, length=2)[0]
+
+    before, after = jax.eval_shape(
+        train, dict.fromkeys(case.hyperparameters(), number), params
+    )
+    assert types(after) == types(before)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(after[1]):
+        if re.search(STORED["nu"], jax.tree_util.keystr(path)) and dtypes.get(
+            "nu_dtype"
+        ):
+            assert leaf.dtype == jnp.bfloat16
+
+
+def settled(tx, dtype, steps=4000):
+    """What is stored of the squares of 1 after many steps."""
+    gradients = jnp.ones(16, dtype)
+
+    def body(state, _):
+        return tx.update(gradients, state)[1], None
+
+    state = jax.jit(lambda: jax.lax.scan(body, tx.init(gradients), length=steps)[0])()
+    (nu,) = (x for x in jax.tree.leaves(state) if x.shape == (16,))
+    return float(jnp.mean(nu.astype(jnp.float32)))
+
+
+def test_squares_in_plain_bfloat16_stall():
+    """As `nu_dtype` says, and what it says to do instead does not."""
+    squares = optjax.ema_of_squares
+    limit = 1 - 0.999**4000
+    assert settled(squares(0.999), jnp.float32) == pytest.approx(limit, rel=1e-3)
+    low = squares(0.999, nu_dtype=jnp.bfloat16)
+    assert 0.2 < settled(low, jnp.float32) < 0.34
+    assert settled(stochastic_rounding(squares(0.999)), jnp.float32) > 0.9
+    # The other way round: parameters in bfloat16, squares in float32.
+    wide = squares(0.999, nu_dtype=jnp.float32)
+    assert settled(squares(0.999), jnp.bfloat16) < 0.34
+    assert settled(wide, jnp.bfloat16) == pytest.approx(limit, rel=1e-3)
+    assert settled(optjax.sum_of_squares(nu_dtype=jnp.bfloat16), jnp.float32) == 256
 
 
 def updates_of(tx, params, gradients):
