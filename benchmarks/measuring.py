@@ -79,9 +79,8 @@ def spread(values, digits=3):
     """The median, the least and the most, to so many significant digits."""
 
     def text(value):
-        whole = len(str(int(abs(value))))
-        places = digits - whole if abs(value) >= 1 else digits - 1
-        return f"{value:,.{max(0, places)}f}"
+        whole = math.floor(math.log10(abs(value))) + 1 if value else 1
+        return f"{value:,.{max(0, digits - whole)}f}"
 
     median = statistics.median(values)
     return f"{text(median)} ({text(min(values))}–{text(max(values))})"
