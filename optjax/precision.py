@@ -9,7 +9,6 @@ from typing import Any, TypeAlias, TypeGuard
 import jax
 import jax.numpy as jnp
 from jax import lax
-from optax import safe_increment
 
 __all__ = [
     "abs_sq",
@@ -59,13 +58,14 @@ def abs_sq(g: Any) -> jax.Array:
 
 def next_count(count: jax.Array) -> tuple[jax.Array, jax.Array]:
     """The step t = 1, 2, … as the int32 to store (it saturates) and as a float."""
-    count = safe_increment(count)
-    return count, count.astype(jnp.result_type(float))
+    count = jnp.asarray(count)
+    count = jnp.minimum(count, jnp.iinfo(count.dtype).max - 1) + 1
+    return count, lax.convert_element_type(count, jnp.result_type(float))
 
 
 def one_minus_power(decay: Scalar, t: jax.Array) -> jax.Array:
     """1 − decayᵗ, the weight that an average started at zero has gathered by step t."""
-    return 1.0 - jnp.power(decay, t)
+    return 1.0 - lax.pow(lax.convert_element_type(decay, t.dtype), t)
 
 
 def is_known(value: Any) -> TypeGuard[float]:
