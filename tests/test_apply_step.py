@@ -127,7 +127,12 @@ def test_which_rows_are_compiled(case):
     assert calls(case.interior()) == (1 if is_compiled(case) else 0)
 
 
-DTYPES = [(BF16, BF16), (jnp.float32, BF16), (BF16, jnp.float32)]
+DTYPES = [
+    (BF16, BF16),
+    (jnp.float32, BF16),
+    (BF16, jnp.float32),
+    (jnp.float32, jnp.float32),
+]
 SCHEDULE = optax.linear_schedule(0.1, 0.01, 10)
 MIXED = {
     "sgd": (optjax.sgd(0.1), 1),
@@ -139,6 +144,12 @@ MIXED = {
     "adam": (optjax.adam(0.05, eps=1e-2), 1),
     "adam, bfloat16 m": (optjax.adam(0.05, eps=1e-2, mu_dtype=BF16), 1),
     "adam, float32 m": (optjax.adam(0.05, eps=1e-2, mu_dtype=jnp.float32), 1),
+    "adam, bfloat16 m and ν": (
+        optjax.adam(0.05, eps=1e-2, mu_dtype=BF16, nu_dtype=BF16),
+        1,
+    ),
+    "amsgrad, float32 ν": (optjax.amsgrad(0.05, eps=1e-2, nu_dtype=jnp.float32), 1),
+    "amsbound, bfloat16 ν": (optjax.amsbound(0.05, gamma=0.5, nu_dtype=BF16), 1),
     "adamw": (optjax.adamw(SCHEDULE, eps=1e-2, weight_decay=0.1), 1),
     "amsbound": (optjax.amsbound(0.05, gamma=0.5), 1),
     "fixed decay": (optjax.adaboundw(0.05, fixed_decay=True), 1),
@@ -163,7 +174,8 @@ def test_bfloat16(name):
         ]
 
     for dtypes, (actual, wanted) in zip(DTYPES, paths(), strict=True):
-        assert_same(actual, wanted, rtol=4 * tolerance(*dtypes))
+        stored = [leaf.dtype for leaf in jax.tree.leaves(wanted)]
+        assert_same(actual, wanted, rtol=4 * tolerance(*dtypes, *stored))
         if fused_step_available() and expected is not None:
             params, grads = (cast(START, dtype) for dtype in dtypes)
             assert calls(tx, params, grads) == expected
@@ -716,7 +728,9 @@ state = jax.tree.map(
 step = jax.jit(run, donate_argnums=(0, 1))
 hlo = step.lower(params, state, grads).compile().as_text()
 check_hlo(hlo)
-assert " copy(" not in hlo, hlo
+# XLA may copy the counts, but no array.
+copies = [line for line in hlo.splitlines() if " copy(" in line]
+assert all("s32[] copy(" in line for line in copies), copies
 params, state = step(params, state, grads)
 check((params, state), expected)
 assert params["a"].sharding.spec == P("d"), params["a"].sharding

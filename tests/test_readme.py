@@ -8,7 +8,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 BLOCKS = {
     f"{page}, block {number}": block
-    for page in ("README.md", "docs/sweeps.md")
+    for page in ("README.md", "docs/sweeps.md", "docs/monitoring.md")
     for number, block in enumerate(
         re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), flags=re.DOTALL)
     )
@@ -16,7 +16,7 @@ BLOCKS = {
 
 
 def test_there_are_blocks_to_run():
-    assert len(BLOCKS) >= 6
+    assert len(BLOCKS) >= 12
 
 
 @pytest.mark.parametrize("name", BLOCKS)

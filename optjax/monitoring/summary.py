@@ -137,16 +137,15 @@ def summarise(
     v = jnp.concatenate(seen)[chosen.place]
     lower, upper = of_leaf(lambda r: r.lower), of_leaf(lambda r: r.upper)
     limit, schedule = of_leaf(lambda r: r.limit), of_leaf(lambda r: r.schedule)
-    # NaN comes last in JAX's order.
-    ordered = jnp.sort(jnp.where(is_member, jnp.log10(schedule * v), jnp.nan), axis=1)
+    log_rate = jnp.where(is_member, jnp.log10(schedule * v), jnp.nan)
     is_shown = chosen.sizes > 0
     near_sgd = mean((v >= limit / factor) & (v <= limit * factor))
     since = jnp.where(before.sgd_since < 0, step, before.sgd_since)
     least = jnp.min(jnp.where(is_member, schedule * lower, jnp.inf), axis=1)
     largest = jnp.max(jnp.where(is_member, schedule * upper, 0.0), axis=1)
     return result._replace(
-        quantiles=_quantiles(ordered, chosen.sizes),
-        histogram=_histogram(ordered, sizes),
+        quantiles=_quantiles(log_rate, chosen.sizes),
+        histogram=_histogram(log_rate, sizes),
         lower=jnp.where(is_shown, least, jnp.nan),
         upper=jnp.where(is_shown, largest, jnp.nan),
         at_lower=mean(v <= lower),
@@ -166,22 +165,23 @@ def _take(leaf: jax.Array, positions: np.ndarray) -> jax.Array:
     return leaf[np.unravel_index(positions, leaf.shape)]
 
 
-def _quantiles(ordered: jax.Array, sizes: np.ndarray) -> jax.Array:
+def _quantiles(log_rate: jax.Array, sizes: np.ndarray) -> jax.Array:
     """At `PROBABILITIES` of each row, each the nearest of its values."""
+    ordered = jnp.sort(log_rate, axis=1)  # NaN comes last.
     last = np.maximum(sizes - 1, 0)
     ranks = np.rint(np.outer(last, PROBABILITIES)).astype(np.int32)
     return jnp.take_along_axis(ordered, ranks, axis=1)
 
 
-def _histogram(ordered: jax.Array, sizes: np.ndarray) -> jax.Array:
-    """The share of each row's values in each bin."""
-    inner = EDGES[1:-1].astype(np.float32)
-    below = jax.vmap(lambda row: jnp.searchsorted(row, inner))(ordered)
-    known = jnp.sum(~jnp.isnan(ordered), axis=1, dtype=below.dtype)
-    ends = jnp.concatenate(
-        [jnp.zeros((len(sizes), 1), below.dtype), below, known[:, None]], axis=1
-    )
-    return jnp.diff(ends, axis=1) / np.maximum(sizes, 1)[:, None]
+def _histogram(log_rate: jax.Array, sizes: np.ndarray) -> jax.Array:
+    """The share of each row's values in each bin; NaN is in none."""
+    bins = len(EDGES) - 1
+    position = (log_rate - EDGES[0]) / (EDGES[1] - EDGES[0])
+    index = jnp.clip(jnp.floor(position), 0, bins - 1)
+    index = jnp.where(jnp.isnan(log_rate), bins, index).astype(jnp.int32)
+    rows = np.arange(len(sizes))[:, None]
+    counts = jnp.zeros((len(sizes), bins), jnp.float32).at[rows, index].add(1.0)
+    return counts / np.maximum(sizes, 1)[:, None]
 
 
 def _ratio(
