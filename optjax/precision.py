@@ -59,7 +59,9 @@ def abs_sq(g: Any) -> jax.Array:
 def next_count(count: jax.Array) -> tuple[jax.Array, jax.Array]:
     """The step t = 1, 2, … as the int32 to store (it saturates) and as a float."""
     count = jnp.asarray(count)
-    count = jnp.minimum(count, jnp.iinfo(count.dtype).max - 1) + 1
+    largest = jnp.full_like(count, jnp.iinfo(count.dtype).max)
+    # XLA would count again, and copy, for every use of anything cheaper than a select.
+    count = lax.select(count < largest, count + 1, largest)
     return count, lax.convert_element_type(count, jnp.result_type(float))
 
 
