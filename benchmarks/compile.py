@@ -6,7 +6,8 @@ what does not depend on the machine's load: equations and operations a leaf.
 
 CPU seconds of the process are used and not the clock's, since compilers of other
 processes that share the cores would count; the two libraries take turns and their
-ratio is taken in each round. Writes compile.md beside this file, or what --output says.
+ratio is taken in each round. Writes compile.md beside this file, or what --output says,
+and keeps what is written there under "What was tried".
 """
 
 import argparse
@@ -25,7 +26,7 @@ from measuring import load, machine, ratios, say, spread, turns
 import optjax
 
 RATE = 1e-3
-NOTES = Path(__file__).with_name("compile-notes.md")
+TRIED = "## What was tried"
 
 NAMES = (
     "adagrad",
@@ -195,8 +196,9 @@ def main():
         *counts_table(),
         *(line for table in tables for line in table),
     ]
-    if NOTES.exists():
-        lines += ["", NOTES.read_text().rstrip()]
+    if arguments.output.exists():
+        _, heading, tried = arguments.output.read_text().partition(TRIED)
+        lines += ["", (heading + tried).rstrip()]
     arguments.output.write_text("\n".join(lines) + "\n")
 
 

@@ -6,7 +6,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.extend.core import jaxpr_as_fun
 
 from optjax.observe import Placeholder, is_followed
 from optjax.precision import sqrt, store
@@ -74,6 +73,9 @@ def _each(f: Callable[..., Any], rows: list[tuple[Any, ...]]) -> Iterator[Any]:
     if not any(isinstance(leaf, jax.core.Tracer) for row in rows[:1] for leaf in row):
         yield from (f(*row) for row in rows)
         return
+    # Here, since it loads what importing optjax should not.
+    from jax.extend.core import jaxpr_as_fun
+
     types = [tuple(map(jax.typeof, row)) for row in rows]
     leaves_of = Counter(types)
     programs: dict[tuple[Any, ...], Callable[..., Any]] = {}
