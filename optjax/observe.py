@@ -13,6 +13,7 @@ A record's arrays belong to the trace that made them. An optimizer that is calle
 inside another's `lax.cond` must be observed in there.
 """
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -33,6 +34,7 @@ class Record(NamedTuple):
         new_state: its state after.
         received: the updates that it was given.
         returned: the updates that it returned.
+        params: the parameters that it was given.
     """
 
     kind: str
@@ -41,15 +43,36 @@ class Record(NamedTuple):
     new_state: Any
     received: Any
     returned: Any
+    params: Any = None
 
 
 class Placeholder:
-    """An array that is not computed; `source` is what it would be a cast of."""
+    """An array that is not computed; `source` is what it would be a cast of.
+
+    Code that asks for more than shape and dtype gets an error, never an answer: to
+    Python any object has a truth value and can be compared.
+    """
 
     __slots__ = ("dtype", "shape", "source")
 
     def __init__(self, shape: tuple[int, ...], dtype: Any, source: Any = None):
         self.shape, self.dtype, self.source = shape, dtype, source
+
+    @property
+    def ndim(self) -> int:
+        """The number of dimensions, 0 to `jnp.ndim` of what has none."""
+        return len(self.shape)
+
+    @property
+    def size(self) -> int:
+        """The number of elements, 1 to `jnp.size` of what has none."""
+        return math.prod(self.shape)
+
+    def _unknown(self, *_: Any) -> Any:
+        raise TypeError("the numbers of a placeholder are not computed")
+
+    __eq__ = __ne__ = __bool__ = __array__ = _unknown
+    __hash__ = object.__hash__
 
 
 class _Observation(NamedTuple):
@@ -97,7 +120,7 @@ def recorded(
         **extra: Any,
     ) -> tuple[optax.Updates, optax.OptState]:
         returned, new_state = inner.update(updates, state, params, **extra)
-        record(Record(kind, values, state, new_state, updates, returned))
+        record(Record(kind, values, state, new_state, updates, returned, params))
         return returned, new_state
 
     return optax.GradientTransformationExtraArgs(inner.init, update)

@@ -418,7 +418,24 @@ def forget(update, g, state, params):
     return update(g, state, params)[0], state
 
 
+def decay_to_ones(update, g, state, params):
+    return update(g, state, jax.tree.map(lambda x: x - 1, params))
+
+
+def halve_matrices(update, g, state, params):
+    updates, state = update(g, state, params)
+    return [u if jnp.ndim(u) < 2 else u / 2 for u in updates], state
+
+
+def zeros_to_ones(update, g, state, params):
+    updates, _ = update(g, state, params)
+    return [jnp.where(u == 0, 1.0, 0.0) for u in updates], state
+
+
 ODD = {
+    "weight decay to elsewhere": (decay_to_ones, 0),
+    "by the number of dimensions": (halve_matrices, 0),
+    "by comparison": (zeros_to_ones, 0),
     "twice": (twice, 0),
     "the second update of the first state": (keep_the_first, 0),
     "another state before": (halve_state, 1),
@@ -430,8 +447,8 @@ ODD = {
 @pytest.mark.parametrize("name", ODD)
 def test_optimizers_used_in_odd_ways(name):
     updating, expected = ODD[name]
-    tx = around(optjax.adam(0.05, eps=1e-2), updating)
-    start = [jnp.array([1.0, -2.0]), jnp.array([0.5, 3.0])]
+    tx = around(optjax.adamw(0.05, eps=1e-2, weight_decay=0.3), updating)
+    start = [jnp.array([[1.0, -2.0]]), jnp.array([0.0, 3.0])]
     operands = start, jax.jit(tx.init)(start), start
     assert_same(apply_step(tx, *operands), update_and_apply(tx, *operands))
     assert not fused_step_available() or calls(tx, start) == expected

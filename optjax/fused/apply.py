@@ -83,7 +83,7 @@ def _fused(
         with observing(compute=False) as records:
             updates, new_state = optimizer.update(grads, state, params, **extra)
         steps = _leaves_like(structure, updates)
-        groups = plan(records, steps)
+        groups = plan(records, steps, leaves)
     except Exception as error:
         # Code that computes with a placeholder raises whatever it likes. A mistake of
         # the user's raises again when the update is computed.

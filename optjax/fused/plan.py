@@ -83,10 +83,13 @@ class _Path(NamedTuple):
         return tuple(0 if place is None else id(place.record) for place in places)
 
 
-def plan(records: Sequence[Record], updates: Sequence[Any]) -> list[Group]:
+def plan(
+    records: Sequence[Record], updates: Sequence[Any], params: Sequence[Any]
+) -> list[Group]:
     """Group the leaves of an update by the compiled step that does it.
 
     Leaves that were computed, such as the zeros of frozen parameters, are left out.
+    Weight decay must have been given these very parameters.
 
     Raises:
       NotCoveredError: where a leaf was only followed, and by no known path.
@@ -104,6 +107,8 @@ def plan(records: Sequence[Record], updates: Sequence[Any]) -> list[Group]:
     for index, update in enumerate(updates):
         if isinstance(update, Placeholder):
             path = _path(update, made_by)
+            for place in (path.outer_decay, path.inner_decay, path.l2):
+                _require(place is None or _params(place) is params[index])
             groups.setdefault(path.key(), []).append((index, path))
     return [_group(members) for members in groups.values()]
 
@@ -322,6 +327,12 @@ def _steps(record: Record) -> jax.Array:
 
 def _received(place: _Place) -> Any:
     return jax.tree.leaves(place.record.received)[place.leaf]
+
+
+def _params(place: _Place) -> Any:
+    leaves = jax.tree.leaves(place.record.params)
+    _require(len(leaves) == len(jax.tree.leaves(place.record.returned)))
+    return leaves[place.leaf]
 
 
 def _require(condition: bool) -> None:
