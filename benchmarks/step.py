@@ -251,7 +251,8 @@ def torch_device():
 def to_torch(x):
     import torch
 
-    return torch.from_numpy(x).to(torch_device())
+    # NumPy asks for huge pages, which PyTorch and JAX do not.
+    return torch.from_numpy(x).clone().to(torch_device())
 
 
 def make_peers(names, rule, optimizer, arrays):

@@ -52,7 +52,7 @@ Examples:
   optjax race --learning-rates 0.001 0.01 0.1 --seeds 10 --steps 2000
   optjax race --task cifar10-densenet121 --data DIR
   optjax race --task cifar10-densenet121 --data DIR --epochs 30 --dtype bfloat16
-  optjax race --task cifar10-resnet8 --data DIR --epochs 4 --examples 2560
+  optjax race --task cifar10-resnet8 --data DIR --epochs 4 --examples 1280
       --test-examples 1000 --seeds 2
 """
 
