@@ -110,7 +110,9 @@ class CompiledStep(BuildHookInterface):
         if build(root / SOURCE, library):
             build_data["force_include"][str(library)] = str(LIBRARY)
             build_data["pure_python"] = False
-            build_data["infer_tag"] = True
+            # For every Python: XLA loads the library, which knows nothing of it.
+            system = sysconfig.get_platform().replace("-", "_").replace(".", "_")
+            build_data["tag"] = f"py3-none-{system}"
 
 
 if __name__ == "__main__":

@@ -188,13 +188,13 @@ class JaxPeer:
             )[0]
 
         self.functions = {"step": one, "scan": many}
+        like = [jax.ShapeDtypeStruct(s, jnp.float32) for s in arrays.shapes]
+        self.like = like, jax.eval_shape(optimizer.init, like), like
 
     def compile(self, part):
-        like = [jax.ShapeDtypeStruct(s, jnp.float32) for s in self.arrays.shapes]
-        state = jax.eval_shape(self.optimizer.init, like)
         # In one order among arguments and results, or XLA exchanges the buffers.
         program = jax.jit(self.functions[part], donate_argnums=(0, 1))
-        self.programs[part] = program.lower(like, state, like).compile()
+        self.programs[part] = program.lower(*self.like).compile()
 
     def prepare(self):
         params = [jnp.array(x) for x in self.arrays.like(1.0)]

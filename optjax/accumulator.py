@@ -77,7 +77,7 @@ def sum_of_squares(
     check_non_negative(initial_accumulator_value=initial_value)
 
     def init(params: optax.Params) -> SumState:
-        return SumState(_squares_like(params, initial_value, nu_dtype))
+        return SumState(real_full_like(params, initial_value, nu_dtype))
 
     def update(
         updates: optax.Updates, state: SumState, params: Any = None, **extra: Any
@@ -128,7 +128,7 @@ def mean_of_squares(
         return MeanState(
             jnp.zeros([], jnp.int32),
             jnp.zeros([], jnp.result_type(float)),
-            _squares_like(params, 0.0, nu_dtype),
+            real_full_like(params, 0.0, nu_dtype),
         )
 
     def update(
@@ -153,7 +153,10 @@ def mean_of_squares(
 
 
 class SquareState(NamedTuple):
-    """Steps taken and the running average of squares, not debiased."""
+    """The running average of squares, not debiased, and the steps that debias it.
+
+    Without debiasing `count` stays 0: a counter is a kernel of its own.
+    """
 
     count: Any
     nu: optax.Updates
@@ -305,26 +308,29 @@ def _square_average(
 ) -> optax.GradientTransformationExtraArgs:
     def init(params: optax.Params) -> SquareState:
         return SquareState(
-            jnp.zeros([], jnp.int32), _squares_like(params, initial_value, nu_dtype)
+            jnp.zeros([], jnp.int32), real_full_like(params, initial_value, nu_dtype)
         )
 
     def update(
         updates: optax.Updates, state: SquareState, params: Any = None, **extra: Any
     ) -> tuple[optax.Updates, SquareState]:
         del params, extra
-        count, t = next_count(state.count)
         nu = map_leaves(step, updates, state.nu)
-        state = SquareState(count, map_leaves(store, nu, state.nu))
-        if debias:
-            gathered = one_minus_power(b2, t)
-            nu = map_leaves(lambda v: v / gathered, nu)
-        return nu, state
+        stored = map_leaves(store, nu, state.nu)
+        if not debias:
+            return nu, SquareState(state.count, stored)
+        count, t = next_count(state.count)
+        gathered = one_minus_power(b2, t)
+        return map_leaves(lambda v: v / gathered, nu), SquareState(count, stored)
 
     return optax.GradientTransformationExtraArgs(init, update)
 
 
 class CenteredState(NamedTuple):
-    """Steps taken and the running averages of g and of |g|², not debiased."""
+    """The running averages of g and of |g|², not debiased, and the steps that do so.
+
+    Without debiasing `count` stays 0.
+    """
 
     count: Any
     mu: optax.Updates
@@ -363,24 +369,23 @@ def centered_ema_of_squares(
         return CenteredState(
             jnp.zeros([], jnp.int32),
             full_like(params, 0.0, mu_dtype),
-            _squares_like(params, initial_value, nu_dtype),
+            real_full_like(params, initial_value, nu_dtype),
         )
 
     def update(
         updates: optax.Updates, state: CenteredState, params: Any = None, **extra: Any
     ) -> tuple[optax.Updates, CenteredState]:
         del params, extra
-        count, t = next_count(state.count)
         mu = map_leaves(
             lambda g, m: (1 - b2) * widen(g) + b2 * widen(m), updates, state.mu
         )
         nu = map_leaves(
             lambda g, v: (1 - b2) * abs_sq(g) + b2 * widen(v), updates, state.nu
         )
-        state = CenteredState(
-            count, map_leaves(store, mu, state.mu), map_leaves(store, nu, state.nu)
-        )
+        count = state.count
+        stored = map_leaves(store, mu, state.mu), map_leaves(store, nu, state.nu)
         if debias:
+            count, t = next_count(count)
             gathered = one_minus_power(b2, t)
             mu = map_leaves(lambda m: m / gathered, mu)
             nu = map_leaves(lambda v: v / gathered, nu)
@@ -391,7 +396,7 @@ def centered_ema_of_squares(
             largest = float(jnp.finfo(v.dtype).max)
             return v - jnp.minimum(jnp.minimum(abs_sq(m), v), largest)
 
-        return map_leaves(variance, mu, nu), state
+        return map_leaves(variance, mu, nu), CenteredState(count, *stored)
 
     return optax.GradientTransformationExtraArgs(init, update)
 
@@ -425,7 +430,7 @@ def running_max(*, nu_dtype: Any = None) -> optax.GradientTransformationExtraArg
     """
 
     def init(params: optax.Params) -> MaxState:
-        return MaxState(_squares_like(params, 0.0, nu_dtype))
+        return MaxState(real_full_like(params, 0.0, nu_dtype))
 
     def update(
         updates: optax.Updates, state: MaxState, params: Any = None, **extra: Any
@@ -474,12 +479,3 @@ def debias_squares(b2: Scalar) -> optax.GradientTransformationExtraArgs:
 
     transformation = optax.GradientTransformationExtraArgs(init, update)
     return recorded("debias_squares", transformation, b2=b2)
-
-
-def _squares_like(params: optax.Params, fill: Scalar, dtype: Any) -> Any:
-    """A leaf of squares for every parameter."""
-    return (
-        real_full_like(params, fill)
-        if dtype is None
-        else full_like(params, fill, dtype)
-    )

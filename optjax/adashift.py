@@ -51,6 +51,9 @@ def scale_by_adashift(
     eps: Scalar = 1e-10,
     keep_num: int = 10,
     reduction: str = "max",
+    *,
+    mu_dtype: Any = None,
+    nu_dtype: Any = None,
 ) -> optax.GradientTransformationExtraArgs:
     r"""V_t ⊙ m_t from disjoint gradients: the last n for m_t, older ones for V_t.
 
@@ -69,6 +72,9 @@ def scale_by_adashift(
       keep_num: n ≥ 1. A Python integer: it shapes the state, n gradients in size.
         `optax.inject_hyperparams` needs static_args="keep_num".
       reduction: φ, "max" or "mean" over a leaf, or "none" for a rate a coordinate.
+      mu_dtype: dtype in which m and the last n gradients are stored; the parameters'
+        by default.
+      nu_dtype: that of ν; bfloat16 stalls, see `ema_of_squares`.
 
     Example:
       >>> import jax.numpy as jnp, optjax
@@ -95,13 +101,13 @@ def scale_by_adashift(
         return square if reduce is None or square.size == 0 else reduce(square)
 
     def init(params: optax.Params) -> AdashiftState:
-        nu = real_full_like(params, 0.0)
+        nu = real_full_like(params, 0.0, nu_dtype)
+        m = full_like(params, 0.0, mu_dtype)
+        window = jax.tree.map(lambda p: jnp.zeros((n, *jnp.shape(p)), p.dtype), m)
         return AdashiftState(
             count=jnp.zeros([], jnp.int32),
-            window=jax.tree.map(
-                lambda p: jnp.zeros((n, *jnp.shape(p)), jnp.result_type(p)), params
-            ),
-            ema=full_like(params, 0.0),
+            window=window,
+            ema=m,
             nu=jax.tree.map(lambda v: store(phi(v), v), nu),
         )
 

@@ -80,7 +80,10 @@ def trace(
 
 
 class EmaState(NamedTuple):
-    """The number of steps taken and the running average, not debiased."""
+    """The running average, not debiased, and the number of steps that debias it.
+
+    Without debiasing `count` stays 0: a counter is a kernel of its own.
+    """
 
     count: Any
     ema: optax.Updates
@@ -128,13 +131,16 @@ def ema(
         updates: optax.Updates, state: EmaState, params: Any = None, **extra: Any
     ) -> tuple[optax.Updates, EmaState]:
         del params, extra
-        count, t = next_count(state.count)
         average = map_leaves(
             lambda g, m: (1 - b1) * widen(g) + b1 * widen(m), updates, state.ema
         )
-        now = one_minus_power(b1, t) if debias else 1.0
+        count = state.count
+        now: Any = 1.0
+        ahead: Any = 1.0
+        if debias:
+            count, t = next_count(count)
+            now, ahead = one_minus_power(b1, t), one_minus_power(b1, t + 1)
         if nesterov:
-            ahead = one_minus_power(b1, t + 1) if debias else 1.0
             from_average, from_gradient = b1 / ahead, (1 - b1) / now
             m = map_leaves(
                 lambda g, m: from_average * m + from_gradient * widen(g),

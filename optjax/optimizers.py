@@ -239,6 +239,8 @@ def adadelta(
     eps: Scalar = 1e-6,
     weight_decay: Schedule = 0.0,
     weight_decay_mask: Any = None,
+    *,
+    nu_dtype: Any = None,
 ) -> Optimizer:
     r"""x ← x − α_t √(X_{t−1} + ε) / √(ν_t + ε) g_t, ν = ema(g²), X = ema(step²).
 
@@ -252,6 +254,7 @@ def adadelta(
       weight_decay: λ ≥ 0 of an L2 penalty, added to the gradient.
       weight_decay_mask: a tree of booleans, or a function of the parameters that
         returns one: which leaves are decayed.
+      nu_dtype: dtype in which ν and X are stored; the parameters' by default.
 
     Example:
       >>> import jax.numpy as jnp, optjax
@@ -263,7 +266,7 @@ def adadelta(
     """
     optimizer = basic_form(
         direction=optax.identity(),
-        rate=rate_by_adadelta(rho, eps),
+        rate=rate_by_adadelta(rho, eps, nu_dtype=nu_dtype),
         learning_rate=learning_rate,
     )
     return _with_l2(optimizer, weight_decay, weight_decay_mask)
@@ -370,6 +373,7 @@ def adamax(
     eps: Scalar = 1e-8,
     *,
     mu_dtype: Any = None,
+    nu_dtype: Any = None,
 ) -> Optimizer:
     r"""x ← x − α_t m̂_t / ν_t, ν_t = max(β₂ ν_{t−1}, |g_t| + ε): Adam in the ∞-norm.
 
@@ -379,6 +383,7 @@ def adamax(
       b2: β₂ in [0, 1), decay of ν.
       eps: ε ≥ 0.
       mu_dtype: dtype in which m is stored; the parameters' by default.
+      nu_dtype: dtype in which ν is stored; the parameters' by default.
 
     Example:
       >>> import jax.numpy as jnp, optjax
@@ -390,7 +395,7 @@ def adamax(
     """
     return basic_form(
         direction=ema(b1, accumulator_dtype=mu_dtype),
-        rate=rate_by_infinity_norm(b2, eps),
+        rate=rate_by_infinity_norm(b2, eps, nu_dtype=nu_dtype),
         learning_rate=learning_rate,
     )
 
@@ -816,6 +821,9 @@ def adashift(
     eps: Scalar = 1e-10,
     keep_num: int = 10,
     reduction: str = "max",
+    *,
+    mu_dtype: Any = None,
+    nu_dtype: Any = None,
 ) -> Optimizer:
     r"""x ← x − α_t m_t / (√ν̂_t + ε), m of the last n gradients, ν of those before.
 
@@ -829,6 +837,9 @@ def adashift(
       eps: ε ≥ 0 outside the root.
       keep_num: n ≥ 1, a Python integer.
       reduction: φ, "max" or "mean" over each leaf, or "none".
+      mu_dtype: dtype in which m and the n gradients are stored; the parameters' by
+        default.
+      nu_dtype: dtype in which ν is stored; the parameters' by default. See `adam`.
 
     Example:
       >>> import jax.numpy as jnp, optjax
@@ -841,7 +852,10 @@ def adashift(
     Learning Rate Methods", ICLR 2019.
     """
     check_learning_rate(learning_rate)
-    return _descend(scale_by_adashift(b1, b2, eps, keep_num, reduction), learning_rate)
+    shifted = scale_by_adashift(
+        b1, b2, eps, keep_num, reduction, mu_dtype=mu_dtype, nu_dtype=nu_dtype
+    )
+    return _descend(shifted, learning_rate)
 
 
 def swats(
@@ -851,6 +865,8 @@ def swats(
     eps: Scalar = 1e-9,
     *,
     base_lr: Scalar | None = None,
+    mu_dtype: Any = None,
+    nu_dtype: Any = None,
 ) -> Optimizer:
     r"""x ← x − s_t V_t ⊙ m_t: V of Adam, from some step on one number Λ, which is SGD.
 
@@ -868,6 +884,8 @@ def swats(
         1e-9 is far below single-precision noise of a rate of 1e-3; in float32 1e-5
         is a tolerance that can be met.
       base_lr: α_0, for a schedule that starts at 0.
+      mu_dtype: dtype in which m is stored; the parameters' by default.
+      nu_dtype: dtype in which ν is stored; the parameters' by default. See `adam`.
 
     Example:
       >>> import jax.numpy as jnp, optjax
@@ -879,7 +897,8 @@ def swats(
     from Adam to SGD", 2017.
     """
     alpha, schedule = _relative_to_base(learning_rate, base_lr)
-    return _descend(scale_by_swats(alpha, b1, b2, eps), schedule)
+    switching = scale_by_swats(alpha, b1, b2, eps, mu_dtype=mu_dtype, nu_dtype=nu_dtype)
+    return _descend(switching, schedule)
 
 
 def adabound(

@@ -42,10 +42,14 @@ def full_like(params: Any, fill: Scalar, dtype: Any = None) -> Any:
     return jax.tree.map(lambda p: jnp.full_like(p, fill, dtype=dtype), params)
 
 
-def real_full_like(params: Any, fill: Scalar) -> Any:
+def real_full_like(params: Any, fill: Scalar, dtype: Any = None) -> Any:
     """The same in the real dtype of each parameter, for squares of complex ones."""
     return jax.tree.map(
-        lambda p: jnp.full_like(p, fill, dtype=jnp.finfo(jnp.result_type(p)).dtype),
+        lambda p: jnp.full_like(
+            p,
+            fill,
+            dtype=jnp.finfo(jnp.result_type(p)).dtype if dtype is None else dtype,
+        ),
         params,
     )
 

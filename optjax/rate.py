@@ -177,7 +177,7 @@ class AdadeltaState(NamedTuple):
 
 
 def rate_by_adadelta(
-    rho: Scalar = 0.9, eps: Scalar = 1e-6
+    rho: Scalar = 0.9, eps: Scalar = 1e-6, *, nu_dtype: Any = None
 ) -> optax.GradientTransformationExtraArgs:
     r"""V_t = √(X_{t−1} + ε) / √(ν_t + ε): a rate, not an update: drops the sign.
 
@@ -187,6 +187,7 @@ def rate_by_adadelta(
     Args:
       rho: ρ in [0, 1), the decay of both averages.
       eps: ε > 0; it also sets the size √ε of the first steps.
+      nu_dtype: dtype in which ν and X are stored; by default the parameters', real.
 
     Example:
       >>> import jax.numpy as jnp, optjax
@@ -200,7 +201,9 @@ def rate_by_adadelta(
     check_positive("Adadelta's first steps have size sqrt(eps)", eps=eps)
 
     def init(params: optax.Params) -> AdadeltaState:
-        return AdadeltaState(real_full_like(params, 0.0), real_full_like(params, 0.0))
+        return AdadeltaState(
+            real_full_like(params, 0.0, nu_dtype), real_full_like(params, 0.0, nu_dtype)
+        )
 
     def average(square: Any, old: Any) -> Any:
         return (1 - rho) * square + rho * widen(old)
@@ -224,13 +227,14 @@ def rate_by_adadelta(
 
 
 def scale_by_adadelta(
-    rho: Scalar = 0.9, eps: Scalar = 1e-6
+    rho: Scalar = 0.9, eps: Scalar = 1e-6, *, nu_dtype: Any = None
 ) -> optax.GradientTransformationExtraArgs:
     """V_t ⊙ g_t with V_t of `rate_by_adadelta`, which see.
 
     Args:
       rho: ρ in [0, 1).
       eps: ε > 0.
+      nu_dtype: dtype in which ν and X are stored.
 
     Example:
       >>> import jax.numpy as jnp, optjax
@@ -238,7 +242,7 @@ def scale_by_adadelta(
       >>> print(f"{tx.update(g, tx.init(g))[0]:.4f}")
       -0.0020
     """
-    return precondition(optax.identity(), rate_by_adadelta(rho, eps))
+    return precondition(optax.identity(), rate_by_adadelta(rho, eps, nu_dtype=nu_dtype))
 
 
 class InfinityNormState(NamedTuple):
@@ -248,13 +252,14 @@ class InfinityNormState(NamedTuple):
 
 
 def rate_by_infinity_norm(
-    b2: Scalar = 0.999, eps: Scalar = 1e-8
+    b2: Scalar = 0.999, eps: Scalar = 1e-8, *, nu_dtype: Any = None
 ) -> optax.GradientTransformationExtraArgs:
     r"""V_t = 1 / ν_t, ν_t = max(|g_t| + ε, β₂ ν_{t−1}): a rate: drops the sign.
 
     Args:
       b2: β₂ in [0, 1).
       eps: ε ≥ 0.
+      nu_dtype: dtype in which ν is stored; by default the parameters', real.
 
     Example:
       >>> import jax.numpy as jnp, optjax
@@ -268,7 +273,7 @@ def rate_by_infinity_norm(
     check_non_negative(eps=eps)
 
     def init(params: optax.Params) -> InfinityNormState:
-        return InfinityNormState(real_full_like(params, 0.0))
+        return InfinityNormState(real_full_like(params, 0.0, nu_dtype))
 
     def update(
         updates: optax.Updates,
@@ -289,13 +294,14 @@ def rate_by_infinity_norm(
 
 
 def scale_by_infinity_norm(
-    b2: Scalar = 0.999, eps: Scalar = 1e-8
+    b2: Scalar = 0.999, eps: Scalar = 1e-8, *, nu_dtype: Any = None
 ) -> optax.GradientTransformationExtraArgs:
     """V_t ⊙ g_t with V_t of `rate_by_infinity_norm`, which see.
 
     Args:
       b2: β₂ in [0, 1).
       eps: ε ≥ 0.
+      nu_dtype: dtype in which ν is stored.
 
     Example:
       >>> import jax.numpy as jnp, optjax
@@ -303,7 +309,9 @@ def scale_by_infinity_norm(
       >>> tx.update(g, tx.init(g))[0]
       Array([-1.,  1.], dtype=float32)
     """
-    return precondition(optax.identity(), rate_by_infinity_norm(b2, eps))
+    return precondition(
+        optax.identity(), rate_by_infinity_norm(b2, eps, nu_dtype=nu_dtype)
+    )
 
 
 class CountState(NamedTuple):

@@ -49,6 +49,9 @@ def scale_by_swats(
     b1: Scalar = 0.9,
     b2: Scalar = 0.999,
     eps: Scalar = 1e-9,
+    *,
+    mu_dtype: Any = None,
+    nu_dtype: Any = None,
 ) -> optax.GradientTransformationExtraArgs:
     r"""V_t ⊙ m_t with V_t = α √(1−β₂ᵗ)/(1−β₁ᵗ) / (√ν_t + ε), then V_t = Λ.
 
@@ -67,6 +70,8 @@ def scale_by_swats(
       b2: β₂ in [0, 1).
       eps: ε > 0, both in the denominator and as the tolerance of the switch, as in
         the paper. Of the unit of a learning rate there: a smaller α needs a smaller ε.
+      mu_dtype: dtype in which m is stored; the parameters' by default.
+      nu_dtype: that of ν; bfloat16 stalls, see `ema_of_squares`.
 
     Example:
       >>> import jax.numpy as jnp, optjax
@@ -85,8 +90,8 @@ def scale_by_swats(
         # Each its own buffer: two that are one cannot both be donated.
         return SwatsState(
             count=jnp.zeros([], jnp.int32),
-            ema=full_like(params, 0.0),
-            nu=real_full_like(params, 0.0),
+            ema=full_like(params, 0.0, mu_dtype),
+            nu=real_full_like(params, 0.0, nu_dtype),
             rate_ema=jnp.zeros([], jnp.result_type(float)),
             sgd_rate=jnp.zeros([], jnp.result_type(float)),
             switched_at=jnp.zeros([], jnp.int32),

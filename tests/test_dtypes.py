@@ -87,8 +87,8 @@ def dtype_arguments(case, dtype):
 
 
 STORED = {
-    "mu": r"\.direction\.ema\[|\.trace\[|\.mu\[",
-    "nu": r"\.nu\[|\.nu_max\[",
+    "mu": r"\.direction\.ema\[|^\[0\]\.ema\[|\.window\[|\.trace\[|\.mu\[",
+    "nu": r"\.nu\[|\.nu_max\[|\.e_g\[|\.e_x\[",
 }
 WITH_MOMENTS = [
     (case, argument)

@@ -263,3 +263,13 @@ def test_bounds_compose_with_everything(parts, reference):
     gradients = [jnp.asarray(g, jnp.float32) for g in GRADIENTS]
     actual = outputs_of(tx, gradients, jnp.zeros(2))
     np.testing.assert_allclose(actual, expected, rtol=2e-5, atol=1e-7)
+
+
+def test_only_what_debiases_counts():
+    """A counter is a kernel and a scalar of the state that nobody would read."""
+    x = jnp.ones(3)
+    for make in (optjax.ema, optjax.ema_of_squares, optjax.centered_ema_of_squares):
+        for debias in (False, True):
+            tx = make(0.9, debias=debias)
+            state = tx.update(x, tx.update(x, tx.init(x))[1])[1]
+            assert state.count == (2 if debias else 0)

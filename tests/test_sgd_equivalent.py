@@ -137,6 +137,8 @@ def test_trajectories_join(problem, name):
 @pytest.mark.parametrize("name", OWN)
 def test_trajectories_of_own_forms_join(problem, name):
     assert_joined(OWN[name], problem)
+    sgd = optjax.sgd_equivalent(OWN[name], problem[0])
+    assert sgd.nesterov == ("Nesterov" in name)
 
 
 def test_a_debiased_average_joins_once_its_bias_is_gone(problem):

@@ -1,5 +1,6 @@
 """The SGD that a bounded optimizer turns into, and how to hand over to it."""
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -11,7 +12,6 @@ import optax
 from optjax.direction import EmaState, TraceState, trace
 from optjax.form import basic_form, in_gradient_dtype
 from optjax.monitoring.rates import is_same, limit_of
-from optjax.monitoring.wrapper import MonitorState
 from optjax.observe import Record, observing
 from optjax.precision import widen
 from optjax.rate import rate_by_one
@@ -21,11 +21,12 @@ __all__ = ["SgdEquivalent", "sgd_equivalent"]
 
 
 class SgdEquivalent(NamedTuple):
-    """Heavy-ball SGD, x ← x − α m with m ← g + μ m.
+    """SGD, x ← x − α m with m ← g + μ m; looking ahead, x ← x − α (g + μ m).
 
     Attributes:
         learning_rate: α, a number or a schedule.
         momentum: μ, 0 without momentum.
+        nesterov: whether it looks ahead, as Nesterov's does.
         optimizer: that SGD, weight decay included.
         hand_over: `hand_over(state, params)`, the SGD's state in which the momentum,
             the parameters and the schedule go on from the bounded optimizer's state.
@@ -33,6 +34,7 @@ class SgdEquivalent(NamedTuple):
 
     learning_rate: optax.ScalarOrSchedule
     momentum: Any
+    nesterov: bool
     optimizer: optax.GradientTransformationExtraArgs
     hand_over: Callable[[optax.OptState, optax.Params], optax.OptState]
 
@@ -120,7 +122,8 @@ def sgd_equivalent(
     def hand_over(state: optax.OptState, params: optax.Params) -> optax.OptState:
         return _hand_over(state, sgd.init(params), direction.per_sum)
 
-    return SgdEquivalent(learning_rate, momentum, sgd, hand_over)
+    nesterov = direction.nesterov and momentum != 0
+    return SgdEquivalent(learning_rate, momentum, nesterov, sgd, hand_over)
 
 
 _MORE_THAN_A_FORM = (
@@ -230,12 +233,6 @@ def _hand_over(old: optax.OptState, new: optax.OptState, per_sum: Any) -> Any:
     def is_memory(node: Any) -> bool:
         return isinstance(node, EmaState | TraceState)
 
-    # With every=0 a monitor's own count stands still.
-    old = jax.tree.map(
-        lambda node: node.inner_state if isinstance(node, MonitorState) else node,
-        old,
-        is_leaf=lambda node: isinstance(node, MonitorState),
-    )
     memories = [n for n in jax.tree.leaves(old, is_leaf=is_memory) if is_memory(n)]
     counts = optax.tree.get_all_with_path(old, "count")
 
@@ -265,8 +262,9 @@ def _hand_over(old: optax.OptState, new: optax.OptState, per_sum: Any) -> Any:
     if optax.tree.get_all_with_path(new, "count"):
         if not counts:
             raise ValueError(_not_the_state("no count of steps"))
-        (count,) = jax.tree.leaves(counts[0][1])
-        new = optax.tree.set(new, count=count)
+        # Some stand still, such as that of an average that is not debiased.
+        steps = jax.tree.leaves([count for _, count in counts])
+        new = optax.tree.set(new, count=functools.reduce(jnp.maximum, steps))
     return new
 
 

@@ -294,7 +294,7 @@ class SweepResult:
 
     def _summary_row(self, best: Best) -> tuple[str, ...]:
         config = best.config
-        spread = f"{_number(best.low)}–{_number(best.high)}"
+        spread = "–".join(_number(end) for end in sorted((best.low, best.high)))
         return (
             config.optimizer,
             _number(best.median),

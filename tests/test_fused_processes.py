@@ -1,0 +1,105 @@
+"""apply_step over two processes of `jax.distributed`: each updates its own shards.
+
+Two real processes, one device each, agree with `update` and `apply_updates` in one
+process without a mesh, whatever is sharded and however.
+"""
+
+import os
+import socket
+import subprocess
+import sys
+
+import pytest
+
+import optjax
+
+pytestmark = pytest.mark.skipif(
+    not optjax.fused_step_available(),
+    reason="no compiled step: run `python hatch_build.py`, which needs a C++ compiler",
+)
+
+PROGRAM = """
+import sys
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
+import optjax
+
+jax.config.update("jax_num_cpu_devices", 1)
+jax.distributed.initialize(f"127.0.0.1:{sys.argv[1]}", 2, int(sys.argv[2]))
+mesh = jax.make_mesh((2,), ("d",), axis_types=(AxisType.Auto,))
+SPECS = {"rows": P("d"), "columns": P(None, "d"), "everywhere": P(), "number": P()}
+SHAPES = {"rows": (8, 6), "columns": (3, 4), "everywhere": (5,), "number": ()}
+ROWS = {
+    "sgd": optjax.sgd(0.1, momentum=0.9, nesterov=True),
+    "adamw": optjax.adamw(0.1, weight_decay=0.1),
+    "amsbound": optjax.amsbound(0.1, gamma=0.1, weight_decay=0.01),
+}
+
+def values(seed):
+    rng = np.random.default_rng(seed)
+    return {k: rng.standard_normal(s).astype(np.float32) for k, s in SHAPES.items()}
+
+def spread(tree):
+    return {
+        k: jax.make_array_from_callback(
+            x.shape, NamedSharding(mesh, SPECS[k]), lambda index, x=x: x[index]
+        )
+        for k, x in tree.items()
+    }
+
+def in_two_calls(tx, grads, state, params):
+    updates, state = tx.update(grads, state, params)
+    return optax.apply_updates(params, updates), state
+
+def train(step, tx, params, all_grads):
+    params, state = params, jax.jit(tx.init)(params)
+    run = jax.jit(lambda params, state, grads: step(tx, grads, state, params))
+    for grads in all_grads:
+        params, state = run(params, state, grads)
+    return run.lower(params, state, all_grads[0]).compile().as_text(), params
+
+for name, tx in ROWS.items():
+    start, path = values(0), [values(1 + i) for i in range(4)]
+    _, expected = train(in_two_calls, tx, start, path)
+    hlo, params = train(optjax.apply_step, tx, spread(start), [spread(g) for g in path])
+    assert '"optjax_step"' in hlo and "all-gather" not in hlo, hlo
+    for key, x in params.items():
+        assert x.sharding.is_equivalent_to(NamedSharding(mesh, SPECS[key]), x.ndim)
+        for shard in x.addressable_shards:
+            # Of the steps' size, 0.1, too: a parameter may have come to nearly 0.
+            np.testing.assert_allclose(
+                shard.data,
+                expected[key][shard.index],
+                rtol=1e-6,
+                atol=1e-7,
+                err_msg=name,
+            )
+print("equal")
+"""
+
+
+def test_two_processes_update_their_own_shards():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", PROGRAM, str(port), str(rank)],
+            env={**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    try:
+        for process in processes:
+            out, error = process.communicate(timeout=300)
+            assert process.returncode == 0, error
+            assert out.strip() == "equal"
+    finally:
+        for process in processes:
+            process.kill()
