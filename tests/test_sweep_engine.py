@@ -371,6 +371,17 @@ def test_memory_limit_reduces_the_lanes_or_is_refused():
         lanes_seen(memory_limit=100)
 
 
+@pytest.mark.parametrize(("most", "updates"), [(None, 30), (1, 5), (4, 15)])
+def test_a_call_is_as_short_as_asked(most, updates):
+    """Of 6 evaluations 4 is no divisor, so 3 a call."""
+
+    seen = lanes_seen(evaluations_per_call=most, lanes=2)[1]
+    steps = [status.steps for status in seen]
+    assert {b - a for a, b in itertools.pairwise(steps)} <= {0, 2 * updates}
+    with pytest.raises(sweep.SweepError, match="evaluations_per_call must be at least"):
+        lanes_seen(evaluations_per_call=0)
+
+
 def test_status_adds_up():
     stopping = sweep.SuccessiveHalving(min_steps=10, eta=2)
     seen = []

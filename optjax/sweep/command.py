@@ -249,6 +249,7 @@ def run_command(
             lanes=options.lanes,
             memory_limit=memory_limit,
             checkpoint_seconds=options.checkpoint_seconds,
+            evaluations_per_call=1 if task.is_long else None,
             progress=show if is_first else False,
             engine=options.engine,
         )

@@ -54,6 +54,7 @@ class Settings(NamedTuple):
     memory_limit: int | None
     devices: tuple[jax.Device, ...]
     compiler_options: dict[str, str | bool] | None = None
+    evaluations_per_call: int | None = None
 
     @property
     def evaluations(self) -> int:
@@ -304,5 +305,7 @@ def _default_memory(devices: int) -> int:
 
 def _evaluations_per_call(lanes: int, settings: Settings) -> int:
     boundaries = math.gcd(settings.evaluations, *_rungs(settings).at)
-    wanted = max(1, math.ceil(_UPDATES_PER_CALL / (lanes * settings.evaluate_every)))
+    wanted = settings.evaluations_per_call or max(
+        1, math.ceil(_UPDATES_PER_CALL / (lanes * settings.evaluate_every))
+    )
     return max(n for n in range(1, min(wanted, boundaries) + 1) if boundaries % n == 0)

@@ -89,6 +89,7 @@ def run(
     lanes: int | None = None,
     memory_limit: int | None = None,
     checkpoint_seconds: float = 30.0,
+    evaluations_per_call: int | None = None,
     progress: bool | Callable[[Status], None] = True,
     on_group: Callable[[str, Sequence[Record]], None] | None = None,
     engine: str = "local",
@@ -122,7 +123,10 @@ def run(
       lanes: most lanes at a time; 256 by default.
       memory_limit: bytes that the lanes may take; a quarter of the machine's memory by
         default, half of an accelerator's.
-      checkpoint_seconds: how much work a crash may cost.
+      checkpoint_seconds: how much work a crash may cost, and a call of the program.
+      evaluations_per_call: how many a call does at most before it reports and can be
+        saved; by default as many as make 4,096 updates of all lanes together. 1 for
+        updates that take long.
       progress: a live display on a terminal, or a function that is handed a `Status`.
       on_group: called with an optimizer's name and its records, in the order of the
         trials, when they have all ended (by the local engine).
@@ -174,6 +178,7 @@ def run(
         memory_limit,
         _devices(),
         compiler_options,
+        evaluations_per_call,
     )
     _check(settings, strategy)
     if engine not in ("local", "ray"):
@@ -507,6 +512,7 @@ class _Sweep:
             "mode": self._settings.mode,
             "stopping": dict(stopping._asdict()) if stopping else None,
             "lanes": [group.lanes for group in self._groups],
+            "evaluations_per_call": [g.evaluations_per_call for g in self._groups],
             "devices": self._device_names(),
             "strategy": self._strategy,
         }
@@ -570,7 +576,7 @@ def _check(settings: Settings, strategy: str) -> None:
         raise SweepError(
             f"strategy must be auto, {', '.join(STRATEGIES)}, got {strategy!r}"
         )
-    for name in ("lanes", "memory_limit"):
+    for name in ("lanes", "memory_limit", "evaluations_per_call"):
         value = getattr(settings, name)
         if value is not None and value < 1:
             raise SweepError(f"{name} must be at least 1, got {value}")
