@@ -44,11 +44,29 @@ class Group(NamedTuple):
     new: list[list[Placeholder]]
 
 
+class _Flattened:
+    """The leaves of trees, each flattened once, since every leaf asks for them."""
+
+    def __init__(self) -> None:
+        # With the tree, so that no other gets its id.
+        self._known: dict[int, tuple[Any, list[Any]]] = {}
+
+    def leaves(self, tree: Any) -> list[Any]:
+        if id(tree) not in self._known:
+            self._known[id(tree)] = tree, jax.tree.leaves(tree)
+        return self._known[id(tree)][1]
+
+
 class _Place(NamedTuple):
     """The record that returned a leaf, and which of its leaves it is."""
 
     record: Record
     leaf: int
+    flattened: _Flattened
+
+    def of(self, tree: Any) -> Any:
+        """The same leaf of another tree of the record."""
+        return self.flattened.leaves(tree)[self.leaf]
 
 
 class _Path(NamedTuple):
@@ -95,14 +113,15 @@ def plan(
       NotCoveredError: where a leaf was only followed, and by no known path.
     """
     made_by: dict[int, _Place] = {}
+    flattened = _Flattened()
     for record in records:
-        received = jax.tree.leaves(record.received)
-        returned = jax.tree.leaves(record.returned)
+        received = flattened.leaves(record.received)
+        returned = flattened.leaves(record.returned)
         _require(len(received) == len(returned))
         for index, (before, after) in enumerate(zip(received, returned, strict=True)):
             # A masked transformation hands some leaves on.
             if before is not after:
-                made_by.setdefault(id(after), _Place(record, index))
+                made_by.setdefault(id(after), _Place(record, index, flattened))
     groups: dict[tuple[int, ...], list[tuple[int, _Path]]] = {}
     for index, update in enumerate(updates):
         if isinstance(update, Placeholder):
@@ -139,10 +158,7 @@ def _path(update: Placeholder, made_by: dict[int, _Place]) -> _Path:
     gradient = g if l2 is None else _received(l2)
     _require(not isinstance(gradient, Placeholder))
 
-    m, v = (
-        jax.tree.leaves(product.record.values[name])[product.leaf]
-        for name in ("direction", "rate")
-    )
+    m, v = (product.of(product.record.values[name]) for name in ("direction", "rate"))
     direction = None
     if m is not g:
         direction = maker(m)
@@ -303,7 +319,7 @@ def _kept(path: _Path) -> list[tuple[Any, Any]]:
     places += [place for place in path.accumulators if place.record.kind in _KEPT]
     return [
         tuple(
-            jax.tree.leaves(getattr(state, _KEPT[place.record.kind]))[place.leaf]
+            place.of(getattr(state, _KEPT[place.record.kind]))
             for state in (place.record.state, place.record.new_state)
         )
         for place in places
@@ -326,12 +342,14 @@ def _steps(record: Record) -> jax.Array:
 
 
 def _received(place: _Place) -> Any:
-    return jax.tree.leaves(place.record.received)[place.leaf]
+    return place.of(place.record.received)
 
 
 def _params(place: _Place) -> Any:
-    leaves = jax.tree.leaves(place.record.params)
-    _require(len(leaves) == len(jax.tree.leaves(place.record.returned)))
+    leaves, returned = map(
+        place.flattened.leaves, (place.record.params, place.record.returned)
+    )
+    _require(len(leaves) == len(returned))
     return leaves[place.leaf]
 
 
