@@ -45,7 +45,7 @@ for ax, (metric, (label, factor)) in zip(axes, PANELS.items(), strict=True):
     ax.axvline(0.75 * max(epochs), color="grey", linewidth=0.8, linestyle=":")
     ax.set(xlabel="epochs", ylabel=label, xlim=(0, max(epochs)))
     ax.grid(alpha=0.3)
-axes[1].legend(frameon=False, loc="lower right")
+axes[1].legend(framealpha=1, edgecolor="none", loc="lower right")
 figure.suptitle(
     "ResNet-8, 10,240 images of CIFAR-10, 2 seeds (bands); dotted: rates × 0.1"
 )
