@@ -249,7 +249,11 @@ def run_command(
             lanes=options.lanes,
             memory_limit=memory_limit,
             checkpoint_seconds=options.checkpoint_seconds,
-            evaluations_per_call=1 if task.is_long else None,
+            evaluations_per_call=(
+                1
+                if options.evaluations_per_call is None and task.is_long
+                else options.evaluations_per_call
+            ),
             progress=show if is_first else False,
             engine=options.engine,
         )
