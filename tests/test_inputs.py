@@ -198,6 +198,8 @@ def test_counter_at_the_end_of_int32(case):
     state = tx.init(params)
     for _ in range(4):
         _, state = tx.update(g, state, params)
+    # That of an average that is not debiased stands still.
+    last = [INT32_MAX - (count == 0) for count in counts(state)]
     state, late = with_counts(state, 10**9), with_counts(state, INT32_MAX - 1)
     for _ in range(4):
         expected, state = tx.update(g, state, params)
@@ -205,7 +207,7 @@ def test_counter_at_the_end_of_int32(case):
         assert np.all(np.isfinite(updates))
         if case.row != "adashift":  # Its slot in the window is the count modulo n.
             np.testing.assert_allclose(updates, expected, rtol=1e-5)
-    assert counts(late) == [INT32_MAX] * len(counts(late))
+    assert counts(late) == last
     without_counter = ("sgd", "momentum", "nesterov", "adagrad", "adadelta")
     assert bool(counts(late)) == (case.row not in without_counter)
 
