@@ -4,12 +4,10 @@ Two real processes, one device each, agree with `update` and `apply_updates` in 
 process without a mesh, whatever is sharded and however.
 """
 
-import os
-import socket
 import subprocess
-import sys
 
 import pytest
+from processes import pair
 
 import optjax
 
@@ -55,7 +53,7 @@ def in_two_calls(tx, grads, state, params):
     return optax.apply_updates(params, updates), state
 
 def train(step, tx, params, all_grads):
-    params, state = params, jax.jit(tx.init)(params)
+    state = jax.jit(tx.init)(params)
     run = jax.jit(lambda params, state, grads: step(tx, grads, state, params))
     for grads in all_grads:
         params, state = run(params, state, grads)
@@ -82,24 +80,10 @@ print("equal")
 
 
 def test_two_processes_update_their_own_shards():
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", PROGRAM, str(port), str(rank)],
-            env={**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    try:
+    with pair(
+        lambda port, rank: ("-c", PROGRAM, port, rank), stdout=subprocess.PIPE
+    ) as processes:
         for process in processes:
             out, error = process.communicate(timeout=300)
             assert process.returncode == 0, error
             assert out.strip() == "equal"
-    finally:
-        for process in processes:
-            process.kill()

@@ -8,24 +8,19 @@ POINT is one of sweep_worker's, or full: the disk has no room for the COUNT-th c
 evaluations.
 """
 
-import contextlib
 import fcntl
 import json
-import os
 import signal
-import socket
-import subprocess
 import sys
 from pathlib import Path
 
 import jax
 import pytest
 import sweep_worker
+from processes import pair
 
 from optjax import sweep
 from optjax.sweep.store import Store
-
-ENVIRONMENT = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
 
 
 def fill_disk_at(count):
@@ -52,37 +47,15 @@ def take_part(out, port, rank, *dying):
     sweep_worker.main(out, *dying)
 
 
-@contextlib.contextmanager
-def pair(out, dying=None):
-    """Two processes sharing a sweep; both are dead at the end."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    processes = [
-        subprocess.Popen(
-            [
-                sys.executable,
-                __file__,
-                *map(str, (out, port, rank, *(dying or {}).get(rank, ()))),
-            ],
-            env=ENVIRONMENT,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    try:
-        yield processes
-    finally:
-        for process in processes:
-            # JAX catches SIGTERM.
-            process.kill()
-            process.communicate()
+def sharing(out, dying=None):
+    """Two processes sharing a sweep."""
+    return pair(
+        lambda port, rank: (__file__, out, port, rank, *(dying or {}).get(rank, ()))
+    )
 
 
 def run_pair(out):
-    with pair(out) as processes:
+    with sharing(out) as processes:
         for process in processes:
             _, errors = process.communicate(timeout=120)
             assert process.returncode == 0, errors
@@ -117,7 +90,7 @@ def test_two_processes_give_the_table_of_one(tmp_path, by_one):
 def test_killed_and_started_again_they_resume(tmp_path, by_one):
     # The first process writes, the second only computes.
     for rank, dying in ((0, ("save_states", 3)), (1, ("append", 4))):
-        with pair(tmp_path, {rank: dying}) as processes:
+        with sharing(tmp_path, {rank: dying}) as processes:
             assert processes[rank].wait(timeout=120) == -signal.SIGKILL
             # The other cannot go on and aborts.
             assert processes[1 - rank].wait(timeout=120) != 0
@@ -130,7 +103,7 @@ def test_killed_and_started_again_they_resume(tmp_path, by_one):
 
 def failures(out, dying=None):
     """The last lines of two processes that end by an error and not by JAX's timeout."""
-    with pair(out, dying) as processes:
+    with sharing(out, dying) as processes:
         errors = [process.communicate(timeout=120)[1] for process in processes]
         assert [process.returncode for process in processes] == [1, 1], errors
         return [text.strip().splitlines()[-1] for text in errors]

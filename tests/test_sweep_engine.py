@@ -374,7 +374,6 @@ def test_memory_limit_reduces_the_lanes_or_is_refused():
 @pytest.mark.parametrize(("most", "updates"), [(None, 30), (1, 5), (4, 15)])
 def test_a_call_is_as_short_as_asked(most, updates):
     """Of 6 evaluations 4 is no divisor, so 3 a call."""
-
     seen = lanes_seen(evaluations_per_call=most, lanes=2)[1]
     steps = [status.steps for status in seen]
     assert {b - a for a, b in itertools.pairwise(steps)} <= {0, 2 * updates}

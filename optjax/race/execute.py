@@ -78,7 +78,7 @@ def execute(
         strategy="map" if on_cpu else "vmap",
         out=store,
         checkpoint_seconds=0.0,
-        evaluations_per_call=1 if task.is_long else None,
+        evaluations_per_call=task.evaluations_per_call,
         progress=on_status or False,
         on_group=on_group,
         compiler_options=(

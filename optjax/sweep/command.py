@@ -250,8 +250,8 @@ def run_command(
             memory_limit=memory_limit,
             checkpoint_seconds=options.checkpoint_seconds,
             evaluations_per_call=(
-                1
-                if options.evaluations_per_call is None and task.is_long
+                task.evaluations_per_call
+                if options.evaluations_per_call is None
                 else options.evaluations_per_call
             ),
             progress=show if is_first else False,

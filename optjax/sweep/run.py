@@ -123,10 +123,11 @@ def run(
       lanes: most lanes at a time; 256 by default.
       memory_limit: bytes that the lanes may take; a quarter of the machine's memory by
         default, half of an accelerator's.
-      checkpoint_seconds: how much work a crash may cost, and a call of the program.
-      evaluations_per_call: how many a call does at most before it reports and can be
-        saved; by default as many as make 4,096 updates of all lanes together. 1 for
-        updates that take long.
+      checkpoint_seconds: how much work a crash may cost, beside one call of the
+        program.
+      evaluations_per_call: most evaluations of a lane in a call, after which there is a
+        report and may be a checkpoint; by default as many as make 4,096 updates of all
+        lanes together. 1 for updates that take long.
       progress: a live display on a terminal, or a function that is handed a `Status`.
       on_group: called with an optimizer's name and its records, in the order of the
         trials, when they have all ended (by the local engine).

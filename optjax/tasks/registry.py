@@ -59,6 +59,11 @@ class Loaded(NamedTuple):
     units: int = 1
     is_long: bool = False
 
+    @property
+    def evaluations_per_call(self) -> int | None:
+        """For `sweep.run`: one where each must be kept, else its default."""
+        return 1 if self.is_long else None
+
 
 class Task(NamedTuple):
     """A task's one-line description, and how to load it."""

@@ -1,0 +1,35 @@
+"""Two processes of `jax.distributed` on this machine."""
+
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+
+#: One CPU device each, whatever this process was told.
+ENVIRONMENT = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
+
+
+@contextlib.contextmanager
+def pair(arguments, stdout=subprocess.DEVNULL):
+    """Python with `arguments(port, rank)` for the ranks 0 and 1; dead at the end."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    processes = [
+        subprocess.Popen(
+            [sys.executable, *map(str, arguments(port, rank))],
+            env=ENVIRONMENT,
+            stdout=stdout,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    try:
+        yield processes
+    finally:
+        for process in processes:
+            # JAX catches SIGTERM.
+            process.kill()
+            process.communicate()
