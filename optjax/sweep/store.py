@@ -25,6 +25,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from optjax.sweep.files import write_atomically
+from optjax.sweep.identity import check_same
 from optjax.sweep.problem import NotWrittenError, SweepError
 from optjax.sweep.records import TrialSpec
 
@@ -105,7 +106,7 @@ class Store:
         wanted = {"format": _FORMAT, **description, "metrics": list(columns)}
         path = self.directory / "sweep.json"
         if path.exists():
-            _check_same(json.loads(path.read_text()), wanted, self.directory)
+            check_same(json.loads(path.read_text()), wanted, self.directory)
         elif self._writes:
             with named_errors(self.directory, "write sweep.json"):
                 write_atomically(
@@ -256,23 +257,6 @@ def _lock(path: Path) -> Any:
     file.write(str(os.getpid()))
     file.flush()
     return file
-
-
-def _check_same(saved: Any, wanted: Mapping[str, Any], directory: Path) -> None:
-    # Through JSON, so that tuples and lists are alike.
-    wanted = json.loads(json.dumps(wanted))
-    for key in [*wanted, *(key for key in saved if key not in wanted)]:
-        if saved.get(key) != wanted.get(key):
-            was, is_ = _short(saved.get(key)), _short(wanted.get(key))
-            raise SweepError(
-                f"{directory} holds another sweep, whose {key} was {was} and not "
-                f"{is_}; choose another out=, or delete it"
-            )
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 60 else f"another list ({len(value)} long)"
 
 
 @contextlib.contextmanager
