@@ -6,6 +6,11 @@
 direction m, a rate V and a schedule s.
 """
 
+from optjax.signals import end_while_importing
+
+# The imports of JAX that follow take a second.
+end_while_importing()
+
 from optjax.accumulator import (
     centered_ema_of_squares,
     debias_squares,

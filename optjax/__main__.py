@@ -1,7 +1,5 @@
 """`python -m optjax`: the command line."""
 
-import sys
+from optjax.cli import command
 
-from optjax.cli import main
-
-sys.exit(main())
+command()

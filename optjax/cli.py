@@ -7,11 +7,14 @@ Flax, scikit-learn and matplotlib.
 import contextlib
 import difflib
 import io
+import os
 import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
+
+from optjax import signals
 
 _USAGE = """\
 usage: optjax COMMAND [OPTIONS]
@@ -88,14 +91,27 @@ _LIST = "Print the table of the optimizers, in order of increasing complexity."
 # The libraries of the extras `race` and `sweep`, by the names they are imported by.
 _EXTRA = {"PIL", "flax", "matplotlib", "orbax", "pyarrow", "rich", "sklearn", "tyro"}
 
-_DONE, _NOT_WRITTEN, _USAGE_ERROR, _INTERRUPTED = 0, 1, 2, 130
+_DONE, _NOT_WRITTEN, _USAGE_ERROR = 0, 1, 2
+
+
+def command() -> NoReturn:
+    """`main` for a process of its own, which ends with its status at any signal."""
+    signals.take()
+    status = main()
+    if status in map(signals.status, signals.SIGNALS):
+        # Without taking apart what JAX may be compiling in other threads.
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError):
+                stream.flush()
+        os._exit(status)
+    sys.exit(status)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line `argv`, by default the process's, and return its status.
 
     0: done. 1: a file could not be written. 2: a bad argument or a missing library,
-    said in one line before any work. 130: interrupted.
+    said in one line before any work. 130: interrupted. 143: ended by SIGTERM.
     """
     args = list(sys.argv[1:] if argv is None else argv)
     for stream in (sys.stdout, sys.stderr):
@@ -116,8 +132,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             f"the package {package} is missing; run: pip install 'optjax[{extra}]'",
             _USAGE_ERROR,
         )
-    except KeyboardInterrupt:
-        return _fail("interrupted", _INTERRUPTED)
+    except KeyboardInterrupt as stopped:
+        number = signals.number_of(stopped)
+        return _fail(signals.in_words(number), signals.status(number))
 
 
 class _UsageError(Exception):
@@ -284,7 +301,8 @@ def _sweep(words: Sequence[str]) -> int:
     except sweep.Interrupted as stopped:
         ended = len(stopped.result.records)
         return _fail(
-            f"interrupted after {ended} trials; the same command goes on", _INTERRUPTED
+            f"{stopped} after {ended} trials; the same command goes on",
+            signals.status(stopped.signal),
         )
     except NotWrittenError as error:
         return _fail(str(error), _NOT_WRITTEN)

@@ -22,7 +22,7 @@ from optjax.race.plan import make_directory, make_plan
 from optjax.race.plots import plot_learning_curves, plot_sensitivity
 from optjax.race.progress import Tally, describe, progress
 from optjax.race.results import DIVERGED, FINISHED, Result, results
-from optjax.race.run import COMPLETE, INCOMPLETE, INTERRUPTED, race
+from optjax.race.run import COMPLETE, INCOMPLETE, race
 from optjax.race.standings import cells, rank, standing
 from optjax.race.table import ranking_table
 from optjax.sweep import Config, SweepResult, TrialSpec
@@ -614,7 +614,7 @@ def test_interrupt_keeps_what_is_done(tmp_path, monkeypatch, after, kept):
         race_run, "execute", without_training(KeyboardInterrupt(), after)
     )
     stopped = run_race(tmp_path)
-    assert stopped.status == INTERRUPTED
+    assert stopped.status == 130
     assert stopped.text == ""
     assert stopped.messages.splitlines()[after:] == [
         f"optjax: interrupted {kept.format(out=tmp_path)}"

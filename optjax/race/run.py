@@ -6,6 +6,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from optjax import signals
 from optjax.race.execute import Curves, execute
 from optjax.race.files import write_curves, write_results
 from optjax.race.plan import Plan
@@ -19,7 +20,7 @@ from optjax.sweep.files import write_atomically
 from optjax.sweep.progress import live_display
 from optjax.tasks import Loaded
 
-COMPLETE, INCOMPLETE, INTERRUPTED = 0, 1, 130
+COMPLETE, INCOMPLETE = 0, 1
 
 
 def race(
@@ -41,7 +42,7 @@ def race(
     result: SweepResult | None = None
     curves: dict[str, Curves] = {}
     trials: list[Result] = []
-    interrupted = False
+    stopped: int | None = None
     try:
         with _display(plan, task, messages) as (report, on_status):
 
@@ -58,18 +59,18 @@ def race(
                 on_status=on_status,
                 store=out / "trials" if task.is_long else None,
             )
-    except KeyboardInterrupt:
-        interrupted = True
+    except KeyboardInterrupt as error:
+        stopped = signals.number_of(error)
     finally:
         written = _write_tables(plan, out, trials, curves, messages)
-    if interrupted:
+    if stopped is not None:
         kept = f"they are in {written[0]}" if written else "nothing was written"
         _say(
             messages,
-            f"interrupted after {len(curves)} of {len(plan.optimizers)} optimizers; "
-            f"{kept}",
+            f"{signals.in_words(stopped)} after {len(curves)} of "
+            f"{len(plan.optimizers)} optimizers; {kept}",
         )
-        return INTERRUPTED
+        return signals.status(stopped)
 
     assert result is not None
     standings = rank(trials)

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 
 from optjax.sweep.problem import SweepError, one_line
+from optjax.sweep.stop import Stop
 
 __all__ = ["agree", "together"]
 
@@ -24,10 +25,14 @@ def agree(value: int) -> int:
 
 
 @contextlib.contextmanager
-def together() -> Iterator[None]:
+def together(stop: Stop | None = None) -> Iterator[None]:
     """Run the block in every process, and go on in all of them or in none.
 
     The others would wait for one that has failed until JAX's heartbeat timeout.
+
+    Args:
+      stop: to agree on too: a signal that one process had at the end of the block is
+        one for all.
 
     Raises:
       Exception: where the block raised it in this process.
@@ -35,13 +40,19 @@ def together() -> Iterator[None]:
     """
     if jax.process_count() == 1:
         yield
+        if stop is not None:
+            stop.agreed = stop.signal
         return
     failure: Exception | None = None
     try:
         yield
     except Exception as error:
         failure = error
-    messages = _gather("" if failure is None else _message(failure))
+    signal = 0 if stop is None else stop.signal
+    message = "" if failure is None else _message(failure)
+    signals, messages = _gather(signal, message)
+    if stop is not None:
+        stop.agreed = max(signals)
     if failure is not None:
         raise failure
     for number, message in enumerate(messages):
@@ -53,15 +64,16 @@ def _message(error: Exception) -> str:
     return str(error) if isinstance(error, SweepError) else one_line(error)
 
 
-def _gather(message: str) -> list[str]:
+def _gather(signal: int, message: str) -> tuple[list[int], list[str]]:
     from jax.experimental import multihost_utils
 
-    mine = np.zeros(_MESSAGE_BYTES, np.uint8)
+    mine = np.zeros(1 + _MESSAGE_BYTES, np.uint8)
     encoded = message.encode()[:_MESSAGE_BYTES]
-    mine[: len(encoded)] = np.frombuffer(encoded, np.uint8)
+    mine[0] = signal
+    mine[1 : 1 + len(encoded)] = np.frombuffer(encoded, np.uint8)
     everyones = np.asarray(multihost_utils.process_allgather(mine))
-    return [
+    return everyones[:, 0].tolist(), [
         # The last character may have been cut in two.
-        row.tobytes().rstrip(b"\0").decode(errors="ignore")
+        row[1:].tobytes().rstrip(b"\0").decode(errors="ignore")
         for row in everyones
     ]

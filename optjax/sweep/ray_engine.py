@@ -8,12 +8,15 @@ from optjax.sweep.chunks import Chunk, read_chunk, run_chunk, write_chunk
 from optjax.sweep.groups import Settings
 from optjax.sweep.problem import SweepError
 from optjax.sweep.records import Record
+from optjax.sweep.stop import Stop
 from optjax.sweep.trial import Factory, MakeTrial
 
 __all__ = ["run_on_ray"]
 
 # A lost node's tasks start again elsewhere; this many losses of one chunk is a fault.
 _RETRIES = 5
+# How long a signal may wait while no chunk ends.
+_SECONDS = 0.5
 
 
 def run_on_ray(
@@ -24,6 +27,7 @@ def run_on_ray(
     strategy: str,
     directory: Path,
     on_records: Callable[[Chunk, list[Record]], None],
+    stop: Stop,
 ) -> None:
     """Run the chunks that `directory` does not have yet, and write each as it ends.
 
@@ -39,6 +43,7 @@ def run_on_ray(
       strategy: of the lanes inside a task.
       directory: where chunks are written.
       on_records: called with each chunk's records, those found first.
+      stop: obeyed between chunks, and while none is ready.
 
     Raises:
       SweepError: where Ray is not installed, or a chunk fails.
@@ -61,6 +66,7 @@ def run_on_ray(
     started_here = not ray.is_initialized()
     if started_here:
         ray.init(log_to_driver=False, include_dashboard=False)
+        stop.take()
     try:
         _run(
             ray,
@@ -68,6 +74,7 @@ def run_on_ray(
             missing,
             directory,
             on_records,
+            stop,
         )
     finally:
         if started_here:
@@ -80,13 +87,18 @@ def _run(
     chunks: Sequence[Chunk],
     directory: Path,
     on_records: Callable[[Chunk, list[Record]], None],
+    stop: Stop,
 ) -> None:
     task = ray.remote(max_retries=_RETRIES, num_cpus=1)(_task)
     shared = ray.put(common)
     running = {task.remote(shared, chunk): chunk for chunk in chunks}
     try:
         while running:
-            (ready,), _ = ray.wait(list(running), num_returns=1)
+            stop.check()
+            some, _ = ray.wait(list(running), num_returns=1, timeout=_SECONDS)
+            if not some:
+                continue
+            (ready,) = some
             chunk = running.pop(ready)
             records = _get(ray, ready, chunk)
             write_chunk(directory, chunk, records)

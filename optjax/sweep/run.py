@@ -1,11 +1,12 @@
 """Run a sweep: draw the trials, keep the lanes full, write everything down."""
 
 import math
+import signal
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,6 +15,7 @@ import jax
 import numpy as np
 
 from optjax.optimizers import OPTIMIZERS
+from optjax.signals import Stopped, number_of
 from optjax.sweep.chunks import Chunk, run_chunk, split
 from optjax.sweep.groups import Group, Settings, make_groups, pick_strategy
 from optjax.sweep.halving import SuccessiveHalving
@@ -24,6 +26,7 @@ from optjax.sweep.records import DIVERGED, PLAIN, STOPPED, Record, TrialSpec
 from optjax.sweep.result import SweepResult
 from optjax.sweep.scheduler import Scheduler
 from optjax.sweep.space import configurations
+from optjax.sweep.stop import Stop
 from optjax.sweep.store import Progress, Store
 from optjax.sweep.trial import Factory, MakeTrial
 
@@ -61,12 +64,17 @@ class Status(NamedTuple):
     most_steps_left: int
 
 
-class Interrupted(KeyboardInterrupt):
-    """Ctrl-C during a sweep; `result` has the trials that had ended."""
+class Interrupted(Stopped):
+    """Ctrl-C or SIGTERM during a sweep.
 
-    def __init__(self, result: SweepResult) -> None:
+    Attributes:
+      result: the trials that had ended.
+      signal: which of the two, `signal.SIGINT` or `signal.SIGTERM`.
+    """
+
+    def __init__(self, result: SweepResult, number: int = signal.SIGINT) -> None:
         """Keep the result."""
-        super().__init__("the sweep was interrupted")
+        super().__init__(number)
         self.result = result
 
 
@@ -142,7 +150,9 @@ def run(
     Raises:
       SweepError: for a trial or a space that cannot work, before any long work; for a
         directory that is in use or holds another sweep; for a full disk.
-      Interrupted: on Ctrl-C.
+      Interrupted: on Ctrl-C, at once, and on SIGTERM, after the running call and a
+        checkpoint. Where this is called in another than the main thread, or the
+        program handles a signal itself, that is left to the program.
 
     Example:
       >>> import jax, jax.numpy as jnp, optax, optjax.sweep
@@ -184,20 +194,29 @@ def run(
     _check(settings, strategy)
     if engine not in ("local", "ray"):
         raise SweepError(f"engine must be local or ray, got {engine!r}")
-    groups = make_groups(make_trial, factories, specs, settings)
-    with ExitStack() as stack:
-        if out is None:
-            out = stack.enter_context(tempfile.TemporaryDirectory())
-            # Nothing to go on from, and each process has its own directory.
-            checkpoint_seconds = math.inf
-        store = Store(Path(out), writes=jax.process_index() == 0)
-        with together():
-            stack.enter_context(store)
-        report = stack.enter_context(_reporting(progress, metric))
-        sweep = _Sweep(groups, settings, store, report, checkpoint_seconds, on_group)
-        if engine == "ray":
-            return sweep.run_in_chunks(strategy, make_trial, factories)
-        return sweep.run(strategy)
+    sweep: _Sweep | None = None
+    try:
+        with ExitStack() as stack:
+            stop = stack.enter_context(Stop())
+            with stop.at_once():
+                groups = make_groups(make_trial, factories, specs, settings)
+            if out is None:
+                out = stack.enter_context(tempfile.TemporaryDirectory())
+                # Nothing to go on from, and each process has its own directory.
+                checkpoint_seconds = math.inf
+            store = Store(Path(out), writes=jax.process_index() == 0)
+            with together():
+                stack.enter_context(store)
+            report = stack.enter_context(_reporting(progress, metric))
+            sweep = _Sweep(
+                groups, settings, store, report, checkpoint_seconds, on_group, stop
+            )
+            if engine == "ray":
+                return sweep.run_in_chunks(strategy, make_trial, factories)
+            return sweep.run(strategy)
+    except KeyboardInterrupt as stopped:
+        ended = SweepResult((), metric, mode) if sweep is None else sweep.result()
+        raise Interrupted(ended, number_of(stopped)) from None
 
 
 def run_alone(
@@ -252,6 +271,7 @@ class _Sweep:
         report: Callable[[Status], None],
         checkpoint_seconds: float,
         on_group: Callable[[str, Sequence[Record]], None] | None,
+        stop: Stop,
     ) -> None:
         self._groups = groups
         self._settings = settings
@@ -259,6 +279,9 @@ class _Sweep:
         self._report = report
         self._checkpoint_seconds = checkpoint_seconds
         self._on_group = on_group
+        self._stop = stop
+        # Without a directory to go on from there is nothing to save for.
+        self._saves = math.isfinite(checkpoint_seconds)
         self._records: list[Record] = []
         self._ends: Counter[str] = Counter()
         self._best: tuple[float, str] | None = None
@@ -275,16 +298,15 @@ class _Sweep:
             if saved and saved.get("devices") == self._device_names():
                 strategy = saved["strategy"]
             else:
-                strategy, ready[0] = self._agree_on_strategy()
+                strategy, ready[0] = self._stop.wait(
+                    self._stop.submit(self._agree_on_strategy)
+                )
         self._strategy = strategy
         with together():
             progress = self._store.open(self._description(), self._groups[0].metrics)
         self._committed_at = time.monotonic()
-        try:
-            self._run_groups(progress, ready)
-        except KeyboardInterrupt:
-            raise Interrupted(self._result()) from None
-        result = self._result()
+        self._run_groups(progress, ready)
+        result = self.result()
         with together():
             if jax.process_index() == 0:
                 self._store.write_results(result.to_csv)
@@ -317,40 +339,37 @@ class _Sweep:
             name = chunk.specs[0].config.optimizer
             self._report(self._status(name, min(waiting, left * size)))
 
-        try:
-            run_on_ray(
-                make_trial,
-                factories,
-                chunks,
-                self._settings._replace(lanes=size),
-                self._strategy,
-                self._store.directory,
-                on_records,
-            )
-        except KeyboardInterrupt:
-            raise Interrupted(self._result()) from None
-        result = self._result()
+        run_on_ray(
+            make_trial,
+            factories,
+            chunks,
+            self._settings._replace(lanes=size),
+            self._strategy,
+            self._store.directory,
+            on_records,
+            self._stop,
+        )
+        result = self.result()
         self._store.write_results(result.to_csv)
         return result
 
     def _run_groups(self, progress: Progress, ready: dict[int, Program]) -> None:
         replayed = self._replay(progress)
-        with ThreadPoolExecutor(max_workers=1) as compiler:
-            pending: dict[int, Future[Program]] = {}
+        pending: dict[int, Future[Program]] = {}
 
-            def compile_in_background(index: int) -> None:
-                if index < len(self._groups) and index not in ready | pending:
-                    pending[index] = compiler.submit(
-                        self._groups[index].compile, self._settings, self._strategy
-                    )
+        def compile_in_background(index: int) -> None:
+            if index < len(self._groups) and index not in ready | pending:
+                pending[index] = self._stop.submit(
+                    self._groups[index].compile, self._settings, self._strategy
+                )
 
-            for index in range(progress.groups, len(self._groups)):
-                compile_in_background(index)
-                program = ready.pop(index, None) or pending.pop(index).result()
-                # The next program compiles while this one runs.
-                compile_in_background(index + 1)
-                self._run_group(index, program, progress, replayed)
-                progress, replayed = Progress(groups=index + 1), None
+        for index in range(progress.groups, len(self._groups)):
+            compile_in_background(index)
+            program = ready.pop(index, None) or self._stop.wait(pending.pop(index))
+            # The next program compiles while this one runs.
+            compile_in_background(index + 1)
+            self._run_group(index, program, progress, replayed)
+            progress, replayed = Progress(groups=index + 1), None
 
     def _run_group(
         self,
@@ -368,22 +387,30 @@ class _Sweep:
             calls = progress.calls
         self._report(self._status(group.name, scheduler.running))
         while not scheduler.is_done:
-            carry, rows = program.advance(carry, scheduler.assignment())
+            call = self._stop.submit(program.advance, carry, scheduler.assignment())
+            # A checkpoint needs the lanes as they are after a call.
+            carry, rows = self._stop.wait(call, patient=self._saves)
             calls += 1
             trials, steps = scheduler.lane_trials(), self._row_steps(group, scheduler)
-            with together():
+            with together(self._stop):
                 self._store.append(trials, steps, rows[scheduler.busy])
             self._observe(group, scheduler, rows)
             self._report(self._status(group.name, scheduler.running))
-            if not scheduler.is_done and self._is_time_to_commit():
+            if self._stop.agreed == signal.SIGINT:
+                self._stop.obey()
+            preempted = self._saves and self._stop.agreed
+            if not scheduler.is_done and (preempted or self._is_time_to_commit()):
                 name = f"states-{index}-{calls}"
                 self._store.save_states(name, carry)
                 self._commit(Progress(groups=index, calls=calls, states=name))
+            if not scheduler.is_done:
+                self._stop.obey()
         self._commit(Progress(groups=index + 1))
         if self._on_group is not None:
             members = {spec.number for spec in group.specs}
             ended = [r for r in self._records if r.trial.number in members]
             self._on_group(group.name, sorted(ended, key=_number))
+        self._stop.obey()
 
     def _replay(self, progress: Progress) -> Scheduler | None:
         """Feed the committed metrics to fresh schedulers.
@@ -479,7 +506,7 @@ class _Sweep:
             return strategy, program
         return agreed, self._groups[0].compile(self._settings, agreed)
 
-    def _result(self) -> SweepResult:
+    def result(self) -> SweepResult:
         records = sorted(self._records, key=_number)
         return SweepResult(
             records=tuple(records),

@@ -1,0 +1,138 @@
+"""`optjax sweep` in a process of its own, which is sent a signal at a chosen moment.
+
+    python signal_worker.py MOMENT SIGNAL ARGUMENTS...
+
+The moments are below. At `compiling` the process only prints that word, and whoever
+started it sends the signal; at the others it sends the signal to itself.
+"""
+
+import contextlib
+import gc
+import os
+import signal
+import sys
+import time
+
+import jax
+import jax.numpy as jnp
+
+from optjax import cli
+from optjax.sweep import command, groups
+from optjax.sweep.result import SweepResult
+from optjax.sweep.store import Store
+
+sent = []
+number = signal.SIGINT
+
+
+def send(times=1):
+    sent.append(None)
+    for _ in range(times):
+        os.kill(os.getpid(), number)
+
+
+def before(owner, name, do, at=1):
+    """Call `do` before the `at`-th call of a function."""
+    function, calls = getattr(owner, name), []
+
+    def doing(*args, **kwargs):
+        calls.append(None)
+        if len(calls) == at:
+            do()
+        return function(*args, **kwargs)
+
+    setattr(owner, name, doing)
+
+
+def in_a_collection():
+    """Send it where an exception is dropped."""
+
+    def callback(phase, info):
+        if not sent:
+            send()
+
+    gc.callbacks.append(callback)
+    gc.collect()
+
+
+def twice():
+    send(times=2)
+    wait_for_ever()
+
+
+def wait_for_ever():
+    while True:
+        with contextlib.suppress(KeyboardInterrupt):
+            time.sleep(1)
+
+
+def deaf():
+    send()
+    wait_for_ever()
+
+
+def when_running(owner, do, at):
+    """Before a call of the program, in the thread that it runs in."""
+    compile_lanes = owner.compile_lanes
+
+    def compiling(*args, **kwargs):
+        program = compile_lanes(*args, **kwargs)
+        calls = []
+
+        def advance(*args):
+            calls.append(None)
+            if len(calls) == at:
+                do()
+            return program.advance(*args)
+
+        return program._replace(advance=advance)
+
+    owner.compile_lanes = compiling
+
+
+MOMENTS = {
+    "never": lambda: None,
+    "tracing": lambda: before(groups, "metric_names", send),
+    "collecting": lambda: before(groups, "metric_names", in_a_collection),
+    "compiling": lambda: before(
+        jax.stages.Lowered, "compile", lambda: print("compiling", flush=True)
+    ),
+    "running": lambda: when_running(groups, send, at=3),
+    "appending": lambda: before(Store, "append", send, at=3),
+    "saving": lambda: before(Store, "save_states", send),
+    "saving-twice": lambda: before(Store, "save_states", twice),
+    "deaf": lambda: before(command, "load_task", deaf),
+    "drawing": lambda: before(SweepResult, "plot_curves", send),
+}
+
+
+def init(key, optimizer):
+    x = jax.random.normal(key, (3,))
+    return x, optimizer.init(x)
+
+
+def step(state, optimizer):
+    x, opt_state = state
+    loss, gradient = jax.value_and_grad(lambda x: jnp.sum(x**2))(x)
+    updates, opt_state = optimizer.update(gradient, opt_state, x)
+    return (x + updates, opt_state), {"loss": loss}
+
+
+def slow_to_compile(state, optimizer):
+    x, opt_state = state
+    y = x[:, None] * x
+    for i in range(400):
+        y = jnp.sin(y @ y) * i
+    return (x + 0.0 * y[0], opt_state), {"loss": jnp.sum(x**2)}
+
+
+trial = (init, step)
+slow = (init, slow_to_compile)
+
+if __name__ == "__main__":
+    # Where the tests run in the background SIGINT is ignored, and inherited so.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    number = getattr(signal, sys.argv[2])
+    MOMENTS[sys.argv[1]]()
+    sys.argv[1:] = sys.argv[3:]
+    cli.command()
