@@ -4,6 +4,7 @@ In bfloat16 the decay 0.999 rounds to 1 and in float16 the usual eps 1e-8 rounds
 0, so no arithmetic of an optimizer is done in either; only its storage is.
 """
 
+import math
 from typing import Any, TypeAlias, TypeGuard
 
 import jax
@@ -15,8 +16,10 @@ __all__ = [
     "away_from_zero",
     "full_like",
     "is_known",
+    "log_decay",
     "next_count",
     "one_minus_power",
+    "precise",
     "real_full_like",
     "sqrt",
     "store",
@@ -30,6 +33,24 @@ Scalar: TypeAlias = float | jax.Array
 def widen(x: Any) -> jax.Array:
     """x in its own dtype or float32, whichever is wider."""
     return lax.convert_element_type(x, jnp.promote_types(jnp.result_type(x), "float32"))
+
+
+def precise(value: Any) -> Any:
+    """A hyper-parameter, or what a schedule returns, in float32 or wider.
+
+    1 − β or s λ of arrays in half precision would else be worked out in it. Python
+    numbers stay what they are: JAX gives them the precision of what they meet.
+    """
+    if callable(value):
+        return lambda count: precise(value(count))
+    if isinstance(value, (int, float)):
+        return value
+    dtype = jnp.result_type(value)
+    if jnp.issubdtype(dtype, jnp.inexact) and dtype == jnp.promote_types(
+        dtype, "float32"
+    ):
+        return value
+    return widen(value)
 
 
 def store(value: jax.Array, like: Any) -> jax.Array:
@@ -70,8 +91,40 @@ def next_count(count: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def one_minus_power(decay: Scalar, t: jax.Array) -> jax.Array:
-    """1 − decayᵗ, the weight that an average started at zero has gathered by step t."""
-    return 1.0 - lax.pow(lax.convert_element_type(decay, t.dtype), t)
+    """1 − decayᵗ, the weight that an average started at zero has gathered by step t.
+
+    As −(e^{t log decay} − 1), whose relative error is no larger than that of the
+    exponent: below 1e-6 in float32 for every decay in [0, 1) and t from 1 to 2³¹. The
+    difference itself has lost the digits of a decay near 1, which is rounded before it
+    is taken to the power: 0.99999 is 1 − 1.001e-5 in float32. A Python number has them
+    all, an array those of its own dtype.
+    """
+    if is_known(decay):
+        return -jnp.expm1(t * log_decay(decay, t))
+    return _one_minus_power(lax.convert_element_type(decay, t.dtype), t)
+
+
+def log_decay(decay: Scalar, t: jax.Array) -> Any:
+    """The logarithm of a decay in [0, 1), in the dtype of t; −∞ for 0."""
+    if is_known(decay):
+        return math.log(decay) if decay else -math.inf
+    # For a decay of ½ or more the difference is exact.
+    return jnp.log1p(lax.convert_element_type(decay, t.dtype) - 1.0)
+
+
+@jax.custom_jvp
+def _one_minus_power(decay: jax.Array, t: jax.Array) -> jax.Array:
+    return -jnp.expm1(t * log_decay(decay, t))
+
+
+def _power_slope(tangent: Any, _: Any, decay: jax.Array, t: jax.Array) -> jax.Array:
+    """−t βᵗ⁻¹. The chain rule would pass the logarithm's infinite one at β = 0."""
+    above_zero = jnp.maximum(decay, jnp.finfo(decay.dtype).tiny)
+    return -t * lax.pow(above_zero, t - 1.0) * tangent
+
+
+# Steps are counted: there is no derivative with respect to t.
+_one_minus_power.defjvps(_power_slope, None)
 
 
 def is_known(value: Any) -> TypeGuard[float]:

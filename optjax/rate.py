@@ -28,8 +28,10 @@ from optjax.precision import (
     abs_sq,
     away_from_zero,
     is_known,
+    log_decay,
     next_count,
     one_minus_power,
+    precise,
     real_full_like,
     sqrt,
     store,
@@ -388,21 +390,19 @@ def rectify(
     check_range(
         4.0, np.inf, "r_t² is negative for ρ_t from 2 to 4", threshold=threshold
     )
-    rho_inf = 2.0 / (1.0 - b2) - 1.0
+    b2 = precise(b2)
 
     def update(
         updates: optax.Updates, state: CountState, params: Any = None, **extra: Any
     ) -> tuple[optax.Updates, CountState]:
         del params, extra
         count, t = next_count(state.count)
-        b2t = b2**t
-        rho = rho_inf - 2.0 * t * b2t / (1.0 - b2t)
+        rho, rho_inf = _squares_held(b2, t)
         trusted = rho >= threshold
-        r_squared = ((rho - 4.0) * (rho - 2.0) * rho_inf) / (
-            (rho_inf - 4.0) * (rho_inf - 2.0) * rho
-        )
         # Before the threshold r² may be negative; its root must not reach a gradient.
-        r = jnp.sqrt(jnp.where(trusted, r_squared, 1.0))
+        rho, rho_inf = (jnp.where(trusted, x, 5.0) for x in (rho, rho_inf))
+        shares = (rho - 4.0) / (rho_inf - 4.0) * ((rho - 2.0) / (rho_inf - 2.0))
+        r = jnp.sqrt(shares * (rho_inf / rho))
 
         def rectified(v: Any) -> Any:
             v = r * v
@@ -411,6 +411,31 @@ def rectify(
         return map_leaves(rectified, updates), CountState(count)
 
     return optax.GradientTransformationExtraArgs(_init_count, update)
+
+
+def _squares_held(b2: Scalar, t: Any) -> tuple[Any, Any]:
+    """ρ_t and ρ_∞, in single precision right to 1e-6.
+
+    ρ_∞ = coth(λ/2) and ρ_t = t + coth(λ/2) − t coth(λt/2), where λ = −log β₂. While
+    λt < ½ these are differences of numbers near 2/λ, so their poles are left out:
+    ρ_t = t − (2/λ) (h(λt/2) − h(λ/2)) with h(y) = y coth y − 1 = y²/3 − y⁴/45 + …
+    """
+    # Below, ρ_∞ < 1.3 and the rate is never used, whatever the logarithm.
+    b2 = max(b2, 0.1) if is_known(b2) else jnp.maximum(b2, 0.1)
+    rho_inf = (1.0 + b2) / (1.0 - b2)
+    speed = -log_decay(b2, t)
+
+    def h(y: Any) -> Any:
+        return sum(c * y ** (2 * k) for k, c in enumerate(_H, 1))
+
+    slow = jnp.minimum(speed, 0.5)
+    early = t - 2.0 / slow * (h(0.5 * jnp.minimum(slow * t, 0.5)) - h(0.5 * slow))
+    late = rho_inf - 2.0 * t / jnp.expm1(jnp.maximum(speed * t, 0.5))
+    return jnp.where(speed * t < 0.5, early, late), rho_inf
+
+
+# Of y², y⁴, … in y coth y − 1; for y < ¼ what is left out is below 1e-15.
+_H = (1 / 3, -1 / 45, 2 / 945, -1 / 4725, 2 / 93555, -1382 / 638512875)
 
 
 def _init_count(params: optax.Params) -> CountState:
