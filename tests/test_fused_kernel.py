@@ -1,5 +1,6 @@
 """The compiled step against float64, and under the transformations of JAX."""
 
+import ctypes
 import functools
 import importlib.util
 import itertools
@@ -13,8 +14,9 @@ import pytest
 
 import optjax
 from optjax.fused import library
-from optjax.fused.kernel import Coefficients, Form, Leaves, step
+from optjax.fused.kernel import Coefficients, Form, Leaves
 from optjax.fused.library import fused_step_available
+from optjax.fused.primitive import step
 from optjax.precision import one_minus_power
 
 pytestmark = pytest.mark.skipif(
@@ -96,7 +98,7 @@ def reference(form, c, g, p, m, nu, nu_max, round_update):
     """The equations of the kernel, once through, in float64."""
     rounded = (lambda x: round_to(x, BF16)) if round_update else (lambda x: x)
     if form.l2:
-        g = g + c.l2 * p
+        g = rounded(g + rounded(rounded(c.l2) * p))
     d, v = g, 1.0
     if form.direction != "gradient":
         m = c.intake * g + c.keep * m
@@ -395,42 +397,40 @@ def test_many_leaves_go_in_few_calls():
         np.testing.assert_allclose(new, p - 0.1, rtol=1e-6)
 
 
-def with_fallback(rate, x):
-    def in_jax(coefficients, grads, params, *state):
-        del state
-        return [
-            p - coefficients[13] * g for p, g in zip(params, grads, strict=True)
-        ], *([None] * 3)
-
+def descend(rate, x):
     c = Coefficients(step=rate).pack()
-    form = Form("gradient", "one")
-    return step(form, c, [3 * x], [x], fallback=in_jax).params[0]
+    return step(Form("gradient", "one"), c, [3 * x], [x]).params[0]
 
 
-def test_derivatives_are_those_of_the_fallback():
+def test_derivatives_are_those_of_the_step_in_jax():
     x = jnp.arange(4.0)
-    gradient = jax.jit(jax.grad(lambda rate, x: with_fallback(rate, x).sum()))
+    gradient = jax.jit(jax.grad(lambda rate, x: descend(rate, x).sum()))
     np.testing.assert_allclose(gradient(0.1, x), -3 * x.sum(), rtol=1e-6)
-    batched = jax.jit(jax.vmap(with_fallback, (0, None)))
+    batched = jax.jit(jax.vmap(descend, (0, None)))
     assert '"optjax_step"' in batched.lower(jnp.ones(2), x).compile().as_text()
     np.testing.assert_allclose(batched(jnp.array([0.1, 0.2]), x)[1], 0.4 * x, rtol=1e-6)
 
 
-def test_other_platforms_take_the_fallback():
-    exported = jax.export.export(jax.jit(with_fallback), platforms=["tpu"])(
-        jax.ShapeDtypeStruct((), F32), jax.ShapeDtypeStruct((4,), F32)
-    )
-    assert "optjax_step" not in exported.mlir_module()
-
-
-def test_turned_off_the_fallback_serves(monkeypatch):
-    monkeypatch.setenv("OPTJAX_FUSED", "0")
+@pytest.mark.parametrize("value", ["0", "false", "No", "OFF", " off "])
+def test_turned_off_the_step_in_jax_serves(monkeypatch, value):
+    monkeypatch.setenv("OPTJAX_FUSED", value)
     x = jnp.arange(4.0)
     assert not fused_step_available()
-    assert "optjax_step" not in jax.jit(with_fallback).lower(0.1, x).as_text()
-    np.testing.assert_allclose(with_fallback(0.1, x), 0.7 * x, rtol=1e-6)
-    with pytest.raises(RuntimeError, match="have a fallback, got neither"):
-        step(Form("gradient", "one"), Coefficients().pack(), [x], [x])
+    assert "optjax_step" not in jax.jit(descend).lower(0.1, x).as_text()
+    np.testing.assert_allclose(descend(0.1, x), 0.7 * x, rtol=1e-6)
+
+
+@pytest.mark.parametrize("value", ["1", "true", "Yes", "ON"])
+def test_turned_on_in_words(monkeypatch, value):
+    monkeypatch.setenv("OPTJAX_FUSED", value)
+    assert fused_step_available()
+
+
+@pytest.mark.parametrize("value", ["", "2", "disable", "none"])
+def test_another_switch_is_refused(monkeypatch, value):
+    monkeypatch.setenv("OPTJAX_FUSED", value)
+    with pytest.raises(ValueError, match=f"must be 0, false, no or off, .* '{value}'"):
+        fused_step_available()
 
 
 @pytest.mark.parametrize(
@@ -454,12 +454,38 @@ def test_arrays_that_do_not_fit_are_refused(form, arguments, message):
         step(form, Coefficients().pack(), [x], [x], **arguments)
 
 
+@pytest.fixture
+def loading(monkeypatch):
+    """The library, loaded again."""
+    register = functools.cache(library._register.__wrapped__)
+    say = functools.cache(library._say.__wrapped__)
+    monkeypatch.setattr(library, "_register", register)
+    monkeypatch.setattr(library, "_say", say)
+
+
+@pytest.mark.usefixtures("loading")
 def test_a_library_for_a_newer_jax_is_not_used(monkeypatch):
     """XLA would not start with it."""
     major, minor = library._version_installed()
     monkeypatch.setattr(library, "_version_built", lambda _: (major, minor + 1))
     with pytest.warns(UserWarning, match="runs without its compiled step"):
-        assert not library._register.__wrapped__()
+        assert not fused_step_available()
+
+
+@pytest.mark.usefixtures("loading")
+@pytest.mark.parametrize("found", [None, 1, 10**6])
+def test_a_library_of_another_interface_is_not_used(monkeypatch, found):
+    """Neither an older one, which tells none, nor one that computes something else."""
+    monkeypatch.setattr(library, "_interface", lambda _: found)
+    with pytest.warns(UserWarning, match="compiled from another version of optjax"):
+        assert not fused_step_available()
+    assert not fused_step_available()  # Said once.
+    x = jnp.arange(4.0)
+    np.testing.assert_allclose(descend(0.1, x), 0.7 * x, rtol=1e-6)
+
+
+def test_a_library_that_tells_no_interface():
+    assert library._interface(ctypes.CDLL(None)) is None
 
 
 @pytest.mark.parametrize("command", ["false", "no-such-compiler"])

@@ -19,7 +19,8 @@ jax.config.update("jax_num_cpu_devices", 2)
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
-from optjax.fused.kernel import Coefficients, Form, Leaves, step
+from optjax.fused.kernel import Coefficients, Form, Leaves
+from optjax.fused.primitive import step
 
 def run(rate, leaves, grads):
     c = Coefficients(intake=0.1, keep=0.9, square_intake=0.1, square_keep=0.9,

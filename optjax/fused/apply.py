@@ -1,15 +1,12 @@
 """Update and apply in one call, in one pass over memory where that is possible."""
 
-import functools
-from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from optjax.fused.in_jax import step_in_jax
-from optjax.fused.kernel import DTYPES, Form, Leaves, step
+from optjax.fused.kernel import DTYPES
 from optjax.fused.library import fused_step_available
 from optjax.fused.plan import Group, NotCoveredError, plan
 from optjax.observe import Placeholder, observing
@@ -32,7 +29,8 @@ def apply_step(
     `adaboundw`, and of any `basic_form` of the same parts, are each read and written
     once by one compiled loop, where XLA reads them once for each output; also inside
     `optax.chain`, `masked`, `partition` and `inject_hyperparams`. Every other
-    optimizer, part or dtype is updated as it would be without.
+    optimizer, part or dtype is updated as it would be without. A program for another
+    platform, and one that `jax.export` makes, holds the same step written in JAX.
 
     Jit the training step with parameters and state donated, in the same order among
     its arguments and its results, such as `step(params, state, batch) -> (params,
@@ -76,6 +74,9 @@ def _fused(
     params: optax.Params,
     extra: dict[str, Any],
 ) -> tuple[optax.Params, optax.OptState]:
+    # Here, since it loads what importing optjax should not.
+    from optjax.fused.primitive import step
+
     leaves: list[Any]
     structure: Any
     leaves, structure = jax.tree.flatten(params)
@@ -99,7 +100,8 @@ def _fused(
     ]
     for group in groups:
         columns: dict[str, Any] = dict(zip(_columns(group), group.old, strict=True))
-        updated = _differentiable(group.form)(
+        updated = step(
+            group.form,
             group.coefficients.pack(),
             [jnp.asarray(g) for g in group.grads],
             [jnp.asarray(leaves[i]) for i in group.places],
@@ -114,18 +116,6 @@ def _fused(
         lambda leaf: made[id(leaf)] if _is_followed(leaf) else leaf, new_state
     )
     return structure.unflatten(result), new_state
-
-
-def _differentiable(form: Form) -> Callable[..., Leaves]:
-    """The compiled step, whose derivatives are those of the same step in JAX."""
-
-    @jax.custom_jvp
-    def run(*operands: Any) -> Leaves:
-        return step(form, *operands)
-
-    in_jax = functools.partial(step_in_jax, form)
-    run.defjvp(lambda primals, tangents: jax.jvp(in_jax, primals, tangents))
-    return run
 
 
 def _columns(group: Group) -> list[str]:

@@ -1,4 +1,4 @@
-"""The compiled step as a JAX function: x[t+1] = x[t] − s_t · V_t ⊙ m_t in one pass.
+"""What a compiled step is told: x[t+1] = x[t] − s_t · V_t ⊙ m_t in one pass.
 
 An optimizer of the family is a `Form`, what the compiled loop looks like, and
 `Coefficients`, the scalars that it is handed at run time:
@@ -15,28 +15,17 @@ An optimizer of the family is a `Form`, what the compiled loop looks like, and
     amsbound              average     max           yes
 """
 
-import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.custom_batching import custom_vmap
 
-from optjax.fused.library import TARGET, fused_step_available
-from optjax.fused.partition import as_typed, partitioned
-
-__all__ = ["DTYPES", "Coefficients", "Form", "Leaves", "step"]
+__all__ = ["DTYPES", "Coefficients", "Form", "Leaves", "check"]
 
 #: What a leaf may be stored in; arithmetic is float32 whatever it is.
 DTYPES = (jnp.dtype(jnp.float32), jnp.dtype(jnp.bfloat16))
-
-#: Leaves a call. XLA's compile time grows with the square of a call's operands.
-_GROUP = 32
-
-_DIRECTIONS = ("gradient", "average", "ahead")
-_ACCUMULATORS = ("one", "average", "max")
 
 
 class Form(NamedTuple):
@@ -49,7 +38,8 @@ class Form(NamedTuple):
         square_keep·ν; "max", the same and ν_max ← max(ν_max, before·ν).
       bounded: clip the rate to [lower, upper]; needs an accumulator.
       decay: subtract decay·x from x too.
-      l2: add l2·x to the gradient before all else.
+      l2: add l2·x to the gradient before all else. Where that is bfloat16, so is
+        the sum: l2, the product and the sum are each rounded to it.
     """
 
     direction: Literal["gradient", "average", "ahead"]
@@ -113,149 +103,14 @@ class Leaves(NamedTuple):
     `m`, `nu` and `nu_max` are None where the form keeps none.
     """
 
-    params: Column
+    params: Sequence[jax.Array]
     m: Column
     nu: Column
     nu_max: Column
 
 
-def step(
-    form: Form,
-    coefficients: jax.Array,
-    grads: Sequence[jax.Array],
-    params: Sequence[jax.Array],
-    m: Column = None,
-    nu: Column = None,
-    nu_max: Column = None,
-    *,
-    fallback: Callable[..., Leaves] | None = None,
-) -> Leaves:
-    r"""x ← x − (s V ⊙ d + λ x) for every leaf, and the state that goes with it.
-
-    Call it under `jax.jit` with parameters and state donated, in the same order in
-    arguments and results: the step then happens in place. Where they are not donated,
-    XLA copies them first. It can be batched by `jax.vmap`, coefficients or leaves or
-    both, and sharded arrays are updated shard by shard where they are.
-
-    Where a gradient is bfloat16 its direction and its update are rounded to bfloat16,
-    as by an Optax transformation.
-
-    Args:
-      form: which optimizer.
-      coefficients: `Coefficients(...).pack()`.
-      grads: the gradients, float32 or bfloat16 each.
-      params: the parameters, of the same shapes, float32 or bfloat16 each.
-      m: the averages of gradients, likewise, or None if the form keeps none.
-      nu: the averages of squares, likewise.
-      nu_max: their running maxima, likewise.
-      fallback: the same step in JAX, a function of all of these but the form. It runs
-        where there is no compiled step and on platforms other than the CPU, and is
-        what derivatives are taken of.
-
-    Returns:
-      The new `(params, m, nu, nu_max)`, lists of leaves each in the dtype it had.
-
-    Raises:
-      ValueError: for arrays that do not fit the form, each other, or the two dtypes.
-      RuntimeError: where there is neither a compiled step nor a fallback.
-    """
-    grads = list(grads)
-    leaves = Leaves(
-        *(
-            None if column is None else list(column)
-            for column in (params, m, nu, nu_max)
-        )
-    )
-    _check(form, grads, leaves)
-    if not fused_step_available():
-        if fallback is None:
-            raise RuntimeError(
-                "the compiled step must be available or have a fallback, got neither: "
-                "reinstall optjax where there is a C++ compiler, unset OPTJAX_FUSED, "
-                "or use the optimizer's `update`."
-            )
-        return Leaves(*fallback(coefficients, grads, *leaves))
-    if not grads:
-        return leaves
-    compiled = as_typed(functools.partial(_in_groups, form), leaves)
-    if fallback is None:
-        return compiled(coefficients, grads, *leaves)
-
-    def in_jax(*operands: Any) -> Leaves:
-        return Leaves(*fallback(*operands))
-
-    @jax.custom_jvp
-    def run(*operands: Any) -> Leaves:
-        return jax.lax.platform_dependent(*operands, cpu=compiled, default=in_jax)
-
-    run.defjvp(lambda primals, tangents: jax.jvp(in_jax, primals, tangents))
-    return run(coefficients, grads, *leaves)
-
-
-@functools.partial(jax.jit, static_argnums=0, inline=True)
-def _in_groups(
-    form: Form, coefficients: jax.Array, grads: Any, *columns: Any
-) -> Leaves:
-    call = _call(form)
-    result: list[Any] = [None if column is None else [] for column in columns]
-    for start in range(0, len(grads), _GROUP):
-        group = slice(start, start + _GROUP)
-        parts = (None if column is None else column[group] for column in columns)
-        updated = call(coefficients, grads[group], Leaves(*parts))
-        for column, part in zip(result, updated, strict=True):
-            if column is not None:
-                column.extend(part)
-    return Leaves(*result)
-
-
-@functools.cache
-def _call(form: Form) -> Callable[..., Leaves]:
-    """One call of the compiled function, which vmap turns into one with more rows."""
-
-    compiled = partitioned(functools.partial(_ffi_call, form))
-
-    @custom_vmap
-    def call(coefficients: jax.Array, grads: Any, leaves: Leaves) -> Leaves:
-        return compiled(coefficients, grads, leaves)
-
-    @call.def_vmap
-    def batched(size: int, in_batched: Any, *operands: Any) -> tuple[Leaves, Any]:
-        operands = jax.tree.map(
-            lambda x, is_batched: (
-                x if is_batched else jnp.broadcast_to(x, (size, *x.shape))
-            ),
-            operands,
-            tuple(in_batched),
-        )
-        result = call(*operands)
-        return result, jax.tree.map(lambda _: True, result)
-
-    return call
-
-
-def _ffi_call(
-    form: Form, coefficients: jax.Array, grads: Any, leaves: Leaves
-) -> Leaves:
-    updated, tree = jax.tree.flatten(leaves)
-    before = 1 + len(grads)
-    results = jax.ffi.ffi_call(
-        TARGET,
-        [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in updated],
-        input_output_aliases={before + i: i for i in range(len(updated))},
-    )(
-        coefficients,
-        *grads,
-        *updated,
-        direction=np.int32(_DIRECTIONS.index(form.direction)),
-        accumulator=np.int32(_ACCUMULATORS.index(form.accumulator)),
-        bounded=form.bounded,
-        decay=form.decay,
-        l2=form.l2,
-    )
-    return jax.tree.unflatten(tree, results)
-
-
-def _check(form: Form, grads: Sequence[jax.Array], leaves: Leaves) -> None:
+def check(form: Form, grads: Sequence[jax.Array], leaves: Leaves) -> None:
+    """Refuse arrays that do not fit the form, each other, or the two dtypes."""
     if form.bounded and form.accumulator == "one":
         raise ValueError(
             "a bounded form must have an accumulator, got accumulator='one': without "

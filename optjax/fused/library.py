@@ -21,11 +21,25 @@ TARGET = "optjax_step"
 _LIBRARY = Path(__file__).with_name("libstep.so")
 
 
+#: What the library computes and how it is called. It changes with either, so that a
+#: library compiled from another `step.cc` is refused.
+_INTERFACE = 2
+
+_SWITCH = {
+    **dict.fromkeys(("1", "true", "yes", "on"), True),
+    **dict.fromkeys(("0", "false", "no", "off"), False),
+}
+
+
 def fused_step_available() -> bool:
     """Whether the compiled step for the CPU is there and not turned off.
 
     It is compiled when optjax is installed where there is a C++ compiler. Set the
-    environment variable `OPTJAX_FUSED=0` to do without it.
+    environment variable `OPTJAX_FUSED` to 0, false, no or off to do without it.
+
+    Raises:
+      ValueError: for another value of `OPTJAX_FUSED`; 1, true, yes and on are those
+        that leave it on.
 
     Example:
       >>> import os, optjax
@@ -34,32 +48,71 @@ def fused_step_available() -> bool:
       False
       >>> del os.environ["OPTJAX_FUSED"]
     """
-    return os.environ.get("OPTJAX_FUSED", "1") != "0" and _register()
+    if not _is_wanted() or not _LIBRARY.exists():
+        return False
+    error = _register()
+    if error is not None:
+        _say(str(error))
+    return error is None
+
+
+def _is_wanted() -> bool:
+    value = os.environ.get("OPTJAX_FUSED", "1")
+    try:
+        return _SWITCH[value.strip().lower()]
+    except KeyError:
+        raise ValueError(
+            f"OPTJAX_FUSED must be 0, false, no or off, to do without the compiled "
+            f"step, or 1, true, yes or on, to use it, got {value!r}."
+        ) from None
 
 
 @functools.cache
-def _register() -> bool:
-    """Load the library and make it known to XLA, once a process."""
-    if not _LIBRARY.exists():
-        return False
+def _register() -> Exception | None:
+    """Load the library and make it known to XLA, once a process, or say why not."""
     try:
         library = ctypes.cdll.LoadLibrary(str(_LIBRARY))
         built, ours = _version_built(library), _version_installed()
         if built[0] != ours[0] or built > ours:
             # XLA would not refuse the library here, but to start at all.
             raise RuntimeError(f"it is built for FFI {built} and JAX has {ours}")
+        if _interface(library) != _INTERFACE:
+            raise RuntimeError("it is compiled from another version of optjax")
         jax.ffi.register_ffi_target(
             TARGET, jax.ffi.pycapsule(library.OptjaxStep), platform="cpu"
         )
     except Exception as error:
-        warnings.warn(
-            f"optjax runs without its compiled step, since {_LIBRARY} cannot be used: "
-            f"{error}. Reinstall optjax with this JAX installed to compile it again, "
-            "or set OPTJAX_FUSED=0.",
-            stacklevel=3,
-        )
-        return False
-    return True
+        return error
+    return None
+
+
+@functools.cache
+def _say(reason: str) -> None:
+    """Warn, once a process."""
+    warnings.warn(
+        f"optjax runs without its compiled step, since {_LIBRARY} cannot be used: "
+        f"{reason}. Reinstall optjax with this JAX installed to compile it again, "
+        "or set OPTJAX_FUSED=0.",
+        stacklevel=3,
+    )
+
+
+def _register_early() -> None:
+    """Make the step known when optjax is imported; what is wrong is said at its use.
+
+    A program that was compiled and saved in another process calls it without asking.
+    """
+    if os.environ.get("OPTJAX_FUSED", "1").strip().lower() not in _SWITCH:
+        return
+    if _is_wanted() and _LIBRARY.exists():
+        _register()
+
+
+def _interface(library: ctypes.CDLL) -> int | None:
+    try:
+        return ctypes.c_int32.in_dll(library, "OptjaxStepInterface").value
+    except ValueError:  # No such symbol.
+        return None
 
 
 def _version_built(library: ctypes.CDLL) -> tuple[int, int]:
@@ -75,3 +128,6 @@ def _version_installed() -> tuple[int, int]:
         for part in ("MAJOR", "MINOR")
     )
     return major, minor
+
+
+_register_early()

@@ -148,7 +148,14 @@ OPTJAX_INLINE void UpdateBody(const Coefficients& coefficients, const Block& blo
   for (int64_t i = 0; i < n; ++i) {
     const float p = p_in[i];
     float g = g_in[i];
-    if constexpr (F::kL2) g += c.l2 * p;
+    if constexpr (F::kL2) {
+      if constexpr (F::kRound) {
+        // As bfloat16 arithmetic has it: lambda, the product and the sum are rounded.
+        g = RoundToBfloat16(g + RoundToBfloat16(RoundToBfloat16(c.l2) * p));
+      } else {
+        g += c.l2 * p;
+      }
+    }
 
     float d = g;
     if constexpr (F::kDirection != kGradient) {
@@ -485,3 +492,7 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(OptjaxStep, Step,
 // What this was compiled against. XLA refuses to start with a newer handler than itself,
 // so library.py looks before it registers one.
 extern "C" const int32_t OptjaxFfiVersion[2] = {XLA_FFI_API_MAJOR, XLA_FFI_API_MINOR};
+
+// What Step computes and how it is called; library.py takes no library with another
+// number. Count it up with every change of either.
+extern "C" const int32_t OptjaxStepInterface = 2;

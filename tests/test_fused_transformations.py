@@ -1,0 +1,239 @@
+"""apply_step under export, other platforms, checkify, jet and shard_map."""
+
+import os
+import pickle
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax.experimental import checkify, jet, serialize_executable
+
+import optjax
+
+pytestmark = pytest.mark.skipif(
+    not optjax.fused_step_available(),
+    reason="no compiled step: run `python hatch_build.py`, which needs a C++ compiler",
+)
+
+ROWS = {
+    "sgd": optjax.sgd(0.1),
+    "nesterov": optjax.sgd(0.1, 0.9, True),
+    "adam": optjax.adam(0.1),
+    "amsbound": optjax.amsbound(0.1, gamma=0.1, weight_decay=0.1),
+    "adamw": optjax.adamw(0.1, weight_decay=0.1),
+}
+X = jnp.array([1.0, -2.0, 0.5])
+
+
+def update_and_apply(tx, grads, state, params):
+    updates, state = tx.update(grads, state, params)
+    return optax.apply_updates(params, updates), state
+
+
+def step_of(step, tx):
+    return jax.jit(lambda grads, state, params: step(tx, grads, state, params))
+
+
+def assert_close(actual, expected, rtol=1e-6, atol=1e-7):
+    assert jax.tree.structure(actual) == jax.tree.structure(expected)
+    for got, want in zip(
+        jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True
+    ):
+        np.testing.assert_allclose(got, want, rtol=rtol, atol=atol)
+
+
+def run(program, *arguments):
+    result = subprocess.run(
+        [sys.executable, "-c", program, *arguments],
+        env={**os.environ, "JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+@pytest.mark.parametrize("row", ROWS)
+@pytest.mark.parametrize("platforms", [["cpu"], ["cuda"], ["tpu"], ["cpu", "cuda"]])
+def test_export_for_any_platform(row, platforms):
+    """As the step in JAX: what is exported runs where optjax is not installed."""
+    tx = ROWS[row]
+    operands = X, tx.init(X), X
+    export = jax.export.export(step_of(optjax.apply_step, tx), platforms=platforms)
+    exported = export(*operands)
+    assert "custom_call @" not in exported.mlir_module()
+    if "cpu" in platforms:
+        assert_close(exported.call(*operands), update_and_apply(tx, *operands))
+
+
+def test_an_exported_step_runs_without_optjax(tmp_path):
+    pytest.importorskip("flatbuffers")
+    tx = ROWS["adam"]
+    leaves, tree = jax.tree.flatten((X, tx.init(X), X))
+
+    def step(*leaves):
+        return jax.tree.leaves(optjax.apply_step(tx, *jax.tree.unflatten(tree, leaves)))
+
+    exported = jax.export.export(jax.jit(step), platforms=["cpu", "cuda"])(*leaves)
+    (tmp_path / "step").write_bytes(exported.serialize())
+    np.savez(tmp_path / "leaves.npz", *map(np.asarray, leaves))
+    program = """
+import pathlib, sys, jax, numpy as np
+folder = pathlib.Path(sys.argv[1])
+step = jax.export.deserialize(bytearray((folder / "step").read_bytes()))
+leaves = list(np.load(folder / "leaves.npz").values())
+np.savez(folder / "new.npz", *step.call(*leaves))
+assert "optjax" not in sys.modules
+"""
+    run(program, str(tmp_path))
+    new = list(np.load(tmp_path / "new.npz").values())
+    assert_close(new, [np.asarray(leaf) for leaf in step(*leaves)])
+
+
+@pytest.mark.parametrize("platforms", [("cuda",), ("tpu",), ("cpu",), ("cpu", "cuda")])
+def test_lowered_for_another_platform(platforms):
+    """The CPU's program calls the compiled step, and no other program does."""
+    tx = ROWS["adam"]
+    traced = step_of(optjax.apply_step, tx).trace(X, tx.init(X), X)
+    text = traced.lower(lowering_platforms=platforms).as_text()
+    assert text.count("custom_call @optjax_step") == ("cpu" in platforms)
+
+
+def test_a_deserialized_executable_finds_the_step(tmp_path):
+    """After `import optjax` alone."""
+    tx = ROWS["adam"]
+    operands = X, tx.init(X), X
+    step = step_of(optjax.apply_step, tx).lower(*operands).compile()
+    assert "optjax_step" in step.as_text()
+    payload = serialize_executable.serialize(step)[0]
+    expected = [np.asarray(x) for x in jax.tree.leaves(step(*operands))]
+    (tmp_path / "step").write_bytes(pickle.dumps((payload, expected)))
+    program = """
+import pathlib, pickle, sys
+import jax, jax.numpy as jnp, numpy as np
+import optjax
+assert "flax" not in sys.modules
+payload, expected = pickle.loads(pathlib.Path(sys.argv[1], "step").read_bytes())
+tx, x = optjax.adam(0.1), jnp.array([1.0, -2.0, 0.5])
+operands = x, tx.init(x), x
+out = jax.tree.structure((x, tx.init(x)))
+from jax.experimental.serialize_executable import deserialize_and_load
+step = deserialize_and_load(payload, jax.tree.structure((operands, {})), out)
+for got, want in zip(jax.tree.leaves(step(*operands)), expected, strict=True):
+    np.testing.assert_array_equal(got, want)
+"""
+    run(program, str(tmp_path))
+
+
+def nan_in(which, operands):
+    place = {"gradient": 0, "parameter": 2}[which]
+    return [x.at[0].set(jnp.nan) if i == place else x for i, x in enumerate(operands)]
+
+
+@pytest.mark.parametrize("row", ROWS)
+@pytest.mark.parametrize("which", ["gradient", "parameter", "nothing"])
+def test_checkify_sees_nan_in_the_step(row, which):
+    tx = ROWS[row]
+    operands = [X, tx.init(X), X]
+    if which != "nothing":
+        operands = nan_in(which, operands)
+    checked = jax.jit(
+        checkify.checkify(
+            lambda *operands: optjax.apply_step(tx, *operands),
+            errors=checkify.nan_checks,
+        )
+    )
+    error, result = checked(*operands)
+    assert ("nan generated" in (error.get() or "")) == (which != "nothing")
+    assert_close(result, step_of(update_and_apply, tx)(*operands))
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_jet(row):
+    """Two derivatives of the new parameters along a line of gradients."""
+    tx = ROWS[row]
+    state = tx.init(X)
+
+    def along(step):
+        return jax.jit(lambda t: step(tx, X + t, state, X)[0])
+
+    first = jax.jacfwd(along(update_and_apply))
+    value, series = jet.jet(along(optjax.apply_step), (0.0,), ([1.0, 0.0],))
+    assert_close(value, along(update_and_apply)(0.0))
+    assert_close(series, [first(0.0), jax.jacfwd(first)(0.0)], rtol=1e-4, atol=1e-6)
+
+
+MESH = """
+import jax
+jax.config.update("jax_num_cpu_devices", 4)
+import jax.numpy as jnp, numpy as np, optax, optjax
+from jax.sharding import AxisType, PartitionSpec as P
+
+def update_and_apply(tx, grads, state, params):
+    updates, state = tx.update(grads, state, params)
+    return optax.apply_updates(params, updates), state
+
+def mesh(kind):
+    return jax.make_mesh((2, 2), ("data", "model"), axis_types=(kind,) * 2)
+
+x = {"a": jnp.arange(16.0).reshape(4, 4) + 1, "b": jnp.ones(4)}
+tx = optjax.adam(0.1)
+s = tx.init(x)
+
+def compare(mapped, *operands):
+    got, want = map(jax.jit, map(mapped, (optjax.apply_step, update_and_apply)))
+    for a, b in zip(jax.tree.leaves(got(*operands)), jax.tree.leaves(want(*operands)),
+                    strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-6)
+    return got.lower(*operands).as_text()
+"""
+
+MAPPED = {
+    "over some axes only": """
+for kind in (AxisType.Auto, AxisType.Explicit):
+    for check in (False, True):
+        def mapped(step):
+            return jax.shard_map(
+                lambda g, s, x: step(tx, jax.lax.pmean(g, "data"), s, x),
+                mesh=mesh(kind), in_specs=(P("data"), P(), P()), out_specs=P(),
+                axis_names={"data"}, check_vma=check,
+            )
+        double = jax.tree.map(lambda x: jnp.concatenate([x, 3 * x]), x)
+        with jax.set_mesh(mesh(kind)):
+            assert "custom_call @optjax_step" not in compare(mapped, double, s, x)
+""",
+    "over all axes": """
+for check in (False, True):
+    def mapped(step):
+        return jax.shard_map(
+            lambda g, s, x: step(tx, jax.lax.pmean(g, "data"), s, x),
+            mesh=mesh(AxisType.Auto), in_specs=(P("data"), P(), P()), out_specs=P(),
+            check_vma=check,
+        )
+    double = jax.tree.map(lambda x: jnp.concatenate([x, 3 * x]), x)
+    assert "custom_call @optjax_step" in compare(mapped, double, s, x)
+""",
+    "each shard its own": """
+def mapped(step):
+    def local(g, s, x):
+        # "a" varies over the mesh and "b" does not.
+        return step(tx, g, s, x)
+    specs = {"a": P("data", "model"), "b": P()}
+    state = jax.tree.map(
+        lambda leaf: specs if isinstance(leaf, dict) else P(),
+        s, is_leaf=lambda leaf: isinstance(leaf, dict))
+    return jax.shard_map(local, mesh=mesh(AxisType.Auto),
+                         in_specs=(specs, state, specs), out_specs=(specs, state))
+assert "custom_call @optjax_step" in compare(mapped, x, s, x)
+""",
+}
+
+
+@pytest.mark.parametrize("name", MAPPED)
+def test_inside_shard_map(name):
+    run(MESH + MAPPED[name])
