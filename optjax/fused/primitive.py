@@ -6,7 +6,7 @@ has to run where optjax is not installed, and XLA knows nothing of what is calle
 """
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -189,7 +189,7 @@ def _compiled(
     coefficients: Any, *operands: Any, form: Form, leaves: int
 ) -> list[jax.Array]:
     grads, columns = _columns(form, leaves, operands)
-    call = functools.partial(_ffi_call, form)
+    call: Callable[..., Leaves] = functools.partial(_ffi_call, form)
     if AxisType.Manual not in jax.sharding.get_abstract_mesh().axis_types:
         call = partitioned(call)
     return jax.tree.leaves(call(coefficients, grads, columns))
