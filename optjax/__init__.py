@@ -6,10 +6,10 @@
 direction m, a rate V and a schedule s.
 """
 
-from optjax.signals import end_while_importing
+from optjax.signals import prepare
 
-# The imports of JAX that follow take a second.
-end_while_importing()
+# Before the imports of JAX that follow.
+prepare()
 
 from optjax.accumulator import (
     centered_ema_of_squares,

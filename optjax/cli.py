@@ -98,8 +98,9 @@ def command() -> NoReturn:
     """`main` for a process of its own, which ends with its status at any signal."""
     signals.take()
     status = main()
-    if status in map(signals.status, signals.SIGNALS):
-        # Without taking apart what JAX may be compiling in other threads.
+    if status in (signals.LOST, *map(signals.status, signals.SIGNALS)):
+        # Without taking apart what JAX may be compiling in other threads, and without
+        # waiting for processes that are gone.
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(OSError):
                 stream.flush()
@@ -111,7 +112,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line `argv`, by default the process's, and return its status.
 
     0: done. 1: a file could not be written. 2: a bad argument or a missing library,
-    said in one line before any work. 130: interrupted. 143: ended by SIGTERM.
+    said in one line before any work. 3: another process of a distributed sweep is
+    gone. 130: interrupted. 143: ended by SIGTERM.
     """
     args = list(sys.argv[1:] if argv is None else argv)
     for stream in (sys.stdout, sys.stderr):
@@ -282,6 +284,7 @@ def _sweep(words: Sequence[str]) -> int:
 
     from optjax import sweep
     from optjax.sweep.command import read_config, run_command, start_distributed
+    from optjax.sweep.peers import LostProcessError, leave
     from optjax.sweep.problem import NotWrittenError
 
     table: dict[str, Any] = {}
@@ -300,12 +303,16 @@ def _sweep(words: Sequence[str]) -> int:
         all_drawn = run_command(options, table, say=print, complain=_complain)
     except sweep.Interrupted as stopped:
         ended = len(stopped.result.records)
+        if stopped.by_all:
+            leave()
         return _fail(
             f"{stopped} after {ended} trials; the same command goes on",
             signals.status(stopped.signal),
         )
     except NotWrittenError as error:
         return _fail(str(error), _NOT_WRITTEN)
+    except LostProcessError as error:
+        return _fail(str(error), signals.LOST)
     except sweep.SweepError as error:
         raise _UsageError(str(error)) from error
     return _DONE if all_drawn else _NOT_WRITTEN

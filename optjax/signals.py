@@ -16,12 +16,13 @@ import time
 from typing import Any, NoReturn
 
 __all__ = [
+    "LOST",
     "SIGNALS",
     "Stopped",
-    "end_while_importing",
     "in_hand",
     "in_words",
     "number_of",
+    "prepare",
     "status",
     "stop",
     "take",
@@ -29,6 +30,9 @@ __all__ = [
 
 #: What asks a process to end.
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+#: The exit status of a process that has lost another of a distributed sweep.
+LOST = 3
 
 # How long the main thread has to end by itself.
 _SECONDS = 1.5
@@ -38,12 +42,18 @@ in_hand: set[int] = set()
 
 
 class Stopped(KeyboardInterrupt):
-    """A signal has asked the process to end; `signal` is its number."""
+    """A signal has asked the process to end.
 
-    def __init__(self, number: int = signal.SIGINT) -> None:
+    Attributes:
+      signal: its number.
+      by_all: whether all processes of `jax.distributed` stop at the same step.
+    """
+
+    def __init__(self, number: int, *, by_all: bool = False) -> None:
         """Keep the signal."""
         super().__init__(in_words(number))
         self.signal = number
+        self.by_all = by_all
 
 
 def in_words(number: int) -> str:
@@ -53,7 +63,7 @@ def in_words(number: int) -> str:
 
 def number_of(stopped: KeyboardInterrupt) -> int:
     """The signal behind an exception."""
-    return int(getattr(stopped, "signal", signal.SIGINT))
+    return stopped.signal if isinstance(stopped, Stopped) else signal.SIGINT
 
 
 def status(number: int) -> int:
@@ -66,10 +76,14 @@ def stop(number: int, frame: Any) -> NoReturn:
     raise Stopped(number)
 
 
-def end_while_importing() -> None:
-    """End a process at a signal if it is a command line, until it calls `take`."""
-    if _is_command_line():
-        _set_handlers(lambda number, frame: _end(number))
+def prepare() -> None:
+    """If this process is a command line, end it at a signal until it calls `take`."""
+    if not _is_command_line():
+        return
+    _set_handlers(lambda number, frame: _end(number))
+    if "--distributed" in sys.argv:
+        # Where another process is gone JAX says a page; it reads this when imported.
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "5")
 
 
 def take() -> None:

@@ -11,18 +11,27 @@ ENVIRONMENT = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
 
 
 @contextlib.contextmanager
-def pair(arguments, stdout=subprocess.DEVNULL):
-    """Python with `arguments(port, rank)` for the ranks 0 and 1; dead at the end."""
+def pair(arguments, stdout=subprocess.DEVNULL, **options):
+    """Python with `arguments(port, rank)` for the ranks 0 and 1; dead at the end.
+
+    The command line finds the other by JAX's variables.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     processes = [
         subprocess.Popen(
             [sys.executable, *map(str, arguments(port, rank))],
-            env=ENVIRONMENT,
+            env={
+                **ENVIRONMENT,
+                "JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{port}",
+                "JAX_NUM_PROCESSES": "2",
+                "JAX_PROCESS_ID": str(rank),
+            },
             stdout=stdout,
             stderr=subprocess.PIPE,
             text=True,
+            **options,
         )
         for rank in range(2)
     ]

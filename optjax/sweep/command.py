@@ -18,6 +18,7 @@ from optjax.sweep.distributions import per_optimizer
 from optjax.sweep.files import write_atomically
 from optjax.sweep.halving import SuccessiveHalving
 from optjax.sweep.options import SweepOptions
+from optjax.sweep.peers import join, leave
 from optjax.sweep.problem import SweepError, as_make_trial
 from optjax.sweep.progress import live_display
 from optjax.sweep.result import SweepResult
@@ -154,7 +155,6 @@ def start_distributed() -> None:
     Raises:
       SweepError: for a variable that is no number, or where they cannot be joined.
     """
-    import jax
 
     def number(name: str) -> int | None:
         text = os.environ.get(name)
@@ -165,12 +165,8 @@ def start_distributed() -> None:
         return int(text)
 
     count, mine = number("JAX_NUM_PROCESSES"), number("JAX_PROCESS_ID")
-    # More than one CPU device a process can hang in collectives.
-    jax.config.update("jax_num_cpu_devices", 1)
     try:
-        jax.distributed.initialize(
-            os.environ.get("JAX_COORDINATOR_ADDRESS"), count, mine
-        )
+        join(os.environ.get("JAX_COORDINATOR_ADDRESS"), count, mine)
     except (RuntimeError, ValueError) as error:
         raise SweepError(
             f"cannot join the other processes: {_in_one_line(error)}; set "
@@ -257,6 +253,8 @@ def run_command(
             progress=show if is_first else False,
             engine=options.engine,
         )
+    # The others need not wait for the pictures.
+    leave()
     return not is_first or _show(result, options.out, say, complain)
 
 

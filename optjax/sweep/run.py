@@ -20,6 +20,7 @@ from optjax.sweep.chunks import Chunk, run_chunk, split
 from optjax.sweep.groups import Group, Settings, make_groups, pick_strategy
 from optjax.sweep.halving import SuccessiveHalving
 from optjax.sweep.lanes import STRATEGIES, Program
+from optjax.sweep.peers import losses_named
 from optjax.sweep.problem import SweepError, as_make_trial, describe
 from optjax.sweep.processes import agree, together
 from optjax.sweep.records import DIVERGED, PLAIN, STOPPED, Record, TrialSpec
@@ -70,11 +71,13 @@ class Interrupted(Stopped):
     Attributes:
       result: the trials that had ended.
       signal: which of the two, `signal.SIGINT` or `signal.SIGTERM`.
+      by_all: whether all processes of `jax.distributed` stop at the same call.
     """
 
-    def __init__(self, result: SweepResult, number: int = signal.SIGINT) -> None:
+    def __init__(self, result: SweepResult, by: KeyboardInterrupt) -> None:
         """Keep the result."""
-        super().__init__(number)
+        by_all = isinstance(by, Stopped) and by.by_all
+        super().__init__(number_of(by), by_all=by_all)
         self.result = result
 
 
@@ -149,7 +152,8 @@ def run(
 
     Raises:
       SweepError: for a trial or a space that cannot work, before any long work; for a
-        directory that is in use or holds another sweep; for a full disk.
+        directory that is in use or holds another sweep; for a full disk; where another
+        process of `jax.distributed` has died.
       Interrupted: on Ctrl-C, at once, and on SIGTERM, after the running call and a
         checkpoint. Where this is called in another than the main thread, or the
         program handles a signal itself, that is left to the program.
@@ -197,6 +201,7 @@ def run(
     sweep: _Sweep | None = None
     try:
         with ExitStack() as stack:
+            stack.enter_context(losses_named())
             stop = stack.enter_context(Stop())
             with stop.at_once():
                 groups = make_groups(make_trial, factories, specs, settings)
@@ -216,7 +221,7 @@ def run(
             return sweep.run(strategy)
     except KeyboardInterrupt as stopped:
         ended = SweepResult((), metric, mode) if sweep is None else sweep.result()
-        raise Interrupted(ended, number_of(stopped)) from None
+        raise Interrupted(ended, stopped) from None
 
 
 def run_alone(
@@ -368,6 +373,9 @@ class _Sweep:
             program = ready.pop(index, None) or self._stop.wait(pending.pop(index))
             # The next program compiles while this one runs.
             compile_in_background(index + 1)
+            with together(self._stop):
+                pass
+            self._stop.obey()
             self._run_group(index, program, progress, replayed)
             progress, replayed = Progress(groups=index + 1), None
 

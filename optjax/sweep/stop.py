@@ -82,8 +82,8 @@ class Stop:
                 signal.signal(number, handler)
                 _set_action(number, self._actions[number])
         self._threads.shutdown(wait=False, cancel_futures=True)
-        if self.signal and kind is None:
-            raise Stopped(self.signal)
+        if kind is None:
+            self.check()
 
     def take(self) -> None:
         """Take the signals again, where a library has taken them since."""
@@ -128,7 +128,7 @@ class Stop:
           Stopped: if there was one.
         """
         if self.agreed:
-            raise Stopped(self.agreed)
+            raise Stopped(self.agreed, by_all=True)
 
     @contextlib.contextmanager
     def at_once(self) -> Iterator[None]:
