@@ -29,6 +29,14 @@ commands:
 options:
   -h, --help  show this help, or after a command, the command's
   --version   print the version
+
+exit status:
+  0    done
+  1    a file or a picture could not be written
+  2    a bad argument or a missing library, said before any work
+  3    another process of a distributed sweep is gone
+  130  interrupted by Ctrl-C
+  143  ended by SIGTERM; a sweep is saved first
 """
 
 _RACE = """\
@@ -62,7 +70,8 @@ Examples:
 _SWEEP = """\
 Train every trial of a hyper-parameter search, each optimizer's in one program.
 
-  The same command goes on where it was, however it ended. It prints the best
+  The same command goes on where it was, however it ended. Ctrl-C ends it at
+  once, with status 130; SIGTERM saves it first, 143. It prints the best
   of each optimizer, and writes into the output directory results.csv (every
   trial), curves.csv (every evaluation), curves.png, sensitivity.png and, where
   two numbers vary, heatmap.png.
