@@ -98,7 +98,7 @@ Examples:
 _LIST = "Print the table of the optimizers, in order of increasing complexity."
 
 # The libraries of the extras `race` and `sweep`, by the names they are imported by.
-_EXTRA = {"PIL", "flax", "matplotlib", "orbax", "pyarrow", "rich", "sklearn", "tyro"}
+_EXTRA = {"PIL", "flax", "matplotlib", "pyarrow", "rich", "sklearn", "tyro"}
 
 _DONE, _NOT_WRITTEN, _USAGE_ERROR = 0, 1, 2
 
@@ -137,7 +137,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         package = (error.name or "").partition(".")[0]
         if package not in _EXTRA:
             raise
-        needs_sweep = args[:1] == ["sweep"] or package in ("orbax", "pyarrow")
+        needs_sweep = args[:1] == ["sweep"] or package == "pyarrow"
         extra = "sweep" if needs_sweep else "race"
         return _fail(
             f"the package {package} is missing; run: pip install 'optjax[{extra}]'",

@@ -457,7 +457,7 @@ def test_race_prints_the_ranking_and_the_paths(small):
     names = ["results.csv", "curves.csv", "ranking.png", "learning_curves.png"]
     names += ["learning_rate_sensitivity.png"]
     assert small.text.splitlines()[-5:] == [str(small.out / name) for name in names]
-    assert sorted(p.name for p in small.out.iterdir()) == sorted(names)
+    assert sorted(p.name for p in small.out.iterdir()) == sorted([*names, "trials"])
     assert len(small.messages.splitlines()) == len(SMALL.optimizers)
 
 
@@ -517,14 +517,17 @@ def test_learning_curves_are_those_of_the_best_rate(monkeypatch):
     np.testing.assert_allclose(ours[adam].get_ydata(), [99, np.nan, np.nan], rtol=1e-6)
 
 
-def test_pictures_survive_a_race_in_which_all_diverged(tmp_path):
+def test_a_race_in_which_all_diverged_says_so_and_is_drawn(tmp_path):
     plan = make_plan(
         optimizers=["sgd"], learning_rates=[1e4], seeds=1, steps=20, evaluate_every=10
     )
     done = run_race(tmp_path, plan)
-    assert done.status == COMPLETE
+    assert done.status == INCOMPLETE
     assert re.search(r"1 sgd +diverged", done.text)
     assert "1/1" in done.text
+    assert done.messages.splitlines()[-1] == (
+        "optjax: all 1 trials diverged; try smaller learning rates"
+    )
     assert (tmp_path / "learning_rate_sensitivity.png").stat().st_size > 0
 
 

@@ -1,6 +1,7 @@
 """`optjax sweep` as a user meets it."""
 
 import csv
+import json
 import os
 import signal
 import socket
@@ -205,7 +206,7 @@ def test_a_task_that_cannot_be_imported_is_named(tmp_path, monkeypatch, capsys):
     assert "cannot import half_a_module: SyntaxError: " in line
 
 
-@pytest.mark.parametrize("package", ["orbax", "matplotlib", "tyro"])
+@pytest.mark.parametrize("package", ["rich", "matplotlib", "tyro"])
 def test_a_missing_package_is_one_line_before_any_work(
     package, tmp_path, monkeypatch, capsys
 ):
@@ -232,7 +233,7 @@ def test_a_full_disk_is_one_line_and_status_1(tmp_path, monkeypatch, capsys):
     def full(*_, **__):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("optjax.sweep.store.write_atomically", full)
+    monkeypatch.setattr("optjax.sweep.sealed.write_atomically", full)
     assert main(["sweep", *GRID, "--out", str(tmp_path / "out")]) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert "No space left on device" in line
@@ -259,6 +260,16 @@ def test_a_picture_that_fails_is_one_line_and_the_table_stays(
     assert len(read(tmp_path / "o" / "results.csv")) == 4
     written = {path.name for path in (tmp_path / "o").glob("*.png")}
     assert written == {"ranking.png", "sensitivity.png", "heatmap.png"}
+
+
+def test_a_sweep_in_which_all_diverged_says_so(tmp_path, capsys):
+    out = tmp_path / "out"
+    flags = ["--space", "learning_rate=1e4", "--optimizers", "sgd", *SMALL]
+    assert main(["sweep", *flags, "--out", str(out)]) == 1
+    captured = capsys.readouterr()
+    assert captured.err == "optjax: all 1 trials diverged; try other values\n"
+    assert str(out / "results.csv") in captured.out
+    assert [row["status"] for row in read(out / "results.csv")] == ["diverged"]
 
 
 def test_an_output_that_is_a_file_is_refused(tmp_path, capsys):
@@ -324,8 +335,10 @@ def test_interrupt_is_one_line_and_the_same_command_goes_on(tmp_path):
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     try:
-        progress = tmp_path / "out" / "progress.json"
-        while process.poll() is None and not progress.exists():
+        progress = tmp_path / "out" / "sweep" / "progress.json"
+        while process.poll() is None and not (
+            progress.exists() and json.loads(progress.read_text())["groups"]
+        ):
             time.sleep(0.01)
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=60)

@@ -148,7 +148,8 @@ def test_resuming_runs_the_missing_chunks_only(cluster, local, tmp_path):
     with pytest.raises(sweep.Interrupted) as caught:
         run_on_ray(toy(leave_marks(first)), out, interrupt)
     assert len(caught.value.result.records) == 8
-    before = {path: path.stat().st_mtime_ns for path in (out / "chunks").iterdir()}
+    chunks = (out / "sweep" / "chunks").iterdir()
+    before = {path: path.stat().st_mtime_ns for path in chunks}
     assert len(before) == 2
     run_on_ray(toy(leave_marks(second)), out)
     assert list(marks(second).values()) == [1, 1]
@@ -197,7 +198,7 @@ def test_every_trial_ends_once_though_a_node_is_lost(cluster, local, tmp_path):
     assert curves(out) == local.curves
     numbers = [
         record["trial"]
-        for path in (out / "chunks").iterdir()
-        for record in json.loads(path.read_text())
+        for path in (out / "sweep" / "chunks").iterdir()
+        for record in json.loads(path.read_text())["records"]
     ]
     assert sorted(numbers) == list(range(16))

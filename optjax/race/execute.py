@@ -53,17 +53,15 @@ def execute(
         task: what they train.
         on_done: called once an optimizer.
         on_status: called while they run.
-        store: a directory from which an interrupted race goes on, saved at every
-            evaluation; None for a race that is soon run again.
+        store: the sweep's directory, from which an interrupted race goes on. Long
+            trials are saved there at every evaluation. None keeps nothing.
     """
     on_cpu = jax.default_backend() == "cpu"
-    done: set[str] = set()
 
     def on_group(name: str, records: Sequence[sweep.Record]) -> None:
-        done.add(name)
         on_done(name, _curves(plan, records))
 
-    result = sweep.run(
+    return sweep.run(
         task.make_trial,
         {
             "optimizer": plan.optimizers,
@@ -77,7 +75,7 @@ def execute(
         # numbers then do not depend on which others are in the race.
         strategy="map" if on_cpu else "vmap",
         out=store,
-        checkpoint_seconds=0.0,
+        checkpoint_seconds=0.0 if task.is_long else 30.0,
         evaluations_per_call=task.evaluations_per_call,
         progress=on_status or False,
         on_group=on_group,
@@ -85,15 +83,6 @@ def execute(
             _CPU_COMPILER_OPTIONS if on_cpu and not task.is_long else None
         ),
     )
-    # Those that a stored race had done before.
-    for name in plan.optimizers:
-        if name not in done:
-            on_group(name, [r for r in result.records if _optimizer(r) == name])
-    return result
-
-
-def _optimizer(record: sweep.Record) -> str:
-    return record.trial.config.optimizer
 
 
 def _curves(plan: Plan, records: Sequence[sweep.Record]) -> Curves:

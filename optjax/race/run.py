@@ -12,15 +12,19 @@ from optjax.race.files import write_curves, write_results
 from optjax.race.plan import Plan
 from optjax.race.plots import plot_learning_curves, plot_sensitivity
 from optjax.race.progress import Report, progress
-from optjax.race.results import Result, results
+from optjax.race.results import DIVERGED, Result, results
 from optjax.race.standings import rank
 from optjax.race.table import ranking_table
 from optjax.sweep import Status, SweepResult
+from optjax.sweep.directory import claim
 from optjax.sweep.files import write_atomically
 from optjax.sweep.progress import live_display
+from optjax.sweep.store import MARKER
 from optjax.tasks import Loaded
 
 COMPLETE, INCOMPLETE = 0, 1
+
+_TRIALS = "trials"
 
 
 def race(
@@ -31,14 +35,20 @@ def race(
     The tables are written however the training ends, with every optimizer that was
     done by then; the pictures come last, and cannot take the tables with them.
 
+    The trials are kept in `out`/trials, which is the directory of a sweep, so the same
+    race goes on from there. What is written beside it is made from them.
+
     Args:
         plan: the trials.
-        task: what they train. One whose trials are long is saved in `out` after every
-            epoch, and the same race goes on from there.
-        out: an existing directory.
+        task: what they train.
+        out: an existing directory, empty or of the same race.
         console: where the ranking and the paths go.
         messages: where progress and errors go.
+
+    Raises:
+        SweepError: where `out` has something else in it.
     """
+    claim(out, _TRIALS, f"{_TRIALS}/{MARKER}")
     result: SweepResult | None = None
     curves: dict[str, Curves] = {}
     trials: list[Result] = []
@@ -57,7 +67,7 @@ def race(
                 task,
                 on_done,
                 on_status=on_status,
-                store=out / "trials" if task.is_long else None,
+                store=out / _TRIALS,
             )
     except KeyboardInterrupt as error:
         stopped = signals.number_of(error)
@@ -92,7 +102,11 @@ def race(
             _say(messages, f"could not draw {picture}: {error!r}")
     for path in written:
         console.print(str(path), soft_wrap=True, markup=False, highlight=False)
-    return COMPLETE if len(written) == len(pictures) + 2 else INCOMPLETE
+    all_diverged = all(trial.status == DIVERGED for trial in trials)
+    if all_diverged:
+        _say(messages, f"all {len(trials)} trials diverged; try smaller learning rates")
+    is_all_there = len(written) == len(pictures) + 2
+    return COMPLETE if is_all_there and not all_diverged else INCOMPLETE
 
 
 @contextmanager

@@ -5,15 +5,15 @@ chunks/N.json, so a chunk that is run twice, by a worker that was lost and by an
 still counts once.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from optjax.sweep.files import write_atomically
 from optjax.sweep.groups import Settings, make_groups
+from optjax.sweep.problem import DamagedError
 from optjax.sweep.records import Record, TrialSpec
 from optjax.sweep.result import record_from_json, record_to_json
+from optjax.sweep.sealed import read_sealed, write_sealed
 from optjax.sweep.store import named_errors
 from optjax.sweep.trial import Factory, MakeTrial
 
@@ -56,26 +56,34 @@ def run_chunk(
 
 
 def write_chunk(directory: Path, chunk: Chunk, records: Sequence[Record]) -> None:
-    """Write a finished chunk, whole or not at all.
+    """Write a finished chunk, whole or not at all, with its digest.
 
     Raises:
       NotWrittenError: where there is no room for it.
     """
     path = _path(directory, chunk)
     # Of a static value that is not plain data, its words; `read_chunk` has the value.
-    text = json.dumps([record_to_json(record) for record in records], default=repr)
+    data = {"records": [record_to_json(record) for record in records]}
     with named_errors(directory, f"write chunk {chunk.number}"):
         path.parent.mkdir(exist_ok=True)
-        write_atomically(path, lambda to: to.write_text(text))
+        write_sealed(path, data, default=repr)
 
 
 def read_chunk(directory: Path, chunk: Chunk) -> list[Record] | None:
-    """A finished chunk's records, or None where it has not finished."""
-    path = _path(directory, chunk)
-    if not path.exists():
+    """A finished chunk's records, or None where it is to be run.
+
+    It is run too where its file is damaged or has other trials.
+    """
+    try:
+        saved = read_sealed(_path(directory, chunk))
+    except DamagedError:
         return None
-    records = [record_from_json(record) for record in json.loads(path.read_text())]
+    if saved is None:
+        return None
+    records = [record_from_json(record) for record in saved["records"]]
     specs = {spec.number: spec for spec in chunk.specs}
+    if sorted(record.trial.number for record in records) != sorted(specs):
+        return None
     return [record._replace(trial=specs[record.trial.number]) for record in records]
 
 

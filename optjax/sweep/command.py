@@ -21,6 +21,7 @@ from optjax.sweep.options import SweepOptions
 from optjax.sweep.peers import join, leave
 from optjax.sweep.problem import SweepError, as_make_trial
 from optjax.sweep.progress import live_display
+from optjax.sweep.records import DIVERGED
 from optjax.sweep.result import SweepResult
 from optjax.sweep.run import run
 from optjax.tasks import TASKS, Loaded, Settings
@@ -36,7 +37,7 @@ __all__ = [
 
 _UNITS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
 # What is needed at the end of a sweep, or in the middle, and better missed before.
-_NEEDED = ("matplotlib", "orbax", "rich")
+_NEEDED = ("matplotlib", "rich")
 
 
 def load_task(task: str, settings: Settings) -> Loaded:
@@ -189,7 +190,7 @@ def run_command(
       complain: called with a line on what could not be drawn.
 
     Returns:
-      Whether every picture is there.
+      Whether every picture is there, and some trial did not diverge.
     """
     for package in _NEEDED:
         if importlib.util.find_spec(package) is None:
@@ -287,7 +288,10 @@ def _show(
         except Exception as error:
             complain(f"could not draw {out / name}: {_in_one_line(error)}")
             all_drawn = False
-    return all_drawn
+    all_diverged = all(record.status == DIVERGED for record in result.records)
+    if all_diverged:
+        complain(f"all {len(result.records)} trials diverged; try other values")
+    return all_drawn and not all_diverged
 
 
 def _pictures(result: SweepResult) -> dict[str, Callable[[], Any]]:

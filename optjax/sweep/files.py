@@ -1,6 +1,7 @@
 """Write a file whole or not at all, and tables as CSV."""
 
 import csv
+import io
 import os
 import secrets
 from collections.abc import Callable, Iterable, Sequence
@@ -30,15 +31,14 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
 def write_csv(
     path: Path, columns: Sequence[str], rows: Iterable[Iterable[Any]]
 ) -> None:
-    """Write a table atomically, each value `as_text`."""
-
-    def write(temporary: Path) -> None:
-        with temporary.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(columns)
-            writer.writerows([as_text(value) for value in row] for row in rows)
-
-    write_atomically(path, write)
+    """Write a table atomically, each value `as_text`; one that is there stays."""
+    table = io.StringIO(newline="")
+    writer = csv.writer(table, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows([as_text(value) for value in row] for row in rows)
+    data = table.getvalue().encode()
+    if not (path.is_file() and path.read_bytes() == data):
+        write_atomically(path, lambda to: to.write_bytes(data))
 
 
 def as_text(value: Any) -> str:

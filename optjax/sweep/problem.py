@@ -1,6 +1,7 @@
 """What can be wrong with a trial, found by abstract evaluation before any work."""
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -10,6 +11,7 @@ from optjax.sweep.records import Config
 from optjax.sweep.trial import Bound, Factory, MakeTrial, Trial, from_functions
 
 __all__ = [
+    "DamagedError",
     "NotWrittenError",
     "SweepError",
     "as_make_trial",
@@ -28,6 +30,18 @@ class SweepError(ValueError):
 
 class NotWrittenError(SweepError):
     """A sweep that its directory has no room for, or that may not write there."""
+
+
+class DamagedError(SweepError):
+    """A file of a sweep that is not as the sweep left it."""
+
+    def __init__(self, path: Path, why: str) -> None:
+        """Name the file and say what to do."""
+        self.path, self.why = path, why
+        super().__init__(
+            f"{path} is damaged: {why}. Put the file back as it was, or choose "
+            "another out= and begin again"
+        )
 
 
 def one_line(error: Exception) -> str:

@@ -17,6 +17,7 @@ import numpy as np
 from optjax.optimizers import OPTIMIZERS
 from optjax.signals import Stopped, number_of
 from optjax.sweep.chunks import Chunk, run_chunk, split
+from optjax.sweep.directory import as_directory
 from optjax.sweep.groups import Group, Settings, make_groups, pick_strategy
 from optjax.sweep.halving import SuccessiveHalving
 from optjax.sweep.lanes import STRATEGIES, Program
@@ -141,7 +142,8 @@ def run(
         lanes together. 1 for updates that take long.
       progress: a live display on a terminal, or a function that is handed a `Status`.
       on_group: called with an optimizer's name and its records, in the order of the
-        trials, when they have all ended (by the local engine).
+        trials, when they have all ended (by the local engine); first for those that had
+        ended in `out`.
       engine: "local", or "ray" for a Ray cluster: one task a chunk of at most `lanes`
         trials, each chunk one compiled program on one CPU, and successive halving
         within a chunk. A lost node's chunks run again elsewhere.
@@ -209,7 +211,7 @@ def run(
                 out = stack.enter_context(tempfile.TemporaryDirectory())
                 # Nothing to go on from, and each process has its own directory.
                 checkpoint_seconds = math.inf
-            store = Store(Path(out), writes=jax.process_index() == 0)
+            store = Store(as_directory(out), writes=jax.process_index() == 0)
             with together():
                 stack.enter_context(store)
             report = stack.enter_context(_reporting(progress, metric))
@@ -307,15 +309,23 @@ class _Sweep:
                     self._stop.submit(self._agree_on_strategy)
                 )
         self._strategy = strategy
-        with together():
-            progress = self._store.open(self._description(), self._groups[0].metrics)
+        progress = self._open(self._description())
         self._committed_at = time.monotonic()
         self._run_groups(progress, ready)
         result = self.result()
         with together():
-            if jax.process_index() == 0:
-                self._store.write_results(result.to_csv)
+            self._store.write_results(result.to_csv)
         return result
+
+    def _open(self, description: Mapping[str, Any]) -> Progress:
+        """Open the store, the first process before the others, which only read."""
+        progress = Progress()
+        is_first = jax.process_index() == 0
+        for is_my_turn in (is_first, not is_first):
+            with together():
+                if is_my_turn:
+                    progress = self._store.open(description, self._groups[0].metrics)
+        return progress
 
     def run_in_chunks(
         self, strategy: str, make_trial: MakeTrial, factories: Mapping[str, Factory]
@@ -326,10 +336,8 @@ class _Sweep:
         self._strategy = "map" if strategy == "auto" else strategy
         size = self._settings.lanes or _CHUNK_TRIALS
         chunks = split([group.specs for group in self._groups], size)
-        # Opening empties curves.csv: it is written anew from the chunks that are there.
-        self._store.open(
-            {**self._description(), "devices": "ray"}, self._groups[0].metrics
-        )
+        # Opening cuts curves.csv: it is written anew from the chunks that are there.
+        self._open({**self._description(), "devices": "ray"})
         left = len(chunks)
 
         def on_records(chunk: Chunk, records: Sequence[Record]) -> None:
@@ -350,7 +358,7 @@ class _Sweep:
             chunks,
             self._settings._replace(lanes=size),
             self._strategy,
-            self._store.directory,
+            self._store.own,
             on_records,
             self._stop,
         )
@@ -360,6 +368,8 @@ class _Sweep:
 
     def _run_groups(self, progress: Progress, ready: dict[int, Program]) -> None:
         replayed = self._replay(progress)
+        for group in self._groups[: progress.groups]:
+            self._tell(group)
         pending: dict[int, Future[Program]] = {}
 
         def compile_in_background(index: int) -> None:
@@ -390,8 +400,9 @@ class _Sweep:
         carry, calls = program.start(), 0
         if scheduler is None:
             scheduler = group.schedule(self._settings)
-        elif progress.states is not None:
-            carry = self._store.load_states(progress.states, carry)
+        elif progress.states:
+            with together():
+                carry = self._store.load_states(carry)
             calls = progress.calls
         self._report(self._status(group.name, scheduler.running))
         while not scheduler.is_done:
@@ -408,17 +419,20 @@ class _Sweep:
                 self._stop.obey()
             preempted = self._saves and self._stop.agreed
             if not scheduler.is_done and (preempted or self._is_time_to_commit()):
-                name = f"states-{index}-{calls}"
-                self._store.save_states(name, carry)
-                self._commit(Progress(groups=index, calls=calls, states=name))
+                with together():
+                    states = self._store.save_states(index, calls, carry)
+                self._commit(Progress(groups=index, calls=calls, states=states))
             if not scheduler.is_done:
                 self._stop.obey()
         self._commit(Progress(groups=index + 1))
+        self._tell(group)
+        self._stop.obey()
+
+    def _tell(self, group: Group) -> None:
         if self._on_group is not None:
             members = {spec.number for spec in group.specs}
             ended = [r for r in self._records if r.trial.number in members]
             self._on_group(group.name, sorted(ended, key=_number))
-        self._stop.obey()
 
     def _replay(self, progress: Progress) -> Scheduler | None:
         """Feed the committed metrics to fresh schedulers.
