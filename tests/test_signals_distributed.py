@@ -59,11 +59,10 @@ def test_a_signal_for_one_ends_all_at_the_same_call(
     with pair_at({rank: "running"}, name, tmp_path) as processes:
         line = f"optjax: {word} after 0 trials{GOES_ON}\n"
         assert both(processes) == [(status, line)] * 2
-    saved = (tmp_path / "progress.json").exists()
-    assert saved == (name == "SIGTERM")
+    progress = json.loads((tmp_path / "sweep" / "progress.json").read_text())
+    saved = name == "SIGTERM"
+    assert (progress["calls"], bool(progress["states"])) == (3 if saved else 0, saved)
     if saved:
-        progress = json.loads((tmp_path / "progress.json").read_text())
-        assert (progress["calls"], bool(progress["states"])) == (3, True)
         # One process goes on where it has two devices too, and else says why not.
         code, errors = end(start("never", name, *SWEEP, "--out", tmp_path))
         assert code == (0 if os.cpu_count() == 2 else 2)
