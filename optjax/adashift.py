@@ -66,7 +66,7 @@ def scale_by_adashift(
     one rate and the optimizer is SGD with an adaptive rate for each layer.
 
     Args:
-      b1: β₁ in [0, 1].
+      b1: β₁ in [0, 1). From 1 on rounding, which m is summed up from, would not fade.
       b2: β₂ in [0, 1).
       eps: ε ≥ 0.
       keep_num: n ≥ 1. A Python integer: it shapes the state, n gradients in size.
@@ -88,8 +88,8 @@ def scale_by_adashift(
     Reference: Zhou et al., "AdaShift: Decorrelation and Convergence of Adaptive
     Learning Rate Methods", ICLR 2019, algorithm 2.
     """
-    check_decay(b2=b2)
-    check_non_negative(b1=b1, eps=eps)
+    check_decay(b1=b1, b2=b2)
+    check_non_negative(eps=eps)
     n = _window_length(keep_num)
     if reduction not in list(_REDUCTIONS):
         raise ValueError(

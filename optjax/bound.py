@@ -223,7 +223,10 @@ def gamma_for(steps: float, fraction: float = 0.5, factor: float = 1.1) -> float
 
 def _check(final_lr: Scalar, gamma: Scalar) -> None:
     check_positive(
-        "It is the SGD learning rate that the bounds converge to", final_lr=final_lr
+        "It is the rate that both bounds converge to, which multiplies m: with an "
+        "average of gradients for m, SGD's learning rate in the end is "
+        "final_lr * (1 - b1)",
+        final_lr=final_lr,
     )
     check_non_negative("It is the speed at which the bounds close", gamma=gamma)
 

@@ -16,8 +16,6 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple, TypeAlias
 
-import jax
-import jax.numpy as jnp
 import optax
 
 from optjax.accumulator import (
@@ -31,6 +29,7 @@ from optjax.accumulator import (
     sum_of_squares,
 )
 from optjax.adashift import scale_by_adashift
+from optjax.base_rate import check_base, relative_to_base, times
 from optjax.bound import bound_clip, hyperbolic_bounds
 from optjax.direction import ema, nadam_ema, trace
 from optjax.form import basic_form, descend, in_gradient_dtype
@@ -38,7 +37,6 @@ from optjax.hyperparameter import (
     check_decay,
     check_learning_rate,
     check_non_negative,
-    check_positive,
     check_range,
 )
 from optjax.precision import Scalar
@@ -832,7 +830,7 @@ def adashift(
 
     Args:
       learning_rate: α.
-      b1: β₁ ≥ 0, weight of the next older gradient in m.
+      b1: β₁ in [0, 1), weight of the next older gradient in m.
       b2: β₂ in [0, 1), decay of ν.
       eps: ε ≥ 0 outside the root.
       keep_num: n ≥ 1, a Python integer.
@@ -896,9 +894,14 @@ def swats(
     Reference: Keskar & Socher, "Improving Generalization Performance by Switching
     from Adam to SGD", 2017.
     """
-    alpha, schedule = _relative_to_base(learning_rate, base_lr)
-    switching = scale_by_swats(alpha, b1, b2, eps, mu_dtype=mu_dtype, nu_dtype=nu_dtype)
-    return _descend(switching, schedule)
+
+    def make(alpha: Scalar, s: Scalar) -> Optimizer:
+        switching = scale_by_swats(
+            alpha, b1, b2, eps, mu_dtype=mu_dtype, nu_dtype=nu_dtype
+        )
+        return _descend(switching, s)
+
+    return _relative(make, learning_rate, base_lr)
 
 
 def adabound(
@@ -953,14 +956,17 @@ def adabound(
     Reference: Luo et al., "Adaptive Gradient Methods with Dynamic Bound of Learning
     Rate", ICLR 2019, and the authors' PyTorch code.
     """
-    alpha, schedule = _relative_to_base(learning_rate, base_lr)
     accumulator = ema_of_squares(b2, debias=False, nu_dtype=nu_dtype)
-    optimizer = basic_form(
-        direction=ema(b1, debias=False, accumulator_dtype=mu_dtype),
-        rate=_bounded(accumulator, alpha, b1, b2, eps, final_lr, gamma),
-        learning_rate=schedule,
-    )
-    return _with_l2(optimizer, weight_decay, mask)
+
+    def make(alpha: Scalar, s: Scalar) -> Optimizer:
+        optimizer = basic_form(
+            direction=ema(b1, debias=False, accumulator_dtype=mu_dtype),
+            rate=_bounded(accumulator, alpha, b1, b2, eps, final_lr, gamma),
+            learning_rate=s,
+        )
+        return _with_l2(optimizer, weight_decay, mask)
+
+    return _relative(make, learning_rate, base_lr)
 
 
 def amsbound(
@@ -1003,17 +1009,20 @@ def amsbound(
 
     Reference: Luo et al., ICLR 2019, and the authors' PyTorch code.
     """
-    alpha, schedule = _relative_to_base(learning_rate, base_lr)
     accumulator = optax.chain(
         ema_of_squares(b2, debias=False, nu_dtype=nu_dtype),
         running_max(nu_dtype=nu_dtype),
     )
-    optimizer = basic_form(
-        direction=ema(b1, debias=False, accumulator_dtype=mu_dtype),
-        rate=_bounded(accumulator, alpha, b1, b2, eps, final_lr, gamma),
-        learning_rate=schedule,
-    )
-    return _with_l2(optimizer, weight_decay, mask)
+
+    def make(alpha: Scalar, s: Scalar) -> Optimizer:
+        optimizer = basic_form(
+            direction=ema(b1, debias=False, accumulator_dtype=mu_dtype),
+            rate=_bounded(accumulator, alpha, b1, b2, eps, final_lr, gamma),
+            learning_rate=s,
+        )
+        return _with_l2(optimizer, weight_decay, mask)
+
+    return _relative(make, learning_rate, base_lr)
 
 
 def adaboundw(
@@ -1066,22 +1075,26 @@ def adaboundw(
     References: Luo et al., ICLR 2019, and the authors' repository; Loshchilov &
     Hutter, ICLR 2019.
     """
-    _check_weight_decay(weight_decay)
-    alpha, schedule = _relative_to_base(learning_rate, base_lr)
     accumulator = ema_of_squares(b2, debias=False, nu_dtype=nu_dtype)
     if amsbound:
         accumulator = optax.chain(accumulator, running_max(nu_dtype=nu_dtype))
-    inside = None if fixed_decay else _decoupled(_times(alpha, weight_decay), mask)
-    optimizer = basic_form(
-        direction=ema(b1, debias=False, accumulator_dtype=mu_dtype),
-        rate=_bounded(accumulator, alpha, b1, b2, eps, final_lr, gamma),
-        learning_rate=schedule,
-        decay=inside,
-    )
-    if not fixed_decay:
-        return optimizer
-    outside = add_decayed_weights(_times(-1.0, weight_decay), mask)
-    return in_gradient_dtype(optax.chain(optimizer, outside))
+
+    def make(alpha: Scalar, s: Scalar) -> Optimizer:
+        optimizer = basic_form(
+            direction=ema(b1, debias=False, accumulator_dtype=mu_dtype),
+            rate=_bounded(accumulator, alpha, b1, b2, eps, final_lr, gamma),
+            learning_rate=s,
+            decay=None
+            if fixed_decay
+            else add_decayed_weights(times(alpha, weight_decay), mask),
+        )
+        if not fixed_decay:
+            return optimizer
+        outside = add_decayed_weights(times(-1.0, weight_decay), mask)
+        return in_gradient_dtype(optax.chain(optimizer, outside))
+
+    _check_weight_decay(weight_decay)
+    return _relative(make, learning_rate, base_lr)
 
 
 def _bounded(
@@ -1118,21 +1131,12 @@ def _decoupled(weight_decay: Schedule, mask: Any) -> optax.GradientTransformatio
 
 
 def _with_l2(optimizer: Optimizer, weight_decay: Schedule, mask: Any) -> Optimizer:
-    _check_weight_decay(weight_decay)
-    if isinstance(weight_decay, (int, float)) and weight_decay == 0:
-        return optimizer
-    return in_gradient_dtype(
-        optax.chain(add_decayed_weights(weight_decay, mask), optimizer)
-    )
+    return in_gradient_dtype(optax.chain(_decoupled(weight_decay, mask), optimizer))
 
 
 def _check_weight_decay(weight_decay: Schedule) -> None:
     if not callable(weight_decay):
         check_non_negative(weight_decay=weight_decay)
-
-
-def _times(factor: Scalar, value: Schedule) -> Schedule:
-    return (lambda count: factor * value(count)) if callable(value) else factor * value
 
 
 def _descend(
@@ -1141,33 +1145,13 @@ def _descend(
     return in_gradient_dtype(optax.chain(transformation, descend(learning_rate)))
 
 
-def _relative_to_base(
-    learning_rate: Schedule, base_lr: Scalar | None
-) -> tuple[Scalar, Schedule]:
-    """α_0, which stands inside the bound, and s_t = α_t / α_0, which stands outside.
-
-    Since s · clip(r, lo, hi) = clip(s r, s lo, s hi), the schedule then scales the
-    bounds too.
-    """
-    check_learning_rate(learning_rate)
-    if base_lr is not None:
-        check_positive(base_lr=base_lr)
-        return base_lr, _times(1.0 / base_lr, learning_rate)
-    if not callable(learning_rate):
-        check_positive(
-            "It is the base of the bounds; for a rate that starts at 0 give base_lr=, "
-            "the learning rate that final_lr belongs to",
-            learning_rate=learning_rate,
-        )
-        return learning_rate, 1.0
-    with jax.ensure_compile_time_eval():
-        alpha = learning_rate(jnp.zeros([], jnp.int32))
-    check_positive(
-        "The schedule's first value is the base of the bounds; for a warm-up from 0 "
-        "give base_lr=, the learning rate that final_lr belongs to",
-        **{"learning_rate(0)": alpha},
-    )
-    return alpha, _times(1.0 / alpha, learning_rate)
+def _relative(
+    make: Callable[[Scalar, Scalar], Optimizer],
+    learning_rate: Schedule,
+    base_lr: Scalar | None,
+) -> Optimizer:
+    check_base(learning_rate, base_lr)
+    return relative_to_base(make, learning_rate, base_lr)
 
 
 class Row(NamedTuple):

@@ -5,6 +5,7 @@ from typing import Any
 import optax
 
 from optjax.observe import recorded
+from optjax.precision import is_known
 from optjax.tree import map_leaves
 
 __all__ = ["add_decayed_weights"]
@@ -15,7 +16,9 @@ def add_decayed_weights(
 ) -> optax.GradientTransformationExtraArgs:
     """u ↦ u + λ x, as `optax.add_decayed_weights`, for gradients of wrong shape too.
 
-    Optax broadcasts them against the parameters without a word.
+    Optax broadcasts them against the parameters without a word. Where λ is known to be
+    0 the parameters are not needed and nothing is computed; the state is that of any
+    other λ.
 
     Args:
       weight_decay: λ, a number or a schedule.
@@ -23,6 +26,7 @@ def add_decayed_weights(
         which leaves are decayed.
     """
     theirs = optax.add_decayed_weights(weight_decay)
+    is_zero = is_known(weight_decay) and weight_decay == 0
 
     def update(
         updates: optax.Updates, state: Any, params: optax.Params | None = None
@@ -39,9 +43,13 @@ def add_decayed_weights(
         return map_leaves(lambda u, x: u + decay * x, updates, params), state
 
     ours = optax.GradientTransformation(theirs.init, update)
+    if mask is not None:
+        ours = optax.masked(ours, mask)
+    if is_zero:
+        ours = optax.GradientTransformation(ours.init, optax.identity().update)
     return recorded(
         "add_decayed_weights",
-        ours if mask is None else optax.masked(ours, mask),
+        ours,
         weight_decay=weight_decay,
         mask=mask,
     )

@@ -12,6 +12,7 @@ from flax.training.train_state import TrainState
 from loop import NOISE, START, gradient
 
 import optjax
+from optjax.direction import TraceState
 from optjax.tasks import digits
 
 # Closed on f from the first step on, to the last bit of float32.
@@ -154,10 +155,12 @@ def test_the_check_sees_a_wrong_momentum_and_a_wrong_learning_rate(problem):
     theirs, _ = run(start, state, STEPS)
     sgd = optjax.sgd_equivalent(bounded, params)
     handed = sgd.hand_over(state, start)
-    faster = optjax.sgd(1.01 * sgd.learning_rate, momentum=sgd.momentum)
+    faster = optjax.sgd_equivalent(
+        optjax.adabound(1e-3, **{**CLOSED, "final_lr": 1.01 * CLOSED["final_lr"]})
+    )
     for tx, wrong in (
         (sgd.optimizer, sgd.optimizer.init(start)),
-        (faster, handed),
+        (faster.optimizer, handed),
     ):
         ours, _ = walk(tx, grad)(start, wrong, STEPS)
         assert distance(ours, theirs) > 1e-3 * distance(theirs, start)
@@ -176,6 +179,28 @@ def test_numbers():
     assert (plain.learning_rate, plain.momentum) == (0.3, 0.0)
     heavy = optjax.sgd_equivalent(optjax.sgd(0.3, momentum=0.7), START)
     assert (heavy.learning_rate, heavy.momentum) == (0.3, 0.7)
+
+
+@pytest.mark.parametrize("params", [None, {}, (), []], ids=str)
+def test_the_optimizer_alone_is_enough(params):
+    def mask(params):
+        return jax.tree.map(lambda x: x.ndim == 2, params)
+
+    for optimizer in (
+        optjax.adabound(1e-3),
+        optjax.adaboundw(1e-3, mask=mask),
+        optjax.amsbound(lambda count: 1e-3 * 0.5**count, weight_decay=0.1),
+    ):
+        sgd = optjax.sgd_equivalent(optimizer, params)
+        rate = sgd.learning_rate
+        rate = rate(1) / 0.5 if callable(rate) else rate
+        np.testing.assert_allclose((rate, sgd.momentum), (0.01, 0.9), rtol=1e-6)
+        state = sgd.hand_over(optimizer.init(START), START)
+        sgd.optimizer.update(START, state, START)
+    with pytest.raises(ValueError, match=r"must be given the parameters.*a mask"):
+        optjax.sgd_equivalent(
+            optjax.adabound(1e-3, weight_decay=0.1, mask={"a": True}), params
+        )
 
 
 def test_shapes_are_enough():
@@ -209,7 +234,8 @@ def test_momentum_keeps_the_dtype_of_the_parameters():
     bounded = optjax.adabound(1e-3, mu_dtype=jnp.float32, **CLOSED)
     sgd = optjax.sgd_equivalent(bounded, params)
     state = sgd.hand_over(bounded.init(params), params)
-    assert {x.dtype for x in jax.tree.leaves(state)} == {jnp.dtype(jnp.bfloat16)}
+    (memory,) = traces(state)
+    assert {x.dtype for x in jax.tree.leaves(memory)} == {jnp.dtype(jnp.bfloat16)}
     again = jax.eval_shape(sgd.optimizer.update, params, state, params)[1]
     assert jax.tree.structure(again) == jax.tree.structure(state)
 
@@ -338,15 +364,18 @@ def test_injected_hyperparameters_are_read_from_the_state():
     sgd = optjax.sgd_equivalent(bounded, START)
     np.testing.assert_allclose(sgd.learning_rate, 0.4 * 0.2, rtol=1e-6)
     handed = sgd.hand_over(state, START)
-    (memory,) = (s for s in jax.tree.leaves(handed, is_leaf=is_trace) if is_trace(s))
+    (memory,) = traces(handed)
     # After one step m = (1 − β₁) g, and the sum that SGD keeps is g.
     np.testing.assert_allclose(
         memory.trace["matrix"], gradient(START, NOISE[0])["matrix"], rtol=1e-5
     )
 
 
-def is_trace(node):
-    return hasattr(node, "trace")
+def traces(state):
+    def is_trace(node):
+        return isinstance(node, TraceState)
+
+    return [s for s in jax.tree.leaves(state, is_leaf=is_trace) if is_trace(s)]
 
 
 def test_hand_over_of_another_state_is_refused():

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from optjax.base_rate import BaseRateState, relative_schedule, relative_to_base, times
 from optjax.direction import EmaState, TraceState, trace
 from optjax.form import basic_form, in_gradient_dtype
 from optjax.monitoring.rates import is_same, limit_of
@@ -29,7 +30,7 @@ class SgdEquivalent(NamedTuple):
         nesterov: whether it looks ahead, as Nesterov's does.
         optimizer: that SGD, weight decay included.
         hand_over: `hand_over(state, params)`, the SGD's state in which the momentum,
-            the parameters and the schedule go on from the bounded optimizer's state.
+            the schedule and its base go on from the bounded optimizer's state.
     """
 
     learning_rate: optax.ScalarOrSchedule
@@ -40,15 +41,26 @@ class SgdEquivalent(NamedTuple):
 
 
 class _Direction(NamedTuple):
-    """m_t as a multiple of the sum that momentum SGD keeps."""
+    """m_t as a multiple of the sum that momentum SGD keeps, if it keeps one."""
 
     per_sum: Any
     momentum: Any
     nesterov: bool
 
 
+class _Parts(NamedTuple):
+    """One basic form: f, m and s_t; the decays before V ⊙ m, before s_t, after both."""
+
+    limit: Any
+    direction: _Direction
+    schedule: optax.ScalarOrSchedule
+    l2: list[Record]
+    inside: list[Record]
+    outside: list[Record]
+
+
 def sgd_equivalent(
-    optimizer: optax.GradientTransformation, params: optax.Params
+    optimizer: optax.GradientTransformation, params: optax.Params | None = None
 ) -> SgdEquivalent:
     r"""α = s_t · f · (1 − β₁), μ = β₁: the plain SGD that a bounded optimizer tends to.
 
@@ -57,11 +69,15 @@ def sgd_equivalent(
     the defaults `final_lr=0.1, b1=0.9` AdaBound ends as SGD with learning rate 0.01
     and momentum 0.9. Weight decay is carried over.
 
+    s_t = α_t / α_0. `learning_rate` takes α_0 from the optimizer; `hand_over` takes
+    it from the state, which may have been made with another α.
+
     Args:
       optimizer: `adabound`, `amsbound`, `adaboundw`, or one's own `basic_form` whose
         rate ends in a `bound_clip` and whose direction is the gradient, `ema` or
         `trace`. `sgd` is its own equivalent.
-      params: the parameters, or their shapes (`jax.ShapeDtypeStruct`).
+      params: the parameters, or their shapes (`jax.ShapeDtypeStruct`). They are needed
+        only where a mask of weight decay asks for them.
 
     Raises:
       ValueError: where the rate does not converge, or where the optimizer is more
@@ -80,50 +96,55 @@ def sgd_equivalent(
     Reference: Luo et al., "Adaptive Gradient Methods with Dynamic Bound of Learning
     Rate", ICLR 2019.
     """
-    records, made = _records(optimizer, params)
-    index = next((i for i, r in enumerate(records) if r.kind == "precondition"), None)
-    if index is None:
-        raise ValueError(_MORE_THAN_A_FORM)
-    before, product, after = records[:index], records[index], records[index + 1 :]
-    limit = _limit(before, product)
-    direction = _direction(before, product)
-    decays = [r for r in records if r.kind == "add_decayed_weights"]
-    descends = [r for r in after if r.kind == "descend"]
-    known = [product, *decays, *descends]
-    if len(descends) != 1 or not _is_linked(known, records, made):
-        raise ValueError(_MORE_THAN_A_FORM)
-    numbers = [limit, *direction[:2], descends[0].values["learning_rate"]]
+    records, around = _records(optimizer, params)
+    parts = _parts(records, around)
+    relative = next((r.values for r in records if r.kind == "relative_to_base"), None)
+    if relative is None:
+        sgd, schedule = _sgd(parts, 1.0, parts.schedule), parts.schedule
+    else:
+        # Where α_0 and s_t are 1, what is recorded is free of both.
+        parts = _parts(*_records(relative["make"](1.0, 1.0), params))
+        base = relative["learning_rate"], relative["base_lr"]
+        sgd = relative_to_base(functools.partial(_sgd, parts), *base)
+        schedule = relative_schedule(*base)
+    direction, decays = parts.direction, (*parts.l2, *parts.inside, *parts.outside)
+    numbers = [parts.limit, *direction[:2], schedule]
     numbers += [decay.values["weight_decay"] for decay in decays]
     if any(isinstance(number, jax.core.Tracer) for number in numbers):
         raise ValueError(_TRACED)
 
-    learning_rate = _times(
-        limit * direction.per_sum, descends[0].values["learning_rate"]
-    )
-    momentum = direction.momentum
-    l2, inside, outside = [], [], []
-    for decay in decays:
-        place = records.index(decay)
-        if place < index:
-            l2.append(_decay(decay))
-        elif place < records.index(descends[0]):
-            # It is multiplied by s_t here and by α there.
-            inside.append(_decay(decay, 1.0 / (limit * direction.per_sum)))
-        else:
-            outside.append(_decay(decay))
-    form = basic_form(
-        optax.identity() if momentum == 0 else trace(momentum, direction.nesterov),
-        rate_by_one(),
-        learning_rate,
-        inside[0] if inside else None,
-    )
-    sgd = in_gradient_dtype(optax.chain(*l2, form, *outside)) if l2 or outside else form
-
     def hand_over(state: optax.OptState, params: optax.Params) -> optax.OptState:
         return _hand_over(state, sgd.init(params), direction.per_sum)
 
-    nesterov = direction.nesterov and momentum != 0
-    return SgdEquivalent(learning_rate, momentum, nesterov, sgd, hand_over)
+    momentum = 0.0 if direction.momentum is None else direction.momentum
+    return SgdEquivalent(
+        times(parts.limit * direction.per_sum, schedule),
+        momentum,
+        direction.nesterov and momentum != 0,
+        sgd,
+        hand_over,
+    )
+
+
+def _sgd(
+    parts: "_Parts", alpha: Any, schedule: optax.ScalarOrSchedule
+) -> optax.GradientTransformationExtraArgs:
+    """SGD in place of the parts, for another α_0 and s_t than theirs."""
+    limit, direction = parts.limit * parts.direction.per_sum, parts.direction
+    form = basic_form(
+        optax.identity()
+        if direction.momentum is None
+        else trace(direction.momentum, direction.nesterov),
+        rate_by_one(),
+        times(limit, schedule),
+        # It is multiplied by s_t here and by α there.
+        _decay(parts.inside[0], alpha / limit) if parts.inside else None,
+    )
+    if not parts.l2 and not parts.outside:
+        return form
+    return in_gradient_dtype(
+        optax.chain(*map(_decay, parts.l2), form, *map(_decay, parts.outside))
+    )
 
 
 _MORE_THAN_A_FORM = (
@@ -137,6 +158,12 @@ _TRACED = (
     "sgd_equivalent needs concrete hyper-parameters, got traced ones. With "
     "inject_hyperparams, make the optimizer anew from their values: "
     "optjax.adabound(**optjax.hyperparameters(state))."
+)
+
+
+_WITHOUT_PARAMETERS = (
+    "sgd_equivalent must be given the parameters, or their shapes, where the "
+    "optimizer asks for their tree, as a mask of weight decay does; got none."
 )
 
 
@@ -155,9 +182,39 @@ def _records(
         around.extend((grads, updates))
 
     # Of float32: a cast of narrower updates at the end would look like one more step.
-    wide = jax.eval_shape(lambda: jax.tree.map(_widen_shape, params))
-    jax.eval_shape(step, wide, wide)
+    is_given = bool(jax.tree.leaves(params))
+    shapes = params if is_given else jax.ShapeDtypeStruct((), jnp.float32)
+    wide = jax.eval_shape(lambda: jax.tree.map(_widen_shape, shapes))
+    try:
+        jax.eval_shape(step, wide, wide)
+    except Exception as error:
+        if is_given:
+            raise
+        raise ValueError(_WITHOUT_PARAMETERS) from error
     return records, (around[0], around[1])
+
+
+def _parts(records: list[Record], around: tuple[Any, Any]) -> _Parts:
+    index = next((i for i, r in enumerate(records) if r.kind == "precondition"), None)
+    if index is None:
+        raise ValueError(_MORE_THAN_A_FORM)
+    before, product, after = records[:index], records[index], records[index + 1 :]
+    limit, direction = _limit(before, product), _direction(before, product)
+    decays = [r for r in records if r.kind == "add_decayed_weights"]
+    descends = [r for r in after if r.kind == "descend"]
+    known = [product, *decays, *descends]
+    if len(descends) != 1 or not _is_linked(known, records, around):
+        raise ValueError(_MORE_THAN_A_FORM)
+    (descend,) = descends
+    between = after[: after.index(descend)]
+    return _Parts(
+        limit,
+        direction,
+        descend.values["learning_rate"],
+        l2=[r for r in decays if any(r is b for b in before)],
+        inside=[r for r in decays if any(r is b for b in between)],
+        outside=[r for r in decays if not any(r is b for b in (*before, *between))],
+    )
 
 
 def _widen_shape(x: Any) -> jax.Array:
@@ -194,7 +251,7 @@ def _limit(before: Sequence[Record], product: Record) -> Any:
 def _direction(before: Sequence[Record], product: Record) -> _Direction:
     m = product.values["direction"]
     if is_same(m, product.received):
-        return _Direction(1.0, 0.0, False)
+        return _Direction(1.0, None, False)
     made_by = next((r for r in reversed(before) if is_same(r.returned, m)), None)
     if made_by is not None and made_by.kind == "ema":
         b1 = made_by.values["b1"]
@@ -219,14 +276,10 @@ def _is_linked(
     return is_same(links[-1], around[1])
 
 
-def _decay(record: Record, factor: float = 1.0) -> optax.GradientTransformation:
+def _decay(record: Record, factor: Any = 1.0) -> optax.GradientTransformation:
     return add_decayed_weights(
-        _times(factor, record.values["weight_decay"]), record.values["mask"]
+        times(factor, record.values["weight_decay"]), record.values["mask"]
     )
-
-
-def _times(factor: Any, value: optax.ScalarOrSchedule) -> optax.ScalarOrSchedule:
-    return (lambda count: factor * value(count)) if callable(value) else factor * value
 
 
 def _hand_over(old: optax.OptState, new: optax.OptState, per_sum: Any) -> Any:
@@ -259,13 +312,31 @@ def _hand_over(old: optax.OptState, new: optax.OptState, per_sum: Any) -> Any:
         )
 
     new = jax.tree.map(carried, new, is_leaf=is_memory)
+    if isinstance(new, BaseRateState):
+        found = [n for n in jax.tree.leaves(old, is_leaf=_has_base) if _has_base(n)]
+        if len(found) != 1:
+            raise ValueError(_not_the_state(f"{len(found)} base learning rates"))
+        (base,) = jax.tree.leaves(found[0].base_lr)
+        new = new._replace(base_lr=jnp.array(base, new.base_lr.dtype, copy=True))
     if optax.tree.get_all_with_path(new, "count"):
         if not counts:
             raise ValueError(_not_the_state("no count of steps"))
         # Some stand still, such as that of an average that is not debiased.
         steps = jax.tree.leaves([count for _, count in counts])
-        new = optax.tree.set(new, count=functools.reduce(jnp.maximum, steps))
+        now = functools.reduce(jnp.maximum, steps)
+        new = jax.tree_util.tree_map_with_path(
+            lambda path, leaf: jnp.array(now, copy=True) if _is_count(path) else leaf,
+            new,
+        )
     return new
+
+
+def _is_count(path: Sequence[Any]) -> bool:
+    return getattr(path[-1], "name", None) == "count" if path else False
+
+
+def _has_base(node: Any) -> bool:
+    return isinstance(node, BaseRateState)
 
 
 def _not_the_state(found: str) -> str:

@@ -3,9 +3,15 @@
 Read by regenerate.py, which makes the golden files, and by the parity tests.
 """
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from .problem import STEPS
 
 
 @dataclass(frozen=True)
@@ -23,6 +29,8 @@ class Case:
         set_each_step: whether `schedule` is also written into the library's optimizer
             before every step, as a learning-rate scheduler does; otherwise the
             library has this very schedule inside.
+        scheduler: the class in torch.optim.lr_scheduler, and its arguments, that sets
+            the rates of `schedule` in the library's optimizer.
         outer_schedule: ours takes learning rate 1 and the schedule multiplies its
             result, buffers included.
         l2: what the library calls weight_decay where it adds it to the gradient.
@@ -41,6 +49,7 @@ class Case:
     mapped: dict[str, Any] = field(default_factory=dict)
     schedule: Callable[[Any], Any] | None = None
     set_each_step: bool = True
+    scheduler: tuple[str, dict[str, Any]] | None = None
     outer_schedule: bool = False
     l2: float = 0.0
     problem: str = "mixed"
@@ -55,6 +64,17 @@ class Case:
 def in_steps(lr: float) -> Callable[[Any], Any]:
     """The learning rate is halved every 40 steps."""
     return lambda count: lr * 0.5 ** (count // 40)
+
+
+def table(rates: Sequence[float]) -> Callable[[Any], Any]:
+    """The learning rate is read from a list, in as many digits as it is asked in."""
+
+    def schedule(count):
+        if isinstance(count, jax.Array):
+            return jnp.asarray(rates, jnp.result_type(float))[count]
+        return rates[count]
+
+    return schedule
 
 
 def padam_debias(lr: float, b1: float, b2: float) -> Callable[[Any], Any]:
@@ -250,6 +270,47 @@ TORCH = (
     ),
 )
 
+# What a training loop does to a learning rate, as a share of the one that the optimizer
+# was made with: PyTorch's scheduler, its arguments, and what it sets.
+_CHANGES = {
+    "warmup": (
+        ("LinearLR", {"start_factor": 0.01, "total_iters": 30}),
+        [0.01 + 0.99 * min(k, 30) / 30 for k in range(STEPS)],
+    ),
+    "cosine": (
+        ("CosineAnnealingLR", {"T_max": STEPS}),
+        [(1 + math.cos(math.pi * k / STEPS)) / 2 for k in range(STEPS)],
+    ),
+    "drops": (
+        ("MultiStepLR", {"milestones": [30, 80], "gamma": 0.1}),
+        [0.1 ** sum(k >= milestone for milestone in (30, 80)) for k in range(STEPS)],
+    ),
+    "by_hand": (
+        None,
+        [(1.0, 0.2, 3.0, 0.5)[k // 30] for k in range(STEPS)],
+    ),
+}
+
+
+def _changing(name, library, ours, lr, arguments, mapped, rule_arguments=None):
+    # A case for every change. Above its first value a schedule of ours needs base_lr.
+    for change, (scheduler, shares) in _CHANGES.items():
+        base = {"base_lr": lr}
+        yield Case(
+            f"{name}_{change}",
+            library,
+            "AdaBound",
+            lr,
+            arguments,
+            rule=ours,
+            rule_arguments={**mapped, **base, **(rule_arguments or {})},
+            ours=ours,
+            mapped={**mapped, **base},
+            schedule=table([lr * share for share in shares]),
+            scheduler=scheduler,
+        )
+
+
 # PyPI's adabound 0.0.5 has AdaBound alone, with AMSBound as a flag.
 ADABOUND = (
     _same("adabound", "adabound", "AdaBound", 1e-3, "adabound"),
@@ -292,6 +353,17 @@ ADABOUND = (
         {"weight_decay": 1e-2, "gamma": 0.02},
         schedule=in_steps(1e-3),
     ),
+    *_changing(
+        "adabound", "adabound", "adabound", 1e-3, {"gamma": 0.1}, {"gamma": 0.1}
+    ),
+    *_changing(
+        "amsbound",
+        "adabound",
+        "amsbound",
+        1e-3,
+        {"amsbound": True, "weight_decay": 1e-2, "gamma": 0.1},
+        {"weight_decay": 1e-2, "gamma": 0.1},
+    ),
 )
 
 
@@ -333,6 +405,15 @@ PYTORCH_OPTIMIZER = (
     _adaboundw("adaboundw", False, False),
     _adaboundw("adaboundw_fixed", False, True),
     _adaboundw("amsboundw_fixed", True, True),
+    *_changing(
+        "adaboundw",
+        "pytorch_optimizer",
+        "adaboundw",
+        1e-2,
+        {"gamma": 0.1, "weight_decay": 1e-2, "weight_decouple": True},
+        {"gamma": 0.1, "weight_decay": 1e-2},
+        {"root_eps": 1e-15},
+    ),
     _same("yogi", "pytorch_optimizer", "Yogi", 1e-2, "yogi"),
     _same("adabelief", "pytorch_optimizer", "AdaBelief", 1e-3, "adabelief"),
     _adashift("adashift", "torch.max", "max"),

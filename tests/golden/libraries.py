@@ -2,6 +2,7 @@
 
 import importlib
 import warnings
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,9 +31,13 @@ def follow(case: Case) -> list[dict[str, np.ndarray]]:
         for key, value in start.items()
     }
     optimizer = _optimizer(case, list(params.values()))
+    scheduler: Any = None
+    if case.scheduler is not None:
+        name, arguments = case.scheduler
+        scheduler = getattr(torch.optim.lr_scheduler, name)(optimizer, **arguments)
     path = []
     for count, tree in enumerate(grads):
-        if case.schedule is not None and case.set_each_step:
+        if case.schedule is not None and case.set_each_step and scheduler is None:
             for group in optimizer.param_groups:
                 group["lr"] = case.schedule(count)
         for key, param in params.items():
@@ -42,6 +47,8 @@ def follow(case: Case) -> list[dict[str, np.ndarray]]:
             # which PyTorch 2 deprecates and still computes as meant.
             warnings.filterwarnings("ignore", message="This overload of")
             optimizer.step()
+            if scheduler is not None:
+                scheduler.step()
         path.append(
             {key: param.detach().numpy().copy() for key, param in params.items()}
         )
