@@ -249,11 +249,18 @@ def _race(options: Sequence[str]) -> int:
         out: Annotated[
             Path, tyro.conf.arg(help="Directory for the files, made if absent.")
         ] = Path("runs/race"),
+        other_versions: Annotated[
+            bool,
+            tyro.conf.arg(
+                help="Go on in --out though it was begun with other versions of jax, "
+                "flax, optax, optjax or Python."
+            ),
+        ] = False,
     ) -> dict[str, Any]:
         return locals()
 
     asked = _parse(arguments, options, "optjax race", _RACE)
-    out = asked.pop("out")
+    out, other_versions = asked.pop("out"), asked.pop("other_versions")
     settings = Settings(**{name: asked.pop(name) for name in Settings._fields})
     try:
         check_known("task", [asked["task"]], TASKS)
@@ -279,7 +286,14 @@ def _race(options: Sequence[str]) -> int:
     from optjax.sweep.problem import NotWrittenError, SweepError
 
     try:
-        return race(plan, task, out, Console(), Console(stderr=True))
+        return race(
+            plan,
+            task,
+            out,
+            Console(),
+            Console(stderr=True),
+            other_versions=other_versions,
+        )
     except NotWrittenError as error:
         return _fail(str(error), _NOT_WRITTEN)
     except SweepError as error:

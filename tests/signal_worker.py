@@ -92,8 +92,8 @@ def when_running(owner, do, at):
 
 MOMENTS = {
     "never": lambda: None,
-    "tracing": lambda: before(groups, "metric_names", send),
-    "collecting": lambda: before(groups, "metric_names", in_a_collection),
+    "tracing": lambda: before(groups, "trace", send),
+    "collecting": lambda: before(groups, "trace", in_a_collection),
     "compiling": lambda: before(
         jax.stages.Lowered, "compile", lambda: print("compiling", flush=True)
     ),

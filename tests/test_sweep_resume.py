@@ -88,10 +88,13 @@ def test_running_a_finished_sweep_again_only_reads(uninterrupted):
 def test_another_sweep_in_the_directory_is_refused(uninterrupted):
     keywords = {**KEYWORDS, "steps": 180}
     with pytest.raises(
-        sweep.SweepError, match="steps was 90 and not 180; choose anoth"
+        sweep.SweepError, match="another sweep: steps were 90 and are 180; cho"
     ):
         sweep.run((init, step), SPACE, out=uninterrupted, **keywords)
-    with pytest.raises(sweep.SweepError, match="whose trials was another list"):
+    with pytest.raises(
+        sweep.SweepError,
+        match=r"learning rate was 0\.003, .*, 300 and is 0\.1; choose another out=",
+    ):
         sweep.run(
             (init, step),
             {**SPACE, "learning_rate": [0.1]},

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from optjax.cli import main
+from optjax.sweep.groups import Group
 from optjax.sweep.store import Store
 from optjax.tasks import TASKS, Settings
 
@@ -92,6 +93,49 @@ def test_the_same_race_goes_on_and_another_is_refused(images, tmp_path, capsys):
     assert main([*race, "--epochs", "3"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert str(tmp_path / "trials") in line
+
+
+def darker(images, folder):
+    """The same pictures but for one."""
+    folder.mkdir()
+    for name in ("train.parquet", "test.parquet"):
+        table = pq.read_table(images / name).to_pydict()
+        table["img"][0]["bytes"] = png(np.zeros((4, 4, 3), np.uint8))
+        pq.write_table(pa.table(table), folder / name)
+    return folder
+
+
+@pytest.mark.parametrize("command", ["race", "sweep"])
+def test_a_directory_knows_what_it_trained(
+    command, images, tmp_path, monkeypatch, capsys
+):
+    def words(task="image-mlp", data=images, dtype="float32"):
+        task = [task] if command == "sweep" else ["--task", task]
+        flags = ["--epochs", "1", "--batch-size", "20", "--optimizers", "adam"]
+        given = [*flags, "--data", str(data), "--dtype", dtype]
+        return [command, *task, *given, "--seeds", "1", "--out", str(tmp_path / "out")]
+
+    assert main(words()) == 0
+    before = capsys.readouterr().out
+    curves = (tmp_path / "out" / "curves.csv").read_bytes()
+    for other, differing in (
+        ({"data": darker(images, tmp_path / "darker")}, "other data; "),
+        ({"dtype": "bfloat16"}, "dtype was float32 and is bfloat16; "),
+        (
+            {"task": "cifar10-resnet8"},
+            "task was image-mlp and is cifar10-resnet8; recipe was MLP, ",
+        ),
+    ):
+        assert main(words(**other)) == 2
+        captured = capsys.readouterr()
+        assert f"holds another sweep: {differing}" in captured.err
+        assert captured.out == ""
+    monkeypatch.setattr(Group, "compile", lambda *_: pytest.fail("it compiled"))
+    # The same pictures elsewhere are the same data.
+    (tmp_path / "moved").symlink_to(images)
+    assert main(words(data=tmp_path / "moved")) == 0
+    assert capsys.readouterr().out == f"finished before; nothing was run\n{before}"
+    assert (tmp_path / "out" / "curves.csv").read_bytes() == curves
 
 
 def test_a_text_task(tmp_path, capsys):

@@ -43,6 +43,7 @@ def execute(
     *,
     on_status: Callable[[sweep.Status], None] | None = None,
     store: Path | None = None,
+    other_versions: bool = False,
 ) -> sweep.SweepResult:
     """Call `on_done(optimizer, curves)` for each of the plan's optimizers as it ends.
 
@@ -55,6 +56,7 @@ def execute(
         on_status: called while they run.
         store: the sweep's directory, from which an interrupted race goes on. Long
             trials are saved there at every evaluation. None keeps nothing.
+        other_versions: whether other libraries may have begun it there.
     """
     on_cpu = jax.default_backend() == "cpu"
 
@@ -77,6 +79,8 @@ def execute(
         out=store,
         checkpoint_seconds=0.0 if task.is_long else 30.0,
         evaluations_per_call=task.evaluations_per_call,
+        about=task.words(plan.task),
+        other_versions=other_versions,
         progress=on_status or False,
         on_group=on_group,
         compiler_options=(

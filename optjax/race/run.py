@@ -18,7 +18,7 @@ from optjax.race.table import ranking_table
 from optjax.sweep import Status, SweepResult
 from optjax.sweep.directory import claim
 from optjax.sweep.files import write_atomically
-from optjax.sweep.progress import live_display
+from optjax.sweep.progress import FINISHED_BEFORE, live_display
 from optjax.sweep.store import MARKER
 from optjax.tasks import Loaded
 
@@ -28,7 +28,13 @@ _TRIALS = "trials"
 
 
 def race(
-    plan: Plan, task: Loaded, out: Path, console: Console, messages: Console
+    plan: Plan,
+    task: Loaded,
+    out: Path,
+    console: Console,
+    messages: Console,
+    *,
+    other_versions: bool = False,
 ) -> int:
     """Train, print the ranking, write the files, and return the exit status.
 
@@ -44,6 +50,7 @@ def race(
         out: an existing directory, empty or of the same race.
         console: where the ranking and the paths go.
         messages: where progress and errors go.
+        other_versions: whether other libraries may have begun it in `out`.
 
     Raises:
         SweepError: where `out` has something else in it.
@@ -68,6 +75,7 @@ def race(
                 on_done,
                 on_status=on_status,
                 store=out / _TRIALS,
+                other_versions=other_versions,
             )
     except KeyboardInterrupt as error:
         stopped = signals.number_of(error)
@@ -84,6 +92,8 @@ def race(
 
     assert result is not None
     standings = rank(trials)
+    if result.finished_before:
+        console.print(FINISHED_BEFORE)
     console.print(ranking_table(plan, standings))
     pictures: dict[Path, Callable[[Path], None]] = {
         out / "ranking.png": lambda path: result.plot_ranking().savefig(path),
@@ -96,7 +106,8 @@ def race(
     }
     for picture, draw in pictures.items():
         try:
-            write_atomically(picture, draw)
+            if not (result.finished_before and picture.exists()):
+                write_atomically(picture, draw)
             written.append(picture)
         except Exception as error:
             _say(messages, f"could not draw {picture}: {error!r}")

@@ -20,7 +20,7 @@ from optjax.sweep.halving import SuccessiveHalving
 from optjax.sweep.options import SweepOptions
 from optjax.sweep.peers import join, leave
 from optjax.sweep.problem import SweepError, as_make_trial
-from optjax.sweep.progress import live_display
+from optjax.sweep.progress import FINISHED_BEFORE, live_display
 from optjax.sweep.records import DIVERGED
 from optjax.sweep.result import SweepResult
 from optjax.sweep.run import run
@@ -253,6 +253,8 @@ def run_command(
             ),
             progress=show if is_first else False,
             engine=options.engine,
+            about=task.words(options.task),
+            other_versions=options.other_versions,
         )
     # The others need not wait for the pictures.
     leave()
@@ -278,12 +280,15 @@ def _show(
 ) -> bool:
     from rich.console import Console
 
+    if result.finished_before:
+        say(FINISHED_BEFORE)
     Console().print(result.summary())
     say(str(out / "results.csv"))
     all_drawn = True
     for name, draw in _pictures(result).items():
         try:
-            write_atomically(out / name, draw().savefig)
+            if not (result.finished_before and (out / name).exists()):
+                write_atomically(out / name, draw().savefig)
             say(str(out / name))
         except Exception as error:
             complain(f"could not draw {out / name}: {_in_one_line(error)}")

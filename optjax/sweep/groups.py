@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from optjax.sweep.fingerprint import Fingerprint
 from optjax.sweep.halving import Rungs, SuccessiveHalving
 from optjax.sweep.lanes import (
     Assignment,
@@ -17,7 +18,7 @@ from optjax.sweep.lanes import (
     compile_lanes,
     lane_bytes,
 )
-from optjax.sweep.problem import SweepError, call_make_trial, metric_names
+from optjax.sweep.problem import SweepError, Traced, call_make_trial, trace
 from optjax.sweep.processes import agree
 from optjax.sweep.records import PLAIN, Config, TrialSpec
 from optjax.sweep.scheduler import Scheduler
@@ -63,7 +64,11 @@ class Settings(NamedTuple):
 
 
 class Group(NamedTuple):
-    """The trials of one optimizer with one set of static hyper-parameters."""
+    """The trials of one optimizer with one set of static hyper-parameters.
+
+    `digests` tells the group's programs and the shapes of its state from others', if
+    somebody wants to know.
+    """
 
     name: str
     trial: Trial
@@ -72,6 +77,7 @@ class Group(NamedTuple):
     specs: tuple[TrialSpec, ...]
     lanes: int
     evaluations_per_call: int
+    digests: Mapping[str, str]
 
     def compile(self, settings: Settings, strategy: str) -> Program:
         """This group's program."""
@@ -108,8 +114,16 @@ def make_groups(
     factories: Mapping[str, Factory],
     specs: Sequence[TrialSpec],
     settings: Settings,
+    fingerprint: Fingerprint | None = None,
 ) -> list[Group]:
     """Check a trial of each kind by abstract evaluation and group them all.
+
+    Args:
+      make_trial: what is trained.
+      factories: optimizers by name.
+      specs: the trials.
+      settings: what the groups have in common.
+      fingerprint: makes the groups' digests; None where nothing is compared.
 
     Raises:
       SweepError: naming the trial that breaks the contract.
@@ -122,7 +136,8 @@ def make_groups(
         config = members[0].config
         factory = functools.partial(factories[config.optimizer], **config.static)
         trial = call_make_trial(make_trial, factory, config)
-        names = metric_names(trial, config, settings.metric)
+        traced = trace(trial, config, settings.metric)
+        names = traced.metrics
         if groups and names != groups[0].metrics:
             raise SweepError(
                 f"every trial must have the same metrics, but {groups[0].name} has "
@@ -140,9 +155,19 @@ def make_groups(
                 tuple(members),
                 lanes,
                 _evaluations_per_call(lanes, settings),
+                {} if fingerprint is None else _digests(fingerprint, traced),
             )
         )
     return groups
+
+
+def _digests(fingerprint: Fingerprint, traced: Traced) -> dict[str, str]:
+    return {
+        "init": fingerprint.program(traced.init),
+        "step": fingerprint.program(traced.step),
+        "evaluate": fingerprint.program(traced.evaluate),
+        "state": fingerprint.shapes(traced.state),
+    }
 
 
 def pick_strategy(group: Group, settings: Settings, trials: int) -> tuple[str, Program]:

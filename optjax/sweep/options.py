@@ -143,6 +143,13 @@ class SweepOptions:
             metavar="ENGINE",
         ),
     ] = "local"
+    other_versions: Annotated[
+        bool,
+        arg(
+            help="Go on in --out though it was begun with other versions of jax, flax, "
+            "optax, optjax or Python."
+        ),
+    ] = False
     distributed: Annotated[
         bool,
         arg(

@@ -2,10 +2,11 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.extend.core import ClosedJaxpr
 
 from optjax.sweep.records import Config
 from optjax.sweep.trial import Bound, Factory, MakeTrial, Trial, from_functions
@@ -14,11 +15,12 @@ __all__ = [
     "DamagedError",
     "NotWrittenError",
     "SweepError",
+    "Traced",
     "as_make_trial",
     "call_make_trial",
     "describe",
-    "metric_names",
     "one_line",
+    "trace",
 ]
 
 _REAL = (jnp.floating, jnp.integer, jnp.bool_)
@@ -103,10 +105,29 @@ def call_make_trial(make_trial: MakeTrial, factory: Factory, config: Config) -> 
     return trial
 
 
-def metric_names(trial: Trial, config: Config, metric: str) -> tuple[str, ...]:
-    """The metrics of a trial in order, if it keeps the contract.
+class Traced(NamedTuple):
+    """What abstract evaluation tells of a trial.
 
-    Traces `init`, `step` and `evaluate` without computing anything.
+    Attributes:
+      metrics: their names, in order.
+      state: the shapes and dtypes of what a lane holds.
+      init: a program.
+      step: a program.
+      evaluate: a program.
+    """
+
+    metrics: tuple[str, ...]
+    state: Any
+    init: ClosedJaxpr
+    step: ClosedJaxpr
+    evaluate: ClosedJaxpr
+
+
+def trace(trial: Trial, config: Config, metric: str) -> Traced:
+    """The programs and metrics of a trial, if it keeps the contract.
+
+    Traces `init`, `step` and `evaluate` without computing anything; the compilation
+    finds them traced.
 
     Raises:
       SweepError: naming the trial: where a function raises, `step` returns a state of
@@ -116,10 +137,11 @@ def metric_names(trial: Trial, config: Config, metric: str) -> tuple[str, ...]:
     who = describe(config)
     key = jax.eval_shape(lambda: jax.random.key(0))
     hyper = {name: jax.ShapeDtypeStruct((), jnp.float32) for name in config.hyper}
-    state = _abstractly(who, "init", trial.init, key, hyper)
-    after, from_step = _pair(who, _abstractly(who, "step", trial.step, state))
+    init, state = _abstractly(who, "init", trial.init, key, hyper)
+    step, returned = _abstractly(who, "step", trial.step, state)
+    after, from_step = _pair(who, returned)
     _check_same_state(who, state, after)
-    from_evaluate = _abstractly(who, "evaluate", trial.evaluate, state)
+    evaluate, from_evaluate = _abstractly(who, "evaluate", trial.evaluate, state)
     for source, metrics in (("step", from_step), ("evaluate", from_evaluate)):
         _check_metrics(who, source, metrics)
     both = set(from_step) & set(from_evaluate)
@@ -134,12 +156,14 @@ def metric_names(trial: Trial, config: Config, metric: str) -> tuple[str, ...]:
             f"trial {who}: the sweep ranks by the metric {metric!r}, but the trial has "
             f"{', '.join(names) or 'no metrics'}; pass metric= one of them"
         )
-    return names
+    return Traced(names, state, init, step, evaluate)
 
 
-def _abstractly(who: str, name: str, f: Callable[..., Any], *args: Any) -> Any:
+def _abstractly(
+    who: str, name: str, f: Callable[..., Any], *args: Any
+) -> tuple[ClosedJaxpr, Any]:
     try:
-        return jax.eval_shape(f, *args)
+        return jax.make_jaxpr(f, return_shape=True)(*args)
     except Exception as error:
         raise SweepError(f"trial {who}: {name} raised {one_line(error)}") from error
 

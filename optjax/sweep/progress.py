@@ -9,7 +9,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from optjax.sweep.run import Status
 
-__all__ = ["Tally", "live_display"]
+__all__ = ["FINISHED_BEFORE", "Tally", "live_display"]
+
+#: What is said of a directory that had everything.
+FINISHED_BEFORE = "finished before; nothing was run"
 
 
 class Tally:
@@ -42,6 +45,8 @@ class Tally:
     def speed_line(self, status: "Status") -> str:
         """Updates a second over all lanes, and at most how long it still takes."""
         seconds = max(self._clock() - self._began, 1e-9)
+        if not status.steps and status.done == status.total:
+            return FINISHED_BEFORE
         if not status.steps:
             return f"{status.optimizer}: compiling"
         speed = status.steps / seconds

@@ -28,7 +28,7 @@ def run_on_ray(
     directory: Path,
     on_records: Callable[[Chunk, list[Record]], None],
     stop: Stop,
-) -> None:
+) -> bool:
     """Run the chunks that `directory` does not have yet, and write each as it ends.
 
     Ray is connected to as the process is set up for it (`ray.init()`, the environment
@@ -44,6 +44,9 @@ def run_on_ray(
       directory: where chunks are written.
       on_records: called with each chunk's records, those found first.
       stop: obeyed between chunks, and while none is ready.
+
+    Returns:
+      Whether any was left to run.
 
     Raises:
       SweepError: where Ray is not installed, or a chunk fails.
@@ -62,7 +65,7 @@ def run_on_ray(
         else:
             on_records(chunk, records)
     if not missing:
-        return
+        return False
     started_here = not ray.is_initialized()
     if started_here:
         ray.init(log_to_driver=False, include_dashboard=False)
@@ -79,6 +82,7 @@ def run_on_ray(
     finally:
         if started_here:
             ray.shutdown()
+    return True
 
 
 def _run(

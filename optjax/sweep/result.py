@@ -54,13 +54,16 @@ class SweepResult:
       records: one a trial that has ended.
       metric: the name of the metric that ranks.
       mode: "max" or "min".
-      about: how it was run (strategy, devices, versions).
+      about: what the caller said of it, and how it was run (strategy, devices,
+        versions).
+      finished_before: whether the directory had every trial, and nothing was run.
     """
 
     records: tuple[Record, ...]
     metric: str
     mode: str
     about: Mapping[str, Any] = field(default_factory=dict)
+    finished_before: bool = False
 
     @property
     def worst(self) -> float:

@@ -18,13 +18,15 @@ from optjax.optimizers import OPTIMIZERS
 from optjax.signals import Stopped, number_of
 from optjax.sweep.chunks import Chunk, run_chunk, split
 from optjax.sweep.directory import as_directory
+from optjax.sweep.fingerprint import Fingerprint
 from optjax.sweep.groups import Group, Settings, make_groups, pick_strategy
 from optjax.sweep.halving import SuccessiveHalving
+from optjax.sweep.identity import identity
 from optjax.sweep.lanes import STRATEGIES, Program
 from optjax.sweep.peers import losses_named
 from optjax.sweep.problem import SweepError, as_make_trial, describe
 from optjax.sweep.processes import agree, together
-from optjax.sweep.records import DIVERGED, PLAIN, STOPPED, Record, TrialSpec
+from optjax.sweep.records import DIVERGED, STOPPED, Record, TrialSpec
 from optjax.sweep.result import SweepResult
 from optjax.sweep.scheduler import Scheduler
 from optjax.sweep.space import configurations
@@ -106,6 +108,8 @@ def run(
     on_group: Callable[[str, Sequence[Record]], None] | None = None,
     engine: str = "local",
     compiler_options: dict[str, str | bool] | None = None,
+    about: Mapping[str, str] | None = None,
+    other_versions: bool = False,
 ) -> SweepResult:
     """Train every trial of a space, each optimizer's in one compiled program.
 
@@ -124,7 +128,9 @@ def run(
       mode: "max" or "min".
       seeds: how many, counted from 0, or the seeds themselves.
       out: a directory for everything measured. The same call with the same directory
-        goes on where it was, however it ended. None keeps nothing.
+        goes on where it was, however it ended, and has nothing to do where it had
+        ended well. Another call is refused: see "The same sweep" in docs/sweeps.md.
+        None keeps nothing.
       draws: configurations an optimizer, where the space is not finite.
       method: how they are drawn, "sobol" or "random".
       space_seed: for the drawing.
@@ -148,6 +154,11 @@ def run(
         trials, each chunk one compiled program on one CPU, and successive halving
         within a chunk. A lost node's chunks run again elsewhere.
       compiler_options: for XLA.
+      about: what is trained, in words of yours such as {"recipe": "30 epochs"}. They
+        are in the result, and another sweep's are named when it is refused `out`.
+      other_versions: go on in `out` though it was begun with other versions of jax,
+        jaxlib, flax, optax, optjax or Python. The programs cannot be compared then;
+        the data, the trials and the settings are.
 
     Returns:
       The result, with every trial.
@@ -200,13 +211,18 @@ def run(
     _check(settings, strategy)
     if engine not in ("local", "ray"):
         raise SweepError(f"engine must be local or ray, got {engine!r}")
+    words = _checked(about)
+    # What keeps nothing is compared with nothing.
+    fingerprint = None if out is None else Fingerprint()
     sweep: _Sweep | None = None
     try:
         with ExitStack() as stack:
             stack.enter_context(losses_named())
             stop = stack.enter_context(Stop())
             with stop.at_once():
-                groups = make_groups(make_trial, factories, specs, settings)
+                groups = make_groups(
+                    make_trial, factories, specs, settings, fingerprint
+                )
             if out is None:
                 out = stack.enter_context(tempfile.TemporaryDirectory())
                 # Nothing to go on from, and each process has its own directory.
@@ -216,7 +232,16 @@ def run(
                 stack.enter_context(store)
             report = stack.enter_context(_reporting(progress, metric))
             sweep = _Sweep(
-                groups, settings, store, report, checkpoint_seconds, on_group, stop
+                groups,
+                settings,
+                words,
+                fingerprint,
+                store,
+                report,
+                checkpoint_seconds,
+                on_group,
+                stop,
+                other_versions,
             )
             if engine == "ray":
                 return sweep.run_in_chunks(strategy, make_trial, factories)
@@ -274,14 +299,20 @@ class _Sweep:
         self,
         groups: Sequence[Group],
         settings: Settings,
+        about: Mapping[str, Any],
+        fingerprint: Fingerprint | None,
         store: Store,
         report: Callable[[Status], None],
         checkpoint_seconds: float,
         on_group: Callable[[str, Sequence[Record]], None] | None,
         stop: Stop,
+        other_versions: bool,
     ) -> None:
         self._groups = groups
         self._settings = settings
+        self._about = about
+        self._fingerprint = fingerprint
+        self._other_versions = other_versions
         self._store = store
         self._report = report
         self._checkpoint_seconds = checkpoint_seconds
@@ -297,35 +328,32 @@ class _Sweep:
         self._steps_left = self._total * settings.steps
         self._committed_at = time.monotonic()
         self._strategy = ""
+        self._finished_before = False
 
     def run(self, strategy: str) -> SweepResult:
-        saved = self._store.saved_description()
+        saved = self._store.saved_identity()
         ready: dict[int, Program] = {}
         if strategy == "auto":
-            if saved and saved.get("devices") == self._device_names():
+            # Nothing is timed before another sweep is refused.
+            if saved and saved.get("strategy") in STRATEGIES:
                 strategy = saved["strategy"]
             else:
                 strategy, ready[0] = self._stop.wait(
                     self._stop.submit(self._agree_on_strategy)
                 )
         self._strategy = strategy
-        progress = self._open(self._description())
+        progress = self._open(
+            devices=self._device_names(),
+            lanes=[group.lanes for group in self._groups],
+            evaluations_per_call=[g.evaluations_per_call for g in self._groups],
+        )
+        self._finished_before = progress.groups == len(self._groups)
         self._committed_at = time.monotonic()
         self._run_groups(progress, ready)
         result = self.result()
         with together():
             self._store.write_results(result.to_csv)
         return result
-
-    def _open(self, description: Mapping[str, Any]) -> Progress:
-        """Open the store, the first process before the others, which only read."""
-        progress = Progress()
-        is_first = jax.process_index() == 0
-        for is_my_turn in (is_first, not is_first):
-            with together():
-                if is_my_turn:
-                    progress = self._store.open(description, self._groups[0].metrics)
-        return progress
 
     def run_in_chunks(
         self, strategy: str, make_trial: MakeTrial, factories: Mapping[str, Factory]
@@ -337,7 +365,11 @@ class _Sweep:
         size = self._settings.lanes or _CHUNK_TRIALS
         chunks = split([group.specs for group in self._groups], size)
         # Opening cuts curves.csv: it is written anew from the chunks that are there.
-        self._open({**self._description(), "devices": "ray"})
+        self._open(
+            devices="ray",
+            lanes=[size],
+            evaluations_per_call=[self._settings.evaluations_per_call],
+        )
         left = len(chunks)
 
         def on_records(chunk: Chunk, records: Sequence[Record]) -> None:
@@ -352,7 +384,7 @@ class _Sweep:
             name = chunk.specs[0].config.optimizer
             self._report(self._status(name, min(waiting, left * size)))
 
-        run_on_ray(
+        self._finished_before = not run_on_ray(
             make_trial,
             factories,
             chunks,
@@ -388,6 +420,8 @@ class _Sweep:
             self._stop.obey()
             self._run_group(index, program, progress, replayed)
             progress, replayed = Progress(groups=index + 1), None
+        if self._finished_before:
+            self._report(self._status("", 0))
 
     def _run_group(
         self,
@@ -535,37 +569,37 @@ class _Sweep:
             metric=self._settings.metric,
             mode=self._settings.mode,
             about={
+                **self._about,
                 "strategy": self._strategy,
                 "devices": self._device_names(),
                 "steps": self._settings.steps,
                 "evaluate_every": self._settings.evaluate_every,
                 "jax": jax.__version__,
             },
+            finished_before=self._finished_before,
         )
 
-    def _description(self) -> dict[str, Any]:
-        stopping = self._settings.stopping
-        return {
-            "trials": [
-                [
-                    spec.config.optimizer,
-                    dict(spec.config.hyper),
-                    {key: _plain(value) for key, value in spec.config.static.items()},
-                    spec.seed,
-                ]
-                for group in self._groups
-                for spec in group.specs
-            ],
-            "steps": self._settings.steps,
-            "evaluate_every": self._settings.evaluate_every,
-            "metric": self._settings.metric,
-            "mode": self._settings.mode,
-            "stopping": dict(stopping._asdict()) if stopping else None,
-            "lanes": [group.lanes for group in self._groups],
-            "evaluations_per_call": [g.evaluations_per_call for g in self._groups],
-            "devices": self._device_names(),
-            "strategy": self._strategy,
-        }
+    def _open(self, **run_as: Any) -> Progress:
+        """Open the store, the first process before the others, which only read."""
+        told: dict[str, Any] = {}
+        if self._fingerprint is not None:
+            told = identity(
+                self._groups,
+                self._settings,
+                data=self._fingerprint.data,
+                about=self._about,
+                strategy=self._strategy,
+                **run_as,
+            )
+        progress, metrics = Progress(), self._groups[0].metrics
+        is_first = jax.process_index() == 0
+        for is_my_turn in (is_first, not is_first):
+            with together():
+                if is_my_turn:
+                    progress = self._store.open(
+                        told, metrics, other_versions=self._other_versions
+                    )
+        return progress
 
     def _device_names(self) -> str:
         devices = self._settings.devices
@@ -585,9 +619,15 @@ def _number(record: Record) -> int:
     return record.trial.number
 
 
-def _plain(value: Any) -> Any:
-    """A static value as JSON: what is not plain has an address in its repr."""
-    return value if isinstance(value, PLAIN) else type(value).__name__
+def _checked(about: Mapping[str, str] | None) -> dict[str, str]:
+    words = dict(about or {})
+    for name, value in words.items():
+        if not isinstance(name, str) or not isinstance(value, str):
+            raise SweepError(
+                f"about must map names to texts, got {name!r}: {value!r}; describe it "
+                "in words"
+            )
+    return words
 
 
 def _devices() -> tuple[jax.Device, ...]:

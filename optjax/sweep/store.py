@@ -39,7 +39,7 @@ _OWN = "sweep"
 _PROGRESS = "progress.json"
 #: The first file of a sweep's directory.
 MARKER = f"{_OWN}/{_PROGRESS}"
-_FORMAT = 2
+_FORMAT = 3
 
 
 class Progress(NamedTuple):
@@ -115,14 +115,21 @@ class Store:
         if self._lock is not None:
             self._lock.close()
 
-    def open(self, description: Mapping[str, Any], columns: Sequence[str]) -> Progress:
-        """Begin the sweep that `description` says, or go on with it.
+    def open(
+        self,
+        identity: Mapping[str, Any],
+        columns: Sequence[str],
+        *,
+        other_versions: bool = False,
+    ) -> Progress:
+        """Begin the sweep that `identity` says, or go on with it.
 
         The first process opens before the others, which only read.
 
         Args:
-          description: plain data; equal descriptions are the same sweep.
+          identity: plain data; see `optjax.sweep.identity`.
           columns: the metrics of every row of curves.csv.
+          other_versions: whether other libraries may have begun it.
 
         Returns:
           Where to go on from.
@@ -132,11 +139,13 @@ class Store:
           DamagedError: if what counts in it is not as it was left.
         """
         self._columns = tuple(columns)
-        wanted = {"format": _FORMAT, **description, "metrics": list(columns)}
+        wanted = {"format": _FORMAT, **identity, "metrics": list(columns)}
         progress = self._read_progress()
-        saved = self.saved_description()
+        saved = self.saved_identity()
         if saved is not None:
-            check_same(saved, wanted, self.directory)
+            wanted = check_same(
+                saved, wanted, self.directory, other_versions=other_versions
+            )
         elif progress.curves_bytes:
             raise DamagedError(self.own / "sweep.json", "it is not there")
         if not progress.curves_bytes:
@@ -146,11 +155,14 @@ class Store:
         self._progress = progress
         self._read_curves()
         if self._writes:
+            if wanted != saved:
+                with named_errors(self.directory, "write sweep.json"):
+                    write_sealed(self.own / "sweep.json", wanted)
             self._check_states()
             self._cut_curves(self._bytes)
         return self._progress
 
-    def saved_description(self) -> dict[str, Any] | None:
+    def saved_identity(self) -> dict[str, Any] | None:
         """What sweep.json says, or None where there is none."""
         return read_sealed(self.own / "sweep.json")
 

@@ -47,6 +47,7 @@ class Loaded(NamedTuple):
         unit: what an update is counted in, such as "images".
         units: how many of them an update takes.
         is_long: whether a trial should be kept on disk as it goes.
+        dtype: what the model computes in.
     """
 
     make_trial: MakeTrial
@@ -58,11 +59,16 @@ class Loaded(NamedTuple):
     unit: str = "steps"
     units: int = 1
     is_long: bool = False
+    dtype: str = "float32"
 
     @property
     def evaluations_per_call(self) -> int | None:
         """For `sweep.run`: one where each must be kept, else its default."""
         return 1 if self.is_long else None
+
+    def words(self, task: str) -> dict[str, str]:
+        """For `sweep.run`: what it is to say of a sweep on this task."""
+        return {"task": task, "recipe": self.about, "dtype": self.dtype}
 
 
 class Task(NamedTuple):
@@ -135,6 +141,7 @@ def _images(model: str, settings: Settings = _RECIPE) -> Loaded:
         unit="images",
         units=recipe.batch_size,
         is_long=True,
+        dtype=settings.dtype,
     )
 
 
@@ -166,6 +173,7 @@ def _characters(layers: int, settings: Settings = _RECIPE) -> Loaded:
         unit="characters",
         units=recipe.batch_size * recipe.sequence_length,
         is_long=True,
+        dtype=settings.dtype,
     )
 
 
