@@ -18,7 +18,13 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from optjax.hyperparameter import check_decay, check_non_negative
+from optjax.hyperparameter import (
+    Decay,
+    FloatDType,
+    InexactDType,
+    NonNegative,
+    checked,
+)
 from optjax.observe import recorded
 from optjax.precision import (
     Scalar,
@@ -56,8 +62,9 @@ class SumState(NamedTuple):
     nu: optax.Updates
 
 
+@checked
 def sum_of_squares(
-    initial_value: Scalar = 0.0, *, nu_dtype: Any = None
+    initial_value: NonNegative = 0.0, *, nu_dtype: FloatDType = None
 ) -> optax.GradientTransformationExtraArgs:
     r"""ν_t = ν_{t−1} + |g_t|², which never decreases, so the rate dries up.
 
@@ -74,7 +81,6 @@ def sum_of_squares(
 
     Reference: Duchi et al., "Adaptive Subgradient Methods", JMLR 2011.
     """
-    check_non_negative(initial_accumulator_value=initial_value)
 
     def init(params: optax.Params) -> SumState:
         return SumState(real_full_like(params, initial_value, nu_dtype))
@@ -98,8 +104,9 @@ class MeanState(NamedTuple):
     nu: optax.Updates
 
 
+@checked
 def mean_of_squares(
-    gamma: Scalar = 0.0, *, nu_dtype: Any = None
+    gamma: NonNegative = 0.0, *, nu_dtype: FloatDType = None
 ) -> optax.GradientTransformationExtraArgs:
     r"""ν_t = Σ_{k≤t} k^−γ |g_k|² / B_t with B_t = Σ_{k≤t} k^−γ.
 
@@ -122,7 +129,6 @@ def mean_of_squares(
 
     Reference: Huang et al., "Nostalgic Adam", IJCAI 2019.
     """
-    check_non_negative(gamma=gamma)
 
     def init(params: optax.Params) -> MeanState:
         return MeanState(
@@ -162,12 +168,13 @@ class SquareState(NamedTuple):
     nu: optax.Updates
 
 
+@checked
 def ema_of_squares(
-    b2: Scalar,
+    b2: Decay,
     debias: bool = True,
-    initial_value: Scalar = 0.0,
+    initial_value: NonNegative = 0.0,
     *,
-    nu_dtype: Any = None,
+    nu_dtype: FloatDType = None,
 ) -> optax.GradientTransformationExtraArgs:
     r"""ν_t = β₂ ν_{t−1} + (1 − β₂) |g_t|²; debiased, ν̂_t = ν_t / (1 − β₂ᵗ).
 
@@ -187,8 +194,6 @@ def ema_of_squares(
 
     References: Tieleman & Hinton, "RMSProp", 2012; Kingma & Ba, "Adam", ICLR 2015.
     """
-    check_decay(b2=b2)
-    check_non_negative(initial_value=initial_value)
 
     def step(g: Any, v: Any) -> Any:
         return (1 - b2) * abs_sq(g) + b2 * widen(v)
@@ -197,12 +202,13 @@ def ema_of_squares(
     return recorded("ema_of_squares", average, b2=b2, debias=debias)
 
 
+@checked
 def sign_ema_of_squares(
-    b2: Scalar,
+    b2: Decay,
     debias: bool = True,
-    initial_value: Scalar = 1e-6,
+    initial_value: NonNegative = 1e-6,
     *,
-    nu_dtype: Any = None,
+    nu_dtype: FloatDType = None,
 ) -> optax.GradientTransformationExtraArgs:
     r"""ν_t = ν_{t−1} − (1 − β₂) sign(ν_{t−1} − |g_t|²) |g_t|², Yogi's accumulator.
 
@@ -224,8 +230,6 @@ def sign_ema_of_squares(
     Reference: Zaheer et al., "Adaptive Methods for Nonconvex Optimization",
     NeurIPS 2018.
     """
-    check_decay(b2=b2)
-    check_non_negative(initial_value=initial_value)
 
     def step(g: Any, v: Any) -> Any:
         square, v = abs_sq(g), widen(v)
@@ -237,12 +241,13 @@ def sign_ema_of_squares(
     return _square_average(step, b2, debias, initial_value, nu_dtype)
 
 
+@checked
 def ema_of_squared_residuals(
-    b2: Scalar,
-    eps_root: Scalar = 1e-16,
+    b2: Decay,
+    eps_root: NonNegative = 1e-16,
     debias: bool = True,
     *,
-    nu_dtype: Any = None,
+    nu_dtype: FloatDType = None,
 ) -> optax.GradientTransformationExtraArgs:
     r"""ν_t = β₂ ν_{t−1} + (1 − β₂) |g_t − m_t|² + ε̄, AdaBelief's accumulator.
 
@@ -271,8 +276,6 @@ def ema_of_squared_residuals(
 
     Reference: Zhuang et al., "AdaBelief Optimizer", NeurIPS 2020.
     """
-    check_decay(b2=b2)
-    check_non_negative(eps_root=eps_root)
 
     def step(residual: Any, v: Any) -> Any:
         return (1 - b2) * abs_sq(residual) + b2 * widen(v) + eps_root
@@ -337,13 +340,14 @@ class CenteredState(NamedTuple):
     nu: optax.Updates
 
 
+@checked
 def centered_ema_of_squares(
-    b2: Scalar,
+    b2: Decay,
     debias: bool = False,
-    initial_value: Scalar = 0.0,
+    initial_value: NonNegative = 0.0,
     *,
-    mu_dtype: Any = None,
-    nu_dtype: Any = None,
+    mu_dtype: InexactDType = None,
+    nu_dtype: FloatDType = None,
 ) -> optax.GradientTransformationExtraArgs:
     r"""ν_t = ema(|g|²) − |ema(g)|², an estimate of the gradient's variance.
 
@@ -362,8 +366,6 @@ def centered_ema_of_squares(
 
     Reference: Graves, "Generating Sequences With Recurrent Neural Networks", 2013.
     """
-    check_decay(b2=b2)
-    check_non_negative(initial_value=initial_value)
 
     def init(params: optax.Params) -> CenteredState:
         return CenteredState(
@@ -407,7 +409,10 @@ class MaxState(NamedTuple):
     nu_max: optax.Updates
 
 
-def running_max(*, nu_dtype: Any = None) -> optax.GradientTransformationExtraArgs:
+@checked
+def running_max(
+    *, nu_dtype: FloatDType = None
+) -> optax.GradientTransformationExtraArgs:
     r"""ν̄_t = max(ν̄_{t−1}, ν_t), to follow an accumulator in a chain.
 
     Optax's AMSGrad takes the maximum of the debiased average, PyTorch's of the raw
@@ -451,7 +456,8 @@ class DebiasState(NamedTuple):
     count: Any
 
 
-def debias_squares(b2: Scalar) -> optax.GradientTransformationExtraArgs:
+@checked
+def debias_squares(b2: Decay) -> optax.GradientTransformationExtraArgs:
     r"""ν̂_t = ν_t / (1 − β₂ᵗ), apart from the average it belongs to.
 
     Args:
@@ -463,7 +469,6 @@ def debias_squares(b2: Scalar) -> optax.GradientTransformationExtraArgs:
       >>> tx.update(nu, tx.init(nu))[0]
       Array(4., dtype=float32)
     """
-    check_decay(b2=b2)
 
     def init(params: optax.Params) -> DebiasState:
         del params

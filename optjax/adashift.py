@@ -4,18 +4,24 @@ Direction and rate share one memory, the last n gradients, so they are one primi
 as two branches each would keep its own.
 """
 
-import operator
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from optjax.form import in_gradient_dtype
-from optjax.hyperparameter import check_decay, check_non_negative
+from optjax.hyperparameter import (
+    Decay,
+    FloatDType,
+    InexactDType,
+    NonNegative,
+    checked,
+    one_of,
+    whole,
+)
 from optjax.observe import Record, record
 from optjax.precision import (
-    Scalar,
     abs_sq,
     away_from_zero,
     full_like,
@@ -28,9 +34,19 @@ from optjax.precision import (
 )
 from optjax.tree import map_leaves
 
-__all__ = ["AdashiftState", "scale_by_adashift"]
+__all__ = ["AdashiftState", "Reduction", "Window", "scale_by_adashift"]
 
 _REDUCTIONS = {"max": jnp.max, "mean": jnp.mean, "none": None}
+
+Window: TypeAlias = Annotated[
+    int,
+    whole(
+        1,
+        hint="It shapes the state; with optax.inject_hyperparams pass "
+        "static_args='keep_num'",
+    ),
+]
+Reduction: TypeAlias = Annotated[str, one_of(_REDUCTIONS)]
 
 
 class AdashiftState(NamedTuple):
@@ -45,15 +61,16 @@ class AdashiftState(NamedTuple):
     nu: optax.Updates
 
 
+@checked
 def scale_by_adashift(
-    b1: Scalar = 0.9,
-    b2: Scalar = 0.999,
-    eps: Scalar = 1e-10,
-    keep_num: int = 10,
-    reduction: str = "max",
+    b1: Decay = 0.9,
+    b2: Decay = 0.999,
+    eps: NonNegative = 1e-10,
+    keep_num: Window = 10,
+    reduction: Reduction = "max",
     *,
-    mu_dtype: Any = None,
-    nu_dtype: Any = None,
+    mu_dtype: InexactDType = None,
+    nu_dtype: FloatDType = None,
 ) -> optax.GradientTransformationExtraArgs:
     r"""V_t ⊙ m_t from disjoint gradients: the last n for m_t, older ones for V_t.
 
@@ -88,13 +105,7 @@ def scale_by_adashift(
     Reference: Zhou et al., "AdaShift: Decorrelation and Convergence of Adaptive
     Learning Rate Methods", ICLR 2019, algorithm 2.
     """
-    check_decay(b1=b1, b2=b2)
-    check_non_negative(eps=eps)
-    n = _window_length(keep_num)
-    if reduction not in list(_REDUCTIONS):
-        raise ValueError(
-            f"reduction must be one of {', '.join(_REDUCTIONS)}, got {reduction!r}."
-        )
+    n = int(keep_num)
     reduce = _REDUCTIONS[reduction]
 
     def phi(square: jax.Array) -> jax.Array:
@@ -159,18 +170,3 @@ def scale_by_adashift(
         return result, new_state
 
     return in_gradient_dtype(optax.GradientTransformationExtraArgs(init, update))
-
-
-def _window_length(keep_num: Any) -> int:
-    if isinstance(keep_num, jax.core.Tracer):
-        raise ValueError(
-            "keep_num must be a Python integer, since it shapes the state; got a "
-            "traced value. With optax.inject_hyperparams pass static_args='keep_num'."
-        )
-    try:
-        n = operator.index(keep_num)
-    except TypeError:
-        n = 0
-    if n < 1:
-        raise ValueError(f"keep_num must be an integer >= 1, got {keep_num!r}.")
-    return n

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from optjax.hyperparameter import check_learning_rate, check_positive
+from optjax.hyperparameter import check_positive
 from optjax.observe import Record, record
 from optjax.precision import Scalar, is_known, store
 
@@ -138,10 +138,9 @@ def check_base(learning_rate: optax.ScalarOrSchedule, base_lr: Scalar | None) ->
     Raises:
       ValueError: naming the peak, where it is known.
     """
-    check_learning_rate(learning_rate)
     if base_lr is not None:
-        check_positive(base_lr=base_lr)
-    elif callable(learning_rate):
+        return
+    if callable(learning_rate):
         _check_peak(learning_rate)
     elif not isinstance(learning_rate, jax.Array):
         # An array may be one that was set to 0 later; `init` looks at the first.

@@ -14,13 +14,23 @@ is AdaBound's. All the pairs here close on one rate f, in the order of how fast:
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeAlias
+from typing import Annotated, Any, NamedTuple, TypeAlias
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
-from optjax.hyperparameter import check_non_negative, check_positive, check_range
+from optjax.hyperparameter import (
+    Positive,
+    above,
+    between,
+    check,
+    checked,
+    function_or,
+    nonnegative,
+    positive,
+)
 from optjax.observe import recorded
 from optjax.precision import Scalar, away_from_zero, next_count, store
 from optjax.tree import map_leaves
@@ -28,6 +38,8 @@ from optjax.tree import map_leaves
 __all__ = [
     "BoundClipState",
     "Bounds",
+    "FinalRate",
+    "Speed",
     "bound_clip",
     "constant_bounds",
     "exponential_bounds",
@@ -37,6 +49,31 @@ __all__ = [
 ]
 
 Bound: TypeAlias = Scalar | Callable[[Any], Any]
+
+
+_BoundOf: TypeAlias = Annotated[
+    Bound,
+    function_or(
+        "a function of the step",
+        nonnegative("A rate is a step size"),
+        "It is called with t = 1, 2, … and nothing else",
+    ),
+]
+_RateSize: TypeAlias = Annotated[Scalar, nonnegative("A rate is a step size")]
+FinalRate: TypeAlias = Annotated[
+    Scalar,
+    positive(
+        "It is the rate that both bounds converge to, which multiplies m: with an "
+        "average of gradients for m, SGD's learning rate in the end is "
+        "final_lr * (1 - b1)"
+    ),
+]
+Speed: TypeAlias = Annotated[
+    Scalar, nonnegative("It is the speed at which the bounds close")
+]
+_Steps: TypeAlias = Annotated[float, positive()]
+_RunShare: TypeAlias = Annotated[float, above(0, "It is a share of the run", most=1)]
+_Factor: TypeAlias = Annotated[float, above(1, "1.1 is ten percent")]
 
 
 class Bounds(NamedTuple):
@@ -52,7 +89,10 @@ class BoundClipState(NamedTuple):
     count: Any
 
 
-def bound_clip(lower: Bound, upper: Bound) -> optax.GradientTransformationExtraArgs:
+@checked
+def bound_clip(
+    lower: _BoundOf, upper: _BoundOf
+) -> optax.GradientTransformationExtraArgs:
     r"""V_t ↦ clip(V_t, lo_t, hi_t), for the rate branch of `basic_form`.
 
     It clips rates, not updates: put it after a `rate_by_*` and `optax.scale(α)`, so
@@ -75,12 +115,7 @@ def bound_clip(lower: Bound, upper: Bound) -> optax.GradientTransformationExtraA
     Reference: Luo et al., "Adaptive Gradient Methods with Dynamic Bound of Learning
     Rate", ICLR 2019.
     """
-    if not callable(lower):
-        check_non_negative("A rate is a step size", lower=lower)
-    if not callable(lower) and not callable(upper):
-        check_range(
-            lower, np.inf, "It must not lie below `lower`; swap them", upper=upper
-        )
+    _check_order(lower, upper)
 
     def update(
         updates: optax.Updates, state: BoundClipState, params: Any = None, **extra: Any
@@ -103,7 +138,8 @@ def bound_clip(lower: Bound, upper: Bound) -> optax.GradientTransformationExtraA
     return recorded("bound_clip", transformation, lower=lower, upper=upper)
 
 
-def constant_bounds(lower: Scalar, upper: Scalar) -> Bounds:
+@checked
+def constant_bounds(lower: _RateSize, upper: _RateSize) -> Bounds:
     """lo_t = lower, hi_t = upper: a band that never closes.
 
     Args:
@@ -115,10 +151,12 @@ def constant_bounds(lower: Scalar, upper: Scalar) -> Bounds:
       >>> optjax.constant_bounds(0.01, 0.1)
       Bounds(lower=0.01, upper=0.1)
     """
+    _check_order(lower, upper)
     return Bounds(lower, upper)
 
 
-def hyperbolic_bounds(final_lr: Scalar = 0.1, gamma: Scalar = 1e-3) -> Bounds:
+@checked
+def hyperbolic_bounds(final_lr: FinalRate = 0.1, gamma: Speed = 1e-3) -> Bounds:
     r"""lo_t = f (1 − 1/(γt + 1)), hi_t = f (1 + 1/(γt)): AdaBound's.
 
     Args:
@@ -136,7 +174,6 @@ def hyperbolic_bounds(final_lr: Scalar = 0.1, gamma: Scalar = 1e-3) -> Bounds:
     1e-3 and where 1/(γt + 1) and 1/(γt) stand in place of the paper's
     1/((1 − β₂)t + 1) and 1/((1 − β₂)t).
     """
-    _check(final_lr, gamma=gamma)
     # γt/(γt+1) is 1 − 1/(γt+1) without its cancellation at small γt.
     return Bounds(
         lower=lambda t: final_lr * (gamma * t / (gamma * t + 1.0)),
@@ -144,7 +181,8 @@ def hyperbolic_bounds(final_lr: Scalar = 0.1, gamma: Scalar = 1e-3) -> Bounds:
     )
 
 
-def exponential_bounds(final_lr: Scalar = 0.1, gamma: Scalar = 1e-3) -> Bounds:
+@checked
+def exponential_bounds(final_lr: FinalRate = 0.1, gamma: Speed = 1e-3) -> Bounds:
     r"""lo_t = f (1 − e^{−γt}), hi_t = f / (1 − e^{−γt}).
 
     Starts as `hyperbolic_bounds` does and closes far sooner: within 1 % of f at
@@ -160,7 +198,6 @@ def exponential_bounds(final_lr: Scalar = 0.1, gamma: Scalar = 1e-3) -> Bounds:
       >>> print(f"{lower(100):.3f} {upper(100):.3f}")
       0.063 0.158
     """
-    _check(final_lr, gamma=gamma)
 
     def share(t: Any) -> Any:
         return -jnp.expm1(-gamma * jnp.asarray(t, jnp.result_type(float)))
@@ -171,7 +208,8 @@ def exponential_bounds(final_lr: Scalar = 0.1, gamma: Scalar = 1e-3) -> Bounds:
     )
 
 
-def linear_bounds(final_lr: Scalar, horizon: Scalar) -> Bounds:
+@checked
+def linear_bounds(final_lr: FinalRate, horizon: Positive) -> Bounds:
     r"""lo_t = f · min(t/T, 1), hi_t = f · max(T/t, 1): closed from t = T on.
 
     The lower bound rises linearly; the upper is its mirror image, lo_t · hi_t = f².
@@ -186,14 +224,14 @@ def linear_bounds(final_lr: Scalar, horizon: Scalar) -> Bounds:
       >>> print(f"{lower(500):.3f} {upper(500):.3f} {upper(2000):.3f}")
       0.050 0.200 0.100
     """
-    check_positive(final_lr=final_lr, horizon=horizon)
     return Bounds(
         lower=lambda t: final_lr * jnp.minimum(t / horizon, 1.0),
         upper=lambda t: final_lr * jnp.maximum(horizon / t, 1.0),
     )
 
 
-def gamma_for(steps: float, fraction: float = 0.5, factor: float = 1.1) -> float:
+@checked
+def gamma_for(steps: _Steps, fraction: _RunShare = 0.5, factor: _Factor = 1.1) -> float:
     r"""γ = 1 / ((factor − 1) · fraction · steps).
 
     The γ of `hyperbolic_bounds` (and of `adabound`) at which the whole band lies
@@ -214,21 +252,15 @@ def gamma_for(steps: float, fraction: float = 0.5, factor: float = 1.1) -> float
       >>> print(f"{optjax.gamma_for(steps=10_000, fraction=0.5, factor=1.1):.4f}")
       0.0020
     """
-    check_positive(steps=steps, fraction=fraction, factor=factor)
-    check_range(0, 1, "It is a share of the run", fraction=fraction)
-    if not factor > 1:
-        raise ValueError(f"factor must be above 1, got {factor}; 1.1 is ten percent.")
     return 1.0 / ((factor - 1.0) * fraction * steps)
 
 
-def _check(final_lr: Scalar, gamma: Scalar) -> None:
-    check_positive(
-        "It is the rate that both bounds converge to, which multiplies m: with an "
-        "average of gradients for m, SGD's learning rate in the end is "
-        "final_lr * (1 - b1)",
-        final_lr=final_lr,
-    )
-    check_non_negative("It is the speed at which the bounds close", gamma=gamma)
+def _check_order(lower: Bound, upper: Bound) -> None:
+    """Where both are numbers and known."""
+    if not any(callable(b) or isinstance(b, jax.core.Tracer) for b in (lower, upper)):
+        least = float(lower)  # type: ignore[arg-type]
+        hint = "It must not lie below lower; swap them"
+        check(between(least, np.inf, hint), upper=upper)
 
 
 def _nonzero(x: Any) -> Any:

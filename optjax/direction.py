@@ -10,10 +10,15 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import optax
 
-from optjax.hyperparameter import check_decay, check_non_negative
+from optjax.hyperparameter import (
+    Decay,
+    Finite,
+    InexactDType,
+    NonNegative,
+    checked,
+)
 from optjax.observe import recorded
 from optjax.precision import (
-    Scalar,
     full_like,
     next_count,
     one_minus_power,
@@ -31,8 +36,9 @@ class TraceState(NamedTuple):
     trace: optax.Updates
 
 
+@checked
 def trace(
-    momentum: Scalar, nesterov: bool = False, accumulator_dtype: Any = None
+    momentum: Decay, nesterov: bool = False, accumulator_dtype: InexactDType = None
 ) -> optax.GradientTransformationExtraArgs:
     r"""m_t = g_t + μ m_{t−1}; with Nesterov, g_t + μ m_t is returned.
 
@@ -55,7 +61,6 @@ def trace(
     methods", 1964; Sutskever et al., "On the importance of initialization and
     momentum in deep learning", ICML 2013 (Nesterov's in this form).
     """
-    check_decay(momentum=momentum)
 
     def init(params: optax.Params) -> TraceState:
         return TraceState(full_like(params, 0.0, accumulator_dtype))
@@ -89,12 +94,13 @@ class EmaState(NamedTuple):
     ema: optax.Updates
 
 
+@checked
 def ema(
-    b1: Scalar,
+    b1: Decay,
     debias: bool = True,
     nesterov: bool = False,
-    accumulator_dtype: Any = None,
-    initial_value: Scalar = 0.0,
+    accumulator_dtype: InexactDType = None,
+    initial_value: Finite = 0.0,
 ) -> optax.GradientTransformationExtraArgs:
     r"""m_t = β₁ m_{t−1} + (1 − β₁) g_t; debiased, m̂_t = m_t / (1 − β₁ᵗ).
 
@@ -119,7 +125,6 @@ def ema(
     References: Kingma & Ba, "Adam", ICLR 2015 (debiasing); Dozat, "Incorporating
     Nesterov Momentum into Adam", 2016.
     """
-    check_decay(b1=b1)
 
     def init(params: optax.Params) -> EmaState:
         return EmaState(
@@ -165,8 +170,9 @@ class NadamEmaState(NamedTuple):
     ema: optax.Updates
 
 
+@checked
 def nadam_ema(
-    b1: Scalar, momentum_decay: Scalar, accumulator_dtype: Any = None
+    b1: Decay, momentum_decay: NonNegative, accumulator_dtype: InexactDType = None
 ) -> optax.GradientTransformationExtraArgs:
     r"""m̄_t = (1 − μ_t) g_t / (1 − Π_{i≤t} μ_i) + μ_{t+1} m_t / (1 − Π_{i≤t+1} μ_i).
 
@@ -187,8 +193,6 @@ def nadam_ema(
 
     Reference: Dozat, "Incorporating Nesterov Momentum into Adam", 2016.
     """
-    check_decay(b1=b1)
-    check_non_negative(momentum_decay=momentum_decay)
 
     def mu(t: Any) -> Any:
         return b1 * (1.0 - 0.5 * 0.96 ** (t * momentum_decay))

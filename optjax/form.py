@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 import optax
 
-from optjax.hyperparameter import check_learning_rate
+from optjax.hyperparameter import Schedule, Transformation, checked
 from optjax.observe import Record, record, recorded
 from optjax.precision import store, widen
 from optjax.tree import map_leaves
@@ -45,8 +45,9 @@ class PreconditionState(NamedTuple):
     rate: optax.OptState
 
 
+@checked
 def precondition(
-    direction: optax.GradientTransformation, rate: optax.GradientTransformation
+    direction: Transformation, rate: Transformation
 ) -> optax.GradientTransformationExtraArgs:
     r"""V_t ⊙ m_t: feed the gradient to two branches and multiply what they return.
 
@@ -78,11 +79,12 @@ def precondition(
     return in_gradient_dtype(_product(direction, rate))
 
 
+@checked
 def basic_form(
-    direction: optax.GradientTransformation,
-    rate: optax.GradientTransformation,
-    learning_rate: optax.ScalarOrSchedule,
-    decay: optax.GradientTransformation | None = None,
+    direction: Transformation,
+    rate: Transformation,
+    learning_rate: Schedule,
+    decay: Transformation | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     r"""x[t+1] = x[t] − s_t · V_t ⊙ m_t, an optimizer from its three parts.
 
@@ -117,7 +119,6 @@ def basic_form(
       >>> tx.update(g, tx.init(g))[0].round(3)
       Array([-0.05, -1.  ], dtype=float32)
     """
-    check_learning_rate(learning_rate)
     parts = [_product(direction, rate), decay, descend(learning_rate)]
     return in_gradient_dtype(optax.chain(*(p for p in parts if p is not None)))
 

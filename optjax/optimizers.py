@@ -28,19 +28,26 @@ from optjax.accumulator import (
     sign_ema_of_squares,
     sum_of_squares,
 )
-from optjax.adashift import scale_by_adashift
+from optjax.adashift import Reduction, Window, scale_by_adashift
 from optjax.base_rate import check_base, relative_to_base, times
-from optjax.bound import bound_clip, hyperbolic_bounds
+from optjax.bound import FinalRate, Speed, bound_clip, hyperbolic_bounds
 from optjax.direction import ema, nadam_ema, trace
 from optjax.form import basic_form, descend, in_gradient_dtype
 from optjax.hyperparameter import (
-    check_decay,
-    check_learning_rate,
-    check_non_negative,
-    check_range,
+    Decay,
+    FloatDType,
+    InexactDType,
+    Mask,
+    NonNegative,
+    Positive,
+    Schedule,
+    WeightDecay,
+    checked,
 )
 from optjax.precision import Scalar
 from optjax.rate import (
+    HalfPower,
+    Threshold,
     correct_bias,
     limit_by_average,
     rate_by_accumulated_square,
@@ -78,15 +85,15 @@ __all__ = [
     "yogi",
 ]
 
-Schedule: TypeAlias = optax.ScalarOrSchedule
 Optimizer: TypeAlias = optax.GradientTransformationExtraArgs
 
 
+@checked
 def sgd(
     learning_rate: Schedule,
-    momentum: Scalar | None = None,
+    momentum: Decay | None = None,
     nesterov: bool = False,
-    accumulator_dtype: Any = None,
+    accumulator_dtype: InexactDType = None,
 ) -> Optimizer:
     r"""x ← x − α_t m_t: stochastic gradient descent, plain or with momentum.
 
@@ -120,13 +127,14 @@ def sgd(
     return basic_form(direction, rate_by_one(), learning_rate)
 
 
+@checked
 def adagrad(
     learning_rate: Schedule,
-    initial_accumulator_value: Scalar = 0.1,
-    eps: Scalar = 1e-7,
+    initial_accumulator_value: NonNegative = 0.1,
+    eps: NonNegative = 1e-7,
     *,
     eps_in_sqrt: bool = True,
-    nu_dtype: Any = None,
+    nu_dtype: FloatDType = None,
 ) -> Optimizer:
     r"""x ← x − α_t g_t / √(ν_t + ε), ν_t = ν_0 + Σ g².
 
@@ -151,7 +159,6 @@ def adagrad(
 
     Reference: Duchi et al., "Adaptive Subgradient Methods", JMLR 2011.
     """
-    check_non_negative(eps=eps)
     return basic_form(
         direction=optax.identity(),
         rate=rate_by_accumulated_square(
@@ -162,19 +169,20 @@ def adagrad(
     )
 
 
+@checked
 def rmsprop(
     learning_rate: Schedule,
-    decay: Scalar = 0.9,
-    eps: Scalar = 1e-8,
-    initial_scale: Scalar = 0.0,
+    decay: Decay = 0.9,
+    eps: NonNegative = 1e-8,
+    initial_scale: NonNegative = 0.0,
     eps_in_sqrt: bool = True,
     centered: bool = False,
-    momentum: Scalar | None = None,
+    momentum: Decay | None = None,
     nesterov: bool = False,
     bias_correction: bool = False,
     *,
-    mu_dtype: Any = None,
-    nu_dtype: Any = None,
+    mu_dtype: InexactDType = None,
+    nu_dtype: FloatDType = None,
 ) -> Optimizer:
     r"""x ← x − α_t g_t / √(ν_t + ε), ν_t = β ν_{t−1} + (1 − β) g_t².
 
@@ -207,8 +215,6 @@ def rmsprop(
     References: Tieleman & Hinton, "RMSProp", Coursera lecture 6.5, 2012; Graves,
     "Generating Sequences With Recurrent Neural Networks", 2013 (centered).
     """
-    check_decay(decay=decay)
-    check_non_negative(eps=eps, initial_scale=initial_scale)
     options: dict[str, Any] = {
         "debias": bias_correction,
         "initial_value": initial_scale,
@@ -231,14 +237,15 @@ def rmsprop(
     )
 
 
+@checked
 def adadelta(
     learning_rate: Schedule = 1.0,
-    rho: Scalar = 0.9,
-    eps: Scalar = 1e-6,
-    weight_decay: Schedule = 0.0,
-    weight_decay_mask: Any = None,
+    rho: Decay = 0.9,
+    eps: NonNegative = 1e-6,
+    weight_decay: WeightDecay = 0.0,
+    weight_decay_mask: Mask = None,
     *,
-    nu_dtype: Any = None,
+    nu_dtype: FloatDType = None,
 ) -> Optimizer:
     r"""x ← x − α_t √(X_{t−1} + ε) / √(ν_t + ε) g_t, ν = ema(g²), X = ema(step²).
 
@@ -270,16 +277,17 @@ def adadelta(
     return _with_l2(optimizer, weight_decay, weight_decay_mask)
 
 
+@checked
 def adam(
     learning_rate: Schedule,
-    b1: Scalar = 0.9,
-    b2: Scalar = 0.999,
-    eps: Scalar = 1e-8,
-    eps_root: Scalar = 0.0,
-    mu_dtype: Any = None,
+    b1: Decay = 0.9,
+    b2: Decay = 0.999,
+    eps: NonNegative = 1e-8,
+    eps_root: NonNegative = 0.0,
+    mu_dtype: InexactDType = None,
     *,
     nesterov: bool = False,
-    nu_dtype: Any = None,
+    nu_dtype: FloatDType = None,
 ) -> Optimizer:
     r"""x ← x − α_t m̂_t / (√(ν̂_t + ε̄) + ε), m̂ and ν̂ the debiased ema of g and g².
 
@@ -314,18 +322,19 @@ def adam(
     )
 
 
+@checked
 def adamw(
     learning_rate: Schedule,
-    b1: Scalar = 0.9,
-    b2: Scalar = 0.999,
-    eps: Scalar = 1e-8,
-    eps_root: Scalar = 0.0,
-    mu_dtype: Any = None,
-    weight_decay: Schedule = 1e-4,
-    mask: Any = None,
+    b1: Decay = 0.9,
+    b2: Decay = 0.999,
+    eps: NonNegative = 1e-8,
+    eps_root: NonNegative = 0.0,
+    mu_dtype: InexactDType = None,
+    weight_decay: WeightDecay = 1e-4,
+    mask: Mask = None,
     *,
     nesterov: bool = False,
-    nu_dtype: Any = None,
+    nu_dtype: FloatDType = None,
 ) -> Optimizer:
     r"""x ← x − α_t (m̂_t / (√(ν̂_t + ε̄) + ε) + λ x): Adam with decoupled weight decay.
 
@@ -364,14 +373,15 @@ def adamw(
     )
 
 
+@checked
 def adamax(
     learning_rate: Schedule,
-    b1: Scalar = 0.9,
-    b2: Scalar = 0.999,
-    eps: Scalar = 1e-8,
+    b1: Decay = 0.9,
+    b2: Decay = 0.999,
+    eps: NonNegative = 1e-8,
     *,
-    mu_dtype: Any = None,
-    nu_dtype: Any = None,
+    mu_dtype: InexactDType = None,
+    nu_dtype: FloatDType = None,
 ) -> Optimizer:
     r"""x ← x − α_t m̂_t / ν_t, ν_t = max(β₂ ν_{t−1}, |g_t| + ε): Adam in the ∞-norm.
 
@@ -398,16 +408,17 @@ def adamax(
     )
 
 
+@checked
 def nadam(
     learning_rate: Schedule,
-    b1: Scalar = 0.9,
-    b2: Scalar = 0.999,
-    eps: Scalar = 1e-8,
-    eps_root: Scalar = 0.0,
-    mu_dtype: Any = None,
+    b1: Decay = 0.9,
+    b2: Decay = 0.999,
+    eps: NonNegative = 1e-8,
+    eps_root: NonNegative = 0.0,
+    mu_dtype: InexactDType = None,
     *,
-    momentum_decay: Scalar | None = None,
-    nu_dtype: Any = None,
+    momentum_decay: NonNegative | None = None,
+    nu_dtype: FloatDType = None,
 ) -> Optimizer:
     r"""x ← x − α_t m̄_t / (√(ν̂_t + ε̄) + ε), m̄_t = β₁ m̂_{t+1} + (1 − β₁) ĝ_t.
 
@@ -441,18 +452,19 @@ def nadam(
     )
 
 
+@checked
 def nadamw(
     learning_rate: Schedule,
-    b1: Scalar = 0.9,
-    b2: Scalar = 0.999,
-    eps: Scalar = 1e-8,
-    eps_root: Scalar = 0.0,
-    mu_dtype: Any = None,
-    weight_decay: Schedule = 1e-4,
-    mask: Any = None,
+    b1: Decay = 0.9,
+    b2: Decay = 0.999,
+    eps: NonNegative = 1e-8,
+    eps_root: NonNegative = 0.0,
+    mu_dtype: InexactDType = None,
+    weight_decay: WeightDecay = 1e-4,
+    mask: Mask = None,
     *,
-    momentum_decay: Scalar | None = None,
-    nu_dtype: Any = None,
+    momentum_decay: NonNegative | None = None,
+    nu_dtype: FloatDType = None,
 ) -> Optimizer:
     r"""x ← x − α_t (m̄_t / (√(ν̂_t + ε̄) + ε) + λ x): NAdam, decoupled weight decay.
 
@@ -487,18 +499,19 @@ def nadamw(
     )
 
 
+@checked
 def amsgrad(
     learning_rate: Schedule,
-    b1: Scalar = 0.9,
-    b2: Scalar = 0.999,
-    eps: Scalar = 1e-8,
-    eps_root: Scalar = 0.0,
-    mu_dtype: Any = None,
+    b1: Decay = 0.9,
+    b2: Decay = 0.999,
+    eps: NonNegative = 1e-8,
+    eps_root: NonNegative = 0.0,
+    mu_dtype: InexactDType = None,
     bias_correction_mu: bool = True,
     bias_correction_nu: bool = True,
     *,
     max_before_debias: bool = False,
-    nu_dtype: Any = None,
+    nu_dtype: FloatDType = None,
 ) -> Optimizer:
     r"""x ← x − α_t m̂_t / (√(ν̄_t + ε̄) + ε), ν̄_t = max(ν̄_{t−1}, ν̂_t).
 
@@ -543,14 +556,15 @@ def amsgrad(
     )
 
 
+@checked
 def yogi(
     learning_rate: Schedule,
-    b1: Scalar = 0.9,
-    b2: Scalar = 0.999,
-    eps: Scalar = 1e-3,
+    b1: Decay = 0.9,
+    b2: Decay = 0.999,
+    eps: NonNegative = 1e-3,
     *,
-    mu_dtype: Any = None,
-    nu_dtype: Any = None,
+    mu_dtype: InexactDType = None,
+    nu_dtype: FloatDType = None,
 ) -> Optimizer:
     r"""x ← x − α_t m̂_t / (√ν̂_t + ε), ν_t = ν_{t−1} − (1 − β₂) sign(ν_{t−1} − g²) g².
 
@@ -583,16 +597,17 @@ def yogi(
     )
 
 
+@checked
 def adabelief(
     learning_rate: Schedule,
-    b1: Scalar = 0.9,
-    b2: Scalar = 0.999,
-    eps: Scalar = 1e-16,
-    eps_root: Scalar = 1e-16,
+    b1: Decay = 0.9,
+    b2: Decay = 0.999,
+    eps: NonNegative = 1e-16,
+    eps_root: NonNegative = 1e-16,
     *,
     nesterov: bool = False,
-    mu_dtype: Any = None,
-    nu_dtype: Any = None,
+    mu_dtype: InexactDType = None,
+    nu_dtype: FloatDType = None,
 ) -> Optimizer:
     r"""x ← x − α_t m̂_t / (√ν̂_t + ε), ν_t = β₂ ν_{t−1} + (1 − β₂)(g_t − m_t)² + ε̄.
 
@@ -624,17 +639,18 @@ def adabelief(
     )
 
 
+@checked
 def radam(
     learning_rate: Schedule,
-    b1: Scalar = 0.9,
-    b2: Scalar = 0.999,
-    eps: Scalar = 1e-8,
-    eps_root: Scalar = 0.0,
-    threshold: Scalar = 5.0,
+    b1: Decay = 0.9,
+    b2: Decay = 0.999,
+    eps: NonNegative = 1e-8,
+    eps_root: NonNegative = 0.0,
+    threshold: Threshold = 5.0,
     *,
     nesterov: bool = False,
-    mu_dtype: Any = None,
-    nu_dtype: Any = None,
+    mu_dtype: InexactDType = None,
+    nu_dtype: FloatDType = None,
 ) -> Optimizer:
     r"""x ← x − α_t r_t m̂_t / (√(ν̂_t + ε̄) + ε), and x − α_t m̂_t while ρ_t < threshold.
 
@@ -676,15 +692,16 @@ def radam(
     )
 
 
+@checked
 def padam(
     learning_rate: Schedule,
-    b1: Scalar = 0.9,
-    b2: Scalar = 0.999,
-    eps: Scalar = 1e-8,
-    p: Scalar = 0.125,
+    b1: Decay = 0.9,
+    b2: Decay = 0.999,
+    eps: NonNegative = 1e-8,
+    p: HalfPower = 0.125,
     *,
-    mu_dtype: Any = None,
-    nu_dtype: Any = None,
+    mu_dtype: InexactDType = None,
+    nu_dtype: FloatDType = None,
 ) -> Optimizer:
     r"""x ← x − α_t m_t / (√ν̄_t + ε)^{2p}, ν̄_t = max(ν̄_{t−1}, ν_t).
 
@@ -712,7 +729,6 @@ def padam(
     Reference: Chen et al., "Closing the Generalization Gap of Adaptive Gradient
     Methods in Training Deep Neural Networks", 2018 (IJCAI 2020), algorithm 1.
     """
-    check_range(0.0, 0.5, "p = 1/2 is AMSGrad, p = 0 is SGD", p=p)
     accumulator = optax.chain(
         ema_of_squares(b2, debias=False, nu_dtype=nu_dtype),
         running_max(nu_dtype=nu_dtype),
@@ -724,14 +740,15 @@ def padam(
     )
 
 
+@checked
 def nosadam(
     learning_rate: Schedule,
-    b1: Scalar = 0.9,
-    gamma: Scalar = 0.1,
-    eps: Scalar = 1e-8,
+    b1: Decay = 0.9,
+    gamma: NonNegative = 0.1,
+    eps: NonNegative = 1e-8,
     *,
-    mu_dtype: Any = None,
-    nu_dtype: Any = None,
+    mu_dtype: InexactDType = None,
+    nu_dtype: FloatDType = None,
 ) -> Optimizer:
     r"""x ← x − α_t m_t / (√ν_t + ε), ν_t = Σ k^−γ g_k² / Σ k^−γ.
 
@@ -764,15 +781,16 @@ def nosadam(
     )
 
 
+@checked
 def adamod(
     learning_rate: Schedule,
-    b1: Scalar = 0.9,
-    b2: Scalar = 0.999,
-    b3: Scalar = 0.999,
-    eps: Scalar = 1e-8,
+    b1: Decay = 0.9,
+    b2: Decay = 0.999,
+    b3: Decay = 0.999,
+    eps: NonNegative = 1e-8,
     *,
-    mu_dtype: Any = None,
-    nu_dtype: Any = None,
+    mu_dtype: InexactDType = None,
+    nu_dtype: FloatDType = None,
 ) -> Optimizer:
     r"""x ← x − min(η_t, S_t) ⊙ m̂_t, η_t = α_t / (√ν̂_t + ε), S_t = ema(η) with β₃.
 
@@ -800,7 +818,6 @@ def adamod(
     Reference: Ding et al., "An Adaptive and Momental Bound Method for Stochastic
     Learning", 2019, algorithm 1.
     """
-    check_learning_rate(learning_rate)
     return basic_form(
         direction=ema(b1, accumulator_dtype=mu_dtype),
         rate=optax.chain(
@@ -812,16 +829,17 @@ def adamod(
     )
 
 
+@checked
 def adashift(
     learning_rate: Schedule,
-    b1: Scalar = 0.9,
-    b2: Scalar = 0.999,
-    eps: Scalar = 1e-10,
-    keep_num: int = 10,
-    reduction: str = "max",
+    b1: Decay = 0.9,
+    b2: Decay = 0.999,
+    eps: NonNegative = 1e-10,
+    keep_num: Window = 10,
+    reduction: Reduction = "max",
     *,
-    mu_dtype: Any = None,
-    nu_dtype: Any = None,
+    mu_dtype: InexactDType = None,
+    nu_dtype: FloatDType = None,
 ) -> Optimizer:
     r"""x ← x − α_t m_t / (√ν̂_t + ε), m of the last n gradients, ν of those before.
 
@@ -849,22 +867,22 @@ def adashift(
     Reference: Zhou et al., "AdaShift: Decorrelation and Convergence of Adaptive
     Learning Rate Methods", ICLR 2019.
     """
-    check_learning_rate(learning_rate)
     shifted = scale_by_adashift(
         b1, b2, eps, keep_num, reduction, mu_dtype=mu_dtype, nu_dtype=nu_dtype
     )
     return _descend(shifted, learning_rate)
 
 
+@checked
 def swats(
     learning_rate: Schedule,
-    b1: Scalar = 0.9,
-    b2: Scalar = 0.999,
-    eps: Scalar = 1e-9,
+    b1: Decay = 0.9,
+    b2: Decay = 0.999,
+    eps: NonNegative = 1e-9,
     *,
-    base_lr: Scalar | None = None,
-    mu_dtype: Any = None,
-    nu_dtype: Any = None,
+    base_lr: Positive | None = None,
+    mu_dtype: InexactDType = None,
+    nu_dtype: FloatDType = None,
 ) -> Optimizer:
     r"""x ← x − s_t V_t ⊙ m_t: V of Adam, from some step on one number Λ, which is SGD.
 
@@ -904,19 +922,20 @@ def swats(
     return _relative(make, learning_rate, base_lr)
 
 
+@checked
 def adabound(
     learning_rate: Schedule,
-    b1: Scalar = 0.9,
-    b2: Scalar = 0.999,
-    eps: Scalar = 1e-8,
-    final_lr: Scalar = 0.1,
-    gamma: Scalar = 1e-3,
-    weight_decay: Schedule = 0.0,
-    mask: Any = None,
+    b1: Decay = 0.9,
+    b2: Decay = 0.999,
+    eps: NonNegative = 1e-8,
+    final_lr: FinalRate = 0.1,
+    gamma: Speed = 1e-3,
+    weight_decay: WeightDecay = 0.0,
+    mask: Mask = None,
     *,
-    base_lr: Scalar | None = None,
-    mu_dtype: Any = None,
-    nu_dtype: Any = None,
+    base_lr: Positive | None = None,
+    mu_dtype: InexactDType = None,
+    nu_dtype: FloatDType = None,
 ) -> Optimizer:
     r"""x ← x − s_t clip(α √(1−β₂ᵗ)/(1−β₁ᵗ) / (√ν_t + ε), lo_t, hi_t) ⊙ m_t.
 
@@ -969,19 +988,20 @@ def adabound(
     return _relative(make, learning_rate, base_lr)
 
 
+@checked
 def amsbound(
     learning_rate: Schedule,
-    b1: Scalar = 0.9,
-    b2: Scalar = 0.999,
-    eps: Scalar = 1e-8,
-    final_lr: Scalar = 0.1,
-    gamma: Scalar = 1e-3,
-    weight_decay: Schedule = 0.0,
-    mask: Any = None,
+    b1: Decay = 0.9,
+    b2: Decay = 0.999,
+    eps: NonNegative = 1e-8,
+    final_lr: FinalRate = 0.1,
+    gamma: Speed = 1e-3,
+    weight_decay: WeightDecay = 0.0,
+    mask: Mask = None,
     *,
-    base_lr: Scalar | None = None,
-    mu_dtype: Any = None,
-    nu_dtype: Any = None,
+    base_lr: Positive | None = None,
+    mu_dtype: InexactDType = None,
+    nu_dtype: FloatDType = None,
 ) -> Optimizer:
     r"""x ← x − s_t clip(α √(1−β₂ᵗ)/(1−β₁ᵗ) / (√ν̄_t + ε), lo_t, hi_t) ⊙ m_t.
 
@@ -1025,21 +1045,22 @@ def amsbound(
     return _relative(make, learning_rate, base_lr)
 
 
+@checked
 def adaboundw(
     learning_rate: Schedule,
-    b1: Scalar = 0.9,
-    b2: Scalar = 0.999,
-    eps: Scalar = 1e-8,
-    final_lr: Scalar = 0.1,
-    gamma: Scalar = 1e-3,
-    weight_decay: Schedule = 5e-4,
-    mask: Any = None,
+    b1: Decay = 0.9,
+    b2: Decay = 0.999,
+    eps: NonNegative = 1e-8,
+    final_lr: FinalRate = 0.1,
+    gamma: Speed = 1e-3,
+    weight_decay: WeightDecay = 5e-4,
+    mask: Mask = None,
     *,
     fixed_decay: bool = False,
     amsbound: bool = False,
-    base_lr: Scalar | None = None,
-    mu_dtype: Any = None,
-    nu_dtype: Any = None,
+    base_lr: Positive | None = None,
+    mu_dtype: InexactDType = None,
+    nu_dtype: FloatDType = None,
 ) -> Optimizer:
     r"""x ← x − s_t clip(…) ⊙ m_t − α_t λ x: `adabound` with decoupled weight decay.
 
@@ -1093,7 +1114,6 @@ def adaboundw(
         outside = add_decayed_weights(times(-1.0, weight_decay), mask)
         return in_gradient_dtype(optax.chain(optimizer, outside))
 
-    _check_weight_decay(weight_decay)
     return _relative(make, learning_rate, base_lr)
 
 
@@ -1126,17 +1146,11 @@ def _nadam_direction(
 
 
 def _decoupled(weight_decay: Schedule, mask: Any) -> optax.GradientTransformation:
-    _check_weight_decay(weight_decay)
     return add_decayed_weights(weight_decay, mask)
 
 
 def _with_l2(optimizer: Optimizer, weight_decay: Schedule, mask: Any) -> Optimizer:
     return in_gradient_dtype(optax.chain(_decoupled(weight_decay, mask), optimizer))
-
-
-def _check_weight_decay(weight_decay: Schedule) -> None:
-    if not callable(weight_decay):
-        check_non_negative(weight_decay=weight_decay)
 
 
 def _descend(

@@ -1,15 +1,35 @@
 """Small problems with a known answer, on which optimizers can be watched."""
 
-from typing import Any
+from typing import Annotated, Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import optax
 
+from optjax.hyperparameter import (
+    ArrayTree,
+    Count,
+    Size,
+    Transformation,
+    at_least,
+    checked,
+    function,
+    vector,
+)
+
 __all__ = ["minimize", "online_convex", "quadratic", "rosenbrock"]
 
 
-def quadratic(x: jax.Array, condition: float = 1.0) -> jax.Array:
+_Vector: TypeAlias = Annotated[jax.Array, vector("a vector of real numbers")]
+_Point: TypeAlias = Annotated[jax.Array, vector("a vector of two real numbers", 2)]
+_Condition: TypeAlias = Annotated[
+    float, at_least(1, "It is the largest curvature over the smallest")
+]
+_Objective: TypeAlias = Annotated[Any, function("a function of x", 1)]
+
+
+@checked
+def quadratic(x: _Vector, condition: _Condition = 1.0) -> jax.Array:
     r"""f(x) = ½ Σ_i h_i x_i², h_i from 1 to `condition`, evenly in the logarithm.
 
     Minimum 0 at the origin; with `condition=1` a parabola.
@@ -28,7 +48,8 @@ def quadratic(x: jax.Array, condition: float = 1.0) -> jax.Array:
     return 0.5 * jnp.sum(curvature * x**2)
 
 
-def rosenbrock(x: jax.Array) -> jax.Array:
+@checked
+def rosenbrock(x: _Point) -> jax.Array:
     r"""f(x, y) = (1 − x)² + 100 (y − x²)²: a curved valley, minimum 0 at (1, 1).
 
     Example:
@@ -43,8 +64,9 @@ def rosenbrock(x: jax.Array) -> jax.Array:
     return (1.0 - x[0]) ** 2 + 100.0 * (x[1] - x[0] ** 2) ** 2
 
 
+@checked
 def minimize(
-    optimizer: optax.GradientTransformation, f: Any, x: jax.Array, steps: int
+    optimizer: Transformation, f: _Objective, x: ArrayTree, steps: Count
 ) -> tuple[jax.Array, jax.Array]:
     """The last iterate of `steps` full-gradient steps from x, and f along the way.
 
@@ -66,8 +88,9 @@ def minimize(
     return x, values
 
 
+@checked
 def online_convex(
-    optimizer: optax.GradientTransformation, steps: int, chunks: int = 100
+    optimizer: Transformation, steps: Size, chunks: Size = 100
 ) -> jax.Array:
     r"""The iterates' mean in each of `chunks` equal parts of a run from x = 0.
 

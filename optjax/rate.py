@@ -8,7 +8,7 @@ which multiplies the gradient by it.
 Rates are float32 or wider whatever the gradient is: 1/ε = 1e8 is infinite in float16.
 """
 
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple, TypeAlias
 
 import jax.numpy as jnp
 import numpy as np
@@ -17,10 +17,13 @@ from jax import lax
 
 from optjax.form import UnitRate, precondition
 from optjax.hyperparameter import (
-    check_decay,
-    check_non_negative,
-    check_positive,
-    check_range,
+    Decay,
+    FloatDType,
+    NonNegative,
+    Transformation,
+    between,
+    checked,
+    positive,
 )
 from optjax.observe import Record, record, recorded
 from optjax.precision import (
@@ -43,7 +46,9 @@ __all__ = [
     "AdadeltaState",
     "AverageState",
     "CountState",
+    "HalfPower",
     "InfinityNormState",
+    "Threshold",
     "correct_bias",
     "limit_by_average",
     "rate_by_accumulated_square",
@@ -54,6 +59,15 @@ __all__ = [
     "scale_by_accumulated_square",
     "scale_by_adadelta",
     "scale_by_infinity_norm",
+]
+
+
+HalfPower: TypeAlias = Annotated[Scalar, between(0.0, 0.5, "1/2 is Adam, 0 is SGD")]
+_FirstStep: TypeAlias = Annotated[
+    Scalar, positive("Adadelta's first steps have size sqrt(eps)")
+]
+Threshold: TypeAlias = Annotated[
+    Scalar, between(4.0, np.inf, "r_t² is negative for ρ_t from 2 to 4")
 ]
 
 
@@ -79,11 +93,12 @@ def rate_by_one() -> optax.GradientTransformationExtraArgs:
     return UnitRate(*recorded("rate_by_one", transformation))
 
 
+@checked
 def rate_by_accumulated_square(
-    accumulator: optax.GradientTransformation,
-    eps: Scalar = 1e-8,
-    eps_root: Scalar = 0.0,
-    power: Scalar = 0.5,
+    accumulator: Transformation,
+    eps: NonNegative = 1e-8,
+    eps_root: NonNegative = 0.0,
+    power: HalfPower = 0.5,
 ) -> optax.GradientTransformationExtraArgs:
     r"""V_t = 1 / (√(ν_t + ε̄) + ε): a rate, not an update: drops the gradient's sign.
 
@@ -110,8 +125,6 @@ def rate_by_accumulated_square(
     Where conventions differ: Optax's Adagrad and RMSProp by default add ε inside the
     root, PyTorch's outside; Adam has it outside in both.
     """
-    check_non_negative(eps=eps, eps_root=eps_root)
-    check_range(0.0, 0.5, "1/2 is Adam, 0 is SGD", power=power)
     accumulator = optax.with_extra_args_support(accumulator)
     is_half = is_known(power) and power == 0.5
     # Where (ν + ε̄)^−3/2 is finite for ν = 0, so is every derivative of the rate.
@@ -146,11 +159,12 @@ def _is_zero(eps: Scalar) -> bool:
     return is_known(eps) and eps == 0
 
 
+@checked
 def scale_by_accumulated_square(
-    accumulator: optax.GradientTransformation,
-    eps: Scalar = 1e-8,
-    eps_root: Scalar = 0.0,
-    power: Scalar = 0.5,
+    accumulator: Transformation,
+    eps: NonNegative = 1e-8,
+    eps_root: NonNegative = 0.0,
+    power: HalfPower = 0.5,
 ) -> optax.GradientTransformationExtraArgs:
     """V_t ⊙ g_t with V_t of `rate_by_accumulated_square`, which see.
 
@@ -178,8 +192,9 @@ class AdadeltaState(NamedTuple):
     e_x: optax.Updates
 
 
+@checked
 def rate_by_adadelta(
-    rho: Scalar = 0.9, eps: Scalar = 1e-6, *, nu_dtype: Any = None
+    rho: Decay = 0.9, eps: _FirstStep = 1e-6, *, nu_dtype: FloatDType = None
 ) -> optax.GradientTransformationExtraArgs:
     r"""V_t = √(X_{t−1} + ε) / √(ν_t + ε): a rate, not an update: drops the sign.
 
@@ -199,8 +214,6 @@ def rate_by_adadelta(
 
     Reference: Zeiler, "ADADELTA", 2012.
     """
-    check_decay(rho=rho)
-    check_positive("Adadelta's first steps have size sqrt(eps)", eps=eps)
 
     def init(params: optax.Params) -> AdadeltaState:
         return AdadeltaState(
@@ -228,8 +241,9 @@ def rate_by_adadelta(
     return optax.GradientTransformationExtraArgs(init, update)
 
 
+@checked
 def scale_by_adadelta(
-    rho: Scalar = 0.9, eps: Scalar = 1e-6, *, nu_dtype: Any = None
+    rho: Decay = 0.9, eps: _FirstStep = 1e-6, *, nu_dtype: FloatDType = None
 ) -> optax.GradientTransformationExtraArgs:
     """V_t ⊙ g_t with V_t of `rate_by_adadelta`, which see.
 
@@ -253,8 +267,9 @@ class InfinityNormState(NamedTuple):
     nu: optax.Updates
 
 
+@checked
 def rate_by_infinity_norm(
-    b2: Scalar = 0.999, eps: Scalar = 1e-8, *, nu_dtype: Any = None
+    b2: Decay = 0.999, eps: NonNegative = 1e-8, *, nu_dtype: FloatDType = None
 ) -> optax.GradientTransformationExtraArgs:
     r"""V_t = 1 / ν_t, ν_t = max(|g_t| + ε, β₂ ν_{t−1}): a rate: drops the sign.
 
@@ -271,8 +286,6 @@ def rate_by_infinity_norm(
 
     Reference: Kingma & Ba, "Adam", ICLR 2015, section 7.1 (AdaMax).
     """
-    check_decay(b2=b2)
-    check_non_negative(eps=eps)
 
     def init(params: optax.Params) -> InfinityNormState:
         return InfinityNormState(real_full_like(params, 0.0, nu_dtype))
@@ -295,8 +308,9 @@ def rate_by_infinity_norm(
     return optax.GradientTransformationExtraArgs(init, update)
 
 
+@checked
 def scale_by_infinity_norm(
-    b2: Scalar = 0.999, eps: Scalar = 1e-8, *, nu_dtype: Any = None
+    b2: Decay = 0.999, eps: NonNegative = 1e-8, *, nu_dtype: FloatDType = None
 ) -> optax.GradientTransformationExtraArgs:
     """V_t ⊙ g_t with V_t of `rate_by_infinity_norm`, which see.
 
@@ -322,8 +336,9 @@ class CountState(NamedTuple):
     count: Any
 
 
+@checked
 def correct_bias(
-    b1: Scalar, b2: Scalar, learning_rate: Scalar = 1.0
+    b1: Decay, b2: Decay, learning_rate: NonNegative = 1.0
 ) -> optax.GradientTransformationExtraArgs:
     r"""V_t ↦ V_t α √(1 − β₂ᵗ) / (1 − β₁ᵗ): Adam's two corrections, as part of the rate.
 
@@ -344,7 +359,6 @@ def correct_bias(
 
     Reference: Kingma & Ba, "Adam", ICLR 2015, the end of section 2.
     """
-    check_decay(b1=b1, b2=b2)
 
     def factor(t: Any) -> Any:
         root = jnp.sqrt(one_minus_power(b2, t))
@@ -364,8 +378,9 @@ def correct_bias(
     )
 
 
+@checked
 def rectify(
-    b2: Scalar, threshold: Scalar = 5.0
+    b2: Decay, threshold: Threshold = 5.0
 ) -> optax.GradientTransformationExtraArgs:
     r"""V_t ↦ r_t V_t where ρ_t ≥ threshold, and V_t ↦ 1 before: RAdam's warm-up.
 
@@ -386,10 +401,6 @@ def rectify(
     Reference: Liu et al., "On the Variance of the Adaptive Learning Rate and Beyond",
     ICLR 2020. The paper uses ρ_t > 4, PyTorch ρ_t > 5, Optax ρ_t ≥ 5.
     """
-    check_decay(b2=b2)
-    check_range(
-        4.0, np.inf, "r_t² is negative for ρ_t from 2 to 4", threshold=threshold
-    )
     b2 = precise(b2)
 
     def update(
@@ -449,7 +460,8 @@ class AverageState(NamedTuple):
     ema: optax.Updates
 
 
-def limit_by_average(b3: Scalar) -> optax.GradientTransformationExtraArgs:
+@checked
+def limit_by_average(b3: Decay) -> optax.GradientTransformationExtraArgs:
     r"""V_t ↦ min(V_t, S_t), S_t = β₃ S_{t−1} + (1 − β₃) V_t: AdaMod's upper bound.
 
     S starts at zero and is not debiased, so the first steps are small: a warm-up.
@@ -466,7 +478,6 @@ def limit_by_average(b3: Scalar) -> optax.GradientTransformationExtraArgs:
     Reference: Ding et al., "An Adaptive and Momental Bound Method for Stochastic
     Learning", 2019.
     """
-    check_decay(b3=b3)
 
     def init(params: optax.Params) -> AverageState:
         return AverageState(real_full_like(params, 0.0))

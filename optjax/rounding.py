@@ -14,8 +14,7 @@ itself, where now equal shapes share one. The bits that go are left out, or a la
 that comes out otherwise without `jit` would change the noise.
 """
 
-import operator
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -23,11 +22,30 @@ import optax
 from jax import lax
 from optax import safe_increment
 
+from optjax.hyperparameter import Transformation, checked, dtype, whole
 from optjax.precision import store, widen
 
 __all__ = ["StochasticRoundingState", "stochastic_rounding"]
 
-_MAX_SEED = 2**32 - 1
+
+_Narrow: TypeAlias = Annotated[
+    Any,
+    dtype(
+        "bfloat16",
+        jnp.bfloat16,
+        "Stochastic rounding cuts the tail off float32, which leaves bfloat16 and no "
+        "other dtype; float16 ends at 6e-8, above the squares of most gradients",
+    ),
+]
+_Seed: TypeAlias = Annotated[
+    int | jax.Array,
+    whole(
+        0,
+        2**32 - 1,
+        "A key of jax.random is no seed; draw one by `jax.random.bits(key)`",
+        may_be_traced=True,
+    ),
+]
 
 
 class StochasticRoundingState(NamedTuple):
@@ -43,10 +61,11 @@ class StochasticRoundingState(NamedTuple):
     dtypes: dict[str, Any]
 
 
+@checked
 def stochastic_rounding(
-    optimizer: optax.GradientTransformation,
-    dtype: Any = jnp.bfloat16,
-    seed: int | jax.Array = 0,
+    optimizer: Transformation,
+    dtype: _Narrow = jnp.bfloat16,
+    seed: _Seed = 0,
 ) -> optax.GradientTransformationExtraArgs:
     r"""Store state in bfloat16: x becomes ⌈x⌉ with probability (x − ⌊x⌋) / (⌈x⌉ − ⌊x⌋).
 
@@ -100,8 +119,6 @@ def stochastic_rounding(
     Reference: Gupta et al., "Deep Learning with Limited Numerical Precision",
     ICML 2015.
     """
-    _check_dtype(dtype)
-    _check_seed(seed)
     inner = optax.with_extra_args_support(optimizer)
 
     def init(params: optax.Params) -> StochasticRoundingState:
@@ -252,26 +269,3 @@ def _is_narrow(leaf: Any) -> bool:
 
 def _widen_float(leaf: Any) -> Any:
     return widen(leaf) if _is_narrow(leaf) else leaf
-
-
-def _check_dtype(dtype: Any) -> None:
-    if jnp.dtype(dtype) != jnp.bfloat16:
-        raise ValueError(
-            f"dtype must be bfloat16, got {jnp.dtype(dtype).name}. Stochastic rounding "
-            "cuts the tail off float32, which leaves bfloat16 and no other dtype; "
-            "float16 ends at 6e-8, above the squares of most gradients."
-        )
-
-
-def _check_seed(seed: Any) -> None:
-    if isinstance(seed, jax.core.Tracer):
-        return
-    try:
-        value = operator.index(seed)
-    except TypeError:
-        value = None
-    if value is None or not 0 <= value <= _MAX_SEED:
-        raise ValueError(
-            f"seed must be an integer from 0 to 2**32 - 1, got {seed!r}. A key of "
-            "jax.random has none; draw one by `jax.random.bits(key)`."
-        )

@@ -11,10 +11,9 @@ import jax.numpy as jnp
 import optax
 
 from optjax.form import in_gradient_dtype
-from optjax.hyperparameter import check_decay, check_positive
+from optjax.hyperparameter import Decay, FloatDType, InexactDType, Positive, checked
 from optjax.observe import Record, record
 from optjax.precision import (
-    Scalar,
     abs_sq,
     full_like,
     next_count,
@@ -44,14 +43,15 @@ class SwatsState(NamedTuple):
     switched_at: Any
 
 
+@checked
 def scale_by_swats(
-    learning_rate: Scalar = 1e-3,
-    b1: Scalar = 0.9,
-    b2: Scalar = 0.999,
-    eps: Scalar = 1e-9,
+    learning_rate: Positive = 1e-3,
+    b1: Decay = 0.9,
+    b2: Decay = 0.999,
+    eps: Positive = 1e-9,
     *,
-    mu_dtype: Any = None,
-    nu_dtype: Any = None,
+    mu_dtype: InexactDType = None,
+    nu_dtype: FloatDType = None,
 ) -> optax.GradientTransformationExtraArgs:
     r"""V_t ⊙ m_t with V_t = α √(1−β₂ᵗ)/(1−β₁ᵗ) / (√ν_t + ε), then V_t = Λ.
 
@@ -83,8 +83,6 @@ def scale_by_swats(
     Reference: Keskar & Socher, "Improving Generalization Performance by Switching
     from Adam to SGD", 2017, algorithm 1.
     """
-    check_positive(learning_rate=learning_rate, eps=eps)
-    check_decay(b1=b1, b2=b2)
 
     def init(params: optax.Params) -> SwatsState:
         # Each its own buffer: two that are one cannot both be donated.

@@ -678,7 +678,7 @@ def test_shards_round_as_the_whole():
 @pytest.mark.parametrize("dtype", [jnp.float16, "float32", jnp.int16])
 def test_other_dtypes_are_refused(dtype):
     name = jnp.dtype(dtype).name
-    with pytest.raises(ValueError, match=rf"must be bfloat16, got {name}\. .*tail"):
+    with pytest.raises(ValueError, match=rf"must be bfloat16, got .?{name}.?\. .*tail"):
         stochastic_rounding(optax.adam(0.1), dtype=dtype)
 
 

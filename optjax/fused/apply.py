@@ -9,16 +9,23 @@ import optax
 from optjax.fused.kernel import DTYPES
 from optjax.fused.library import fused_step_available
 from optjax.fused.plan import Group, NotCoveredError, plan
+from optjax.hyperparameter import (
+    ArrayTree,
+    OptimizerState,
+    Transformation,
+    checked,
+)
 from optjax.observe import Placeholder, observing
 
 __all__ = ["apply_step"]
 
 
+@checked
 def apply_step(
-    optimizer: optax.GradientTransformation,
-    grads: optax.Updates,
-    state: optax.OptState,
-    params: optax.Params,
+    optimizer: Transformation,
+    grads: ArrayTree,
+    state: OptimizerState,
+    params: ArrayTree,
     **extra: Any,
 ) -> tuple[optax.Params, optax.OptState]:
     r"""x[t+1] = x[t] − s_t · V_t ⊙ m_t: `update` and `optax.apply_updates` in one call.

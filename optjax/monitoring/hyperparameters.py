@@ -2,23 +2,41 @@
 
 import inspect
 import numbers
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable
+from typing import Annotated, Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
+from optjax.hyperparameter import (
+    FloatDType,
+    Names,
+    OptimizerState,
+    checked,
+    function,
+    without_kind,
+)
+
 __all__ = ["hyperparameters", "inject_hyperparams", "set_hyperparameters"]
 
 _MAY_FOLLOW_A_SCHEDULE = ("learning_rate", "weight_decay")
 
+_Factory: TypeAlias = Annotated[
+    Callable[..., optax.GradientTransformation],
+    function(
+        "a function that makes an optimizer",
+        hint="Hand over optjax.adam and not optjax.adam(1e-3)",
+    ),
+]
 
+
+@checked
 def inject_hyperparams(
-    factory: Callable[..., optax.GradientTransformation],
-    static_args: str | Iterable[str] = (),
-    hyperparam_dtype: Any = jnp.float32,
+    factory: _Factory,
+    static_args: Names = (),
+    hyperparam_dtype: FloatDType = jnp.float32,
 ) -> Callable[..., optax.GradientTransformationExtraArgs]:
     """`factory` with its numeric hyper-parameters kept in the optimizer's state.
 
@@ -78,12 +96,12 @@ def _is_injectable(value: Any, parameter: inspect.Parameter) -> bool:
     if callable(value):
         # A function in the place of a number is a schedule; masks have other defaults.
         return (
-            parameter.annotation == optax.ScalarOrSchedule
+            without_kind(parameter.annotation) == optax.ScalarOrSchedule
             or parameter.name in _MAY_FOLLOW_A_SCHEDULE
             or isinstance(parameter.default, float)
         )
     # Integers with integer defaults are counts, or flags.
-    is_count = parameter.annotation in (int, "int") or (
+    is_count = without_kind(parameter.annotation) in (int, "int") or (
         isinstance(value, int) and isinstance(parameter.default, int)
     )
     return not (is_count or isinstance(value, bool)) and isinstance(
@@ -91,7 +109,8 @@ def _is_injectable(value: Any, parameter: inspect.Parameter) -> bool:
     )
 
 
-def hyperparameters(state: Any) -> dict[str, Any]:
+@checked
+def hyperparameters(state: OptimizerState) -> dict[str, Any]:
     """The hyper-parameters in an optimizer's state, by name.
 
     Args:
@@ -131,7 +150,8 @@ def _readable(value: Any) -> Any:
     return float(str(number)) if number.ndim == 0 else number
 
 
-def set_hyperparameters(state: Any, **values: Any) -> Any:
+@checked
+def set_hyperparameters(state: OptimizerState, **values: Any) -> Any:
     """The state with hyper-parameters changed, of the same structure and dtypes.
 
     A compiled step goes on with it without being compiled again. Where several

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import Annotated, TypeAlias
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -9,11 +10,14 @@ from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from optjax.hyperparameter import Names, Text, checked, instance
 from optjax.monitoring.groups import OVERALL
-from optjax.monitoring.report import Report, stack_reports
+from optjax.monitoring.report import Report, Reports, stack_reports
 from optjax.monitoring.summary import EDGES, PROBABILITIES
 
 __all__ = ["plot_quantiles", "plot_rates", "plot_transition"]
+
+AxesToDrawIn: TypeAlias = Annotated[Axes, instance(Axes, "matplotlib axes")]
 
 _BLUE, _ORANGE, _GREEN = "#0072B2", "#D55E00", "#009E73"
 _DPI = 110
@@ -22,8 +26,9 @@ _COLUMNS = 3
 _MARGIN = 1.0
 
 
+@checked
 def plot_rates(
-    reports: Sequence[Report] | Report, group: str = OVERALL, ax: Axes | None = None
+    reports: Reports, group: Text = OVERALL, ax: AxesToDrawIn | None = None
 ) -> Figure:
     """The histogram of log10 of the rates over training, with the closing band.
 
@@ -77,9 +82,8 @@ def plot_rates(
     return figure
 
 
-def plot_transition(
-    reports: Sequence[Report] | Report, ax: Axes | None = None
-) -> Figure:
+@checked
+def plot_transition(reports: Reports, ax: AxesToDrawIn | None = None) -> Figure:
     """How much of each group is SGD: a row a group, a column a summarised step.
 
     A mark stands at the step since which the group counts as SGD.
@@ -118,9 +122,8 @@ def plot_transition(
     return figure
 
 
-def plot_quantiles(
-    reports: Sequence[Report] | Report, groups: Sequence[str] | None = None
-) -> Figure:
+@checked
+def plot_quantiles(reports: Reports, groups: Names | None = None) -> Figure:
     """The median rate over training, with bands for half and 90 % of coordinates.
 
     Args:

@@ -1,16 +1,24 @@
 """Read the summaries out of an optimizer's state, and print them."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any, TypeAlias
 
 import jax
 import numpy as np
 
+from optjax.hyperparameter import Kind, OptimizerState, checked, instance
 from optjax.monitoring.groups import OVERALL
 from optjax.monitoring.summary import PROBABILITIES, Summary
 from optjax.monitoring.wrapper import MonitorState
 
-__all__ = ["Report", "read_report", "stack_reports", "transition"]
+__all__ = [
+    "OneReport",
+    "Report",
+    "Reports",
+    "read_report",
+    "stack_reports",
+    "transition",
+]
 
 
 class Report(Mapping[str, Summary]):
@@ -74,6 +82,23 @@ class Report(Mapping[str, Summary]):
         return f"<Report of {len(self)} groups, steps of shape {self.steps.shape}>"
 
 
+_READ = "Reports are what optjax.read_report(state) returns"
+
+
+class _Reports(Kind):
+    def accepts(self, value: Any) -> bool:
+        if isinstance(value, Report):
+            return True
+        is_sequence = isinstance(value, Sequence) and not isinstance(value, str)
+        return is_sequence and all(isinstance(item, Report) for item in value)
+
+
+OneReport: TypeAlias = Annotated[Report, instance(Report, "a report", _READ)]
+Reports: TypeAlias = Annotated[
+    Sequence[Report] | Report, _Reports("a report or a sequence of reports", _READ)
+]
+
+
 def _cells(summary: Summary) -> tuple[str, ...]:
     low, middle, high = (
         summary.quantiles[PROBABILITIES.index(p)] for p in (0.05, 0.5, 0.95)
@@ -96,7 +121,8 @@ def _power(log: Any) -> str:
     return "–" if np.isnan(log) else f"{10.0 ** float(log):.2g}"
 
 
-def read_report(state: Any) -> Report:
+@checked
+def read_report(state: OptimizerState) -> Report:
     """The latest summaries in an optimizer's state.
 
     Args:
@@ -148,7 +174,8 @@ def _is_monitor_state(node: Any) -> bool:
     return isinstance(node, MonitorState)
 
 
-def stack_reports(reports: Sequence[Report] | Report) -> Report:
+@checked
+def stack_reports(reports: Reports) -> Report:
     """Reports along a leading axis of time, each summarised step once.
 
     Args:
@@ -190,7 +217,8 @@ def stack_reports(reports: Sequence[Report] | Report) -> Report:
     return stacked.at(first[stacked.steps[first] > 0])
 
 
-def transition(report: Report) -> dict[str, int | None]:
+@checked
+def transition(report: OneReport) -> dict[str, int | None]:
     """The step since which each group has been SGD, None where it is not yet.
 
     A group is SGD while the share of its coordinates that `optjax.monitor` was told

@@ -1,13 +1,19 @@
 """A report as scalars and histograms, for TensorBoard and the like."""
 
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from optjax.monitoring.report import Report
+from optjax.hyperparameter import Text, checked, methods
+from optjax.monitoring.report import OneReport, Report
 from optjax.monitoring.summary import EDGES, PROBABILITIES, Summary
 
 __all__ = ["Histogram", "histograms", "scalars", "write_tensorboard"]
+
+
+_Writer: TypeAlias = Annotated[
+    Any, methods("add_scalar", "add_histogram_raw", hint="Such as a SummaryWriter")
+]
 
 
 class Histogram(NamedTuple):
@@ -17,7 +23,8 @@ class Histogram(NamedTuple):
     edges: np.ndarray
 
 
-def scalars(report: Report) -> dict[str, float]:
+@checked
+def scalars(report: OneReport) -> dict[str, float]:
     """What a report says, each number by "group/name", without what is not known.
 
     Rates are given as log10, since they span decades: `log10_rate_p50` is the median.
@@ -55,7 +62,8 @@ def scalars(report: Report) -> dict[str, float]:
     return result
 
 
-def histograms(report: Report) -> dict[str, Histogram]:
+@checked
+def histograms(report: OneReport) -> dict[str, Histogram]:
     """The histogram of log10 of the rates, by "group/log10_rate".
 
     Args:
@@ -68,7 +76,10 @@ def histograms(report: Report) -> dict[str, Histogram]:
     }
 
 
-def write_tensorboard(writer: Any, report: Report, prefix: str = "optimizer") -> None:
+@checked
+def write_tensorboard(
+    writer: _Writer, report: OneReport, prefix: Text = "optimizer"
+) -> None:
     """Write a report's scalars and histograms at its step.
 
     Args:

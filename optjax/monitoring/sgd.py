@@ -12,6 +12,7 @@ import optax
 from optjax.base_rate import BaseRateState, relative_schedule, relative_to_base, times
 from optjax.direction import EmaState, TraceState, trace
 from optjax.form import basic_form, in_gradient_dtype
+from optjax.hyperparameter import ArrayTree, Transformation, checked
 from optjax.monitoring.rates import is_same, limit_of
 from optjax.observe import Record, observing
 from optjax.precision import widen
@@ -59,8 +60,9 @@ class _Parts(NamedTuple):
     outside: list[Record]
 
 
+@checked
 def sgd_equivalent(
-    optimizer: optax.GradientTransformation, params: optax.Params | None = None
+    optimizer: Transformation, params: ArrayTree = None
 ) -> SgdEquivalent:
     r"""α = s_t · f · (1 − β₁), μ = β₁: the plain SGD that a bounded optimizer tends to.
 

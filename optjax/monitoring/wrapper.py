@@ -1,21 +1,41 @@
 """Keep a summary of an optimizer's effective rates in its state."""
 
 import dataclasses
-import operator
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from optjax.hyperparameter import check_positive, check_range
-from optjax.monitoring.groups import OVERALL, Groups, group_leaves, leaf_names
+from optjax.hyperparameter import (
+    Count,
+    Size,
+    Transformation,
+    at_least,
+    between,
+    checked,
+    function_or,
+    whole,
+)
+from optjax.monitoring.groups import OVERALL, group_leaves, leaf_names
 from optjax.monitoring.rates import Rate, read_rates
 from optjax.monitoring.summary import Summary, empty, summarise
 from optjax.observe import Record, observing
 
 __all__ = ["MonitorState", "Summaries", "monitor"]
+
+
+_Share: TypeAlias = Annotated[float, between(0, 1, "It is a share of coordinates")]
+_Factor: TypeAlias = Annotated[float, at_least(1, "1.1 is 10 %")]
+_Groups: TypeAlias = Annotated[
+    int | Callable[[str], str],
+    function_or(
+        "a function from a leaf's path to its group",
+        whole(0),
+        "It is called with a path such as block/kernel",
+    ),
+]
 
 
 @jax.tree_util.register_dataclass
@@ -38,14 +58,15 @@ class MonitorState(NamedTuple):
     summaries: Summaries
 
 
+@checked
 def monitor(
-    optimizer: optax.GradientTransformation,
-    every: int = 100,
+    optimizer: Transformation,
+    every: Count = 100,
     *,
-    groups: Groups = 1,
-    sample: int | None = 1024,
-    share: float = 0.99,
-    factor: float = 1.1,
+    groups: _Groups | None = 1,
+    sample: Size | None = 1024,
+    share: _Share = 0.99,
+    factor: _Factor = 1.1,
 ) -> optax.GradientTransformationExtraArgs:
     r"""r_t = s_t · V_t, summarised in the state of the optimizer that computes it.
 
@@ -89,15 +110,9 @@ def monitor(
       >>> print(optjax.read_report(state)["overall"].quantiles.round(2))
       [-2.6 -2.6 -2.6 -2.3 -2.  -2.  -2. ]
     """
-    every, most = _check_int("every", every, 0), sample
-    if most is not None:
-        most = _check_int("sample", most, 1)
+    every, most = int(every), None if sample is None else int(sample)
     if groups is not None and not callable(groups):
-        groups = _check_int("groups", groups, 0)
-    check_range(0.0, 1.0, "It is a share of coordinates", share=share)
-    check_positive(factor=factor)
-    if factor < 1:
-        raise ValueError(f"factor must be at least 1, got {factor}; 1.1 is 10 %.")
+        groups = int(groups)
     inner = optax.with_extra_args_support(optimizer)
 
     def init(params: optax.Params) -> MonitorState:
@@ -217,13 +232,3 @@ def _(primals: Any, tangents: Any) -> Any:
 
 def _by_name(tree: Any) -> dict[str, jax.Array]:
     return dict(zip(leaf_names(tree), jax.tree.leaves(tree), strict=True))
-
-
-def _check_int(name: str, value: Any, least: int) -> int:
-    try:
-        whole = -1 if isinstance(value, bool) else operator.index(value)
-    except TypeError:
-        whole = -1
-    if whole < least:
-        raise ValueError(f"{name} must be a Python integer >= {least}, got {value!r}.")
-    return whole

@@ -27,6 +27,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from optjax.hyperparameter import without_kind
 from optjax.optimizers import OPTIMIZERS
 from optjax.sweep.distributions import (
     Choice,
@@ -304,7 +305,7 @@ def _is_required(parameter: inspect.Parameter | None) -> bool:
 
 def _is_integer(parameter: inspect.Parameter) -> bool:
     """Whether the factory wants a Python integer or boolean, which no tracer is."""
-    annotation = parameter.annotation
+    annotation = without_kind(parameter.annotation)
     if annotation in (inspect.Parameter.empty, Any):
         return isinstance(parameter.default, int)
     if isinstance(annotation, types.UnionType) or (
