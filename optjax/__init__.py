@@ -6,10 +6,10 @@
 direction m, a rate V and a schedule s.
 """
 
-from optjax.signals import prepare
+from optjax.signals import prepare as _prepare
 
 # Before the imports of JAX that follow.
-prepare()
+_prepare()
 
 from optjax.accumulator import (
     centered_ema_of_squares,
