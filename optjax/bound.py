@@ -31,7 +31,7 @@ from optjax.hyperparameter import (
     nonnegative,
     positive,
 )
-from optjax.observe import recorded
+from optjax.observe import note, recorded
 from optjax.precision import Scalar, away_from_zero, next_count, store
 from optjax.tree import map_leaves
 
@@ -124,6 +124,7 @@ def bound_clip(
         count, t = next_count(state.count)
         lo = jnp.asarray(lower(t) if callable(lower) else lower)
         hi = jnp.asarray(upper(t) if callable(upper) else upper)
+        note(lower=lo, upper=hi)
         # jnp.clip is the same inside a jit of its own, one more equation a leaf.
         clipped = map_leaves(
             lambda v: jnp.minimum(jnp.maximum(v, store(lo, v)), store(hi, v)), updates

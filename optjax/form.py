@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import optax
 
 from optjax.hyperparameter import Schedule, Transformation, checked
-from optjax.observe import Record, record, recorded
+from optjax.observe import Record, note, record, recorded
 from optjax.precision import store, widen
 from optjax.tree import map_leaves
 
@@ -138,6 +138,7 @@ def descend(
             state = state._replace(count=optax.safe_increment(state.count))
         else:
             s = learning_rate
+        note(learning_rate=s)
         step = -s
         # XLA makes p + (−u) one operation, and p + (−1 · u) two.
         negated = isinstance(step, float) and step == -1.0

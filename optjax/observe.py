@@ -1,27 +1,38 @@
-"""Look inside an update while JAX traces it.
+"""Look inside an update while JAX traces it, and compute of it what is needed.
 
 A primitive wrapped by `recorded` tells what it computes, and whoever calls `update`
 within `observing()` receives the records in the order of the computation. That is
 Python at trace time: outside `observing()` nothing is kept, and the compiled program
 is the same either way.
 
-`observing(compute=False)` only follows an update: scalars are computed, and for the
-arrays of parameters, moments and rates a `Placeholder` goes from one primitive to the
-next. It tells what an update of thousands of leaves is made of without tracing any.
+`trace_once` runs a function once, apart from the trace around it. `map_leaves` is one
+equation there, however many leaves there are, so that an update of thousands costs
+little to look at. What is wanted of it is then computed by `Program.compute`: nothing
+of the function's own Python runs again, and its effects happen once.
 
 A record's arrays belong to the trace that made them. An optimizer that is called
 inside another's `lax.cond` must be observed in there.
 """
 
-import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, NamedTuple
 
+import jax
 import optax
 
-__all__ = ["Placeholder", "Record", "is_followed", "observing", "record", "recorded"]
+__all__ = [
+    "Observation",
+    "Program",
+    "Record",
+    "current",
+    "note",
+    "observing",
+    "record",
+    "recorded",
+    "trace_once",
+]
 
 
 class Record(NamedTuple):
@@ -35,6 +46,7 @@ class Record(NamedTuple):
         received: the updates that it was given.
         returned: the updates that it returned.
         params: the parameters that it was given.
+        now: what its schedules and bounds are at this step, by name.
     """
 
     kind: str
@@ -44,60 +56,165 @@ class Record(NamedTuple):
     received: Any
     returned: Any
     params: Any = None
+    now: dict[str, Any] = {}  # noqa: RUF012, a NamedTuple's default, never written to
+
+    def at_this_step(self, name: str) -> Any:
+        """A hyper-parameter, or what its schedule returned in this update."""
+        return self.now.get(name, self.values[name])
 
 
-class Placeholder:
-    """An array that is not computed; `source` is what it would be a cast of.
+class Observation:
+    """What an observer receives of the updates inside its block.
 
-    Code that asks for more than shape and dtype gets an error, never an answer: to
-    Python any object has a truth value and can be compared.
+    Attributes:
+        records: the records, in the order of the computation.
+        noted: what the primitive that runs has told of this step by `note`.
     """
 
-    __slots__ = ("dtype", "shape", "source")
+    def __init__(self, trace: Any = None):
+        self.records: list[Record] = []
+        # The trace in which leaves are deferred, and those that are, each with what it
+        # is a cast of. They are kept, so that no other array gets their ids.
+        self._trace = trace
+        self._deferred: dict[int, tuple[Any, Any]] = {}
+        self.noted: dict[str, Any] = {}
 
-    def __init__(self, shape: tuple[int, ...], dtype: Any, source: Any = None):
-        self.shape, self.dtype, self.source = shape, dtype, source
+    def defers(self) -> bool:
+        """Whether leaves are deferred here, and not inside a `cond`, say."""
+        return self._trace is not None and self._trace == _current_trace()
 
-    @property
-    def ndim(self) -> int:
-        """The number of dimensions, 0 to `jnp.ndim` of what has none."""
-        return len(self.shape)
+    def defer(self, leaf: Any, source: Any = None) -> None:
+        """Take note of a leaf that is not computed yet."""
+        self._deferred[id(leaf)] = leaf, source
 
-    @property
-    def size(self) -> int:
-        """The number of elements, 1 to `jnp.size` of what has none."""
-        return math.prod(self.shape)
+    def is_deferred(self, leaf: Any) -> bool:
+        """Whether the leaf is one that the primitives here return, as they do."""
+        return id(leaf) in self._deferred
 
-    def _unknown(self, *_: Any) -> Any:
-        raise TypeError("the numbers of a placeholder are not computed")
-
-    __eq__ = __ne__ = __bool__ = __array__ = _unknown
-    __hash__ = object.__hash__
-
-
-class _Observation(NamedTuple):
-    records: list[Record]
-    compute: bool
+    def source(self, leaf: Any) -> Any:
+        """What a deferred leaf is a cast of, or None."""
+        return self._deferred[id(leaf)][1]
 
 
-_current: ContextVar[_Observation | None] = ContextVar("observation", default=None)
+_current: ContextVar[Observation | None] = ContextVar("observation", default=None)
+
+
+def _current_trace() -> Any:
+    # Here, since it loads what importing optjax should not.
+    from jax.extend.core import get_opaque_trace_state
+
+    return get_opaque_trace_state(convention="optjax")
+
+
+def current() -> Observation | None:
+    """The observation around, if there is one."""
+    return _current.get()
 
 
 @contextmanager
-def observing(compute: bool = True) -> Iterator[list[Record]]:
-    """Collect the records of the updates called inside the block."""
-    observation = _Observation([], compute)
+def _within(observation: Observation) -> Iterator[Observation]:
     token = _current.set(observation)
     try:
-        yield observation.records
+        yield observation
     finally:
         _current.reset(token)
 
 
-def is_followed() -> bool:
-    """Whether arrays are only followed, by placeholders, and not computed."""
-    observation = _current.get()
-    return observation is not None and not observation.compute
+@contextmanager
+def observing() -> Iterator[list[Record]]:
+    """Collect the records of the updates called inside the block."""
+    with _within(Observation()) as observation:
+        yield observation.records
+
+
+class Program:
+    """A function that ran once, to be computed in part or whole, where it is called.
+
+    Attributes:
+        value: what it returned: a tree of this program's own arrays, and of others.
+    """
+
+    def __init__(self, closed: Any, arrays: Sequence[Any], value: Any):
+        self.value = value
+        self._arrays = arrays  # So that no others get their ids.
+        self._jaxpr, self._consts = closed.jaxpr, list(closed.consts)
+        self._variable = {
+            id(array): variable
+            for array, variable in zip(arrays, self._jaxpr.outvars, strict=True)
+        }
+
+    def with_effects(self, *operands: Any) -> "Program":
+        """The rest, once what has effects, and what that needs, has happened here."""
+        effectful = [eqn for eqn in self._jaxpr.eqns if eqn.effects]
+        if not effectful:
+            return self
+        results = [variable for eqn in effectful for variable in eqn.outvars]
+        known = self._evaluate(effectful, results, operands)
+        rest = Program.__new__(Program)
+        rest.value, rest._arrays, rest._variable = (
+            self.value,
+            self._arrays,
+            self._variable,
+        )
+        rest._jaxpr = self._jaxpr.replace(
+            constvars=[*self._jaxpr.constvars, *results],
+            eqns=[eqn for eqn in self._jaxpr.eqns if not eqn.effects],
+            effects=frozenset(),
+        )
+        rest._consts = [*self._consts, *known]
+        return rest
+
+    def compute(self, tree: Any, *operands: Any) -> Any:
+        """The tree with this program's arrays computed; effects are left out."""
+        leaves, structure = jax.tree.flatten(tree)
+        places = [i for i, leaf in enumerate(leaves) if id(leaf) in self._variable]
+        wanted = [self._variable[id(leaves[i])] for i in places]
+        values = self._evaluate([], wanted, operands)
+        for i, value in zip(places, values, strict=True):
+            leaves[i] = value
+        return jax.tree.unflatten(structure, leaves)
+
+    def _evaluate(
+        self, always: Sequence[Any], wanted: Sequence[Any], operands: Sequence[Any]
+    ) -> list[Any]:
+        """The variables, by these equations and those that they need."""
+        needed = {variable for variable in wanted if not _is_literal(variable)}
+        whatever = {id(eqn) for eqn in always}
+        kept = []
+        for eqn in reversed(self._jaxpr.eqns):
+            if id(eqn) in whatever or not needed.isdisjoint(eqn.outvars):
+                kept.append(eqn)
+                needed.update(v for v in eqn.invars if not _is_literal(v))
+        part = self._jaxpr.replace(
+            eqns=kept[::-1],
+            outvars=list(wanted),
+        )
+        values: list[Any] = jax.core.eval_jaxpr(part, self._consts, *operands)
+        return values
+
+
+def trace_once(function: Callable[..., Any], *operands: Any) -> Program:
+    """Run the function of these arrays, in a trace of its own.
+
+    It is given an `Observation` first, in which the leaves of `map_leaves` are
+    deferred, and then the operands.
+    """
+    arrays: list[Any] = []
+    result: list[Any] = []
+
+    def run(*operands: Any) -> list[Any]:
+        with _within(Observation(_current_trace())) as observation:
+            result.append(function(observation, *operands))
+        for leaf in jax.tree.leaves(result):
+            if isinstance(leaf, jax.core.Tracer):
+                arrays.append(leaf)
+        return arrays
+
+    return Program(jax.make_jaxpr(run)(*operands), arrays, result[0])
+
+
+def _is_literal(variable: Any) -> bool:
+    return hasattr(variable, "val")
 
 
 def record(new: Record) -> None:
@@ -105,6 +222,13 @@ def record(new: Record) -> None:
     observation = _current.get()
     if observation is not None:
         observation.records.append(new)
+
+
+def note(**now: Any) -> None:
+    """Tell what schedules and bounds are at this step, for the record to come."""
+    observation = _current.get()
+    if observation is not None:
+        observation.noted = now
 
 
 def recorded(
@@ -120,7 +244,11 @@ def recorded(
         **extra: Any,
     ) -> tuple[optax.Updates, optax.OptState]:
         returned, new_state = inner.update(updates, state, params, **extra)
-        record(Record(kind, values, state, new_state, updates, returned, params))
+        observation = _current.get()
+        if observation is not None:
+            now, observation.noted = observation.noted, {}
+            links = state, new_state, updates, returned, params
+            record(Record(kind, values, *links, now))
         return returned, new_state
 
     return optax.GradientTransformationExtraArgs(inner.init, update)

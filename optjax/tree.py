@@ -7,8 +7,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from optjax.observe import Placeholder, is_followed
-from optjax.precision import sqrt, store
+from optjax.observe import current
+from optjax.precision import sqrt
 
 __all__ = ["map_leaves"]
 
@@ -44,20 +44,15 @@ def map_leaves(f: Callable[..., Any], updates: Any, *states: Any) -> Any:
                 raise ValueError(_first_difference(updates, state))
         columns.append(column)
     rows = list(zip(*columns, strict=True))
-    if is_followed():
-        return treedef.unflatten([_follow(f, *row) for row in rows])
+    observation = current()
+    if rows and observation is not None and observation.defers():
+        # Here, since it loads what importing optjax should not.
+        from optjax.deferred import map_rows
+
+        return treedef.unflatten(map_rows(f, rows))
     if f is sqrt:  # One equation with a derivative of its own, not one a leaf.
         return treedef.unflatten(sqrt(leaves))
     return treedef.unflatten(_each(f, rows))
-
-
-def _follow(f: Callable[..., Any], leaf: Any, *others: Any) -> Any:
-    if f is not store:
-        return Placeholder(jnp.shape(leaf), leaf.dtype)
-    (like,) = others
-    if leaf.dtype == like.dtype:
-        return leaf
-    return Placeholder(leaf.shape, like.dtype, source=leaf)
 
 
 #: From this many leaves of one type on it pays to trace `f` once for all of them.

@@ -2,9 +2,11 @@
 
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import optax
 
-from optjax.observe import recorded
+from optjax.observe import note, recorded
 from optjax.precision import is_known
 from optjax.tree import map_leaves
 
@@ -40,7 +42,10 @@ def add_decayed_weights(
             state = state._replace(count=optax.safe_increment(state.count))
         else:
             decay = weight_decay
-        return map_leaves(lambda u, x: u + decay * x, updates, params), state
+        note(weight_decay=decay)
+        return map_leaves(
+            lambda u, x: u + decay * _as_wide(x, u), updates, params
+        ), state
 
     ours = optax.GradientTransformation(theirs.init, update)
     if mask is not None:
@@ -53,3 +58,11 @@ def add_decayed_weights(
         weight_decay=weight_decay,
         mask=mask,
     )
+
+
+def _as_wide(x: jax.Array, as_: jax.Array) -> jax.Array:
+    """A parameter in a dtype no narrower than the update's, and so its decay.
+
+    λ x of bfloat16 parameters would else be rounded where the update is float32.
+    """
+    return x.astype(jnp.promote_types(x.dtype, as_.dtype))

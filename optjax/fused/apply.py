@@ -1,12 +1,13 @@
 """Update and apply in one call, in one pass over memory where that is possible."""
 
+import warnings
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from optjax.fused.kernel import DTYPES
+from optjax.fused.kernel import DTYPES, Form
 from optjax.fused.library import fused_step_available
 from optjax.fused.plan import Group, NotCoveredError, plan
 from optjax.hyperparameter import (
@@ -15,7 +16,7 @@ from optjax.hyperparameter import (
     Transformation,
     checked,
 )
-from optjax.observe import Placeholder, observing
+from optjax.observe import Observation, trace_once
 
 __all__ = ["apply_step"]
 
@@ -65,11 +66,13 @@ def apply_step(
       ['0.900', '2.100']
     """
     inner = optax.with_extra_args_support(optimizer)
-    if fused_step_available() and jax.default_backend() == "cpu":
-        try:
-            return _fused(inner, grads, state, params, extra)
-        except NotCoveredError:
-            pass
+    operands = grads, state, params
+    if (
+        fused_step_available()
+        and jax.default_backend() == "cpu"
+        and any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(operands))
+    ):
+        return _fused(inner, *operands, extra)
     updates, state = inner.update(grads, state, params, **extra)
     return optax.apply_updates(params, updates), state
 
@@ -87,59 +90,97 @@ def _fused(
     leaves: list[Any]
     structure: Any
     leaves, structure = jax.tree.flatten(params)
-    try:
-        with observing(compute=False) as records:
-            updates, new_state = optimizer.update(grads, state, params, **extra)
-        steps = _leaves_like(structure, updates)
-        groups = plan(records, steps, leaves)
-    except Exception as error:
-        # Code that computes with a placeholder raises whatever it likes. A mistake of
-        # the user's raises again when the update is computed.
-        raise NotCoveredError from error
-    made: dict[int, jax.Array] = {}
-    for group in groups:
-        _check_covered(group, leaves)
-    _check_state(groups, state, new_state)
+
+    def look(seen: Observation) -> tuple[Any, Any, list[Group] | None]:
+        updates, new_state = optimizer.update(grads, state, params, **extra)
+        try:
+            calls = _calls(seen, updates, state, new_state, leaves, structure)
+        except NotCoveredError:
+            calls = None
+        except Exception as error:
+            warnings.warn(
+                f"apply_step could not tell whether the compiled step covers this "
+                f"optimizer, and takes its `update`: {error!r}. Please report it.",
+                stacklevel=5,
+            )
+            calls = None
+        return updates, new_state, calls
+
+    program = trace_once(look)
+    updates, new_state, calls = program.value
+    program = program.with_effects()
+    if calls is None:
+        updates, new_state = program.compute((updates, new_state))
+        return optax.apply_updates(params, updates), new_state
+
+    # What the calls return has no part in what is computed.
+    made = {id(x) for call in calls for column in call.new for x in column}
+    covered = {place for call in calls for place in call.places}
+    steps = [
+        None if i in covered else update
+        for i, update in enumerate(jax.tree.leaves(updates))
+    ]
+    old: list[Any]
+    treedef: Any
+    old, treedef = jax.tree.flatten(new_state)
+    kept = [None if id(leaf) in made else leaf for leaf in old]
+    inputs = [(call.coefficients, call.grads, call.old) for call in calls]
+    steps, kept, inputs = program.compute((steps, kept, inputs))
 
     result = [
-        None if _is_followed(update) else optax.apply_updates(leaf, update)
+        None if update is None else optax.apply_updates(leaf, update)
         for leaf, update in zip(leaves, steps, strict=True)
     ]
-    for group in groups:
-        columns: dict[str, Any] = dict(zip(_columns(group), group.old, strict=True))
+    new: dict[int, jax.Array] = {}
+    for call, (coefficients, gradients, columns) in zip(calls, inputs, strict=True):
+        names = _columns(call.form)
+        columns = dict(zip(names, columns, strict=True))
         updated = step(
-            group.form,
-            group.coefficients.pack(),
-            [jnp.asarray(g) for g in group.grads],
-            [jnp.asarray(leaves[i]) for i in group.places],
+            call.form,
+            coefficients,
+            [jnp.asarray(g) for g in gradients],
+            [jnp.asarray(leaves[i]) for i in call.places],
             *(columns.get(name) for name in ("m", "nu", "nu_max")),
         )
-        for place, leaf in zip(group.places, updated.params or (), strict=True):
+        for place, leaf in zip(call.places, updated.params, strict=True):
             result[place] = leaf
-        for name, new in zip(columns, group.new, strict=True):
-            for placeholder, leaf in zip(new, getattr(updated, name), strict=True):
-                made[id(placeholder)] = leaf
-    new_state = jax.tree.map(
-        lambda leaf: made[id(leaf)] if _is_followed(leaf) else leaf, new_state
-    )
-    return structure.unflatten(result), new_state
+        for name, places in zip(names, call.new, strict=True):
+            for place, leaf in zip(places, getattr(updated, name), strict=True):
+                new[id(place)] = leaf
+    arrays = [new.get(id(leaf), mine) for leaf, mine in zip(old, kept, strict=True)]
+    return structure.unflatten(result), treedef.unflatten(arrays)
 
 
-def _columns(group: Group) -> list[str]:
+def _calls(
+    seen: Observation,
+    updates: Any,
+    state: Any,
+    new_state: Any,
+    leaves: list[Any],
+    structure: Any,
+) -> list[Group]:
+    groups = plan(seen, _leaves_like(structure, updates), leaves)
+    for group in groups:
+        _check_covered(group, leaves, seen)
+    _check_state(groups, state, new_state, seen)
+    return [group._replace(coefficients=group.coefficients.pack()) for group in groups]
+
+
+def _columns(form: Form) -> list[str]:
     """Which of the arrays the form keeps."""
     return [
-        *["m"] * (group.form.direction != "gradient"),
-        *["nu"] * (group.form.accumulator != "one"),
-        *["nu_max"] * (group.form.accumulator == "max"),
+        *["m"] * (form.direction != "gradient"),
+        *["nu"] * (form.accumulator != "one"),
+        *["nu_max"] * (form.accumulator == "max"),
     ]
 
 
-def _check_covered(group: Group, leaves: list[Any]) -> None:
+def _check_covered(group: Group, leaves: list[Any], seen: Observation) -> None:
     params = [leaves[i] for i in group.places]
     for column in (group.grads, *group.old):
         for x, like in zip(column, params, strict=True):
             is_known = {jnp.result_type(x), jnp.result_type(like)} <= set(DTYPES)
-            if not is_known or _is_followed(x) or jnp.shape(x) != jnp.shape(like):
+            if not is_known or seen.is_deferred(x) or jnp.shape(x) != jnp.shape(like):
                 raise NotCoveredError
     if group.form.l2:
         # g + λ x may be wider than g, which is what the compiled step rounds it to.
@@ -148,16 +189,17 @@ def _check_covered(group: Group, leaves: list[Any]) -> None:
                 raise NotCoveredError
 
 
-def _check_state(groups: list[Group], state: Any, new_state: Any) -> None:
+def _check_state(
+    groups: list[Group], state: Any, new_state: Any, seen: Observation
+) -> None:
     """Raise unless each array is made here and has the dtype and shape it had.
 
-    Else something around the primitives stores the state in another form, and took a
-    placeholder for what needs no rounding.
+    Else something around the primitives stores the state in another form.
     """
     made = {id(new) for group in groups for column in group.new for new in column}
     before = _leaves_like(jax.tree.structure(new_state), state)
     for old, new in zip(before, jax.tree.leaves(new_state), strict=True):
-        if _is_followed(new) and (
+        if seen.is_deferred(new) and (
             id(new) not in made
             or jnp.result_type(new) != jnp.result_type(old)
             or jnp.shape(new) != jnp.shape(old)
@@ -171,7 +213,3 @@ def _leaves_like(structure: Any, tree: Any) -> list[Any]:
     if own != structure:
         raise NotCoveredError
     return leaves
-
-
-def _is_followed(leaf: Any) -> bool:
-    return isinstance(leaf, Placeholder)

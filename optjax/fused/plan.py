@@ -14,8 +14,8 @@ import jax
 import jax.numpy as jnp
 
 from optjax.fused.kernel import Coefficients, Form
-from optjax.observe import Placeholder, Record
-from optjax.precision import one_minus_power
+from optjax.observe import Observation, Record
+from optjax.precision import one_minus_power, precise
 
 __all__ = ["Group", "NotCoveredError", "plan"]
 
@@ -29,19 +29,19 @@ class Group(NamedTuple):
 
     Attributes:
         form: the compiled loop.
-        coefficients: its scalars.
+        coefficients: its scalars, `Coefficients` or packed.
         places: for each leaf, its place among the leaves of the parameters.
         grads: the gradients.
         old: for each array that the form keeps, m, ν and ν_max, its leaves before.
-        new: the placeholders of its leaves after.
+        new: its leaves after, which nothing has computed yet.
     """
 
     form: Form
-    coefficients: Coefficients
+    coefficients: Any
     places: list[int]
     grads: list[Any]
     old: list[list[Any]]
-    new: list[list[Placeholder]]
+    new: list[list[Any]]
 
 
 class _Flattened:
@@ -102,7 +102,7 @@ class _Path(NamedTuple):
 
 
 def plan(
-    records: Sequence[Record], updates: Sequence[Any], params: Sequence[Any]
+    seen: Observation, updates: Sequence[Any], params: Sequence[Any]
 ) -> list[Group]:
     """Group the leaves of an update by the compiled step that does it.
 
@@ -114,7 +114,7 @@ def plan(
     """
     made_by: dict[int, _Place] = {}
     flattened = _Flattened()
-    for record in records:
+    for record in seen.records:
         received = flattened.leaves(record.received)
         returned = flattened.leaves(record.returned)
         _require(len(received) == len(returned))
@@ -124,18 +124,18 @@ def plan(
                 made_by.setdefault(id(after), _Place(record, index, flattened))
     groups: dict[tuple[int, ...], list[tuple[int, _Path]]] = {}
     for index, update in enumerate(updates):
-        if isinstance(update, Placeholder):
-            path = _path(update, made_by)
+        if seen.is_deferred(update):
+            path = _path(update, made_by, seen)
             for place in (path.outer_decay, path.inner_decay, path.l2):
                 _require(place is None or _params(place) is params[index])
             groups.setdefault(path.key(), []).append((index, path))
     return [_group(members) for members in groups.values()]
 
 
-def _path(update: Placeholder, made_by: dict[int, _Place]) -> _Path:
+def _path(update: Any, made_by: dict[int, _Place], seen: Observation) -> _Path:
     def maker(leaf: Any) -> _Place | None:
-        while isinstance(leaf, Placeholder) and id(leaf) not in made_by:
-            leaf = leaf.source
+        while seen.is_deferred(leaf) and id(leaf) not in made_by:
+            leaf = seen.source(leaf)
         return made_by.get(id(leaf))
 
     def back(place: _Place | None, kind: str) -> tuple[_Place | None, _Place | None]:
@@ -156,7 +156,7 @@ def _path(update: Placeholder, made_by: dict[int, _Place]) -> _Path:
     l2 = maker(g)
     _require(l2 is None or l2.record.kind == "add_decayed_weights")
     gradient = g if l2 is None else _received(l2)
-    _require(not isinstance(gradient, Placeholder))
+    _require(not seen.is_deferred(gradient))
 
     m, v = (product.of(product.record.values[name]) for name in ("direction", "rate"))
     direction = None
@@ -229,19 +229,17 @@ def _group(members: list[tuple[int, _Path]]) -> Group:
 
     scale: Any = 1.0
     for correction in path.corrections:
-        b1, b2, alpha = correction.record.values.values()
+        b1, b2, alpha = map(precise, correction.record.values.values())
         t = _steps(correction.record)
         scale *= alpha * jnp.sqrt(one_minus_power(b2, t)) / one_minus_power(b1, t)
     if path.bound is None:
         coefficients["step"] = s * scale
     else:
-        t = _steps(path.bound.record)
-        lower, upper = path.bound.record.values.values()
         coefficients |= {
             "step": s,
             "scale": scale,
-            "lower": lower(t) if callable(lower) else lower,
-            "upper": upper(t) if callable(upper) else upper,
+            "lower": _hyper(path.bound, "lower"),
+            "upper": _hyper(path.bound, "upper"),
         }
 
     # Hyper-parameters with dimensions are broadcast against each leaf.
@@ -278,10 +276,10 @@ _KEPT = {
 
 def _of_direction(record: Record) -> dict[str, Any]:
     if record.kind == "trace":
-        momentum = record.values["momentum"]
+        momentum = precise(record.values["momentum"])
         ahead = {"out": momentum, "ahead": 1.0} if record.values["nesterov"] else {}
         return {"keep": momentum, **ahead}
-    b1, debias = record.values["b1"], record.values["debias"]
+    b1, debias = precise(record.values["b1"]), record.values["debias"]
     t = _steps(record)
     now = one_minus_power(b1, t) if debias else 1.0
     if not record.values["nesterov"]:
@@ -301,7 +299,7 @@ def _of_accumulator(record: Record, before: dict[str, Any]) -> dict[str, Any]:
     if record.kind == "running_max":
         # From here on what is divided is the maximum.
         return {"after": 1.0}
-    b2 = record.values["b2"]
+    b2 = precise(record.values["b2"])
     debiased = 1.0 / one_minus_power(b2, _steps(record))
     if record.kind == "debias_squares":
         name = "after" if "after" in before else "before"
@@ -328,13 +326,7 @@ def _kept(path: _Path) -> list[tuple[Any, Any]]:
 
 def _hyper(place: _Place | None, name: str) -> Any:
     """A hyper-parameter at this step, 0 without the primitive that has it."""
-    if place is None:
-        return 0.0
-    value = place.record.values[name]
-    if not callable(value):
-        return value
-    (count,) = jax.tree.leaves(place.record.state)
-    return value(count)
+    return 0.0 if place is None else precise(place.record.at_this_step(name))
 
 
 def _steps(record: Record) -> jax.Array:

@@ -44,8 +44,7 @@ def read_rates(records: Sequence[Record]) -> dict[str, Rate]:
             }
             result |= current
         elif record.kind == "descend":
-            s = record.values["learning_rate"]
-            s = s(record.state.count) if callable(s) else s
+            s = record.at_this_step("learning_rate")
             result |= {name: r._replace(schedule=s) for name, r in current.items()}
             current = {}
     return result
@@ -63,8 +62,8 @@ def _bounds(precondition: Record, before: Sequence[Record]) -> tuple[Any, Any, A
     if made_by is None or made_by.kind != "bound_clip":
         return 0.0, jnp.inf, jnp.nan
     lower, upper = made_by.values["lower"], made_by.values["upper"]
-    t = made_by.new_state.count.astype(jnp.result_type(float))
-    return _at(lower, t), _at(upper, t), limit_of(lower, upper)
+    at = made_by.at_this_step
+    return at("lower"), at("upper"), limit_of(lower, upper)
 
 
 def limit_of(lower: Any, upper: Any) -> Any:
@@ -79,7 +78,3 @@ def is_same(one: Any, other: Any) -> bool:
     return len(ours) == len(theirs) and all(
         a is b for a, b in zip(ours, theirs, strict=True)
     )
-
-
-def _at(bound: Any, t: jax.Array) -> jax.Array:
-    return jnp.asarray(bound(t) if callable(bound) else bound)
