@@ -1,6 +1,6 @@
 """Signals at random moments of a sweep, by hand: how it ends, and what a resume gives.
 
-    python tests/soak.py [--moments 50] [--seed 0] [--draws 40] [--steps 4000]
+    python tests/soak.py [--moments 50] [--seed 0] [--draws 40] [--steps 4000] [--small]
 
 Each signal is sent at that many moments, uniform over the time that the command takes
 alone. Where one has ended a run, the next run goes on in the same directory; one that
@@ -25,7 +25,9 @@ GUARD_SECONDS = 300
 
 
 def command(options, out):
-    words = ["sweep", "digits", "--optimizers", "adam", "adabound"]
+    words = ["sweep", "signal_worker:trial" if options.small else "digits"]
+    words += ["--metric", "loss", "--mode", "min"] if options.small else []
+    words += ["--optimizers", "adam", "adabound"]
     words += ["--space", "learning_rate=log(1e-4,1)", "--seeds", "2"]
     words += ["--draws", str(options.draws), "--steps", str(options.steps)]
     # The strategy must not depend on what else the machine does.
@@ -36,6 +38,7 @@ def command(options, out):
 def start(options, out):
     return subprocess.Popen(
         command(options, out),
+        cwd=Path(__file__).parent,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
@@ -112,6 +115,7 @@ def main():
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--draws", type=int, default=40)
     parser.add_argument("--steps", type=int, default=4000)
+    parser.add_argument("--small", action="store_true", help="a quadratic, no digits")
     parser.add_argument("--signals", nargs="+", default=list(SIGNALS))
     options = parser.parse_args()
     sys.stdout.reconfigure(line_buffering=True)

@@ -4,6 +4,7 @@ import collections
 import json
 import logging
 import os
+import sys
 import time
 from pathlib import Path
 from typing import NamedTuple
@@ -14,6 +15,7 @@ import optax
 import pytest
 
 from optjax import sweep
+from optjax.sweep.sealed import read_sealed, write_sealed
 
 ray = pytest.importorskip("ray")
 Cluster = pytest.importorskip("ray.cluster_utils").Cluster
@@ -157,6 +159,43 @@ def test_resuming_runs_the_missing_chunks_only(cluster, local, tmp_path):
     assert curves(out) == local.curves
     for path, written in before.items():
         assert path.stat().st_mtime_ns == written
+
+
+def interrupted_at(done, trial, out):
+    def interrupt(status):
+        if status.done >= done:
+            raise KeyboardInterrupt
+
+    with pytest.raises(sweep.Interrupted):
+        run_on_ray(trial, out, interrupt)
+
+
+def test_a_chunk_that_is_not_whole_is_run_again(cluster, local, tmp_path):
+    out, second = tmp_path / "out", tmp_path / "second"
+    interrupted_at(16, toy(), out)
+    first, *others = sorted((out / "sweep" / "chunks").iterdir())
+    short = read_sealed(first)
+    del short["records"][1]
+    cut, garbled, foreign = others
+    foreign.write_bytes(first.read_bytes())
+    cut.write_bytes(cut.read_bytes()[:-40])
+    garbled.write_bytes(b"\xff" + garbled.read_bytes()[1:])
+    write_sealed(first, short)
+    run_on_ray(toy(leave_marks(second)), out)
+    assert list(marks(second).values()) == [1] * CHUNKS
+    assert (out / "results.csv").read_bytes() == local.results
+    assert curves(out) == local.curves
+
+
+def test_a_driver_with_other_cores_goes_on(cluster, local, tmp_path, monkeypatch):
+    out, second = tmp_path / "out", tmp_path / "second"
+    interrupted_at(8, toy(), out)
+    devices = jax.local_devices()
+    several = (*devices, *devices, *devices)
+    monkeypatch.setattr(sys.modules["optjax.sweep.run"], "_devices", lambda: several)
+    run_on_ray(toy(leave_marks(second)), out)
+    assert list(marks(second).values()) == [1, 1]
+    assert (out / "results.csv").read_bytes() == local.results
 
 
 def test_a_chunk_that_raises_is_named_in_one_line(cluster, tmp_path):
