@@ -4,6 +4,7 @@ Each command imports what it needs when it runs, so that help and `list` start w
 Flax, scikit-learn and matplotlib.
 """
 
+import atexit
 import contextlib
 import difflib
 import io
@@ -107,14 +108,15 @@ def command() -> NoReturn:
     """`main` for a process of its own, which ends with its status at any signal."""
     signals.take()
     status = main()
-    if status in (signals.LOST, *map(signals.status, signals.SIGNALS)):
-        # Without taking apart what JAX may be compiling in other threads, and without
-        # waiting for processes that are gone.
-        for stream in (sys.stdout, sys.stderr):
-            with contextlib.suppress(OSError):
-                stream.flush()
-        os._exit(status)
-    sys.exit(status)
+    if status not in (signals.LOST, *map(signals.status, signals.SIGNALS)):
+        # What libraries do at the end, such as waiting for processes, which are there.
+        atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError):
+            stream.flush()
+    # Without taking apart what JAX may be compiling in other threads; Python would let
+    # a signal kill it then.
+    os._exit(status)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

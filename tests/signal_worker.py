@@ -6,6 +6,7 @@ The moments are below. At `compiling` the process only prints that word, and who
 started it sends the signal; at the others it sends the signal to itself.
 """
 
+import atexit
 import contextlib
 import gc
 import os
@@ -102,6 +103,7 @@ MOMENTS = {
     "saving": lambda: before(Store, "save_states", send),
     "saving-twice": lambda: before(Store, "save_states", twice),
     "deaf": lambda: before(command, "load_task", deaf),
+    "ending": lambda: atexit.register(send),
     "drawing": lambda: before(SweepResult, "plot_curves", send),
 }
 

@@ -76,6 +76,7 @@ GOES_ON = "; the same command goes on"
         ("running", "SIGINT", "interrupted after 0 trials" + GOES_ON),
         ("appending", "SIGINT", "interrupted after 0 trials" + GOES_ON),
         ("drawing", "SIGINT", "interrupted"),
+        ("ending", "SIGINT", "interrupted"),
         ("tracing", "SIGTERM", "terminated after 0 trials" + GOES_ON),
         ("saving", "SIGTERM", "terminated after 0 trials" + GOES_ON),
         # At once, though the main thread would wait for ever.
