@@ -54,6 +54,7 @@ __all__ = [
     "function",
     "function_or",
     "instance",
+    "is_real_array",
     "kinds_of",
     "methods",
     "nonnegative",
@@ -559,6 +560,10 @@ def checked_by(
     def decorate(function: Callable[_P, _R]) -> Callable[_P, _R]:
         kinds = kinds_of(function)
         parameters = inspect.signature(function).parameters
+        others = next(
+            (kinds[p.name] for p in parameters.values() if p.kind is p.VAR_KEYWORD),
+            None,
+        )
         by_position = [
             (name, kinds[name])
             for name, parameter in parameters.items()
@@ -573,7 +578,7 @@ def checked_by(
                 if kind is not None and (fault := kind.fault(value)):
                     raise error(name, fault)
             for name, value in kwargs.items():
-                kind = kinds.get(name)
+                kind = kinds.get(name, others)
                 if kind is not None and (fault := kind.fault(value)):
                     raise error(name, fault)
             return function(*args, **kwargs)
@@ -597,6 +602,11 @@ def check_positive(hint: str = "", **values: Any) -> None:
 
 def _value_error(name: str, fault: str) -> Exception:
     return ValueError(f"{name} {fault}")
+
+
+def is_real_array(value: Any) -> bool:
+    """Whether it is an array or scalar of NumPy's or JAX's, of real numbers."""
+    return isinstance(value, _ARRAYS) and _is_real(value.dtype)
 
 
 def _is_real(dtype: Any) -> bool:

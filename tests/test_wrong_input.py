@@ -8,6 +8,8 @@ each kind of argument takes; everything else of `VALUES` it must refuse, in word
 import functools
 import importlib
 import inspect
+import pickle
+import re
 
 import jax
 import jax.numpy as jnp
@@ -241,6 +243,12 @@ TAKES = {
         jnp.ones(2),
     ),
     "a vector of two real numbers": (["shape (2,)"], jnp.ones(2)),
+    "a real number or an array of them": (
+        [*FINITE, "1e300", "-1e300", "10**400", "nan", "inf", "-inf", "np.nan"]
+        + ["jnp.inf", "shape (1,)", "shape (2,)", "shape (3,)", "shape (3, 1)"]
+        + ["no size"],
+        0.5,
+    ),
     "a text": (TEXTS, "overall"),
     "a name or names": ([*TEXTS, "names", "set", *EMPTY], ()),
     "matplotlib axes": (["axes"], None),
@@ -261,7 +269,7 @@ ARGUMENTS = [
     for name, function in FUNCTIONS.items()
     for argument in kinds_of(function)
 ]
-FREE = {"apply_step": "extra", "set_hyperparameters": "values"}
+FREE = {"apply_step": "extra"}
 
 
 def kind_of(name, argument):
@@ -271,8 +279,8 @@ def kind_of(name, argument):
 @pytest.mark.parametrize(("name", "argument"), ARGUMENTS)
 def test_every_argument_says_what_it_is(name, argument):
     parameter = inspect.signature(FUNCTIONS[name]).parameters[argument]
-    if parameter.kind is parameter.VAR_KEYWORD:
-        assert FREE[name.rpartition(".")[2]] == argument
+    if FREE.get(name.rpartition(".")[2]) == argument:
+        assert parameter.kind is parameter.VAR_KEYWORD
     else:
         assert taken(kind_of(name, argument))
 
@@ -355,3 +363,59 @@ def test_what_was_not_called_is_told_so():
 def test_several_values_at_a_time_are_a_matter_of_vmap():
     with pytest.raises(ValueError, match=r"got an array of shape \(2,\).*jax\.vmap"):
         optjax.adam(jnp.array([0.1, 0.2]))
+
+
+def injected(**numbers):
+    tx = optjax.inject_hyperparams(optjax.adabound)(0.1, **numbers)
+    return tx.init(X), tx
+
+
+BAD_SETTINGS = [
+    ({"final_lr": 1e300}, "final_lr must be finite in float32, got 1e+300."),
+    ({"final_lr": 0.0}, "final_lr must be positive and finite, got 0.0."),
+    ({"b1": 2.0}, "b1 must be in [0, 1), got 2.0."),
+    ({"b2": np.float32(1.0)}, "b2 must be in [0, 1), got 1.0."),
+    ({"learning_rate": -1}, "learning_rate must be a schedule or finite and >= 0, got"),
+    ({"gamma": float("nan")}, "gamma must be finite in float32, got nan."),
+    ({"b1": "0.5"}, "b1 must be a real number or an array of them, got '0.5'."),
+]
+
+
+@pytest.mark.parametrize(("values", "message"), BAD_SETTINGS)
+def test_what_the_factory_refuses_cannot_be_set(values, message):
+    state, tx = injected()
+    after = jax.jit(tx.update)(X, state, X)[1]
+    scanned, _ = jax.lax.scan(
+        lambda s, _: (tx.update(X, s, X)[1], None), state, None, 2
+    )
+    for known in (state, after, scanned, {"chain": (after,)}):
+        with pytest.raises(ValueError, match="^" + re.escape(message)):
+            optjax.set_hyperparameters(known, **values)
+
+
+def test_each_trial_of_a_stack_is_judged():
+    state, _ = injected()
+    stacked = jax.tree.map(lambda leaf: jnp.stack([leaf] * 3), state)
+    optjax.set_hyperparameters(stacked, b1=np.array([0.1, 0.5, 0.9]))
+    with pytest.raises(ValueError, match=r"b1 must be in \[0, 1\), got 1\.5"):
+        optjax.set_hyperparameters(stacked, b1=np.array([0.1, 1.5, 0.9]))
+
+
+def test_a_state_that_knows_its_factory_is_the_tree_that_optax_makes():
+    state, _ = injected()
+    plain = optax.inject_hyperparams(
+        optjax.adabound, static_args="mask", hyperparam_dtype=jnp.float32
+    )(0.1)
+    assert jax.tree.structure(state) == jax.tree.structure(plain.init(X))
+    assert pickle.loads(pickle.dumps(state)).hyperparams.keys() == (
+        state.hyperparams.keys()
+    )
+
+
+def test_injected_arguments_are_refused_where_they_are_given():
+    with pytest.raises(ValueError, match=r"b1 must be in \[0, 1\), got 1\.5"):
+        injected(b1=1.5)
+    with pytest.raises(ValueError, match=r"hyperparam_dtype must be .* got int32"):
+        optjax.inject_hyperparams(optjax.adam, hyperparam_dtype=jnp.int32)
+    with pytest.raises(ValueError, match=r"Hand over optjax\.adam and not"):
+        optjax.inject_hyperparams(optjax.adam(1e-3))

@@ -2,7 +2,7 @@
 
 import inspect
 import numbers
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, TypeAlias
 
 import jax
@@ -12,10 +12,13 @@ import optax
 
 from optjax.hyperparameter import (
     FloatDType,
+    Kind,
     Names,
     OptimizerState,
     checked,
     function,
+    is_real_array,
+    shown,
     without_kind,
 )
 
@@ -30,6 +33,15 @@ _Factory: TypeAlias = Annotated[
         hint="Hand over optjax.adam and not optjax.adam(1e-3)",
     ),
 ]
+
+
+class _Real(Kind):
+    def accepts(self, value: Any) -> bool:
+        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        return is_number or is_real_array(value)
+
+
+_Values: TypeAlias = Annotated[Any, _Real("a real number or an array of them")]
 
 
 @checked
@@ -76,6 +88,7 @@ def inject_hyperparams(
         bound = signature.bind(*args, **kwargs)
         bound.apply_defaults()
         static = set(named)
+        given = dict(bound.arguments)
         for name, value in bound.arguments.items():
             parameter = signature.parameters[name]
             if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
@@ -85,10 +98,45 @@ def inject_hyperparams(
             elif isinstance(value, numbers.Real):
                 # An integer's later values would be cut to integers too.
                 bound.arguments[name] = float(value)
+        if not any(callable(given[name]) for name in set(given) - static):
+            factory(*args, **kwargs)  # It says what is wrong with its arguments.
+
+        def try_values(values: Mapping[str, Any]) -> None:
+            arguments: Any = {**bound.arguments, **values}
+            tried = inspect.BoundArguments(signature, arguments)
+            factory(*tried.args, **tried.kwargs)
+
         injected = optax.inject_hyperparams(factory, tuple(static), hyperparam_dtype)
-        return injected(*bound.args, **bound.kwargs)
+        made = injected(*bound.args, **bound.kwargs)
+
+        def init(params: optax.Params) -> Any:
+            state: Any = made.init(params)
+            named = {
+                _Name(name, try_values): v for name, v in state.hyperparams.items()
+            }
+            return state._replace(hyperparams=named)
+
+        return optax.GradientTransformationExtraArgs(init, made.update)
 
     return make
+
+
+class _Name(str):
+    """A hyper-parameter's name that knows how to try values on its factory.
+
+    It is equal to the plain name, so that the state's tree is Optax's, and a part of
+    the tree, so that it comes through `jit`. What is read from a file has plain names.
+    """
+
+    try_values: Callable[[Mapping[str, Any]], None]
+
+    def __new__(cls, name: str, try_values: Callable[[Mapping[str, Any]], None]) -> Any:
+        self = super().__new__(cls, name)
+        self.try_values = try_values
+        return self
+
+    def __reduce__(self) -> Any:
+        return str, (str(self),)
 
 
 def _is_injectable(value: Any, parameter: inspect.Parameter) -> bool:
@@ -151,7 +199,7 @@ def _readable(value: Any) -> Any:
 
 
 @checked
-def set_hyperparameters(state: OptimizerState, **values: Any) -> Any:
+def set_hyperparameters(state: OptimizerState, **values: _Values) -> Any:
     """The state with hyper-parameters changed, of the same structure and dtypes.
 
     A compiled step goes on with it without being compiled again. Where several
@@ -163,8 +211,9 @@ def set_hyperparameters(state: OptimizerState, **values: Any) -> Any:
 
     Raises:
       ValueError: for a name that no optimizer in the state has, one that follows a
-        schedule (it would be overwritten at the next step), or a value that is not
-        finite or does not fit the shape.
+        schedule (it would be overwritten at the next step), a value that is not finite
+        or does not fit the shape, or one that the optimizer's factory refuses. A state
+        from a file or from `optax.inject_hyperparams` does not know its factory.
 
     Example: divide the learning rate by ten.
       >>> import jax.numpy as jnp, optjax
@@ -178,7 +227,7 @@ def set_hyperparameters(state: OptimizerState, **values: Any) -> Any:
     nodes = _injected(state)
     known = sorted({name for node in nodes for name in node.hyperparams})
     scheduled = {name for node in nodes for name in node.hyperparams_states}
-    for name, value in values.items():
+    for name in values:
         if name not in known:
             raise ValueError(
                 f"no hyper-parameter {name!r} in the state; it has {', '.join(known)}."
@@ -188,20 +237,28 @@ def set_hyperparameters(state: OptimizerState, **values: Any) -> Any:
                 f"{name} follows a schedule and would be overwritten at the next step. "
                 f"Make the optimizer with a number for {name} to set it by hand."
             )
-        if not isinstance(value, jax.core.Tracer) and not np.all(
-            np.isfinite(np.asarray(value, np.float64))
-        ):
-            raise ValueError(f"{name} must be finite, got {value}.")
 
     def changed(node: Any) -> Any:
         if not _is_injected(node):
             return node
-        hyper = dict(node.hyperparams)
-        for name in set(values) & set(hyper):
-            hyper[name] = _like(name, values[name], hyper[name])
+        hyper = {
+            name: _like(name, values[name], old) if name in values else old
+            for name, old in node.hyperparams.items()
+        }
+        _try({name: _array(hyper[name]) for name in hyper if name in values})
         return node._replace(hyperparams=hyper)
 
     return jax.tree.map(changed, state, is_leaf=_is_injected)
+
+
+def _try(values: Mapping[str, Any]) -> None:
+    """Let the factory judge new values, those of each trial together."""
+    judge = next((n.try_values for n in values if isinstance(n, _Name)), None)
+    if judge is None or any(isinstance(v, jax.core.Tracer) for v in values.values()):
+        return
+    arrays = dict(zip(values, np.broadcast_arrays(*values.values()), strict=True))
+    for trial in np.ndindex(next(iter(arrays.values())).shape):
+        judge({name: jnp.asarray(array[trial]) for name, array in arrays.items()})
 
 
 def _like(name: str, value: Any, old: Any) -> Any:
@@ -211,6 +268,13 @@ def _like(name: str, value: Any, old: Any) -> Any:
             f"{name} must have the shape {like.shape} or broadcast to it, got "
             f"{np.shape(value)}."
         )
+    if not isinstance(value, jax.core.Tracer):
+        with np.errstate(over="ignore"):
+            is_finite = np.isfinite(np.asarray(value).astype(like.dtype))
+        if not np.all(is_finite):
+            raise ValueError(
+                f"{name} must be finite in {like.dtype}, got {shown(value)}."
+            )
     new = jnp.broadcast_to(jnp.asarray(value, like.dtype), like.shape)
     # Flax NNX keeps each array of a state in a variable.
     return jax.tree.unflatten(jax.tree.structure(old), [new])
