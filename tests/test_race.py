@@ -226,6 +226,10 @@ def test_curves_file_leaves_the_accuracy_empty_after_divergence(tmp_path):
         ({"learning_rates": [1e60]}, "got 1e"),
         ({"learning_rates": [0.1, 0.1 + 1e-12]}, "0.1 2 times"),
         ({"seeds": 0}, "number of seeds must be at least 1, got 0"),
+        (
+            {"optimizers": ["sgd"], "learning_rates": [0.1, 1], "seeds": 10**9},
+            "got 2 learning rates of 1 optimizers × 1,000,000,000 seeds = 2,000,000,0",
+        ),
         ({"first_seed": -1}, "first seed must be at least 0, got -1"),
         ({"first_seed": 2**31 - 1, "seeds": 2}, "below 2³¹"),
         ({"steps": 0}, "number of steps must be at least 1"),

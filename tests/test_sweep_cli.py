@@ -138,6 +138,10 @@ def test_sizes(text, size):
         (["digits", "adam", *GRID], "adam"),
         ([], "learning_rate"),
         (["--seeds", "0", *GRID], "at least one seed, got 0"),
+        (
+            ["--seeds", "1000000000", *GRID],
+            "got 2 configurations × 1,000,000,000 seeds = 2,000,000,000; take fewer",
+        ),
         (["--evaluate-every", "7", *GRID], "evaluate_every must divide steps"),
         (["--mode", "up", *GRID], "mode must be"),
         (["--metric", "acc", *GRID], "the sweep ranks by the metric 'acc'"),

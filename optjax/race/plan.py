@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from optjax.optimizers import OPTIMIZERS
+from optjax.sweep.records import MOST_TRIALS
 from optjax.tasks import TASKS
 
 #: Half-decade steps, wide enough that every row of the family peaks inside.
@@ -90,6 +91,13 @@ def make_plan(
     for name, of_optimizer in rates.items():
         _check_learning_rates(name, of_optimizer)
     _check_at_least("the number of seeds", seeds, 1)
+    grid = sum(map(len, rates.values()))
+    if grid * seeds > MOST_TRIALS:
+        raise ValueError(
+            f"a race may have {MOST_TRIALS:,} trials, got {grid} learning rates of "
+            f"{len(names)} optimizers × {seeds:,} seeds = {grid * seeds:,}; take fewer "
+            "seeds"
+        )
     _check_at_least("the first seed", first_seed, 0)
     if first_seed + seeds - 1 > _MAX_SEED:
         raise ValueError(

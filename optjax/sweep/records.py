@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 __all__ = [
     "DIVERGED",
     "FINISHED",
+    "MOST_TRIALS",
     "PLAIN",
     "STOPPED",
     "Config",
@@ -20,6 +21,10 @@ FINISHED, STOPPED, DIVERGED = "finished", "stopped", "diverged"
 
 #: Types whose values can be compared and written down.
 PLAIN = (str, bool, int, float, type(None))
+
+
+#: Each is a kilobyte of memory and a row of the tables.
+MOST_TRIALS = 3_000_000
 
 
 class Config(NamedTuple):

@@ -26,7 +26,7 @@ from optjax.sweep.lanes import STRATEGIES, Program
 from optjax.sweep.peers import losses_named
 from optjax.sweep.problem import SweepError, as_make_trial, describe
 from optjax.sweep.processes import agree, together
-from optjax.sweep.records import DIVERGED, STOPPED, Record, TrialSpec
+from optjax.sweep.records import DIVERGED, MOST_TRIALS, STOPPED, Record, TrialSpec
 from optjax.sweep.result import SweepResult
 from optjax.sweep.scheduler import Scheduler
 from optjax.sweep.space import configurations
@@ -635,6 +635,13 @@ def _devices() -> tuple[jax.Device, ...]:
 
 
 def _specs(configs: Sequence[Any], seeds: int | Sequence[int]) -> list[TrialSpec]:
+    count = seeds if isinstance(seeds, int) else len(seeds)
+    if len(configs) * count > MOST_TRIALS:
+        raise SweepError(
+            f"a sweep may have {MOST_TRIALS:,} trials, got {len(configs):,} "
+            f"configurations × {count:,} seeds = {len(configs) * count:,}; take fewer "
+            "seeds= or configurations"
+        )
     each = tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds)
     if not each:
         raise SweepError(f"a sweep needs at least one seed, got {seeds!r}")

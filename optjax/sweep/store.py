@@ -40,6 +40,8 @@ _PROGRESS = "progress.json"
 #: The first file of a sweep's directory.
 MARKER = f"{_OWN}/{_PROGRESS}"
 _FORMAT = 3
+# The lanes of two points, so that one is whole while the next is written.
+_TURNS = "ab"
 
 
 class Progress(NamedTuple):
@@ -217,7 +219,10 @@ class Store:
                 os.fsync(self._curves.fileno())
             self._check_alone()
             write_sealed(self.own / _PROGRESS, self._progress._asdict())
-            for name in {*before.states} - {*self._progress.states}:
+            # Those of the point before, and of a process that died while it saved.
+            files = max(jax.process_count(), len(before.states))
+            names = {f"{turn}-{number}" for turn in _TURNS for number in range(files)}
+            for name in names - {*self._progress.states}:
                 self._states(name).unlink(missing_ok=True)
 
     def write_results(self, write: Callable[[Path], None]) -> None:
@@ -236,10 +241,11 @@ class Store:
           The files' names, for `Progress.states`.
         """
         # Never where the lanes are that the last point needs.
-        turn = "b" if "a-0" in self._progress.states else "a"
+        turn = _TURNS["a-0" in self._progress.states]
         names = [f"{turn}-{number}" for number in range(jax.process_count())]
         path = self._states(names[jax.process_index()])
         with named_errors(self.directory, "save the lanes' states"):
+            self._check_alone()
             path.parent.mkdir(parents=True, exist_ok=True)
             write_lanes(path, {"group": group, "calls": calls, "files": names}, lanes)
         return names
