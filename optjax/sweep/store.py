@@ -195,10 +195,10 @@ class Store:
         Args:
           rows_per_call: how many rows the next call has; asked before each.
         """
-        lines = iter(self._committed.decode().splitlines())
+        lines = iter(self._committed.decode().split("\n")[:-1])
         self._committed = b""
         next(lines, None)
-        first = 4
+        first = -len(self._columns)
         for count in rows_per_call:
             rows = [next(lines, None) for _ in range(count)]
             if any(row is None for row in rows):
