@@ -899,7 +899,7 @@ def swats(
       eps: ε > 0, in the denominator and the tolerance of the switch. The paper's
         1e-9 is far below single-precision noise of a rate of 1e-3; in float32 1e-5
         is a tolerance that can be met.
-      base_lr: α_0, for a schedule that starts at 0.
+      base_lr: α_0, for a schedule that rises: its peak.
       mu_dtype: dtype in which m is stored; the parameters' by default.
       nu_dtype: dtype in which ν is stored; the parameters' by default. See `adam`.
 
@@ -946,11 +946,13 @@ def adabound(
     average and not a sum: `final_lr=0.1, b1=0.9` becomes `sgd(0.01, momentum=0.9)`.
     The band is within a factor 1.1 of f from t = 10/γ on; see `optjax.gamma_for`.
 
-    A schedule scales the step and both bounds by s_t = α_t / α_0, which is the
-    authors' `final_lr * lr / base_lr`.
+    Whatever changes α, a schedule, an injected number or a hand, scales the step and
+    both bounds by s_t = α_t / α_0, which is the authors' `final_lr * lr / base_lr`. α_0
+    is part of the state (`base_lr`), and by default α when the state is made.
 
     Args:
-      learning_rate: α > 0, Adam's. A schedule must not start at 0 without `base_lr`.
+      learning_rate: α > 0, Adam's. A schedule that rises above its first value, as a
+        warm-up does, needs `base_lr`.
       b1: β₁ in [0, 1), decay of m.
       b2: β₂ in [0, 1), decay of ν.
       eps: ε ≥ 0, added to the raw √ν as in the authors' code.
@@ -960,8 +962,9 @@ def adabound(
       mask: a tree of booleans, or a function of the parameters that returns one:
         which leaves are decayed.
       base_lr: α_0, the learning rate that belongs to `final_lr`; by default
-        `learning_rate`, or its value at step 0. Under `optax.inject_hyperparams`
-        with a schedule give it, since there α_t arrives as a plain number.
+        `learning_rate` when the state is made, a schedule's value at step 0. For a
+        warm-up it is the peak; give it also under `optax.inject_hyperparams`, where
+        the schedule cannot be seen and the first value would be taken.
       mu_dtype: dtype in which m is stored; the parameters' by default.
       nu_dtype: dtype in which ν is stored; the parameters' by default. See `adam`.
 
@@ -1009,7 +1012,7 @@ def amsbound(
     ν_t). Arguments, bounds, limit and schedule are those of `adabound`.
 
     Args:
-      learning_rate: α > 0. A schedule must not start at 0 without `base_lr`.
+      learning_rate: α > 0. A schedule that rises needs `base_lr`.
       b1: β₁ in [0, 1), decay of m.
       b2: β₂ in [0, 1), decay of ν.
       eps: ε ≥ 0, added to the raw √ν̄.
@@ -1017,7 +1020,7 @@ def amsbound(
       gamma: γ ≥ 0 per step, how fast the bounds close.
       weight_decay: λ ≥ 0 of an L2 penalty, added to the gradient before all else.
       mask: which leaves are decayed.
-      base_lr: α_0, by default `learning_rate` at step 0.
+      base_lr: α_0, by default `learning_rate` when the state is made.
       mu_dtype: dtype in which m is stored; the parameters' by default.
       nu_dtype: that of ν and ν̄; see `adam`.
 
@@ -1070,7 +1073,7 @@ def adaboundw(
     a λ that suits the default is 1/α, a thousand times, too strong.
 
     Args:
-      learning_rate: α > 0. A schedule must not start at 0 without `base_lr`.
+      learning_rate: α > 0. A schedule that rises needs `base_lr`.
       b1: β₁ in [0, 1), decay of m.
       b2: β₂ in [0, 1), decay of ν.
       eps: ε ≥ 0, added to the raw √ν.
@@ -1081,7 +1084,7 @@ def adaboundw(
         which leaves are decayed.
       fixed_decay: do not multiply the decay by the learning rate.
       amsbound: take the running maximum of ν, as `amsbound` does.
-      base_lr: α_0, by default `learning_rate` at step 0.
+      base_lr: α_0, by default `learning_rate` when the state is made.
       mu_dtype: dtype in which m is stored; the parameters' by default.
       nu_dtype: that of ν and ν̄; see `adam`.
 

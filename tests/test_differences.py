@@ -136,6 +136,16 @@ def test_the_expression_removes_it(key):
     assert compare(key, expression, split=False) < 1e-5
 
 
+def test_what_remains_of_swats_on_a_single_array_is_its_tolerance():
+    params, grads = problem()
+    hyper = {**SWATS, "learning_rate": 0.1}
+    with jax.enable_x64(True):
+        ours = displacements(optjax.swats(**hyper), params, grads, "float64")
+    theirs = moved(run("swats_any", params, grads, **hyper), params)
+    assert apart(ours, theirs) == pytest.approx(0.29, rel=0.05)
+    assert "0.29 with a learning rate of 0.1" in PAGE.read_text(encoding="utf-8")
+
+
 def test_the_page_and_the_test_have_the_same_rows():
     assert list(ROWS) == list(OTHERS)
     text = PAGE.read_text(encoding="utf-8")

@@ -74,7 +74,8 @@ def test_flags_masks_dtypes_and_counts_are_left_alone():
     )
     state = tx.init(START)
     assert set(hyperparameters(state)) == {
-        *("learning_rate", "b1", "b2", "eps", "final_lr", "gamma", "weight_decay")
+        *("learning_rate", "b1", "b2", "eps", "final_lr", "gamma", "weight_decay"),
+        "base_lr",
     }
     zero = jax.tree.map(jnp.zeros_like, START)
     state = set_hyperparameters(state, weight_decay=0.5)

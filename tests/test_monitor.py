@@ -926,9 +926,13 @@ def test_swats_is_sgd_after_its_switch():
     tx = optjax.monitor(optjax.swats(0.05, b1=0.8, b2=0.95, eps=0.5), every=1)
     states, _, _ = jax.jit(lambda: train(tx))()
     report = optjax.read_report(states)
-    inner = jax.tree.leaves(
-        states.inner_state, is_leaf=lambda n: hasattr(n, "switched_at")
-    )[0]
+    (inner,) = (
+        node
+        for node in jax.tree.leaves(
+            states.inner_state, is_leaf=lambda n: hasattr(n, "switched_at")
+        )
+        if hasattr(node, "switched_at")
+    )
     switched = int(inner.switched_at[-1])
     assert 0 < switched < STEPS - 1
     # Its rate is Λ from the next step on.

@@ -2,7 +2,7 @@
 
 import inspect
 import numbers
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Annotated, Any, TypeAlias
 
 import jax
@@ -10,11 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from optjax.base_rate import BaseRateState, check_base
 from optjax.hyperparameter import (
     FloatDType,
     Kind,
     Names,
     OptimizerState,
+    check_positive,
     checked,
     function,
     is_real_array,
@@ -87,6 +89,10 @@ def inject_hyperparams(
     def make(*args: Any, **kwargs: Any) -> optax.GradientTransformationExtraArgs:
         bound = signature.bind(*args, **kwargs)
         bound.apply_defaults()
+        rate = bound.arguments.get("learning_rate")
+        if "base_lr" in signature.parameters and callable(rate):
+            # What reaches the factory is a number at a time: its peak is seen here.
+            check_base(rate, bound.arguments["base_lr"])
         static = set(named)
         given = dict(bound.arguments)
         for name, value in bound.arguments.items():
@@ -161,6 +167,8 @@ def _is_injectable(value: Any, parameter: inspect.Parameter) -> bool:
 def hyperparameters(state: OptimizerState) -> dict[str, Any]:
     """The hyper-parameters in an optimizer's state, by name.
 
+    `base_lr`, which AdaBound and SWATS keep by themselves, is among them.
+
     Args:
       state: any tree with the state of an `inject_hyperparams` optimizer in it.
 
@@ -176,7 +184,7 @@ def hyperparameters(state: OptimizerState) -> dict[str, Any]:
     """
     result: dict[str, Any] = {}
     for node in _injected(state):
-        for name, value in node.hyperparams.items():
+        for name, value in _numbers(node):
             here = _readable(_array(value))
             if name in result and not np.array_equal(result[name], here):
                 raise ValueError(
@@ -205,6 +213,10 @@ def set_hyperparameters(state: OptimizerState, **values: _Values) -> Any:
     A compiled step goes on with it without being compiled again. Where several
     optimizers in the state have the name, as under `optax.partition`, all are set.
 
+    A new `learning_rate` scales AdaBound's step and its bounds, as in the authors'
+    code: a tenth of the rate is a tenth of the step, also once the bounds have closed.
+    To set Adam's rate alone, set `base_lr` to the same value.
+
     Args:
       state: any tree with the state of an `inject_hyperparams` optimizer in it.
       **values: numbers, or arrays that broadcast, such as one a trial under `vmap`.
@@ -225,7 +237,7 @@ def set_hyperparameters(state: OptimizerState, **values: _Values) -> Any:
       Array([-0.05, -0.05, -0.05], dtype=float32)
     """
     nodes = _injected(state)
-    known = sorted({name for node in nodes for name in node.hyperparams})
+    known = sorted({name for node in nodes for name, _ in _numbers(node)})
     scheduled = {name for node in nodes for name in node.hyperparams_states}
     for name in values:
         if name not in known:
@@ -246,7 +258,17 @@ def set_hyperparameters(state: OptimizerState, **values: _Values) -> Any:
             for name, old in node.hyperparams.items()
         }
         _try({name: _array(hyper[name]) for name in hyper if name in values})
-        return node._replace(hyperparams=hyper)
+        inner_state = node.inner_state
+        if "base_lr" in values and "base_lr" not in hyper:
+            check_positive(base_lr=values["base_lr"])
+            inner_state = jax.tree.map(rebased, inner_state, is_leaf=_has_base)
+        return node._replace(hyperparams=hyper, inner_state=inner_state)
+
+    def rebased(node: Any) -> Any:
+        if not _has_base(node):
+            return node
+        new = _like("base_lr", values["base_lr"], node.base_lr)
+        return node._replace(base_lr=new)
 
     return jax.tree.map(changed, state, is_leaf=_is_injected)
 
@@ -278,6 +300,19 @@ def _like(name: str, value: Any, old: Any) -> Any:
     new = jnp.broadcast_to(jnp.asarray(value, like.dtype), like.shape)
     # Flax NNX keeps each array of a state in a variable.
     return jax.tree.unflatten(jax.tree.structure(old), [new])
+
+
+def _numbers(node: Any) -> Iterator[tuple[str, Any]]:
+    """The hyper-parameters of a node, and the base that its optimizer has kept."""
+    yield from node.hyperparams.items()
+    if "base_lr" not in node.hyperparams:
+        for inner in jax.tree.leaves(node.inner_state, is_leaf=_has_base):
+            if _has_base(inner):
+                yield "base_lr", inner.base_lr
+
+
+def _has_base(node: Any) -> bool:
+    return isinstance(node, BaseRateState)
 
 
 def _array(value: Any) -> Any:
