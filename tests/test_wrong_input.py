@@ -244,9 +244,22 @@ TAKES = {
     ),
     "a vector of two real numbers": (["shape (2,)"], jnp.ones(2)),
     "a real number or an array of them": (
-        [*FINITE, "1e300", "-1e300", "10**400", "nan", "inf", "-inf", "np.nan"]
-        + ["jnp.inf", "shape (1,)", "shape (2,)", "shape (3,)", "shape (3, 1)"]
-        + ["no size"],
+        [
+            *FINITE,
+            "1e300",
+            "-1e300",
+            "10**400",
+            "nan",
+            "inf",
+            "-inf",
+            "np.nan",
+            "jnp.inf",
+            "shape (1,)",
+            "shape (2,)",
+            "shape (3,)",
+            "shape (3, 1)",
+            "no size",
+        ],
         0.5,
     ),
     "a text": (TEXTS, "overall"),
