@@ -25,6 +25,7 @@ import optax
 from optjax.precision import Scalar
 
 __all__ = [
+    "FLAG",
     "ArrayTree",
     "Count",
     "Decay",
@@ -58,6 +59,7 @@ __all__ = [
     "kinds_of",
     "methods",
     "nonnegative",
+    "number",
     "one_of",
     "or_none",
     "positive",
@@ -172,10 +174,10 @@ class _FunctionOr(Kind):
 class _Whole(Kind):
     """A Python integer, or what Python takes for one."""
 
-    def __init__(self, least: int, most: int, hint: str, may_be_traced: bool):
-        range_ = f">= {least}" if most == _INT32_MAX else f"from {least} to {most}"
-        python = "an" if may_be_traced else "a Python"
-        super().__init__(f"{python} integer {range_}", hint)
+    def __init__(self, least: int, most: float, hint: str, may_be_traced: bool):
+        is_open = most in (_INT32_MAX, math.inf)
+        range_ = f">= {least}" if is_open else f"from {least} to {most}"
+        super().__init__(f"an integer {range_}", hint)
         self.least, self.most, self.may_be_traced = least, most, may_be_traced
 
     def accepts(self, value: Any) -> bool:
@@ -210,6 +212,10 @@ class _Flag(Kind):
         if isinstance(value, str):
             return "A text that is not empty would count as true"
         return "It chooses a program, which a traced value cannot"
+
+
+#: What `bool` means.
+FLAG = _Flag()
 
 
 class _DType(Kind):
@@ -304,7 +310,7 @@ class _Function(Kind):
 class _Instance(Kind):
     """What is of a class."""
 
-    def __init__(self, of: type, words: str, hint: str = ""):
+    def __init__(self, of: type | tuple[type, ...], words: str, hint: str = ""):
         super().__init__(words, hint)
         self.of = of
 
@@ -355,10 +361,11 @@ class _OrNone(Kind):
         self.kind = kind
 
     def accepts(self, value: Any) -> bool:
-        return value is None or self.kind.accepts(value)
+        return not self.fault(value)
 
-    def advice(self, value: Any) -> str:
-        return self.kind.advice(value)
+    def fault(self, value: Any) -> str:
+        fault = "" if value is None else self.kind.fault(value)
+        return fault.replace("must be ", "must be None or ", 1)
 
 
 def _has_float64() -> bool:
@@ -418,7 +425,7 @@ def schedule(hint: str = "") -> Kind:
 
 
 def whole(
-    least: int, most: int = _INT32_MAX, hint: str = "", may_be_traced: bool = False
+    least: int, most: float = _INT32_MAX, hint: str = "", may_be_traced: bool = False
 ) -> Kind:
     """An integer from `least` to `most`, a Python one unless it may be traced."""
     return _Whole(least, most, hint, may_be_traced)
@@ -444,7 +451,7 @@ def function(words: str, arguments: int | None = None, hint: str = "") -> Kind:
     return _Function(words, arguments, hint)
 
 
-def instance(of: type, words: str, hint: str = "") -> Kind:
+def instance(of: type | tuple[type, ...], words: str, hint: str = "") -> Kind:
     """What is of a class."""
     return _Instance(of, words, hint)
 
@@ -452,6 +459,11 @@ def instance(of: type, words: str, hint: str = "") -> Kind:
 def methods(*names: str, hint: str = "") -> Kind:
     """What has methods of these names."""
     return _Methods(names, hint)
+
+
+def number(words: str, holds: Callable[[float], bool], hint: str = "") -> Kind:
+    """One real number for which `holds`."""
+    return _Number(words, holds, hint)
 
 
 def vector(words: str, size: int | None = None) -> Kind:
@@ -509,8 +521,6 @@ OptimizerState: TypeAlias = Annotated[
 Text: TypeAlias = Annotated[str, instance(str, "a text")]
 Names: TypeAlias = Annotated[str | Iterable[str], _Names()]
 
-_FLAG = _Flag()
-
 
 def kinds_of(function: Callable[..., Any]) -> dict[str, Kind | None]:
     """What each argument of a function is; None where its annotation does not say."""
@@ -528,7 +538,7 @@ def _kind(annotation: Any) -> Kind | None:
         found = [x for x in typing.get_args(annotation) if isinstance(x, Kind)]
         return found[-1] if found else None
     if annotation is bool:
-        return _FLAG
+        return FLAG
     if isinstance(annotation, types.UnionType) or (
         typing.get_origin(annotation) is typing.Union
     ):

@@ -992,12 +992,12 @@ def test_reports_over_trials_are_not_over_time():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"every": -1}, "every must be a Python integer >= 0, got -1"),
-        ({"every": 1.5}, r"every must be a Python integer >= 0, got 1\.5"),
-        ({"every": True}, "every must be a Python integer"),
-        ({"sample": 0}, "sample must be None or a Python integer >= 1, got 0"),
-        ({"groups": -1}, "groups must be .* a Python integer >= 0, got -1"),
-        ({"groups": "layer"}, "groups must be .* a Python integer >= 0, got 'layer'"),
+        ({"every": -1}, "every must be an integer >= 0, got -1"),
+        ({"every": 1.5}, r"every must be an integer >= 0, got 1\.5"),
+        ({"every": True}, "every must be an integer"),
+        ({"sample": 0}, "sample must be None or an integer >= 1, got 0"),
+        ({"groups": -1}, "groups must be .* an integer >= 0, got -1"),
+        ({"groups": "layer"}, "groups must be .* an integer >= 0, got 'layer'"),
         ({"share": 1.5}, r"share must be in \[0, 1\], got 1.5"),
         ({"factor": 0.9}, "factor must be finite and >= 1, got 0.9"),
         ({"factor": float("nan")}, "factor must be .*got nan"),

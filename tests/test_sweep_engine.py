@@ -377,7 +377,7 @@ def test_a_call_is_as_short_as_asked(most, updates):
     seen = lanes_seen(evaluations_per_call=most, lanes=2)[1]
     steps = [status.steps for status in seen]
     assert {b - a for a, b in itertools.pairwise(steps)} <= {0, 2 * updates}
-    with pytest.raises(sweep.SweepError, match="evaluations_per_call must be at least"):
+    with pytest.raises(sweep.SweepError, match="evaluations_per_call must be"):
         lanes_seen(evaluations_per_call=0)
 
 
@@ -623,23 +623,30 @@ def test_what_makes_no_trial(trial, message, tmp_path):
 @pytest.mark.parametrize(
     ("keywords", "message"),
     [
-        ({"seeds": 0}, "at least one seed, got 0"),
-        ({"seeds": []}, "at least one seed"),
+        ({"seeds": 0}, "a number of seeds >= 1, .* got 0$"),
+        ({"seeds": []}, "a number of seeds >= 1"),
         ({"seeds": [1, 1]}, "distinct"),
         ({"seeds": [-1]}, "from 0"),
         ({"seeds": [2**31]}, "from 0"),
-        ({"strategy": "pmap"}, "strategy must be auto, vmap, map, chunked, got 'pmap'"),
-        ({"mode": "best"}, 'mode must be "max" or "min", got \'best\''),
-        ({"evaluate_every": 0}, "evaluate_every=0"),
+        (
+            {"strategy": "pmap"},
+            "strategy must be one of auto, .*got 'pmap'",
+        ),
+        ({"mode": "best"}, "mode must be one of max, min, got 'best'"),
+        ({"evaluate_every": 0}, "evaluate_every must be an integer >= 1, got 0"),
         ({"evaluate_every": 7}, "evaluate_every must divide steps, got 7 and 30"),
-        ({"evaluate_every": 60}, "steps >= evaluate_every"),
-        ({"steps": 0}, "steps=0"),
-        ({"lanes": 0}, "lanes must be at least 1, got 0"),
-        ({"memory_limit": 0}, "memory_limit must be at least 1, got 0"),
-        ({"engine": "slurm"}, "engine must be local or ray, got 'slurm'"),
+        ({"evaluate_every": 60}, "must divide steps, got 60 and 30"),
+        ({"steps": 0}, "steps must be an integer >= 1, got 0"),
+        ({"lanes": 0}, "lanes must be None or an integer >= 1, got 0"),
+        ({"memory_limit": 0}, "memory_limit must be None or an integer >= 1, got 0"),
+        ({"engine": "slurm"}, "engine must be one of local, ray, got 'slurm'"),
         ({"metric": "accuracy"}, "metric 'accuracy', but the trial has loss, val"),
         ({"stopping": sweep.SuccessiveHalving(7)}, "multiple of evaluate_every = 5"),
         ({"stopping": sweep.SuccessiveHalving(30)}, "less than .* 30 steps"),
+        ({"seeds": [0.2, 0.7]}, "distinct integers .* got"),
+        ({"checkpoint_seconds": "30"}, "checkpoint_seconds must be .*got '30'"),
+        ({"checkpoint_seconds": -1}, "checkpoint_seconds must be .*got -1"),
+        ({"checkpoint_seconds": float("nan")}, "checkpoint_seconds must be .*got nan"),
         ({"space": {"optimizer": "sgd", "learning_rate": 1, "mu": 0}}, "'mu'"),
         ({"space": {"optimizer": "sgd", "learning_rate": -1.0}}, "learning_rate"),
         ({"space": {"optimizer": "sdg", "learning_rate": 0.1}}, "sdg"),
@@ -654,6 +661,36 @@ def test_a_sweep_that_cannot_work(keywords, message, tmp_path):
         sweep.run(TOY, out=out, **keywords)
     assert len(str(caught.value).splitlines()) == 1
     assert not out.exists()
+
+
+def test_integers_of_numpy_and_jax_are_integers(tmp_path):
+    space = {"optimizer": "sgd", "learning_rate": 0.1}
+    numbers = {"steps": np.int64(10), "evaluate_every": jnp.array(5)}
+    for seeds in (np.arange(2), jnp.arange(2), [np.int32(0), 1], np.int64(2)):
+        words = QUIET | numbers | {"seeds": seeds, "out": tmp_path / "out"}
+        result = sweep.run(TOY, space, **words)
+        assert [record.trial.seed for record in result.records] == [0, 1]
+
+
+@pytest.mark.parametrize(
+    "name", ["trial", "optimizer", "seed", "step", "", " ", "a,b", 'a"b', "a\nb", 3]
+)
+def test_a_metric_that_the_tables_cannot_have_is_named(name, tmp_path):
+    """Before anything is compiled: it would be a column's title."""
+
+    def step_with_it(state, optimizer):
+        state, metrics = step(state, optimizer)
+        return state, {**metrics, name: metrics["loss"]}
+
+    with pytest.raises(sweep.SweepError, match="the name of a metric must") as caught:
+        sweep.run(
+            (init, step_with_it),
+            {"optimizer": "sgd", "learning_rate": 0.1},
+            out=tmp_path / "never",
+            **QUIET | {"metric": "loss"},
+        )
+    assert repr(name) in str(caught.value)
+    assert not (tmp_path / "never").exists()
 
 
 def test_optimizers_must_share_their_metrics():

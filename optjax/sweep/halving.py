@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from optjax.hyperparameter import whole
 from optjax.sweep.problem import SweepError
 
 __all__ = ["Rungs", "SuccessiveHalving"]
@@ -41,8 +42,12 @@ class Rungs:
         self._scores: dict[int, list[float]] = {}
         if halving is None:
             return
-        if not isinstance(halving.eta, int) or halving.eta < 2:
-            raise SweepError(f"eta must be an integer >= 2, got {halving.eta}")
+        for name, value, least in (
+            ("eta", halving.eta, 2),
+            ("min_steps", halving.min_steps, 1),
+        ):
+            if fault := whole(least).fault(value):
+                raise SweepError(f"{name} {fault.rstrip('.')}")
         if halving.min_steps < 1 or halving.min_steps % evaluate_every:
             raise SweepError(
                 f"min_steps must be a positive multiple of evaluate_every = "

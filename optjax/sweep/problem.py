@@ -2,13 +2,14 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr
 
-from optjax.sweep.records import Config
+from optjax.hyperparameter import Kind, checked_by
+from optjax.sweep.records import OWN_COLUMNS, Config
 from optjax.sweep.trial import Bound, Factory, MakeTrial, Trial, from_functions
 
 __all__ = [
@@ -16,8 +17,10 @@ __all__ = [
     "NotWrittenError",
     "SweepError",
     "Traced",
+    "Trainable",
     "as_make_trial",
     "call_make_trial",
+    "checked",
     "describe",
     "one_line",
     "trace",
@@ -44,6 +47,10 @@ class DamagedError(SweepError):
             f"{path} is damaged: {why}. Put the file back as it was, or choose "
             "another out= and begin again"
         )
+
+
+#: `optjax.hyperparameter.checked`, with a sweep's error.
+checked = checked_by(lambda name, fault: SweepError(f"{name} {fault.rstrip('.')}"))
 
 
 def one_line(error: Exception) -> str:
@@ -83,6 +90,22 @@ def as_make_trial(trial: Any) -> MakeTrial:
         "trial must be a function make_trial(factory) -> Trial or a tuple of functions "
         f"(init, step[, evaluate]), got a {type(trial).__name__}"
     )
+
+
+class _MakeTrialKind(Kind):
+    """What `as_make_trial` takes."""
+
+    def fault(self, value: Any) -> str:
+        try:
+            as_make_trial(value)
+        except SweepError as error:
+            return str(error).removeprefix("trial ")
+        return ""
+
+
+Trainable: TypeAlias = Annotated[
+    MakeTrial | tuple[Callable[..., Any], ...], _MakeTrialKind("a trial")
+]
 
 
 def call_make_trial(make_trial: MakeTrial, factory: Factory, config: Config) -> Trial:
@@ -212,6 +235,7 @@ def _check_metrics(who: str, source: str, metrics: Any) -> None:
             f"scalars, got {type(metrics).__name__}"
         )
     for name, value in metrics.items():
+        _check_metric_name(who, source, name)
         if not isinstance(value, jax.ShapeDtypeStruct):
             got = type(value).__name__
         elif value.shape or not _is_real(value.dtype):
@@ -222,6 +246,22 @@ def _check_metrics(who: str, source: str, metrics: Any) -> None:
             f"trial {who}: the metric {name!r} of {source} must be a real scalar, "
             f"got {got}"
         )
+
+
+def _check_metric_name(who: str, source: str, name: Any) -> None:
+    """It is the title of a column of curves.csv."""
+    if not isinstance(name, str) or not name.isprintable() or not name.strip():
+        wrong = "must be a printable text"
+    elif set(name) & set(',"'):
+        wrong = "must have no comma and no quote"
+    elif name in OWN_COLUMNS:
+        wrong = f"must not be that of a column of the tables: {', '.join(OWN_COLUMNS)}"
+    else:
+        return
+    raise SweepError(
+        f"trial {who}: the name of a metric {wrong}, got {name!r} from {source}; "
+        "rename it"
+    )
 
 
 def _is_real(dtype: Any) -> bool:

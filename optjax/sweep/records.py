@@ -7,6 +7,7 @@ __all__ = [
     "DIVERGED",
     "FINISHED",
     "MOST_TRIALS",
+    "OWN_COLUMNS",
     "PLAIN",
     "STOPPED",
     "Config",
@@ -18,6 +19,10 @@ __all__ = [
 #: Ran its whole budget; stopped early by successive halving; went non-finite.
 FINISHED, STOPPED, DIVERGED = "finished", "stopped", "diverged"
 
+
+#: The tables' own columns, which no metric may be called; a hyper-parameter of the
+#: same name is called hyper_...
+OWN_COLUMNS = ("trial", "optimizer", "seed", "status", "steps", "step")
 
 #: Types whose values can be compared and written down.
 PLAIN = (str, bool, int, float, type(None))

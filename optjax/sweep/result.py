@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from optjax.sweep.files import as_text, write_atomically, write_csv
 from optjax.sweep.problem import SweepError, describe
-from optjax.sweep.records import DIVERGED, PLAIN, Config, Curve, Record, TrialSpec
+from optjax.sweep.records import (
+    DIVERGED,
+    OWN_COLUMNS,
+    PLAIN,
+    Config,
+    Curve,
+    Record,
+    TrialSpec,
+)
 
 if TYPE_CHECKING:
     import pandas
@@ -22,9 +30,6 @@ if TYPE_CHECKING:
 __all__ = ["Best", "SweepResult", "record_from_json", "record_to_json"]
 
 _SUMMARY_COLUMNS = ("optimizer", "median", "range", "hyper-parameters", "ended")
-
-# The tables' own columns; a hyper-parameter of the same name is called hyper_...
-_OWN_COLUMNS = ("trial", "optimizer", "seed", "status", "steps", "step")
 
 
 class Best(NamedTuple):
@@ -445,7 +450,7 @@ def _key(config: Config) -> Any:
 
 
 def _column(hyper_name: str) -> str:
-    return f"hyper_{hyper_name}" if hyper_name in _OWN_COLUMNS else hyper_name
+    return f"hyper_{hyper_name}" if hyper_name in OWN_COLUMNS else hyper_name
 
 
 def _hyper_cells(config: Config, names: Sequence[str]) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Run a sweep: draw the trials, keep the lanes full, write everything down."""
 
 import math
+import operator
 import signal
 import tempfile
 import time
@@ -9,11 +10,24 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple, TypeAlias
 
 import jax
 import numpy as np
 
+from optjax.hyperparameter import (
+    FLAG,
+    Count,
+    Kind,
+    Size,
+    Text,
+    function,
+    function_or,
+    instance,
+    number,
+    one_of,
+    whole,
+)
 from optjax.optimizers import OPTIMIZERS
 from optjax.signals import Stopped, number_of
 from optjax.sweep.chunks import Chunk, run_chunk, split
@@ -24,12 +38,18 @@ from optjax.sweep.halving import SuccessiveHalving
 from optjax.sweep.identity import identity
 from optjax.sweep.lanes import STRATEGIES, Program
 from optjax.sweep.peers import losses_named
-from optjax.sweep.problem import SweepError, as_make_trial, describe
+from optjax.sweep.problem import (
+    SweepError,
+    Trainable,
+    as_make_trial,
+    checked,
+    describe,
+)
 from optjax.sweep.processes import agree, together
 from optjax.sweep.records import DIVERGED, MOST_TRIALS, STOPPED, Record, TrialSpec
 from optjax.sweep.result import SweepResult
 from optjax.sweep.scheduler import Scheduler
-from optjax.sweep.space import configurations
+from optjax.sweep.space import Draws, Factories, Method, Space, configurations
 from optjax.sweep.stop import Stop
 from optjax.sweep.store import Progress, Store
 from optjax.sweep.trial import Factory, MakeTrial
@@ -38,6 +58,71 @@ __all__ = ["Interrupted", "Status", "run", "run_alone"]
 
 # A task on a cluster: long enough to pay for its compilation, short enough to lose.
 _CHUNK_TRIALS = 64
+
+
+class _Seeds(Kind):
+    """A count of seeds, or the seeds."""
+
+    def accepts(self, value: Any) -> bool:
+        if not isinstance(value, (list, tuple, range)) and np.ndim(value) == 0:
+            return _is_seed(value) and operator.index(value) > 0
+        seeds = list(value)
+        return (
+            bool(seeds)
+            and all(map(_is_seed, seeds))
+            and len(set(map(int, seeds))) == len(seeds)
+        )
+
+
+def _is_seed(value: Any) -> bool:
+    return not whole(0).fault(value)
+
+
+class _DirectoryKind(Kind):
+    """What `as_directory` takes."""
+
+    def fault(self, value: Any) -> str:
+        try:
+            as_directory(value)
+        except SweepError as error:
+            return str(error).removeprefix("out ")
+        return ""
+
+
+class _AboutKind(Kind):
+    def accepts(self, value: Any) -> bool:
+        return isinstance(value, Mapping) and all(
+            isinstance(text, str) for pair in value.items() for text in pair
+        )
+
+
+_Mode: TypeAlias = Annotated[str, one_of(("max", "min"))]
+_SeedsOf: TypeAlias = Annotated[
+    int | Sequence[int],
+    _Seeds("a number of seeds >= 1, or distinct integers from 0 to 2**31 - 1"),
+]
+_Out: TypeAlias = Annotated[str | Path, _DirectoryKind("the path of a directory")]
+_Stopping: TypeAlias = Annotated[
+    SuccessiveHalving, instance(SuccessiveHalving, "a SuccessiveHalving")
+]
+_Strategy: TypeAlias = Annotated[str, one_of(("auto", *STRATEGIES))]
+_Bytes: TypeAlias = Annotated[int, whole(1, math.inf)]
+_Seconds: TypeAlias = Annotated[float, number("a number >= 0", lambda x: x >= 0)]
+_Progress: TypeAlias = Annotated[
+    bool | Callable[["Status"], None],
+    function_or("a function of a Status,", FLAG, "It is called with a Status"),
+]
+_OnGroup: TypeAlias = Annotated[
+    Callable[[str, Sequence[Record]], None], function("a function (name, records)", 2)
+]
+_Engine: TypeAlias = Annotated[str, one_of(("local", "ray"))]
+_Options: TypeAlias = Annotated[
+    dict[str, str | bool], instance(Mapping, "a mapping of XLA's options")
+]
+_About: TypeAlias = Annotated[
+    Mapping[str, str], _AboutKind("a mapping of names to texts", "Describe it in words")
+]
+_Spec: TypeAlias = Annotated[TrialSpec, instance(TrialSpec, "a TrialSpec")]
 
 
 class Status(NamedTuple):
@@ -84,31 +169,32 @@ class Interrupted(Stopped):
         self.result = result
 
 
+@checked
 def run(
-    trial: MakeTrial | tuple[Callable[..., Any], ...],
-    space: Mapping[str, Any],
+    trial: Trainable,
+    space: Space,
     *,
-    steps: int,
-    evaluate_every: int,
-    metric: str,
-    mode: str = "max",
-    seeds: int | Sequence[int] = 3,
-    out: str | Path | None = None,
-    draws: int | None = None,
-    method: str = "sobol",
-    space_seed: int = 0,
-    factories: Mapping[str, Factory] | None = None,
-    stopping: SuccessiveHalving | None = None,
-    strategy: str = "auto",
-    lanes: int | None = None,
-    memory_limit: int | None = None,
-    checkpoint_seconds: float = 30.0,
-    evaluations_per_call: int | None = None,
-    progress: bool | Callable[[Status], None] = True,
-    on_group: Callable[[str, Sequence[Record]], None] | None = None,
-    engine: str = "local",
-    compiler_options: dict[str, str | bool] | None = None,
-    about: Mapping[str, str] | None = None,
+    steps: Size,
+    evaluate_every: Size,
+    metric: Text,
+    mode: _Mode = "max",
+    seeds: _SeedsOf = 3,
+    out: _Out | None = None,
+    draws: Draws | None = None,
+    method: Method = "sobol",
+    space_seed: Count = 0,
+    factories: Factories | None = None,
+    stopping: _Stopping | None = None,
+    strategy: _Strategy = "auto",
+    lanes: Size | None = None,
+    memory_limit: _Bytes | None = None,
+    checkpoint_seconds: _Seconds = 30.0,
+    evaluations_per_call: Size | None = None,
+    progress: _Progress = True,
+    on_group: _OnGroup | None = None,
+    engine: _Engine = "local",
+    compiler_options: _Options | None = None,
+    about: _About | None = None,
     other_versions: bool = False,
 ) -> SweepResult:
     """Train every trial of a space, each optimizer's in one compiled program.
@@ -197,21 +283,19 @@ def run(
         seeds,
     )
     settings = Settings(
-        steps,
-        evaluate_every,
+        int(steps),
+        int(evaluate_every),
         metric,
         mode,
         stopping,
-        lanes,
-        memory_limit,
+        _whole(lanes),
+        _whole(memory_limit),
         _devices(),
         compiler_options,
-        evaluations_per_call,
+        _whole(evaluations_per_call),
     )
-    _check(settings, strategy)
-    if engine not in ("local", "ray"):
-        raise SweepError(f"engine must be local or ray, got {engine!r}")
-    words = _checked(about)
+    _check(settings)
+    words = dict(about or {})
     # What keeps nothing is compared with nothing.
     fingerprint = None if out is None else Fingerprint()
     sweep: _Sweep | None = None
@@ -251,15 +335,16 @@ def run(
         raise Interrupted(ended, stopped) from None
 
 
+@checked
 def run_alone(
-    trial: MakeTrial | tuple[Callable[..., Any], ...],
-    spec: TrialSpec,
+    trial: Trainable,
+    spec: _Spec,
     *,
-    steps: int,
-    evaluate_every: int,
-    metric: str,
-    mode: str = "max",
-    factories: Mapping[str, Factory] | None = None,
+    steps: Size,
+    evaluate_every: Size,
+    metric: Text,
+    mode: _Mode = "max",
+    factories: Factories | None = None,
 ) -> Record:
     """Run one trial of a sweep again, alone in a lane.
 
@@ -284,9 +369,16 @@ def run_alone(
     """
     make_trial, factories = _makers(trial, factories)
     settings = Settings(
-        steps, evaluate_every, metric, mode, None, 1, None, (jax.local_devices()[0],)
+        int(steps),
+        int(evaluate_every),
+        metric,
+        mode,
+        None,
+        1,
+        None,
+        (jax.local_devices()[0],),
     )
-    _check(settings, "map")
+    _check(settings)
     chunk = Chunk(0, (spec,))
     (record,) = run_chunk(make_trial, factories, chunk, settings, "map")
     return record
@@ -619,35 +711,19 @@ def _number(record: Record) -> int:
     return record.trial.number
 
 
-def _checked(about: Mapping[str, str] | None) -> dict[str, str]:
-    words = dict(about or {})
-    for name, value in words.items():
-        if not isinstance(name, str) or not isinstance(value, str):
-            raise SweepError(
-                f"about must map names to texts, got {name!r}: {value!r}; describe it "
-                "in words"
-            )
-    return words
-
-
 def _devices() -> tuple[jax.Device, ...]:
     return tuple(jax.devices() if jax.process_count() > 1 else jax.local_devices())
 
 
 def _specs(configs: Sequence[Any], seeds: int | Sequence[int]) -> list[TrialSpec]:
-    count = seeds if isinstance(seeds, int) else len(seeds)
-    if len(configs) * count > MOST_TRIALS:
+    given: Any = range(seeds) if np.ndim(seeds) == 0 else seeds  # type: ignore[arg-type]
+    if len(configs) * len(given) > MOST_TRIALS:
         raise SweepError(
             f"a sweep may have {MOST_TRIALS:,} trials, got {len(configs):,} "
-            f"configurations × {count:,} seeds = {len(configs) * count:,}; take fewer "
-            "seeds= or configurations"
+            f"configurations × {len(given):,} seeds = {len(configs) * len(given):,}; "
+            "take fewer seeds= or configurations"
         )
-    each = tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds)
-    if not each:
-        raise SweepError(f"a sweep needs at least one seed, got {seeds!r}")
-    bad = [seed for seed in each if not 0 <= seed < 2**31]
-    if bad or len(set(each)) < len(each):
-        raise SweepError(f"seeds must be distinct and from 0 to 2^31 - 1, got {seeds}")
+    each = tuple(map(int, given))
     return [
         TrialSpec(index, config, seed)
         for index, (config, seed) in enumerate(
@@ -656,27 +732,16 @@ def _specs(configs: Sequence[Any], seeds: int | Sequence[int]) -> list[TrialSpec
     ]
 
 
-def _check(settings: Settings, strategy: str) -> None:
-    if settings.evaluate_every < 1 or settings.steps < settings.evaluate_every:
-        raise SweepError(
-            f"steps >= evaluate_every >= 1 must hold, got steps={settings.steps} and "
-            f"evaluate_every={settings.evaluate_every}"
-        )
+def _check(settings: Settings) -> None:
     if settings.steps % settings.evaluate_every:
         raise SweepError(
             f"evaluate_every must divide steps, got {settings.evaluate_every} and "
             f"{settings.steps}"
         )
-    if settings.mode not in ("max", "min"):
-        raise SweepError(f'mode must be "max" or "min", got {settings.mode!r}')
-    if strategy not in (*STRATEGIES, "auto"):
-        raise SweepError(
-            f"strategy must be auto, {', '.join(STRATEGIES)}, got {strategy!r}"
-        )
-    for name in ("lanes", "memory_limit", "evaluations_per_call"):
-        value = getattr(settings, name)
-        if value is not None and value < 1:
-            raise SweepError(f"{name} must be at least 1, got {value}")
+
+
+def _whole(value: Any) -> int | None:
+    return None if value is None else int(value)
 
 
 def _reporting(progress: bool | Callable[[Status], None], metric: str) -> Any:

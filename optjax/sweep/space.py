@@ -22,12 +22,12 @@ import types
 import typing
 from collections.abc import Collection, Iterable, Iterator, Mapping, Set
 from numbers import Integral, Real
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple, TypeAlias
 
 import jax
 import numpy as np
 
-from optjax.hyperparameter import without_kind
+from optjax.hyperparameter import Count, instance, one_of, whole, without_kind
 from optjax.optimizers import OPTIMIZERS
 from optjax.sweep.distributions import (
     Choice,
@@ -37,24 +37,40 @@ from optjax.sweep.distributions import (
     Uniform,
 )
 from optjax.sweep.names import did_you_mean, listing
-from optjax.sweep.problem import SweepError, describe
+from optjax.sweep.problem import SweepError, checked, describe
 from optjax.sweep.records import Config
 from optjax.sweep.trial import Factory
 
-__all__ = ["configurations"]
+__all__ = ["Draws", "Factories", "Method", "Space", "configurations"]
 
 _MOST_CONFIGURATIONS = 1_000_000
 _SMALLEST = float(np.finfo(np.float32).tiny)
 _LARGEST = float(np.finfo(np.float32).max)
 
 
+Space: TypeAlias = Annotated[
+    Mapping[str, Any],
+    instance(
+        Mapping,
+        "a mapping of names to values",
+        'Such as {"optimizer": "adam", "learning_rate": [0.1, 0.01]}',
+    ),
+]
+Draws: TypeAlias = Annotated[int, whole(1)]
+Method: TypeAlias = Annotated[str, one_of(("sobol", "random"))]
+Factories: TypeAlias = Annotated[
+    Mapping[str, Factory], instance(Mapping, "a mapping of names to factories")
+]
+
+
+@checked
 def configurations(
-    space: Mapping[str, Any],
+    space: Space,
     *,
-    draws: int | None = None,
-    method: str = "sobol",
-    seed: int = 0,
-    factories: Mapping[str, Factory] | None = None,
+    draws: Draws | None = None,
+    method: Method = "sobol",
+    seed: Count = 0,
+    factories: Factories | None = None,
 ) -> list[Config]:
     """The configurations of a space, checked.
 
@@ -119,7 +135,6 @@ def configurations(
         _check_finite(chosen)
         count = sum(optimizer.product_size for optimizer in chosen)
     else:
-        _check_drawing(draws, method, seed)
         count = draws * len(chosen)
     if count > _MOST_CONFIGURATIONS:
         raise SweepError(
@@ -398,15 +413,6 @@ def _check_finite(chosen: Iterable[_Optimizer]) -> None:
                     "product; pass draws=, the configurations an optimizer, such as "
                     "draws=16"
                 )
-
-
-def _check_drawing(draws: int, method: str, seed: int) -> None:
-    for name, value, least in (("draws", draws, 1), ("seed", seed, 0)):
-        is_integer = isinstance(value, Integral) and not isinstance(value, bool)
-        if not is_integer or value < least:
-            raise SweepError(f"{name} must be an integer >= {least}, got {value!r}")
-    if method not in ("sobol", "random"):
-        raise SweepError(f'method must be "sobol" or "random", got {method!r}')
 
 
 def _unit_points(draws: int, dimensions: int, method: str, seed: int) -> np.ndarray:
