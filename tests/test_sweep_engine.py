@@ -361,6 +361,22 @@ def lanes_seen(**keywords):
     return max(status.running for status in seen), seen
 
 
+def test_settings_of_the_callers_thread_hold_in_every_program():
+    def init(key, optimizer):
+        return optimizer.init(jnp.zeros(()))
+
+    def step(state, optimizer):
+        bits = jnp.finfo(jnp.result_type(float)).bits
+        return state, {"bits": jnp.float32(bits)}
+
+    space = {"optimizer": ["sgd", "adam"], "learning_rate": [0.1]}
+    how = {"steps": 2, "evaluate_every": 1, "metric": "bits", "seeds": 1}
+    for wide, bits in ((True, 64.0), (False, 32.0)):
+        with jax.enable_x64(wide):
+            result = sweep.run((init, step), space, **how, progress=False)
+        assert [result.score(record) for record in result.records] == [bits, bits]
+
+
 def test_memory_limit_reduces_the_lanes_or_is_refused():
     # 4·3 weights, a key of two words, a count, a rate: 64 bytes, in three copies.
     assert lanes_seen(memory_limit=192 * 5)[0] == 5

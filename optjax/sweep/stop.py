@@ -28,6 +28,19 @@ T = TypeVar("T")
 
 # One compiles while the other runs.
 _THREADS = 2
+# JAX's settings that a `with` of the caller's may have changed in its thread alone, and
+# that change what a program computes.
+_SETTINGS = (
+    "debug_infs",
+    "debug_nans",
+    "default_device",
+    "default_matmul_precision",
+    "default_prng_impl",
+    "enable_x64",
+    "numpy_dtype_promotion",
+    "numpy_rank_promotion",
+    "threefry_partitionable",
+)
 # At least the size of C's `struct sigaction`.
 _ACTION_BYTES = 1024
 
@@ -91,8 +104,8 @@ class Stop:
             signal.signal(number, self._hear)
 
     def submit(self, do: Callable[..., T], *args: Any) -> "Future[T]":
-        """Begin something long in another thread."""
-        future = self._threads.submit(do, *args)
+        """Begin something long in another thread, under the settings of this one."""
+        future = self._threads.submit(_under, _settings(), do, *args)
         future.add_done_callback(lambda _: self._woken.put(None))
         return future
 
@@ -148,6 +161,18 @@ class Stop:
         self._woken.put(None)
         if self._at_once:
             raise Stopped(self.signal)
+
+
+def _settings() -> dict[str, Any]:
+    return {name: getattr(jax.config, f"jax_{name}") for name in _SETTINGS}
+
+
+def _under(settings: dict[str, Any], do: Callable[..., T], *args: Any) -> T:
+    with contextlib.ExitStack() as stack:
+        for name, value in settings.items():
+            if getattr(jax.config, f"jax_{name}") != value:
+                stack.enter_context(getattr(jax, name)(value))
+        return do(*args)
 
 
 def _action(number: int) -> Any:
