@@ -100,7 +100,13 @@ def test_eta_must_reduce(eta):
         rungs(eta=eta)
 
 
-@pytest.mark.parametrize("min_steps", [0, -5, 7, 12])
+@pytest.mark.parametrize("min_steps", [0, -5])
+def test_min_steps_must_be_positive(min_steps):
+    with pytest.raises(SweepError, match=rf"integer >= 1, got {min_steps}$"):
+        rungs(min_steps=min_steps)
+
+
+@pytest.mark.parametrize("min_steps", [7, 12])
 def test_min_steps_must_be_at_an_evaluation(min_steps):
     with pytest.raises(
         SweepError, match=rf"multiple of evaluate_every = 5, got {min_steps}$"
