@@ -33,7 +33,7 @@ options:
 
 exit status:
   0    done
-  1    a file or a picture could not be written
+  1    a file or a picture could not be written, or every trial diverged
   2    a bad argument or a missing library, said before any work
   3    another process of a distributed sweep is gone
   130  interrupted by Ctrl-C
@@ -47,16 +47,15 @@ Train a small network with every optimizer, and rank them.
   one compiled program; its other hyper-parameters stay at their defaults. The
   defaults take about a minute on two cores.
 
-  The race ends with a ranked table, and writes into the output directory,
-  replacing what is there: results.csv (every trial), curves.csv (every
+  The race ends with a ranked table, and writes into a new directory, or the
+  one given with --out: results.csv (every trial), curves.csv (every
   evaluation), ranking.png, learning_curves.png and
   learning_rate_sensitivity.png. Ctrl-C stops it and keeps the optimizers that
-  were done.
+  were done; the same command goes on.
 
   The tasks with images and texts train by the recipe of the AdaBound paper:
   SGD with momentum, Adam, AMSGrad, AdaBound and AMSBound, each at its own
-  learning rate. They are saved after every epoch, and the same command goes on
-  where it was.
+  learning rate. They are saved after every epoch.
 
 Examples:
   optjax race
@@ -73,9 +72,9 @@ Train every trial of a hyper-parameter search, each optimizer's in one program.
 
   The same command goes on where it was, however it ended. Ctrl-C ends it at
   once, with status 130; SIGTERM saves it first, 143. It prints the best
-  of each optimizer, and writes into the output directory results.csv (every
-  trial), curves.csv (every evaluation), curves.png, sensitivity.png and, where
-  two numbers vary, heatmap.png.
+  of each optimizer, and writes into a new directory, or the one given with
+  --out: results.csv (every trial), curves.csv (every evaluation), curves.png,
+  sensitivity.png and, where two numbers vary, heatmap.png.
 
   TASK is digits, or module:attribute for your own: a function
   make_trial(factory) or a tuple of functions (init, step[, evaluate]), as
@@ -249,8 +248,14 @@ def _race(options: Sequence[str]) -> int:
         batch_size: BatchSize = None,
         dtype: Dtype = "float32",
         out: Annotated[
-            Path, tyro.conf.arg(help="Directory for the files, made if absent.")
-        ] = Path("runs/race"),
+            str | None,
+            tyro.conf.arg(
+                help="Directory for the files: not there, empty, or of this race.",
+                metavar="DIR",
+                help_behavior_hint="(default: a new one, runs/race-TASK-1, then -2; or "
+                "the newest, where it is of this race and not finished)",
+            ),
+        ] = None,
         other_versions: Annotated[
             bool,
             tyro.conf.arg(
@@ -278,16 +283,20 @@ def _race(options: Sequence[str]) -> int:
             recipe["optimizers"] = tuple(task.learning_rates)
         given = {name: value for name, value in asked.items() if value is not None}
         plan = make_plan(**{**recipe, **given})
-        make_directory(out)
     except ValueError as error:
         raise _UsageError(str(error)) from error
 
     from rich.console import Console
 
-    from optjax.race.run import race
+    from optjax.race.run import MARKER, race
+    from optjax.sweep.directory import as_directory, in_a_series
     from optjax.sweep.problem import NotWrittenError, SweepError
 
-    try:
+    def run_in(out: Path) -> int:
+        try:
+            make_directory(out)
+        except ValueError as error:
+            raise _UsageError(str(error)) from error
         return race(
             plan,
             task,
@@ -296,6 +305,12 @@ def _race(options: Sequence[str]) -> int:
             Console(stderr=True),
             other_versions=other_versions,
         )
+
+    try:
+        if out is not None:
+            return run_in(as_directory(out))
+        series = Path("runs", f"race-{plan.task}")
+        return in_a_series(series, MARKER, run_in, _complain)
     except NotWrittenError as error:
         return _fail(str(error), _NOT_WRITTEN)
     except SweepError as error:

@@ -63,6 +63,7 @@ def no_work(monkeypatch):
         ("race --step 3", "did you mean --steps?"),
         ("race adam", "adam"),
         ("race --steps 15", "got 15; 20 would do"),
+        ("race --out=", "out must be the path of a directory, which is not empty"),
         ("race --out {file}", "must be a directory"),
         ("race --out {file}/below", "must be a directory"),
         ("list --all", "--all"),
@@ -148,7 +149,8 @@ def test_race_help_describes_every_flag_with_its_default(capsys):
         "--evaluate-every": "10, or an epoch",
         "--epochs": "the recipe's",
         "--dtype": "float32",
-        "--out": "runs/race",
+        "--out": "a new one, runs/race-TASK-1, then -2; or the newest, where it is of "
+        "this race and not finished",
     }.items():
         # The flag, its help, its default, and no other flag in between.
         assert re.search(
@@ -226,7 +228,7 @@ def test_a_race_from_the_command_line(tmp_path):
     assert done.returncode == 0, done.stderr
     assert re.search(r"^1 sgd ", done.stdout, re.MULTILINE)
     assert str(tmp_path / "new" / "run" / "results.csv") in done.stdout
-    assert len(list((tmp_path / "new" / "run").iterdir())) == 5
+    assert len(list((tmp_path / "new" / "run").glob("*.*"))) == 5
     assert len(done.stderr.splitlines()) == 1
 
 

@@ -15,6 +15,7 @@ from matplotlib.image import imread
 from rich.console import Console
 
 import optjax
+from optjax import sweep
 from optjax.race import run as race_run
 from optjax.race.execute import Curves, execute, lanes
 from optjax.race.files import write_curves
@@ -28,6 +29,7 @@ from optjax.race.table import ranking_table
 from optjax.sweep import Config, SweepResult, TrialSpec
 from optjax.sweep.files import write_atomically
 from optjax.sweep.records import Curve, Record
+from optjax.sweep.store import Store
 from optjax.tasks import TASKS
 
 # ---------------------------------------------------------------- hand-made trials
@@ -539,6 +541,66 @@ def test_same_seeds_give_the_same_files(small, tmp_path):
     run_race(tmp_path)
     for name in ("results.csv", "curves.csv"):
         assert (tmp_path / name).read_bytes() == (small.out / name).read_bytes()
+
+
+@pytest.mark.parametrize("commits", [1, 2, 3, 4])
+def test_a_race_that_died_goes_on_to_the_same_files(
+    small, tmp_path, monkeypatch, commits
+):
+    """The first commit begins the trials; each further one ends an optimizer."""
+
+    def die(store, *point):
+        made.append(point)
+        if len(made) > commits:
+            raise RuntimeError("killed")
+        return commit(store, *point)
+
+    made, commit = [], Store.commit
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "commit", die)
+        with pytest.raises(RuntimeError, match="killed"):
+            run_race(tmp_path)
+    again = run_race(tmp_path)
+    assert again.status == COMPLETE
+    for name in ("results.csv", "curves.csv"):
+        assert (tmp_path / name).read_bytes() == (small.out / name).read_bytes()
+    # Those that were done before come first, so all are in the plan's order.
+    assert [line.split()[0] for line in again.messages.splitlines()] == [
+        line.split()[0] for line in small.messages.splitlines()
+    ]
+
+
+def test_a_race_leaves_other_directories_as_they_are(small, tmp_path):
+    swept = tmp_path / "swept"
+
+    def sweep_into(out):
+        sweep.run(
+            TASKS["digits"].load().make_trial,
+            {"optimizer": "sgd", "learning_rate": 0.1},
+            steps=10,
+            evaluate_every=10,
+            metric="val_accuracy",
+            seeds=1,
+            out=out,
+            progress=False,
+        )
+
+    sweep_into(swept)
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "results.csv").write_text("mine")
+    for out in (swept, mine):
+        before = {path: path.read_bytes() for path in out.rglob("*.*")}
+        with pytest.raises(sweep.SweepError, match=r"must be empty, .* \w+\.csv and"):
+            run_race(out)
+        assert {path: path.read_bytes() for path in out.rglob("*.*")} == before
+    # Nor does a sweep go into a race's, nor another race.
+    before = {path: path.read_bytes() for path in small.out.rglob("*.*")}
+    with pytest.raises(sweep.SweepError, match=r"curves\.csv and no sweep/progr"):
+        sweep_into(small.out)
+    with pytest.raises(sweep.SweepError, match="trials holds another sweep: "):
+        run_race(small.out, SMALL._replace(seeds=(0,)))
+    assert {path: path.read_bytes() for path in small.out.rglob("*.*")} == before
 
 
 def test_each_optimizer_is_compiled_once():

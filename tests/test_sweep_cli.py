@@ -1,5 +1,6 @@
 """`optjax sweep` as a user meets it."""
 
+import contextlib
 import csv
 import json
 import os
@@ -8,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -274,6 +276,54 @@ def test_a_sweep_in_which_all_diverged_says_so(tmp_path, capsys):
     assert captured.err == "optjax: all 1 trials diverged; try other values\n"
     assert str(out / "results.csv") in captured.out
     assert [row["status"] for row in read(out / "results.csv")] == ["diverged"]
+
+
+def test_without_out_each_sweep_has_a_directory_of_its_own(
+    tmp_path, monkeypatch, capsys
+):
+    def interrupt(status):
+        raise KeyboardInterrupt
+
+    monkeypatch.chdir(tmp_path)
+    command = ["sweep", "--strategy", "map", *SMALL, *GRID]
+    runs = tmp_path / "runs"
+    assert main(command) == 0
+    first = {path: path.read_bytes() for path in runs.rglob("*") if path.is_file()}
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            "optjax.sweep.command.live_display",
+            lambda *_: contextlib.nullcontext(interrupt),
+        )
+        # The first is finished: a new one, which is not.
+        assert main(command) == 130
+    assert {path.name for path in runs.iterdir()} == {
+        "sweep-digits-1",
+        "sweep-digits-2",
+    }
+    # Another sweep leaves both alone.
+    assert main([*command, "--optimizers", "sgd"]) == 0
+    third = runs / "sweep-digits-3"
+    assert {row["optimizer"] for row in read(third / "results.csv")} == {"sgd"}
+    capsys.readouterr()
+    assert main(command) == 0
+    out = capsys.readouterr().out
+    assert f"went on in {Path('runs', 'sweep-digits-2')}" in out
+    tables = [(runs / f"sweep-digits-{n}" / "results.csv").read_bytes() for n in (1, 2)]
+    assert tables[0] == tables[1]
+    # One that is damaged is said, and left as it is.
+    (third / "sweep" / "progress.json").write_text("{")
+    assert main(command) == 0
+    assert "sweep-digits-3/sweep/progress.json is damaged" in capsys.readouterr().err
+    assert len(list(runs.iterdir())) == 4
+    for path, data in first.items():
+        assert path.read_bytes() == data
+
+
+def test_several_processes_need_an_output(capsys):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("optjax.sweep.command.start_distributed", lambda: None)
+        assert main(["sweep", "--distributed", *GRID]) == 2
+    assert "--distributed needs --out" in capsys.readouterr().err
 
 
 def test_an_output_that_is_a_file_is_refused(tmp_path, capsys):

@@ -1,6 +1,5 @@
 """A sweep that is killed, refused or out of disk loses nothing."""
 
-import resource
 import signal
 import subprocess
 import sys
@@ -115,36 +114,90 @@ def test_a_second_process_is_refused(tmp_path):
     assert "another process (pid " in refusals[0].stderr.splitlines()[-1]
 
 
-def test_a_full_disk_ends_in_one_message_and_can_be_resumed(tmp_path, uninterrupted):
-    def limit_file_size():
-        # A write past the limit fails as on a full disk, for any one file.
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000))
+# A write past the limit fails as on a full disk, for any one file.
+FULL = """
+import resource, signal, sys
+from sweep_worker import *
+from optjax.sweep.store import Store
 
+what, out = sys.argv[1:]
+
+def limit(size):
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+
+def limited(function, size, first=0):
+    seen = []
+    def at_last(*args, **kwargs):
+        seen.append(None)
+        if len(seen) > first:
+            limit(size)
+        return function(*args, **kwargs)
+    return at_last
+
+if what == "curves.csv":
+    limit(3000)
+elif what == "progress.json":
+    Store.commit = limited(Store.commit, 20, first=5)
+elif what == "sweep":
+    Store._begin = limited(Store._begin, 20)
+elif what == "states":
+    Store.save_states = limited(Store.save_states, 100, first=3)
+elif what == "results.csv":
+    Store.write_results = limited(Store.write_results, 100)
+try:
+    sweep.run((init, step), SPACE, out=out, checkpoint_seconds=0.0, **KEYWORDS)
+except sweep.SweepError as error:
+    sys.exit(str(error))
+"""
+
+
+@pytest.mark.parametrize(
+    ("what", "words"),
+    [
+        ("curves.csv", "write curves.csv"),
+        ("progress.json", "write progress.json"),
+        ("sweep", "write {out}/sweep"),
+        ("states", "save the lanes' states"),
+        ("results.csv", "write results.csv"),
+    ],
+)
+def test_a_full_disk_ends_in_one_message_and_can_be_resumed(
+    tmp_path, uninterrupted, what, words
+):
     out = tmp_path / "full"
-    # Without states, which are larger than the limit.
-    script = (
-        "from sweep_worker import *; sweep.run((init, step), SPACE, "
-        f"out={str(out)!r}, **KEYWORDS)"
-    )
     full = subprocess.run(
-        [sys.executable, "-c", script],
+        [sys.executable, "-c", FULL, what, str(out)],
         cwd=Path(__file__).parent,
-        preexec_fn=limit_file_size,
         capture_output=True,
         text=True,
     )
-    assert full.returncode == 1
-    last = full.stderr.strip().splitlines()[-1]
-    assert "NotWrittenError: cannot write curves.csv in" in last
-    assert "readable" in last
-    lines = (out / "curves.csv").read_text().splitlines()
-    assert lines[0] == "trial,optimizer,seed,step,loss"
-    assert len(lines) > 10
+    assert full.returncode == 1, full.stderr
+    (line,) = full.stderr.splitlines()
+    words = words.format(out=out)
+    assert f"cannot {words} in {out}: File too large. Ev" in line
+    if what != "sweep":
+        lines = (out / "curves.csv").read_text().splitlines()
+        assert lines[0] == "trial,optimizer,seed,step,loss"
+        assert len(lines) > 10
     main(out)
-    assert (out / "results.csv").read_bytes() == (
-        uninterrupted / "results.csv"
-    ).read_bytes()
+    for name in ("results.csv", "curves.csv"):
+        assert (out / name).read_bytes() == (uninterrupted / name).read_bytes()
+
+
+def test_a_deleted_lock_stops_the_first_of_two_processes(tmp_path, uninterrupted):
+    def let_another_in(status):
+        if status.done and not others:
+            (tmp_path / "sweep" / "lock").unlink()
+            others.append(work(tmp_path))
+
+    others = []
+    keywords = {**KEYWORDS, "progress": let_another_in}
+    with pytest.raises(sweep.SweepError, match="lock was deleted while this sweep"):
+        sweep.run((init, step), SPACE, out=tmp_path, **keywords)
+    assert others[0].returncode == 0, others[0].stderr
+    for name in ("results.csv", "curves.csv"):
+        assert (tmp_path / name).read_bytes() == (uninterrupted / name).read_bytes()
 
 
 def test_interrupting_keeps_what_ended(tmp_path):

@@ -16,15 +16,17 @@ from optjax.race.results import DIVERGED, Result, results
 from optjax.race.standings import rank
 from optjax.race.table import ranking_table
 from optjax.sweep import Status, SweepResult
+from optjax.sweep import store as sweep_store
 from optjax.sweep.directory import claim
 from optjax.sweep.files import write_atomically
 from optjax.sweep.progress import FINISHED_BEFORE, live_display
-from optjax.sweep.store import MARKER
 from optjax.tasks import Loaded
 
 COMPLETE, INCOMPLETE = 0, 1
 
 _TRIALS = "trials"
+#: Where a race's directory has the progress of its sweep.
+MARKER = f"{_TRIALS}/{sweep_store.MARKER}"
 
 
 def race(
@@ -55,7 +57,8 @@ def race(
     Raises:
         SweepError: where `out` has something else in it.
     """
-    claim(out, _TRIALS, f"{_TRIALS}/{MARKER}")
+    claim(out, _TRIALS, MARKER)
+    was_there = (out / MARKER).exists()
     result: SweepResult | None = None
     curves: dict[str, Curves] = {}
     trials: list[Result] = []
@@ -94,6 +97,8 @@ def race(
     standings = rank(trials)
     if result.finished_before:
         console.print(FINISHED_BEFORE)
+    elif was_there:
+        _say(console, f"went on in {out}")
     console.print(ranking_table(plan, standings))
     pictures: dict[Path, Callable[[Path], None]] = {
         out / "ranking.png": lambda path: result.plot_ranking().savefig(path),

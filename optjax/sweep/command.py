@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from optjax.sweep.dimension_text import parse_dimension
+from optjax.sweep.directory import as_directory, in_a_series
 from optjax.sweep.distributions import per_optimizer
 from optjax.sweep.files import write_atomically
 from optjax.sweep.halving import SuccessiveHalving
@@ -24,6 +25,7 @@ from optjax.sweep.progress import FINISHED_BEFORE, live_display
 from optjax.sweep.records import DIVERGED
 from optjax.sweep.result import SweepResult
 from optjax.sweep.run import run
+from optjax.sweep.store import MARKER
 from optjax.tasks import TASKS, Loaded, Settings
 
 __all__ = [
@@ -195,6 +197,10 @@ def run_command(
     for package in _NEEDED:
         if importlib.util.find_spec(package) is None:
             raise ModuleNotFoundError(f"no module {package}", name=package)
+    if options.distributed and options.out is None:
+        raise SweepError(
+            "--distributed needs --out, a directory that all processes see"
+        )
     space = {
         "optimizer": list(options.optimizers),
         **parse_space(options.space, table),
@@ -228,37 +234,49 @@ def run_command(
     import jax
 
     is_first = jax.process_index() == 0
-    with live_display(options.metric, task.unit, task.units) as show:
-        result = run(
-            task.make_trial,
-            space,
-            steps=options.steps or task.steps,
-            evaluate_every=options.evaluate_every or task.evaluate_every,
-            metric=options.metric,
-            mode=options.mode,
-            seeds=options.seeds,
-            out=options.out,
-            draws=options.draws,
-            method=options.method,
-            space_seed=options.space_seed,
-            stopping=halving,
-            strategy=options.strategy,
-            lanes=options.lanes,
-            memory_limit=memory_limit,
-            checkpoint_seconds=options.checkpoint_seconds,
-            evaluations_per_call=(
-                task.evaluations_per_call
-                if options.evaluations_per_call is None
-                else options.evaluations_per_call
-            ),
-            progress=show if is_first else False,
-            engine=options.engine,
-            about=task.words(options.task),
-            other_versions=options.other_versions,
-        )
+
+    def run_in(out: Path) -> tuple[Path, SweepResult]:
+        was_there = (out / MARKER).exists()
+        with live_display(options.metric, task.unit, task.units) as show:
+            result = run(
+                task.make_trial,
+                space,
+                steps=options.steps or task.steps,
+                evaluate_every=options.evaluate_every or task.evaluate_every,
+                metric=options.metric,
+                mode=options.mode,
+                seeds=options.seeds,
+                out=out,
+                draws=options.draws,
+                method=options.method,
+                space_seed=options.space_seed,
+                stopping=halving,
+                strategy=options.strategy,
+                lanes=options.lanes,
+                memory_limit=memory_limit,
+                checkpoint_seconds=options.checkpoint_seconds,
+                evaluations_per_call=(
+                    task.evaluations_per_call
+                    if options.evaluations_per_call is None
+                    else options.evaluations_per_call
+                ),
+                progress=show if is_first else False,
+                engine=options.engine,
+                about=task.words(options.task),
+                other_versions=options.other_versions,
+            )
+        if was_there and not result.finished_before:
+            say(f"went on in {out}")
+        return out, result
+
+    if options.out is not None:
+        out, result = run_in(as_directory(options.out))
+    else:
+        series = Path("runs", "sweep-" + re.sub(r"\W+", "-", options.task))
+        out, result = in_a_series(series, MARKER, run_in, complain)
     # The others need not wait for the pictures.
     leave()
-    return not is_first or _show(result, options.out, say, complain)
+    return not is_first or _show(result, out, say, complain)
 
 
 def _send_by_value(task: str) -> None:

@@ -1,12 +1,18 @@
-"""Whose a directory is, and that one process alone writes into it."""
+"""Which directory to write into, whose it is, and that one process alone does."""
 
+import contextlib
 import os
+import re
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from optjax.sweep.problem import SweepError
+from optjax.sweep.problem import DamagedError, RefusedError, SweepError
+from optjax.sweep.sealed import read_sealed
 
-__all__ = ["Lock", "as_directory", "claim"]
+__all__ = ["Lock", "as_directory", "claim", "in_a_series"]
+
+T = TypeVar("T")
 
 
 def as_directory(out: Any) -> Path:
@@ -36,7 +42,7 @@ def claim(directory: Path, own: str, marker: str) -> None:
       marker: the file below it that is written first and tells that it is ours.
 
     Raises:
-      SweepError: where it is neither new nor ours.
+      RefusedError: where it is neither new nor ours.
     """
     if (directory / marker).exists() or not directory.is_dir():
         return
@@ -46,10 +52,54 @@ def claim(directory: Path, own: str, marker: str) -> None:
         if path.name != own and not path.name.startswith(".")
     )
     if foreign:
-        raise SweepError(
+        raise RefusedError(
             f"{directory} must be empty, or hold this experiment, but it has "
             f"{foreign[0]} and no {marker}; choose another out="
         )
+
+
+def in_a_series(
+    series: Path,
+    marker: str,
+    run: Callable[[Path], T],
+    complain: Callable[[str], None],
+) -> T:
+    """What `run` returns in a new directory, or in one where it goes on.
+
+    The directories are `series`-1, -2, …; the newest that is not finished is tried
+    first, and is left as it is where it is not for this experiment.
+
+    Args:
+      series: their path up to the number.
+      marker: a directory's progress, whose "finished" tells whether it is.
+      run: raises RefusedError for a directory of another experiment, or in use.
+      complain: called with what is damaged in the one that is left as it is.
+    """
+    made = {
+        int(found[1])
+        for path in (series.parent.iterdir() if series.parent.is_dir() else ())
+        if (found := re.fullmatch(re.escape(series.name) + r"-([1-9]\d*)", path.name))
+    }
+
+    def numbered(number: int) -> Path:
+        return series.with_name(f"{series.name}-{number}")
+
+    def is_unfinished(number: int) -> bool:
+        progress = read_sealed(numbered(number) / marker)
+        return progress is not None and not progress["finished"]
+
+    try:
+        newest = next(filter(is_unfinished, sorted(made, reverse=True)), None)
+        if newest is not None:
+            return run(numbered(newest))
+    except DamagedError as error:
+        complain(str(error))
+    except RefusedError:
+        pass
+    with contextlib.suppress(RefusedError):
+        return run(numbered(max(made, default=0) + 1))
+    # Another process was faster.
+    return in_a_series(series, marker, run, complain)
 
 
 class Lock:
@@ -63,7 +113,7 @@ class Lock:
         """Take the lock.
 
         Raises:
-          SweepError: where another process has it.
+          RefusedError: where another process has it.
         """
         self._path = path
         self._file = path.open("a+")
@@ -77,7 +127,7 @@ class Lock:
             self._file.seek(0)
             owner = self._file.read().strip() or "unknown"
             self._file.close()
-            raise SweepError(
+            raise RefusedError(
                 f"another process (pid {owner}) is running a sweep in "
                 f"{path.parent.parent}; wait for it, or choose another out="
             ) from None

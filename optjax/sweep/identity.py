@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from optjax.sweep.groups import Group, Settings
-from optjax.sweep.problem import SweepError
+from optjax.sweep.problem import RefusedError
 from optjax.sweep.records import PLAIN, TrialSpec
 
 __all__ = ["check_same", "identity"]
@@ -113,12 +113,12 @@ def check_same(
       What the directory is to say from now on.
 
     Raises:
-      SweepError: naming all that differs, and what to do.
+      RefusedError: naming all that differs, and what to do.
     """
     # Through JSON, so that tuples and lists are alike.
     wanted = json.loads(json.dumps(wanted))
     if not isinstance(saved, dict) or saved.get("format") != wanted.get("format"):
-        raise SweepError(
+        raise RefusedError(
             f"{directory} holds a sweep of another version of optjax, which wrote it "
             f"in another way; {_ELSEWHERE}"
         )
@@ -128,11 +128,11 @@ def check_same(
     news = _changed_versions(saved["programs"][-1]["versions"], now["versions"])
     if differences:
         words = "; ".join([*differences, *([] if known else [news])])
-        raise SweepError(f"{directory} holds another sweep: {words}; {_ELSEWHERE}")
+        raise RefusedError(f"{directory} holds another sweep: {words}; {_ELSEWHERE}")
     if known:
         return saved
     if not other_versions:
-        raise SweepError(
+        raise RefusedError(
             f"{directory} holds this sweep, begun with other versions: {news}. To go "
             "on with these, give other_versions=True (--other-versions), or "
             f"{_ELSEWHERE}"

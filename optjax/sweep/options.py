@@ -167,5 +167,12 @@ class SweepOptions:
         ),
     ] = None
     out: Annotated[
-        Path, arg(help="Directory for everything measured, made if absent.")
-    ] = Path("runs/sweep")
+        str | None,
+        arg(
+            help="Directory for everything measured: not there, empty, or of this "
+            "sweep.",
+            metavar="DIR",
+            help_behavior_hint="(default: a new one, runs/sweep-TASK-1, then -2; or "
+            "the newest, where it is of this sweep and not finished)",
+        ),
+    ] = None

@@ -15,6 +15,7 @@ from optjax.sweep.trial import Bound, Factory, MakeTrial, Trial, from_functions
 __all__ = [
     "DamagedError",
     "NotWrittenError",
+    "RefusedError",
     "SweepError",
     "Traced",
     "Trainable",
@@ -37,7 +38,11 @@ class NotWrittenError(SweepError):
     """A sweep that its directory has no room for, or that may not write there."""
 
 
-class DamagedError(SweepError):
+class RefusedError(SweepError):
+    """A directory that is not for this sweep; another one may be."""
+
+
+class DamagedError(RefusedError):
     """A file of a sweep that is not as the sweep left it."""
 
     def __init__(self, path: Path, why: str) -> None:
