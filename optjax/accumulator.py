@@ -1,7 +1,7 @@
 """ν_t: the accumulated squares behind a rate.
 
 Each is a gradient transformation g_t ↦ ν_t ≥ 0, real and in float32 or wider; the
-state has the real dtype of the parameters, or `nu_dtype`.
+state has the real dtype of the parameters, float32 for float16 ones, or `nu_dtype`.
 
     sum_of_squares           ν_t = Σ g²                          Adagrad
     mean_of_squares          ν_t = Σ k^−γ g_k² / Σ k^−γ          NosAdam
@@ -97,10 +97,15 @@ def sum_of_squares(
 
 
 class MeanState(NamedTuple):
-    """Steps taken, B_t = Σ k^−γ over them, and the weighted mean of squares."""
+    """Steps taken, B_t = Σ k^−γ over them, and the weighted mean of squares.
+
+    `compensation` is what rounding has added to `total_weight` (Kahan): without it
+    B_t is 14 % too small after ten million steps in float32.
+    """
 
     count: Any
     total_weight: Any
+    compensation: Any
     nu: optax.Updates
 
 
@@ -134,6 +139,7 @@ def mean_of_squares(
         return MeanState(
             jnp.zeros([], jnp.int32),
             jnp.zeros([], jnp.result_type(float)),
+            jnp.zeros([], jnp.result_type(float)),
             real_full_like(params, 0.0, nu_dtype),
         )
 
@@ -143,16 +149,18 @@ def mean_of_squares(
         del params, extra
         count, t = next_count(state.count)
         weight = t**-gamma
-        total = state.total_weight + weight
+        missing = weight - state.compensation
+        total = state.total_weight + missing
+        compensation = (total - state.total_weight) - missing
+        share = weight / total
         nu = map_leaves(
-            lambda g, v: (
-                (weight / total) * abs_sq(g) + (state.total_weight / total) * widen(v)
-            ),
-            updates,
-            state.nu,
+            lambda g, v: share * abs_sq(g) + (1 - share) * widen(v), updates, state.nu
         )
         return nu, MeanState(
-            count, store(total, state.total_weight), map_leaves(store, nu, state.nu)
+            count,
+            store(total, state.total_weight),
+            store(compensation, state.compensation),
+            map_leaves(store, nu, state.nu),
         )
 
     return optax.GradientTransformationExtraArgs(init, update)

@@ -19,7 +19,7 @@ import optax
 
 from optjax.hyperparameter import check_positive
 from optjax.observe import Record, record
-from optjax.precision import Scalar, is_known, store
+from optjax.precision import Scalar, is_known, precise, store
 
 __all__ = [
     "BaseRateState",
@@ -116,8 +116,10 @@ def _own(value: Scalar) -> jax.Array:
 def times(factor: Scalar, value: optax.ScalarOrSchedule) -> optax.ScalarOrSchedule:
     """A number or schedule, multiplied; a known 0 stays one, which costs nothing."""
     if callable(value):
-        return lambda count: factor * value(count)
-    return value if is_known(value) and value == 0 else factor * value
+        return lambda count: factor * precise(value(count))
+    if is_known(value) and value == 0:
+        return value
+    return factor * precise(value)
 
 
 def relative_schedule(

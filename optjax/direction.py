@@ -1,8 +1,9 @@
 """m_t: the directions. The plain gradient is `optax.identity()`.
 
 `optax.trace` and `optax.ema` compute in the gradient's dtype and let a traced float32
-decay widen a bfloat16 state, so that `scan` fails; these compute in float32 or wider,
-keep every state's dtype, and return directions in the gradient's.
+decay widen a bfloat16 state, so that `scan` fails; these, with the same arguments,
+compute in float32 or wider, keep every state's dtype, and return directions in the
+gradient's.
 """
 
 from typing import Any, NamedTuple
@@ -38,7 +39,7 @@ class TraceState(NamedTuple):
 
 @checked
 def trace(
-    momentum: Decay, nesterov: bool = False, accumulator_dtype: InexactDType = None
+    decay: Decay, nesterov: bool = False, accumulator_dtype: InexactDType = None
 ) -> optax.GradientTransformationExtraArgs:
     r"""m_t = g_t + μ m_{t−1}; with Nesterov, g_t + μ m_t is returned.
 
@@ -46,7 +47,7 @@ def trace(
     same learning rate takes steps 1 / (1 − μ) times those of `ema`.
 
     Args:
-      momentum: μ in [0, 1).
+      decay: the momentum μ in [0, 1).
       nesterov: look one step ahead.
       accumulator_dtype: dtype of the stored sum; the parameters' by default.
 
@@ -70,10 +71,10 @@ def trace(
     ) -> tuple[optax.Updates, TraceState]:
         del params, extra
         total = map_leaves(
-            lambda g, m: widen(g) + momentum * widen(m), updates, state.trace
+            lambda g, m: widen(g) + decay * widen(m), updates, state.trace
         )
         if nesterov:
-            m = map_leaves(lambda g, m: widen(g) + momentum * m, updates, total)
+            m = map_leaves(lambda g, m: widen(g) + decay * m, updates, total)
         else:
             m = total
         return map_leaves(store, m, updates), TraceState(
@@ -81,7 +82,7 @@ def trace(
         )
 
     transformation = optax.GradientTransformationExtraArgs(init, update)
-    return recorded("trace", transformation, momentum=momentum, nesterov=nesterov)
+    return recorded("trace", transformation, momentum=decay, nesterov=nesterov)
 
 
 class EmaState(NamedTuple):
@@ -96,10 +97,11 @@ class EmaState(NamedTuple):
 
 @checked
 def ema(
-    b1: Decay,
+    decay: Decay,
     debias: bool = True,
-    nesterov: bool = False,
     accumulator_dtype: InexactDType = None,
+    *,
+    nesterov: bool = False,
     initial_value: Finite = 0.0,
 ) -> optax.GradientTransformationExtraArgs:
     r"""m_t = β₁ m_{t−1} + (1 − β₁) g_t; debiased, m̂_t = m_t / (1 − β₁ᵗ).
@@ -109,10 +111,10 @@ def ema(
     m_t and g_t if not.
 
     Args:
-      b1: β₁ in [0, 1).
+      decay: β₁ in [0, 1).
       debias: divide out the bias towards the zero that the average starts from.
-      nesterov: look one step ahead.
       accumulator_dtype: dtype of the stored average; the parameters' by default.
+      nesterov: look one step ahead.
       initial_value: what the average starts from.
 
     Example:
@@ -125,6 +127,7 @@ def ema(
     References: Kingma & Ba, "Adam", ICLR 2015 (debiasing); Dozat, "Incorporating
     Nesterov Momentum into Adam", 2016.
     """
+    b1 = decay
 
     def init(params: optax.Params) -> EmaState:
         return EmaState(
@@ -163,10 +166,10 @@ def ema(
 
 
 class NadamEmaState(NamedTuple):
-    """Steps taken, Π μ_i over them, and the running average."""
+    """Steps taken, 1 − Π μ_i over them, and the running average."""
 
     count: Any
-    momentum_product: Any
+    gathered: Any
     ema: optax.Updates
 
 
@@ -194,13 +197,15 @@ def nadam_ema(
     Reference: Dozat, "Incorporating Nesterov Momentum into Adam", 2016.
     """
 
-    def mu(t: Any) -> Any:
-        return b1 * (1.0 - 0.5 * 0.96 ** (t * momentum_decay))
+    def mu(t: Any) -> tuple[Any, Any]:
+        """μ_t and 1 − μ_t, the latter without its cancellation near μ_t = 1."""
+        missing = 0.5 * 0.96 ** (t * momentum_decay)
+        return b1 * (1.0 - missing), (1.0 - b1) + b1 * missing
 
     def init(params: optax.Params) -> NadamEmaState:
         return NadamEmaState(
             jnp.zeros([], jnp.int32),
-            jnp.ones([], jnp.result_type(float)),
+            jnp.zeros([], jnp.result_type(float)),
             full_like(params, 0.0, accumulator_dtype),
         )
 
@@ -209,9 +214,11 @@ def nadam_ema(
     ) -> tuple[optax.Updates, NadamEmaState]:
         del params, extra
         count, t = next_count(state.count)
-        product = state.momentum_product * mu(t)
-        from_gradient = (1 - mu(t)) / (1 - product)
-        from_average = mu(t + 1) / (1 - product * mu(t + 1))
+        now, rest = mu(t)
+        ahead, rest_ahead = mu(t + 1)
+        gathered = rest + now * state.gathered
+        from_gradient = rest / gathered
+        from_average = ahead / (rest_ahead + ahead * gathered)
         average = map_leaves(
             lambda g, m: (1 - b1) * widen(g) + b1 * widen(m), updates, state.ema
         )
@@ -220,7 +227,7 @@ def nadam_ema(
         )
         return map_leaves(store, m, updates), NadamEmaState(
             count,
-            store(product, state.momentum_product),
+            store(gathered, state.gathered),
             map_leaves(store, average, state.ema),
         )
 

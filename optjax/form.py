@@ -17,11 +17,13 @@ into two ordinary gradient transformations, and their outputs multiply.
 
 from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 import optax
 
 from optjax.hyperparameter import Schedule, Transformation, checked
 from optjax.observe import Record, note, record, recorded
-from optjax.precision import store, widen
+from optjax.precision import precise, store, widen
 from optjax.tree import map_leaves
 
 __all__ = [
@@ -127,6 +129,7 @@ def descend(
     learning_rate: optax.ScalarOrSchedule,
 ) -> optax.GradientTransformationExtraArgs:
     """u ↦ −s_t u, the last step of every optimizer."""
+    learning_rate = precise(learning_rate)
     theirs = optax.scale_by_learning_rate(learning_rate)
 
     def update(
@@ -158,7 +161,8 @@ def in_gradient_dtype(
 
     Rates are float32 or wider, and a traced float32 learning rate or decay would turn
     bfloat16 updates into float32. One cast at the end keeps both the precision and
-    the dtype.
+    the dtype. Gradients in float16 are widened at the start too: their averages and
+    sums leave its range, 6e-8 to 65504, where the updates do not.
     """
     inner = optax.with_extra_args_support(transformation)
 
@@ -168,10 +172,15 @@ def in_gradient_dtype(
         params: optax.Params | None = None,
         **extra: Any,
     ) -> tuple[optax.Updates, optax.OptState]:
-        result, state = inner.update(updates, state, params, **extra)
+        gradients = jax.tree.map(_out_of_float16, updates)
+        result, state = inner.update(gradients, state, params, **extra)
         return map_leaves(store, result, updates), state
 
     return optax.GradientTransformationExtraArgs(inner.init, update)
+
+
+def _out_of_float16(g: Any) -> Any:
+    return widen(g) if getattr(g, "dtype", None) == jnp.float16 else g
 
 
 def _product(

@@ -5,7 +5,7 @@
 
 For a type checker `Decay` is a number; for `checked` it is one in [0, 1). What is
 concrete is checked before any work. Of what JAX traces only dtype and shape are known,
-and only they are looked at.
+and only they are looked at. A number in half precision is handed on in float32.
 """
 
 import functools
@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from optjax.precision import Scalar
+from optjax.precision import Scalar, precise
 
 __all__ = [
     "FLAG",
@@ -91,6 +91,10 @@ class Kind:
         """Whether a value may be handed on."""
         raise NotImplementedError
 
+    def taken(self, value: Any) -> Any:
+        """What the function gets of a value that is accepted."""
+        return value
+
     def advice(self, value: Any) -> str:
         """What to do about a value that is refused."""
         del value
@@ -129,6 +133,9 @@ class _Number(Kind):
         except OverflowError:
             return self.holds(math.inf)
 
+    def taken(self, value: Any) -> Any:
+        return precise(value)
+
     def advice(self, value: Any) -> str:
         advice = [self.hint] if self.hint else []
         if isinstance(value, _ARRAYS):
@@ -164,6 +171,9 @@ class _FunctionOr(Kind):
         if callable(value):
             return not _is_uncalled(value) and _takes(value, 1)
         return self.other.accepts(value)
+
+    def taken(self, value: Any) -> Any:
+        return value if callable(value) else self.other.taken(value)
 
     def advice(self, value: Any) -> str:
         if callable(value):
@@ -366,6 +376,9 @@ class _OrNone(Kind):
     def fault(self, value: Any) -> str:
         fault = "" if value is None else self.kind.fault(value)
         return fault.replace("must be ", "must be None or ", 1)
+
+    def taken(self, value: Any) -> Any:
+        return None if value is None else self.kind.taken(value)
 
 
 def _has_float64() -> bool:
@@ -584,14 +597,21 @@ def checked_by(
         @functools.wraps(function)
         def call(*args: _P.args, **kwargs: _P.kwargs) -> _R:
             # Defaults are known to be good.
-            for (name, kind), value in zip(by_position, args, strict=False):
-                if kind is not None and (fault := kind.fault(value)):
-                    raise error(name, fault)
+            given = list(args)
+            for i, ((name, kind), value) in enumerate(
+                zip(by_position, args, strict=False)
+            ):
+                if kind is not None:
+                    if fault := kind.fault(value):
+                        raise error(name, fault)
+                    given[i] = kind.taken(value)
             for name, value in kwargs.items():
                 kind = kinds.get(name, others)
-                if kind is not None and (fault := kind.fault(value)):
-                    raise error(name, fault)
-            return function(*args, **kwargs)
+                if kind is not None:
+                    if fault := kind.fault(value):
+                        raise error(name, fault)
+                    kwargs[name] = kind.taken(value)
+            return function(*given, **kwargs)  # type: ignore[arg-type]
 
         return call
 

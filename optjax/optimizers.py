@@ -417,6 +417,7 @@ def nadam(
     eps_root: NonNegative = 0.0,
     mu_dtype: InexactDType = None,
     *,
+    nesterov: bool = True,
     momentum_decay: NonNegative | None = None,
     nu_dtype: FloatDType = None,
 ) -> Optimizer:
@@ -432,6 +433,7 @@ def nadam(
       eps: ε ≥ 0 outside the root.
       eps_root: ε̄ ≥ 0 inside the root.
       mu_dtype: dtype in which m is stored; the parameters' by default.
+      nesterov: False makes it `adam`.
       momentum_decay: ψ ≥ 0 of μ_t = β₁ (1 − ½ · 0.96^{t ψ}), or None for μ_t = β₁.
       nu_dtype: dtype in which ν is stored; the parameters' by default. See `adam`.
 
@@ -444,7 +446,7 @@ def nadam(
     Reference: Dozat, "Incorporating Nesterov Momentum into Adam", 2016.
     """
     return basic_form(
-        direction=_nadam_direction(b1, mu_dtype, momentum_decay),
+        direction=_nadam_direction(b1, mu_dtype, nesterov, momentum_decay),
         rate=rate_by_accumulated_square(
             ema_of_squares(b2, nu_dtype=nu_dtype), eps, eps_root
         ),
@@ -463,6 +465,7 @@ def nadamw(
     weight_decay: WeightDecay = 1e-4,
     mask: Mask = None,
     *,
+    nesterov: bool = True,
     momentum_decay: NonNegative | None = None,
     nu_dtype: FloatDType = None,
 ) -> Optimizer:
@@ -478,6 +481,7 @@ def nadamw(
       weight_decay: λ ≥ 0.
       mask: a tree of booleans, or a function of the parameters that returns one:
         which leaves are decayed.
+      nesterov: False makes it `adamw`.
       momentum_decay: ψ ≥ 0 of `nadam`, or None.
       nu_dtype: dtype in which ν is stored; the parameters' by default. See `adam`.
 
@@ -490,7 +494,7 @@ def nadamw(
     References: Dozat, 2016; Loshchilov & Hutter, ICLR 2019.
     """
     return basic_form(
-        direction=_nadam_direction(b1, mu_dtype, momentum_decay),
+        direction=_nadam_direction(b1, mu_dtype, nesterov, momentum_decay),
         rate=rate_by_accumulated_square(
             ema_of_squares(b2, nu_dtype=nu_dtype), eps, eps_root
         ),
@@ -1141,10 +1145,15 @@ def _eps(eps: Scalar, in_sqrt: bool) -> dict[str, Scalar]:
 
 
 def _nadam_direction(
-    b1: Scalar, mu_dtype: Any, momentum_decay: Scalar | None
+    b1: Scalar, mu_dtype: Any, nesterov: bool, momentum_decay: Scalar | None
 ) -> optax.GradientTransformation:
     if momentum_decay is None:
-        return ema(b1, nesterov=True, accumulator_dtype=mu_dtype)
+        return ema(b1, nesterov=nesterov, accumulator_dtype=mu_dtype)
+    if not nesterov:
+        raise ValueError(
+            "momentum_decay is of the momentum that nesterov looks ahead with, got "
+            f"momentum_decay={momentum_decay} and nesterov=False. Leave one out."
+        )
     return nadam_ema(b1, momentum_decay, mu_dtype)
 
 

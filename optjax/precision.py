@@ -5,6 +5,7 @@ In bfloat16 the decay 0.999 rounds to 1 and in float16 the usual eps 1e-8 rounds
 """
 
 import math
+from collections.abc import Callable
 from typing import Any, TypeAlias, TypeGuard
 
 import jax
@@ -54,25 +55,50 @@ def precise(value: Any) -> Any:
 
 
 def store(value: jax.Array, like: Any) -> jax.Array:
-    """Value in the dtype of `like`, so that a state's dtype never drifts."""
-    return lax.convert_element_type(value, jnp.result_type(like))
+    """Value in the dtype of `like`, so that a state's dtype never drifts.
+
+    An integer, whose updates are fractions, has no dtype to give.
+    """
+    dtype = jnp.result_type(like)
+    if not jnp.issubdtype(dtype, jnp.inexact):
+        return value
+    return lax.convert_element_type(value, dtype)
 
 
 def full_like(params: Any, fill: Scalar, dtype: Any = None) -> Any:
-    """A state leaf for every parameter, in its dtype unless another is given."""
-    return jax.tree.map(lambda p: jnp.full_like(p, fill, dtype=dtype), params)
+    """A state leaf for every parameter, in its dtype unless another is given.
+
+    In float32 for float16: that has nothing below 6e-8 and above 65504, and squares of
+    ordinary gradients are on both sides. For integers too, starting from what of `fill`
+    is an integer, as in Optax.
+    """
+    return _map_params(params, fill, lambda own: own if dtype is None else dtype)
 
 
 def real_full_like(params: Any, fill: Scalar, dtype: Any = None) -> Any:
     """The same in the real dtype of each parameter, for squares of complex ones."""
-    return jax.tree.map(
-        lambda p: jnp.full_like(
-            p,
-            fill,
-            dtype=jnp.finfo(jnp.result_type(p)).dtype if dtype is None else dtype,
-        ),
-        params,
+    return _map_params(
+        params, fill, lambda own: jnp.finfo(own).dtype if dtype is None else dtype
     )
+
+
+def _map_params(params: Any, fill: Scalar, choose: Callable[[Any], Any]) -> Any:
+    """`fill` for each parameter, in the dtype chosen after the one it has by itself."""
+
+    def leaf(path: Any, p: Any) -> Any:
+        dtype = jnp.result_type(p)
+        if jnp.issubdtype(dtype, jax.dtypes.extended):
+            raise ValueError(
+                "parameters must be numbers, got an array of the dtype "
+                f"{dtype} at {jax.tree_util.keystr(path) or 'the root'}. Keep keys "
+                "outside of the parameters, or leave the leaf out by optax.masked."
+            )
+        if not jnp.issubdtype(dtype, jnp.inexact):
+            return jnp.full_like(p, fill).astype(choose(jnp.dtype(jnp.float32)))
+        own = jnp.dtype(jnp.float32) if dtype == jnp.float16 else dtype
+        return jnp.full_like(p, fill, dtype=choose(own))
+
+    return jax.tree_util.tree_map_with_path(leaf, params)
 
 
 def abs_sq(g: Any) -> jax.Array:

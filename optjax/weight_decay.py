@@ -7,14 +7,14 @@ import jax.numpy as jnp
 import optax
 
 from optjax.observe import note, recorded
-from optjax.precision import is_known
+from optjax.precision import is_known, precise
 from optjax.tree import map_leaves
 
 __all__ = ["add_decayed_weights"]
 
 
 def add_decayed_weights(
-    weight_decay: optax.ScalarOrSchedule, mask: Any = None
+    weight_decay: optax.ScalarOrSchedule = 0.0, mask: Any = None
 ) -> optax.GradientTransformationExtraArgs:
     """u ↦ u + λ x, as `optax.add_decayed_weights`, for gradients of wrong shape too.
 
@@ -27,6 +27,7 @@ def add_decayed_weights(
       mask: a tree of booleans, or a function of the parameters that returns one:
         which leaves are decayed.
     """
+    weight_decay = precise(weight_decay)
     theirs = optax.add_decayed_weights(weight_decay)
     is_zero = is_known(weight_decay) and weight_decay == 0
 

@@ -7,7 +7,6 @@ right, and for RAdam, whose ρ_t in Optax is wrong by far more, to Optax in floa
 """
 
 import functools
-import inspect
 from unittest import mock
 
 import jax
@@ -129,27 +128,6 @@ def test_same_trajectory_in_float64(flags):
 
 def test_no_two_cases_have_the_same_name():
     assert len({str(flags) for flags in ALL}) == len(ALL)
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_same_arguments_and_defaults(name):
-    theirs = dict(inspect.signature(getattr(optax, name)).parameters)
-    ours = dict(inspect.signature(getattr(optjax, name)).parameters)
-    if isinstance(getattr(optax, name), functools.partial):
-        # nadam is optax.adam with nesterov=True filled in: that is no choice there.
-        assert theirs.pop("nesterov").default is True
-    shared = list(ours)[: len(theirs)]
-    assert shared == list(theirs)
-    for key in theirs:
-        assert ours[key].kind == theirs[key].kind, key
-        if (name, key) == ("adadelta", "learning_rate"):
-            assert theirs[key].default is None
-            assert ours[key].default == 1.0
-        else:
-            assert ours[key].default == theirs[key].default, key
-    for key in list(ours)[len(theirs) :]:
-        assert ours[key].kind is inspect.Parameter.KEYWORD_ONLY, key
-        assert ours[key].default is not inspect.Parameter.empty, key
 
 
 def test_every_name_that_optax_shares_is_compared():

@@ -7,7 +7,16 @@ from typing import Any, NamedTuple, TypeAlias
 import jax
 import numpy as np
 
-__all__ = ["OVERALL", "Groups", "Sample", "group_leaves", "leaf_names", "sample"]
+__all__ = [
+    "OVERALL",
+    "Groups",
+    "Sample",
+    "as_names",
+    "as_numbers",
+    "group_leaves",
+    "leaf_names",
+    "sample",
+]
 
 #: A number of leading parts of a leaf's name, None for all of them, or a function
 #: from the leaf's name to the group's.
@@ -74,6 +83,27 @@ def group_leaves(names: Sequence[str], groups: Groups) -> dict[str, list[str]]:
             "name it otherwise."
         )
     return {**result, OVERALL: list(names)}
+
+
+def as_numbers(names: Sequence[str]) -> np.ndarray:
+    """Names as the bytes of their UTF-8, one array, with a 0 between them.
+
+    As an array they are a part of the state that every tool can save, map and stack,
+    and its tree is the same for all parameters.
+    """
+    wrong = [name for name in names if "\0" in name]
+    if wrong:
+        raise ValueError(
+            f"the name of a group must not contain the character 0, got {wrong[0]!r}."
+        )
+    return np.frombuffer("\0".join(names).encode(), np.uint8)
+
+
+def as_names(numbers: Any) -> list[str]:
+    """The names that `as_numbers` was given; of a stack of them, the first's."""
+    numbers = np.asarray(numbers)
+    first = numbers.reshape(-1, numbers.shape[-1])[0]
+    return first.astype(np.uint8).tobytes().decode().split("\0")
 
 
 class Sample(NamedTuple):

@@ -48,11 +48,11 @@ _Values: TypeAlias = Annotated[Any, _Real("a real number or an array of them")]
 
 @checked
 def inject_hyperparams(
-    factory: _Factory,
+    inner_factory: _Factory,
     static_args: Names = (),
     hyperparam_dtype: FloatDType = jnp.float32,
 ) -> Callable[..., optax.GradientTransformationExtraArgs]:
-    """`factory` with its numeric hyper-parameters kept in the optimizer's state.
+    """`inner_factory` with its numeric hyper-parameters kept in the optimizer's state.
 
     `optax.inject_hyperparams`, with two defaults of its own. Hyper-parameters are
     float32 whatever the parameters are: in bfloat16, Optax's default there, b2 = 0.999
@@ -61,12 +61,12 @@ def inject_hyperparams(
     Optax takes a mask for a schedule.
 
     Args:
-      factory: such as `optjax.adabound`.
+      inner_factory: such as `optjax.adabound`.
       static_args: names of further arguments to leave alone.
       hyperparam_dtype: the dtype of the hyper-parameters.
 
     Returns:
-      A function with the arguments of `factory`. Read and set what it keeps by
+      A function with the arguments of `inner_factory`. Read and set what it keeps by
       `hyperparameters(state)` and `set_hyperparameters(state, ...)`.
 
     Example:
@@ -77,7 +77,7 @@ def inject_hyperparams(
       >>> optjax.hyperparameters(state)["final_lr"]
       0.01
     """
-    signature = inspect.signature(factory)
+    signature = inspect.signature(inner_factory)
     named = {static_args} if isinstance(static_args, str) else set(static_args)
     unknown = named - set(signature.parameters)
     if unknown:
@@ -105,14 +105,17 @@ def inject_hyperparams(
                 # An integer's later values would be cut to integers too.
                 bound.arguments[name] = float(value)
         if not any(callable(given[name]) for name in set(given) - static):
-            factory(*args, **kwargs)  # It says what is wrong with its arguments.
+            # It says what is wrong with its arguments.
+            inner_factory(*args, **kwargs)
 
         def try_values(values: Mapping[str, Any]) -> None:
             arguments: Any = {**bound.arguments, **values}
             tried = inspect.BoundArguments(signature, arguments)
-            factory(*tried.args, **tried.kwargs)
+            inner_factory(*tried.args, **tried.kwargs)
 
-        injected = optax.inject_hyperparams(factory, tuple(static), hyperparam_dtype)
+        injected = optax.inject_hyperparams(
+            inner_factory, tuple(static), hyperparam_dtype
+        )
         made = injected(*bound.args, **bound.kwargs)
 
         def init(params: optax.Params) -> Any:

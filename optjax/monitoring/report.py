@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from optjax.hyperparameter import Kind, OptimizerState, checked, instance
-from optjax.monitoring.groups import OVERALL
+from optjax.monitoring.groups import OVERALL, as_names
 from optjax.monitoring.summary import PROBABILITIES, Summary
 from optjax.monitoring.wrapper import MonitorState
 
@@ -128,7 +128,8 @@ def read_report(state: OptimizerState) -> Report:
     Args:
       state: any tree with the state of an optimizer wrapped by `optjax.monitor` in it:
         the state itself, that of a chain around it, an `nnx.Optimizer`'s `opt_state`,
-        a `TrainState`; also a stack of them from `jax.lax.scan` or `jax.vmap`.
+        a `TrainState`, what Orbax restores without a target; also a stack of them
+        from `jax.lax.scan` or `jax.vmap`.
 
     Raises:
       ValueError: where there is none, or more than one.
@@ -158,20 +159,34 @@ def read_report(state: OptimizerState) -> Report:
                 else "Hand it the part of the state that holds one of them."
             )
         )
-    summaries = found[0].summaries
+    summaries = _field(found[0], "summaries")
+    names, values = _field(summaries, "groups"), _field(summaries, "values")
     # By leaves: Flax NNX wraps each in a variable.
-    fields = [np.asarray(x) for x in jax.tree.leaves(summaries.values)]
-    axis = fields[Summary._fields.index("step")].ndim - 1
+    (numbers,) = jax.tree.leaves(names)
+    fields = {
+        name: np.asarray(*jax.tree.leaves(_field(values, name)))
+        for name in Summary._fields
+    }
+    axis = fields["step"].ndim - 1
     return Report(
         {
-            name: Summary(*(np.take(field, index, axis) for field in fields))
-            for index, name in enumerate(summaries.groups)
+            name: Summary(
+                **{key: np.take(field, i, axis) for key, field in fields.items()}
+            )
+            for i, name in enumerate(as_names(numbers))
         }
     )
 
 
 def _is_monitor_state(node: Any) -> bool:
+    """Itself, or the mapping that Orbax and Flax make of a named tuple."""
+    if isinstance(node, Mapping):
+        return set(node) == set(MonitorState._fields)
     return isinstance(node, MonitorState)
+
+
+def _field(node: Any, name: str) -> Any:
+    return node[name] if isinstance(node, Mapping) else getattr(node, name)
 
 
 @checked

@@ -1,6 +1,5 @@
 """Keep a summary of an optimizer's effective rates in its state."""
 
-import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any, NamedTuple, TypeAlias
 
@@ -18,7 +17,13 @@ from optjax.hyperparameter import (
     function_or,
     whole,
 )
-from optjax.monitoring.groups import OVERALL, group_leaves, leaf_names
+from optjax.monitoring.groups import (
+    OVERALL,
+    as_names,
+    as_numbers,
+    group_leaves,
+    leaf_names,
+)
 from optjax.monitoring.rates import Rate, read_rates
 from optjax.monitoring.summary import Summary, empty, summarise
 from optjax.observe import Record, observing
@@ -38,12 +43,13 @@ _Groups: TypeAlias = Annotated[
 ]
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class Summaries:
-    """The names of the groups, and their summaries along a leading axis."""
+class Summaries(NamedTuple):
+    """The names of the groups, as `as_numbers` has them, and their summaries.
 
-    groups: tuple[str, ...] = dataclasses.field(metadata={"static": True})
+    The summaries have the groups along a leading axis, in the order of the names.
+    """
+
+    groups: Any
     values: Summary
 
 
@@ -69,6 +75,8 @@ def monitor(
     factor: _Factor = 1.1,
 ) -> optax.GradientTransformationExtraArgs:
     r"""r_t = s_t · V_t, summarised in the state of the optimizer that computes it.
+
+    Another thing than `optax.monitor`, which measures the updates that pass by.
 
     The updates are those of `optimizer`, untouched. After the steps 1, `every`,
     2·`every`, … the state holds a summary of the effective rates of each group of
@@ -120,7 +128,7 @@ def monitor(
         return MonitorState(
             jnp.zeros([], jnp.int32),
             inner.init(params),
-            Summaries(tuple(members), empty(len(members))),
+            Summaries(jnp.asarray(as_numbers([*members])), empty(len(members))),
         )
 
     def update(
@@ -136,23 +144,17 @@ def monitor(
         count = optax.safe_increment(count)
         is_due = (count == 1) | (count % every == 0)
         members = group_leaves(leaf_names(updates), groups)
-        if tuple(members) != summaries.groups:
-            raise ValueError(
-                f"monitor's state has the groups {', '.join(summaries.groups)}, and "
-                f"the gradients have {', '.join(members)}. They must have the "
-                "structure of the parameters that `init` was given, and `groups` must "
-                "always give the same names."
-            )
+        _check_groups([*members], summaries.groups)
 
         def look(carry: Any) -> Any:
             """The same update, of which only what the summaries need remains."""
-            _, inner_state, params, summaries = carry
+            _, inner_state, params, values = carry
             with observing() as records:
                 result, _ = inner.update(updates, inner_state, params, **extra)
             _check_within_reach(records, _trace_of(carry[0]))
             values = summarise(
                 members,
-                summaries.values,
+                values,
                 count,
                 _of_leaves(members[OVERALL], read_rates(records)),
                 _by_name(result),
@@ -161,25 +163,44 @@ def monitor(
                 share=share,
                 factor=factor,
             )
-            summaries = dataclasses.replace(summaries, values=values)
             # Without the barrier JAX takes the state past the loop.
             kept = jax.lax.optimization_barrier((inner_state, params))
-            return jax.lax.stop_gradient((jnp.zeros_like(is_due), *kept, summaries))
+            return jax.lax.stop_gradient((jnp.zeros_like(is_due), *kept, values))
 
         # A loop of one round or none. Unlike `cond` it hands on the buffers that it
         # reads, so that the update below overwrites them in place; and under `vmap` it
         # runs only when one of the trials is due.
         before = inner_state, params
-        _, *after, summaries = jax.lax.while_loop(
+        _, *after, values = jax.lax.while_loop(
             lambda carry: carry[0],
             look,
-            jax.lax.stop_gradient((is_due, *before, summaries)),
+            jax.lax.stop_gradient((is_due, *before, summaries.values)),
         )
+        summaries = summaries._replace(values=values)
         inner_state, params = _with_derivative_of(before, tuple(after))
         result, inner_state = inner.update(updates, inner_state, params, **extra)
         return result, MonitorState(count, inner_state, summaries)
 
     return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _check_groups(names: list[str], numbers: Any) -> None:
+    """The gradients have the groups of the state, as far as can be told.
+
+    While JAX traces, an array has no more than a length.
+    """
+    if isinstance(numbers, jax.core.Tracer):
+        expected = f"{numbers.shape[-1]} characters"
+        is_same = numbers.shape[-1] == len(as_numbers(names))
+    else:
+        expected = ", ".join(as_names(numbers))
+        is_same = names == as_names(numbers)
+    if not is_same:
+        raise ValueError(
+            f"monitor's state has the groups {expected}, and the gradients have "
+            f"{', '.join(names)}. They must have the structure of the parameters that "
+            "`init` was given, and `groups` must always give the same names."
+        )
 
 
 def _check_within_reach(records: Sequence[Record], trace: Any) -> None:
