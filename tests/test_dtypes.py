@@ -57,7 +57,7 @@ def test_state_does_not_drift(case, dtype, numbers):
 
 @each_case
 def test_mixed_precision(case):
-    """The state has the parameters' dtype, the update the gradient's."""
+    """The state has the parameters' dtype, but for float16; the update the gradient's."""
     pairs = [("float32", "bfloat16"), ("bfloat16", "float32"), ("float16", "float32")]
     for of_params, of_gradients in pairs:
         params, gradients = abstract(of_params), abstract(of_gradients)
@@ -67,8 +67,9 @@ def test_mixed_precision(case):
         )
         assert types(after) == types(state)
         assert types(updates) == types(gradients)
+        stored = "float32" if of_params == "float16" else of_params
         for leaf in jax.tree.leaves(state):
-            assert leaf.dtype == of_params or leaf.shape == ()
+            assert leaf.dtype == stored or leaf.shape == ()
 
 
 @each_case
@@ -87,7 +88,7 @@ def dtype_arguments(case, dtype):
 
 
 STORED = {
-    "mu": r"\.direction\.ema\[|^\[0\]\.ema\[|\.window\[|\.trace\[|\.mu\[",
+    "mu": r"\.direction\.ema\[|^(\.inner_state)?\[0\]\.ema\[|\.window\[|\.trace\[|\.mu\[",
     "nu": r"\.nu\[|\.nu_max\[|\.e_g\[|\.e_x\[",
 }
 WITH_MOMENTS = [
@@ -216,14 +217,7 @@ def ulps_apart(tx, dtype):
 def test_low_precision_follows_float32(case, dtype):
     """To two units in the last place: rounded where stored, nowhere else."""
     assert ulps_apart(case.interior(), dtype) < 2
-    if (case.row, dtype) != ("adadelta", jnp.float16):
-        assert ulps_apart(case.default(), dtype) < 2
-
-
-def test_adadelta_in_float16_needs_a_larger_eps():
-    """Its average of squared steps starts near ε = 1e-6, subnormal in float16."""
-    assert ulps_apart(optjax.adadelta(), jnp.float16) > 4
-    assert ulps_apart(optjax.adadelta(eps=1e-3), jnp.float16) < 2
+    assert ulps_apart(case.default(), dtype) < 2
 
 
 PHASE = np.complex64(np.exp(0.7j))
