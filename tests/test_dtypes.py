@@ -57,7 +57,7 @@ def test_state_does_not_drift(case, dtype, numbers):
 
 @each_case
 def test_mixed_precision(case):
-    """The state has the parameters' dtype, but for float16; the update the gradient's."""
+    """The state has the parameters' dtype or float32, the update the gradient's."""
     pairs = [("float32", "bfloat16"), ("bfloat16", "float32"), ("float16", "float32")]
     for of_params, of_gradients in pairs:
         params, gradients = abstract(of_params), abstract(of_gradients)
@@ -88,7 +88,9 @@ def dtype_arguments(case, dtype):
 
 
 STORED = {
-    "mu": r"\.direction\.ema\[|^(\.inner_state)?\[0\]\.ema\[|\.window\[|\.trace\[|\.mu\[",
+    "mu": (
+        r"\.direction\.ema\[|^(\.inner_state)?\[0\]\.ema\[|\.window\[|\.trace\[|\.mu\["
+    ),
     "nu": r"\.nu\[|\.nu_max\[|\.e_g\[|\.e_x\[",
 }
 WITH_MOMENTS = [
