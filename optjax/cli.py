@@ -7,6 +7,7 @@ Flax, scikit-learn and matplotlib.
 import atexit
 import contextlib
 import difflib
+import inspect
 import io
 import os
 import re
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 from optjax import signals
+from optjax.shell_words import in_shell_words, parser_fault, words_fault
 
 _USAGE = """\
 usage: optjax COMMAND [OPTIONS]
@@ -165,6 +167,8 @@ def _run(args: Sequence[str]) -> int:
         print(_USAGE, end="")
         return _DONE if args else _USAGE_ERROR
     if command == "--version":
+        if options:
+            raise _UsageError(f"--version stands alone, got {options[0]!r} after it")
         from optjax import __version__
 
         print(f"optjax {__version__}")
@@ -267,6 +271,8 @@ def _race(options: Sequence[str]) -> int:
         return locals()
 
     asked = _parse(arguments, options, "optjax race", _RACE)
+    names = [*inspect.signature(arguments).parameters]
+    _check_apart(asked["optimizers"] or ())
     out, other_versions = asked.pop("out"), asked.pop("other_versions")
     settings = Settings(**{name: asked.pop(name) for name in Settings._fields})
     try:
@@ -284,7 +290,7 @@ def _race(options: Sequence[str]) -> int:
         given = {name: value for name, value in asked.items() if value is not None}
         plan = make_plan(**{**recipe, **given})
     except ValueError as error:
-        raise _UsageError(str(error)) from error
+        raise _UsageError(in_shell_words(str(error), names)) from error
 
     from rich.console import Console
 
@@ -312,15 +318,16 @@ def _race(options: Sequence[str]) -> int:
         series = Path("runs", f"race-{plan.task}")
         return in_a_series(series, MARKER, run_in, _complain)
     except NotWrittenError as error:
-        return _fail(str(error), _NOT_WRITTEN)
+        return _fail(in_shell_words(str(error), names), _NOT_WRITTEN)
     except SweepError as error:
-        raise _UsageError(str(error)) from error
+        raise _UsageError(in_shell_words(str(error), names)) from error
 
 
 def _sweep(words: Sequence[str]) -> int:
     from optjax.sweep.options import SweepOptions
 
     options = _parse(SweepOptions, words, "optjax sweep", _SWEEP)
+    names = [*inspect.signature(SweepOptions).parameters]
 
     from optjax import sweep
     from optjax.sweep.command import read_config, run_command, start_distributed
@@ -334,8 +341,13 @@ def _sweep(words: Sequence[str]) -> int:
             try:
                 default = _parse(SweepOptions, in_file, "optjax sweep", _SWEEP)
             except _UsageError as error:
-                raise _UsageError(f"{options.config}: {error}") from None
+                # A file has keys, where the command line has flags.
+                in_words = str(error).replace("; see optjax sweep --help", "")
+                raise _UsageError(
+                    f"{options.config}: {in_words.replace('--', '')}"
+                ) from None
             options = _parse(SweepOptions, words, "optjax sweep", _SWEEP, default)
+        _check_apart(options.optimizers)
         if options.distributed:
             start_distributed()
         else:
@@ -350,12 +362,22 @@ def _sweep(words: Sequence[str]) -> int:
             signals.status(stopped.signal),
         )
     except NotWrittenError as error:
-        return _fail(str(error), _NOT_WRITTEN)
+        return _fail(in_shell_words(str(error), names), _NOT_WRITTEN)
     except LostProcessError as error:
         return _fail(str(error), signals.LOST)
     except sweep.SweepError as error:
-        raise _UsageError(str(error)) from error
+        raise _UsageError(in_shell_words(str(error), names)) from error
     return _DONE if all_drawn else _NOT_WRITTEN
+
+
+def _check_apart(optimizers: Sequence[str]) -> None:
+    for name in optimizers:
+        apart = re.split(r"[\s,]+", name.strip())
+        if len(apart) > 1:
+            raise _UsageError(
+                f"--optimizers takes names with spaces between them, such as "
+                f"--optimizers {' '.join(apart)}, got {name!r}"
+            )
 
 
 def _list(options: Sequence[str]) -> int:
@@ -403,6 +425,8 @@ def _parse(
     """
     import tyro
 
+    if fault := words_fault(function, options):
+        raise _UsageError(f"{fault}; see {prog} --help")
     errors = io.StringIO()
     try:
         with contextlib.redirect_stderr(errors):
@@ -416,22 +440,8 @@ def _parse(
     except SystemExit as stop:
         if stop.code != _USAGE_ERROR:
             raise
-        line = _in_one_line(errors.getvalue())
+        line = parser_fault(function, options, errors.getvalue())
         raise _UsageError(f"{line}; see {prog} --help") from None
-
-
-def _in_one_line(message: str) -> str:
-    """Return the gist of a tyro error: what follows its title, and the flag it means.
-
-    tyro draws a box, of ASCII where the terminal knows no better, with rules between
-    its sections.
-    """
-    sections = re.split(r"[─-]{4,}", re.sub(r"[╭╮╰╯│]", " ", message))
-    _, *bare = [" ".join(section.split()) for section in sections]
-    gist = next((text for text in bare if text), "the arguments cannot be read")
-    gist = gist.rstrip(".")
-    meant = re.search(r"(?:you meant|similar to \S+): *(--[\w-]+)", " ".join(bare))
-    return f"{gist}; did you mean {meant[1]}?" if meant else gist
 
 
 def _fail(line: str, status: int) -> int:

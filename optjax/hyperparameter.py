@@ -184,9 +184,8 @@ class _FunctionOr(Kind):
 class _Whole(Kind):
     """A Python integer, or what Python takes for one."""
 
-    def __init__(self, least: int, most: float, hint: str, may_be_traced: bool):
-        is_open = most in (_INT32_MAX, math.inf)
-        range_ = f">= {least}" if is_open else f"from {least} to {most}"
+    def __init__(self, least: int, most: int, hint: str, may_be_traced: bool):
+        range_ = f">= {least}" if most == _INT32_MAX else f"from {least} to {most}"
         super().__init__(f"an integer {range_}", hint)
         self.least, self.most, self.may_be_traced = least, most, may_be_traced
 
@@ -221,7 +220,9 @@ class _Flag(Kind):
     def advice(self, value: Any) -> str:
         if isinstance(value, str):
             return "A text that is not empty would count as true"
-        return "It chooses a program, which a traced value cannot"
+        if isinstance(value, jax.core.Tracer):
+            return "It chooses a program, which a traced value cannot"
+        return ""
 
 
 #: What `bool` means.
@@ -438,7 +439,7 @@ def schedule(hint: str = "") -> Kind:
 
 
 def whole(
-    least: int, most: float = _INT32_MAX, hint: str = "", may_be_traced: bool = False
+    least: int, most: int = _INT32_MAX, hint: str = "", may_be_traced: bool = False
 ) -> Kind:
     """An integer from `least` to `most`, a Python one unless it may be traced."""
     return _Whole(least, most, hint, may_be_traced)

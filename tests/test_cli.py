@@ -9,7 +9,8 @@ import sys
 import pytest
 
 import optjax
-from optjax.cli import _in_one_line, main
+from optjax.cli import main
+from optjax.shell_words import parser_fault
 
 # As on a narrow terminal.
 WIDTH = {"COLUMNS": "80"}
@@ -84,8 +85,15 @@ def test_bad_argument_is_one_line_and_status_2(
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
+def a_command(task: str = "", seeds: int | None = None):
+    """Some arguments."""
+
+
 def test_both_of_the_boxes_that_errors_come_in_are_read():
-    line = _in_one_line("""\
+    line = parser_fault(
+        a_command,
+        ["--seed", "1"],
+        """\
 ╭─ Unrecognized options ────────────────────╮
 │ Unrecognized options: --seed,             │
 │ 1                                         │
@@ -93,17 +101,22 @@ def test_both_of_the_boxes_that_errors_come_in_are_read():
 │ Perhaps you meant:                        │
 │     --seeds INT                           │
 ╰───────────────────────────────────────────╯
-""")
-    assert line == "Unrecognized options: --seed, 1; did you mean --seeds?"
-    line = _in_one_line("""\
+""",
+    )
+    assert line == "unknown argument --seed, 1; did you mean --seeds?"
+    line = parser_fault(
+        a_command,
+        ["--task"],
+        """\
  Missing argument
  ------------------------------------
   Missing value for argument '--task'.
   ------------------------------------
   For full helptext, run optjax --help
-""")
-    assert line == "Missing value for argument '--task'"
-    assert _in_one_line("") == "the arguments cannot be read"
+""",
+    )
+    assert line == "--task needs a value"
+    assert parser_fault(a_command, [], "") == "the arguments cannot be read"
 
 
 def test_a_terminal_without_unicode_is_no_error():

@@ -494,7 +494,7 @@ def test_refused(space, parts):
 
 def test_a_range_without_draws_is_refused_with_the_cure():
     message = refused({"optimizer": "adam", "learning_rate": log_uniform(1e-4, 1)})
-    assert "learning_rate is continuous" in message
+    assert "learning_rate is a range, from 0.0001 to 1" in message
     assert "draws=" in message
 
 

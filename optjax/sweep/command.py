@@ -13,6 +13,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from optjax.sweep.blame import in_own_code
 from optjax.sweep.dimension_text import parse_dimension
 from optjax.sweep.directory import as_directory, in_a_series
 from optjax.sweep.distributions import per_optimizer
@@ -71,6 +72,7 @@ def load_task(task: str, settings: Settings) -> Loaded:
     except Exception as error:
         raise SweepError(
             f"task {task}: cannot import {module_name}: {_in_one_line(error)}"
+            f"{in_own_code(error)}"
         ) from None
     if not hasattr(module, attribute):
         raise SweepError(f"task {task}: {module_name} has no attribute {attribute!r}")
@@ -78,6 +80,11 @@ def load_task(task: str, settings: Settings) -> Loaded:
         make_trial = as_make_trial(getattr(module, attribute))
     except SweepError as error:
         raise SweepError(f"task {task}: {error}") from None
+    for name, value in settings._asdict().items():
+        if value is not None and (name, value) != ("dtype", "float32"):
+            raise SweepError(
+                f"task {task}: it has its own data and model, and takes no {name}="
+            )
     return Loaded(make_trial, task, None, seeds=3, steps=300, evaluate_every=10)
 
 
@@ -106,6 +113,10 @@ def read_config(path: Path) -> tuple[list[str], dict[str, Any]]:
             raise SweepError(f"{path}: unknown key {key!r}; known: {known}")
         if name == "space" and isinstance(value, dict):
             space = value
+            try:
+                parse_space((), space)
+            except SweepError as error:
+                raise SweepError(f"{path}: {error}") from None
         else:
             words += _words(path, name.replace("_", "-"), value, defaults[name])
     return words, space
@@ -118,6 +129,9 @@ def _words(path: Path, key: str, value: Any, default: Any) -> list[str]:
         return [f"--{key}" if value else f"--no-{key}"]
     if isinstance(default, tuple):
         values = value if isinstance(value, list) else [value]
+        if not all(isinstance(item, str) for item in values):
+            what = "a table or texts" if key == "space" else "texts"
+            raise SweepError(f"{path}: {key} must be {what}, got {value!r}")
         return [f"--{key}", *map(str, values)]
     if isinstance(value, (bool, dict, list)):
         raise SweepError(f"{path}: {key} must be one number or text, got {value!r}")
@@ -148,7 +162,7 @@ def parse_bytes(text: str) -> int:
     """2GB, 500 MiB or plain bytes, in units of 1024."""
     found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)i?b?\s*", text.lower())
     if not found:
-        raise SweepError(f"memory-limit must be a size such as 2GB, got {text!r}")
+        raise SweepError(f"memory_limit must be a size such as 2GB, got {text!r}")
     return int(float(found[1]) * _UNITS[found[2]])
 
 
@@ -210,6 +224,10 @@ def run_command(
     halving = None
     if options.stop_early is not None:
         halving = SuccessiveHalving(options.stop_early, options.eta)
+    if options.seeds < 1:
+        raise SweepError(f"seeds must be a whole number >= 1, got {options.seeds}")
+    if not options.optimizers:
+        raise SweepError("optimizers= needs a name, such as adam, got none")
     task = load_task(
         options.task,
         Settings(
@@ -241,8 +259,8 @@ def run_command(
             result = run(
                 task.make_trial,
                 space,
-                steps=options.steps or task.steps,
-                evaluate_every=options.evaluate_every or task.evaluate_every,
+                steps=_given(options.steps, task.steps),
+                evaluate_every=_given(options.evaluate_every, task.evaluate_every),
                 metric=options.metric,
                 mode=options.mode,
                 seeds=options.seeds,
@@ -255,10 +273,8 @@ def run_command(
                 lanes=options.lanes,
                 memory_limit=memory_limit,
                 checkpoint_seconds=options.checkpoint_seconds,
-                evaluations_per_call=(
-                    task.evaluations_per_call
-                    if options.evaluations_per_call is None
-                    else options.evaluations_per_call
+                evaluations_per_call=_given(
+                    options.evaluations_per_call, task.evaluations_per_call
                 ),
                 progress=show if is_first else False,
                 engine=options.engine,
@@ -277,6 +293,10 @@ def run_command(
     # The others need not wait for the pictures.
     leave()
     return not is_first or _show(result, out, say, complain)
+
+
+def _given(option: int | None, otherwise: Any) -> Any:
+    return otherwise if option is None else option
 
 
 def _send_by_value(task: str) -> None:

@@ -71,6 +71,12 @@ def _parse_text(text: str) -> Any:
     items = [item.strip() for item in (call[2] if call else text).split(",")]
     if not all(items):
         raise SweepError(f"cannot read {text!r}: a value is missing")
+    for item in items:
+        if re.search(r"\s", item):
+            raise SweepError(
+                f"cannot read {text!r}: write commas between values, such as "
+                f"{', '.join(item.split())}"
+            )
     values = [_parse_item(item) for item in items]
     if call is None:
         return values[0] if len(values) == 1 else Choice(tuple(values))

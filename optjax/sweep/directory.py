@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+from optjax.hyperparameter import shown
 from optjax.sweep.problem import DamagedError, RefusedError, SweepError
 from optjax.sweep.sealed import read_sealed
 
@@ -22,7 +23,7 @@ def as_directory(out: Any) -> Path:
       SweepError: where it can be none.
     """
     if not isinstance(out, (str, os.PathLike)):
-        raise SweepError(f"out must be the path of a directory, got {out!r}")
+        raise SweepError(f"out must be the path of a directory, got {shown(out)}")
     text = os.fspath(out)
     if not isinstance(text, str) or not text or "\0" in text:
         raise SweepError(

@@ -86,8 +86,8 @@ class LogUniform:
         _check_ends(self.low, self.high)
         if self.low <= 0:
             raise SweepError(
-                f"log_uniform(low, high) needs 0 < low, got low={self.low!r}; a "
-                "logarithmic range cannot reach 0, so take a small low or uniform"
+                f"a logarithmic range needs 0 < low, got low={self.low!r}; it cannot "
+                "reach 0, so take a small low or uniform(low, high)"
             )
 
 

@@ -50,7 +50,7 @@ class Rungs:
                 raise SweepError(f"{name} {fault.rstrip('.')}")
         if halving.min_steps < 1 or halving.min_steps % evaluate_every:
             raise SweepError(
-                f"min_steps must be a positive multiple of evaluate_every = "
+                f"min_steps must be a positive multiple of evaluate_every="
                 f"{evaluate_every}, got {halving.min_steps}"
             )
         rung = halving.min_steps // evaluate_every

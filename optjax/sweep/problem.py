@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr
 
 from optjax.hyperparameter import Kind, checked_by
+from optjax.sweep.blame import in_own_code
 from optjax.sweep.records import OWN_COLUMNS, Config
 from optjax.sweep.trial import Bound, Factory, MakeTrial, Trial, from_functions
 
@@ -88,7 +89,10 @@ def as_make_trial(trial: Any) -> MakeTrial:
             "evaluate), whose init and step call factory(**hyper) for the optimizer"
         )
     if isinstance(trial, tuple) and len(trial) in (2, 3) and all(map(callable, trial)):
-        return from_functions(*trial)
+        try:
+            return from_functions(*trial)
+        except ValueError as error:
+            raise SweepError(f"trial must be a tuple of functions: {error}") from None
     if callable(trial):
         return trial
     raise SweepError(
@@ -124,6 +128,7 @@ def call_make_trial(make_trial: MakeTrial, factory: Factory, config: Config) -> 
     except Exception as error:
         raise SweepError(
             f"trial {describe(config)}: make_trial raised {one_line(error)}"
+            f"{in_own_code(error)}"
         ) from error
     if not all(callable(getattr(trial, name, None)) for name in Trial._fields):
         raise SweepError(
@@ -182,7 +187,7 @@ def trace(trial: Trial, config: Config, metric: str) -> Traced:
     if metric not in names:
         raise SweepError(
             f"trial {who}: the sweep ranks by the metric {metric!r}, but the trial has "
-            f"{', '.join(names) or 'no metrics'}; pass metric= one of them"
+            f"{', '.join(names) or 'no metrics'}; pass one of them as metric="
         )
     return Traced(names, state, init, step, evaluate)
 
@@ -193,7 +198,9 @@ def _abstractly(
     try:
         return jax.make_jaxpr(f, return_shape=True)(*args)
     except Exception as error:
-        raise SweepError(f"trial {who}: {name} raised {one_line(error)}") from error
+        raise SweepError(
+            f"trial {who}: {name} raised {one_line(error)}{in_own_code(error)}"
+        ) from error
 
 
 def _pair(who: str, returned: Any) -> tuple[Any, Any]:

@@ -64,7 +64,8 @@ class _Seeds(Kind):
     """A count of seeds, or the seeds."""
 
     def accepts(self, value: Any) -> bool:
-        if not isinstance(value, (list, tuple, range)) and np.ndim(value) == 0:
+        is_list = isinstance(value, (list, tuple, range, np.ndarray, jax.Array))
+        if not is_list or getattr(value, "ndim", 1) == 0:
             return _is_seed(value) and operator.index(value) > 0
         seeds = list(value)
         return (
@@ -106,7 +107,7 @@ _Stopping: TypeAlias = Annotated[
     SuccessiveHalving, instance(SuccessiveHalving, "a SuccessiveHalving")
 ]
 _Strategy: TypeAlias = Annotated[str, one_of(("auto", *STRATEGIES))]
-_Bytes: TypeAlias = Annotated[int, whole(1, math.inf)]
+_Bytes: TypeAlias = Annotated[int, whole(1, 2**63 - 1)]
 _Seconds: TypeAlias = Annotated[float, number("a number >= 0", lambda x: x >= 0)]
 _Progress: TypeAlias = Annotated[
     bool | Callable[["Status"], None],
@@ -735,8 +736,8 @@ def _specs(configs: Sequence[Any], seeds: int | Sequence[int]) -> list[TrialSpec
 def _check(settings: Settings) -> None:
     if settings.steps % settings.evaluate_every:
         raise SweepError(
-            f"evaluate_every must divide steps, got {settings.evaluate_every} and "
-            f"{settings.steps}"
+            f"evaluate_every={settings.evaluate_every} must divide "
+            f"steps={settings.steps}"
         )
 
 

@@ -276,8 +276,8 @@ def _restrict(
     for key, parameter in parameters.items():
         if _is_required(parameter) and key not in applicable:
             raise SweepError(
-                f"{name} needs {key}, which the space does not give it; add "
-                f'"{key}": ...'
+                f"{name} needs {key}, which the space does not give it; add {key} to "
+                "the space"
             )
     return _Optimizer(name, factory, parameters, applicable)
 
@@ -409,9 +409,9 @@ def _check_finite(chosen: Iterable[_Optimizer]) -> None:
         for key, dimension in optimizer.dimensions.items():
             if not isinstance(dimension, Choice):
                 raise SweepError(
-                    f"{key} is continuous, {dimension}, so the space has no full "
-                    "product; pass draws=, the configurations an optimizer, such as "
-                    "draws=16"
+                    f"{key} is a range, from {dimension.low:g} to {dimension.high:g}, "
+                    "so the space has no full product; pass draws=, the configurations "
+                    "an optimizer, such as draws=16"
                 )
 
 

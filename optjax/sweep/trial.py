@@ -6,12 +6,14 @@ machine, without knowing what is being trained.
 """
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import optax
+
+from optjax.hyperparameter import Names, checked, function, methods
 
 #: An optimizer's constructor: `factory(learning_rate=..., ...)`.
 Factory = Callable[..., optax.GradientTransformation]
@@ -55,10 +57,42 @@ class Bound(NamedTuple):
     hyper: Mapping[str, jax.Array]
 
 
+_Init: TypeAlias = Annotated[
+    Callable[[jax.Array, optax.GradientTransformation], State],
+    function("a function (key, optimizer) -> state", 2),
+]
+_Step: TypeAlias = Annotated[
+    Callable[[State, optax.GradientTransformation], tuple[State, Metrics]],
+    function("a function (state, optimizer) -> (state, metrics)", 2),
+]
+_Evaluate: TypeAlias = Annotated[
+    Callable[[State], Metrics], function("a function (state) -> metrics", 1)
+]
+_EvaluateModel: TypeAlias = Annotated[
+    Callable[[Callable[..., Any]], Metrics],
+    function("a function (predict) -> metrics", 1),
+]
+_Loss: TypeAlias = Annotated[
+    Callable[[jax.Array, Any], jax.Array],
+    function("a function (outputs, batch) -> scalar", 2),
+]
+_Batch: TypeAlias = Annotated[
+    Callable[[jax.Array, jax.Array], Any],
+    function("a function (key, step) -> (inputs, ...)", 2),
+]
+_Module: TypeAlias = Annotated[
+    Any, methods("init", "apply", hint="Such as a flax.linen.Module")
+]
+_MakeModel: TypeAlias = Annotated[
+    Callable[[Any], Any], function("a function (rngs) -> model", 1)
+]
+
+
+@checked
 def from_functions(
-    init: Callable[[jax.Array, optax.GradientTransformation], State],
-    step: Callable[[State, optax.GradientTransformation], tuple[State, Metrics]],
-    evaluate: Callable[[State], Metrics] | None = None,
+    init: _Init,
+    step: _Step,
+    evaluate: _Evaluate | None = None,
 ) -> MakeTrial:
     """Make a sweep's trial from functions that are handed the optimizer.
 
@@ -102,13 +136,14 @@ def from_functions(
     return make_trial
 
 
+@checked
 def from_linen(
-    module: Any,
-    loss: Callable[[jax.Array, Any], jax.Array],
-    batch: Callable[[jax.Array, jax.Array], Any],
-    evaluate: Callable[[Callable[..., Any]], Metrics] | None = None,
+    module: _Module,
+    loss: _Loss,
+    batch: _Batch,
+    evaluate: _EvaluateModel | None = None,
     *,
-    rngs: Sequence[str] = ("dropout",),
+    rngs: Names = ("dropout",),
 ) -> MakeTrial:
     """Make a sweep's trial from a Flax linen module, a loss and a source of batches.
 
@@ -135,8 +170,10 @@ def from_linen(
         ... )
     """
 
+    names = (rngs,) if isinstance(rngs, str) else tuple(rngs)
+
     def streams(key: jax.Array) -> dict[str, jax.Array]:
-        return dict(zip(rngs, jax.random.split(key, len(rngs)), strict=True))
+        return dict(zip(names, jax.random.split(key, len(names)), strict=True))
 
     def init_variables(key: jax.Array, noise_key: jax.Array, inputs: Any) -> Any:
         rest = dict(module.init({**streams(noise_key), "params": key}, inputs))
@@ -157,11 +194,12 @@ def from_linen(
     return _supervised(init_variables, apply, predict, loss, batch, evaluate)
 
 
+@checked
 def from_nnx(
-    make_model: Callable[[Any], Any],
-    loss: Callable[[jax.Array, Any], jax.Array],
-    batch: Callable[[jax.Array, jax.Array], Any],
-    evaluate: Callable[[Callable[..., Any]], Metrics] | None = None,
+    make_model: _MakeModel,
+    loss: _Loss,
+    batch: _Batch,
+    evaluate: _EvaluateModel | None = None,
 ) -> MakeTrial:
     """Make a sweep's trial from a Flax NNX model, a loss and a source of batches.
 

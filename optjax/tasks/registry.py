@@ -99,8 +99,8 @@ def _digits(settings: Settings = _RECIPE) -> Loaded:
     ]
     if unknown:
         raise ValueError(
-            f"the task digits has its own data and batches and takes no {unknown[0]}; "
-            "set --steps, or choose another task"
+            f"the task digits has its own data and batches and takes no {unknown[0]}=; "
+            "set steps=, or choose another task"
         )
     return Loaded(
         functools.partial(digits.trial, data=digits.load()),
@@ -179,7 +179,7 @@ def _characters(layers: int, settings: Settings = _RECIPE) -> Loaded:
 
 def _source(settings: Settings, what: str) -> str:
     if settings.data is None:
-        raise ValueError(f"this task needs data: give --data, {what}")
+        raise ValueError(f"this task needs data: give data=, {what}")
     return settings.data
 
 

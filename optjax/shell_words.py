@@ -1,0 +1,116 @@
+"""The words of a command line: which cannot be meant, and messages in a shell's words.
+
+Below the command line arguments are Python's: `draws=16`, `evaluate_every must be an
+integer`. Who wrote `--draws 16` is answered with `--draws 16`.
+"""
+
+import inspect
+import re
+import typing
+from collections.abc import Callable, Sequence
+from typing import Any
+
+__all__ = ["in_shell_words", "parser_fault", "words_fault"]
+
+# Arguments that the command line calls by another name.
+_FLAGS = {"min_steps": "stop-early"}
+
+
+def words_fault(function: Callable[..., Any], words: Sequence[str]) -> str:
+    """What is wrong with words as such, whatever they stand for; "" if nothing."""
+    flags = [f"--{name.replace('_', '-')}" for name in _types(function)]
+    seen: set[str] = set()
+    for index, word in enumerate(words):
+        flag, equals, value = word.partition("=")
+        is_flag = flag in flags
+        if "\0" in word:
+            return f"an argument has a NUL character: {word!r}"
+        if is_flag and flag in seen:
+            return f"{flag} is given twice; write all of its values after one"
+        if is_flag and equals and not value.strip():
+            return f"{flag} needs a value that is not empty"
+        if not word.strip():
+            if index and words[index - 1] in flags:
+                return f"{words[index - 1]} needs a value that is not empty"
+            return "an argument is empty"
+        if is_flag:
+            seen.add(flag)
+    return ""
+
+
+def parser_fault(
+    function: Callable[..., Any], words: Sequence[str], message: str
+) -> str:
+    """A tyro error in one line: what an argument must be, and what it got.
+
+    tyro draws a box, of ASCII where the terminal knows no better, with rules between
+    its sections. What it says of types is its own business.
+    """
+    sections = re.split(r"[─-]{4,}", re.sub(r"[╭╮╰╯│]", " ", message))
+    _, *bare = [" ".join(section.split()) for section in sections]
+    gist = next((text for text in bare if text), "the arguments cannot be read")
+    gist = gist.rstrip(".")
+    if found := re.match(r"Error parsing (--[\w-]+)", gist):
+        return _must_be(function, words, found[1])
+    if found := re.match(r"Missing value for argument '?(--[\w-]+)", gist):
+        return f"{found[1]} needs a value"
+    gist = re.sub(r"^Unrecognized options: ", "unknown argument ", gist)
+    meant = re.search(r"(?:you meant|similar to \S+): *(--[\w-]+)", " ".join(bare))
+    return f"{gist}; did you mean {meant[1]}?" if meant else gist
+
+
+def in_shell_words(message: str, names: Sequence[str]) -> str:
+    """A message of the API's in which the arguments `names` are flags.
+
+    What stands in quotes is the user's own.
+    """
+    known = "|".join(sorted([*names, *_FLAGS], key=len, reverse=True))
+
+    def flag(name: str) -> str:
+        return f"--{_FLAGS.get(name, name).replace('_', '-')}"
+
+    def given(found: re.Match[str]) -> str:
+        return flag(found[1]) + (f" {found[2]}" if found[2] else "")
+
+    parts = re.split(r"('[^']*'|\"[^\"]*\")", message)
+    for index in range(0, len(parts), 2):
+        part = re.sub(rf"\b({known})= \(--[\w-]+\)", r"\1=", parts[index])
+        part = re.sub(rf"(?<![\w-])({known})=([^\s,;.)]*)", given, part)
+        if index == 0:
+            part = re.sub(rf"^({known}) must", lambda m: f"{flag(m[1])} must", part)
+        parts[index] = part.replace("must be None or ", "must be ")
+    return "".join(parts)
+
+
+def _must_be(function: Callable[..., Any], words: Sequence[str], flag: str) -> str:
+    kind = _types(function)[flag.removeprefix("--").replace("-", "_")]
+    one, many = ("a number", "numbers") if float in kind else ("a whole number",) * 2
+    given = _values(words, flag)
+    if tuple not in kind:
+        return f"{flag} must be {one}, got {given!r}"
+    parts = re.split(r"[\s,]+", given.strip())
+    apart = f", such as {flag} {' '.join(parts)}" if "," in given else ""
+    return f"{flag} must be {many} with spaces between them{apart}, got {given!r}"
+
+
+def _values(words: Sequence[str], flag: str) -> str:
+    for index, word in enumerate(words):
+        if word.startswith(f"{flag}="):
+            return word.partition("=")[2]
+        if word == flag:
+            rest = [*words[index + 1 :], "--"]
+            return " ".join(
+                rest[: next(i for i, w in enumerate(rest) if w[:2] == "--")]
+            )
+    return ""
+
+
+def _types(function: Callable[..., Any]) -> dict[str, set[Any]]:
+    """Each argument's types: those of a union, and what a tuple is and holds."""
+
+    def members(annotation: Any) -> set[Any]:
+        found = {annotation, typing.get_origin(annotation)}
+        return found.union(*map(members, typing.get_args(annotation)))
+
+    parameters = inspect.signature(function).parameters.values()
+    return {p.name: members(p.annotation) for p in parameters}
