@@ -81,6 +81,7 @@ from optjax.rate import (
     scale_by_infinity_norm,
 )
 from optjax.rounding import stochastic_rounding
+from optjax.sharding import state_shardings
 from optjax.swats import scale_by_swats
 
 __version__ = "0.1.0"
@@ -146,6 +147,7 @@ __all__ = [
     "sgd_equivalent",
     "sign_ema_of_squares",
     "stack_reports",
+    "state_shardings",
     "stochastic_rounding",
     "sum_of_squares",
     "swats",

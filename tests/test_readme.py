@@ -8,7 +8,12 @@ import pytest
 ROOT = Path(__file__).parent.parent
 BLOCKS = {
     f"{page}, block {number}": block
-    for page in ("README.md", "docs/sweeps.md", "docs/monitoring.md")
+    for page in (
+        "README.md",
+        "docs/sweeps.md",
+        "docs/monitoring.md",
+        "docs/sharding.md",
+    )
     for number, block in enumerate(
         re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), flags=re.DOTALL)
     )
