@@ -175,10 +175,14 @@ def hyperbolic_bounds(final_lr: FinalRate = 0.1, gamma: Speed = 1e-3) -> Bounds:
     1e-3 and where 1/(γt + 1) and 1/(γt) stand in place of the paper's
     1/((1 − β₂)t + 1) and 1/((1 − β₂)t).
     """
+
     # γt/(γt+1) is 1 − 1/(γt+1) without its cancellation at small γt.
+    def lower(t: Any) -> Any:
+        elapsed = _elapsed(gamma, t)
+        return final_lr * (elapsed / (elapsed + 1.0))
+
     return Bounds(
-        lower=lambda t: final_lr * (gamma * t / (gamma * t + 1.0)),
-        upper=lambda t: final_lr * (1.0 + 1.0 / _nonzero(gamma * t)),
+        lower, upper=lambda t: final_lr * (1.0 + 1.0 / _nonzero(_elapsed(gamma, t)))
     )
 
 
@@ -201,7 +205,7 @@ def exponential_bounds(final_lr: FinalRate = 0.1, gamma: Speed = 1e-3) -> Bounds
     """
 
     def share(t: Any) -> Any:
-        return -jnp.expm1(-gamma * jnp.asarray(t, jnp.result_type(float)))
+        return -jnp.expm1(-_elapsed(gamma, t))
 
     return Bounds(
         lower=lambda t: final_lr * share(t),
@@ -264,6 +268,15 @@ def _check_order(lower: Bound, upper: Bound) -> None:
         check(between(least, np.inf, hint), upper=upper)
 
 
-def _nonzero(x: Any) -> Any:
+def _elapsed(gamma: Scalar, t: Any) -> jax.Array:
+    """γt, and 1/√tiny instead of infinity: the bounds have long been f to the last bit.
+
+    The product of two Python numbers may be one that float32 does not hold.
+    """
+    product = gamma * jnp.asarray(t, jnp.result_type(float))
+    return jnp.minimum(product, float(jnp.finfo(product.dtype).tiny) ** -0.5)
+
+
+def _nonzero(x: jax.Array) -> jax.Array:
     """Where γ = 0 the upper bound is f/√tiny: no bound, rather than 1/0."""
-    return away_from_zero(jnp.asarray(x, jnp.result_type(float)))
+    return away_from_zero(x)

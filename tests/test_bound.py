@@ -223,3 +223,14 @@ def test_bad_traced_values_pass():
         return x
 
     assert f(-1.0) == -1.0
+
+
+@pytest.mark.parametrize("bounds", [optjax.hyperbolic_bounds, optjax.exponential_bounds])
+@pytest.mark.parametrize("gamma", [1e12, 1e30, 3e38])
+@pytest.mark.parametrize("t", [1e30, np.float32(2**31), jnp.float32(2**31)])
+def test_bounds_are_closed_where_their_product_overflows(bounds, gamma, t):
+    """γt, of which float32 holds no more than 3.4e38."""
+    lower, upper = bounds(final_lr=0.1, gamma=gamma)
+    for compiled in (lambda f: f, jax.jit):
+        for bound in (lower, upper):
+            np.testing.assert_allclose(compiled(bound)(t), 0.1, rtol=1e-6)
