@@ -84,8 +84,11 @@ def rate_by_one() -> optax.GradientTransformationExtraArgs:
     def update(
         updates: optax.Updates, state: Any, params: Any = None, **extra: Any
     ) -> tuple[optax.Updates, Any]:
-        del params, extra
-        return map_leaves(lambda g: jnp.ones_like(widen(g).real), updates), state
+        del extra
+        # No state shows what shapes the gradients must have.
+        known = [] if params is None else [params]
+        ones = map_leaves(lambda g, *_: jnp.ones_like(widen(g).real), updates, *known)
+        return ones, state
 
     transformation = optax.GradientTransformationExtraArgs(
         optax.init_empty_state, update

@@ -40,8 +40,9 @@ def apply_step(
     optimizer, part or dtype is updated as it would be without. A program for another
     platform, and one that `jax.export` makes, holds the same step written in JAX.
 
-    The optimizer's own Python and side effects run as often as with `update`. Outside
-    `jit` and other transformations of JAX the call is `update` and `apply_updates`.
+    The optimizer's own Python and side effects run as often as with `update`. Call it
+    within `jit`: outside of it, and of other transformations of JAX, the call is
+    `update` and `apply_updates`, whose Python may need numbers that a trace has not.
 
     Jit the training step with parameters and state donated, in the same order among
     its arguments and its results, such as `step(params, state, batch) -> (params,
@@ -57,7 +58,8 @@ def apply_step(
     Returns:
       The new parameters and the new state, equal to those of `update` followed by
       `optax.apply_updates` but for rounding: to 1e-6 of the largest number of a leaf
-      in float32, and to 2⁻⁶ of it, four last places, where any array is bfloat16.
+      in float32, and where any array is bfloat16 to 2⁻⁷ of it, one last place, or 2⁻⁶
+      with weight decay in the gradient (L2).
 
     Raises:
       ValueError: as `update` does.

@@ -229,7 +229,10 @@ def _group(members: list[tuple[int, _Path]]) -> Group:
 
     scale: Any = 1.0
     for correction in path.corrections:
-        b1, b2, alpha = map(precise, correction.record.values.values())
+        b1, b2, alpha = (
+            precise(correction.record.values[name])
+            for name in ("b1", "b2", "learning_rate")
+        )
         t = _steps(correction.record)
         scale *= alpha * jnp.sqrt(one_minus_power(b2, t)) / one_minus_power(b1, t)
     if path.bound is None:
