@@ -225,7 +225,9 @@ def test_bad_traced_values_pass():
     assert f(-1.0) == -1.0
 
 
-@pytest.mark.parametrize("bounds", [optjax.hyperbolic_bounds, optjax.exponential_bounds])
+@pytest.mark.parametrize(
+    "bounds", [optjax.hyperbolic_bounds, optjax.exponential_bounds]
+)
 @pytest.mark.parametrize("gamma", [1e12, 1e30, 3e38])
 @pytest.mark.parametrize("t", [1e30, np.float32(2**31), jnp.float32(2**31)])
 def test_bounds_are_closed_where_their_product_overflows(bounds, gamma, t):
