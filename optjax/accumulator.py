@@ -474,8 +474,8 @@ def debias_squares(b2: Decay) -> optax.GradientTransformationExtraArgs:
     Example:
       >>> import jax.numpy as jnp, optjax
       >>> tx, nu = optjax.debias_squares(0.75), jnp.array(1.0)
-      >>> tx.update(nu, tx.init(nu))[0]
-      Array(4., dtype=float32)
+      >>> print(f"{tx.update(nu, tx.init(nu))[0]:.4f}")
+      4.0000
     """
 
     def init(params: optax.Params) -> DebiasState:

@@ -357,8 +357,8 @@ def correct_bias(
     Example:
       >>> import jax.numpy as jnp, optjax
       >>> tx, rate = optjax.correct_bias(b1=0.5, b2=0.75), jnp.array(1.0)
-      >>> tx.update(rate, tx.init(rate))[0]
-      Array(1., dtype=float32)
+      >>> print(f"{tx.update(rate, tx.init(rate))[0]:.4f}")
+      1.0000
 
     Reference: Kingma & Ba, "Adam", ICLR 2015, the end of section 2.
     """
