@@ -122,7 +122,7 @@ def test_where_the_directory_is_in_use_both_end(tmp_path):
         fcntl.flock(lock, fcntl.LOCK_EX)
         first, second = failures(tmp_path)
     message = f"another process (pid 12345) is running a sweep in {tmp_path}; "
-    assert f"SweepError: {message}" in first
+    assert f"RefusedError: {message}" in first
     assert f"SweepError: process 0 has failed: {message}" in second
     assert [path.name for path in own.iterdir()] == ["lock"]
 
