@@ -64,7 +64,7 @@ def no_work(monkeypatch):
         ("race --step 3", "did you mean --steps?"),
         ("race adam", "adam"),
         ("race --steps 15", "got 15; 20 would do"),
-        ("race --out=", "out must be the path of a directory, which is not empty"),
+        ("race --out=", "--out needs a value that is not empty"),
         ("race --out {file}", "must be a directory"),
         ("race --out {file}/below", "must be a directory"),
         ("list --all", "--all"),
