@@ -20,6 +20,7 @@ from contextvars import ContextVar
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import optax
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "observing",
     "record",
     "recorded",
+    "trace_of",
     "trace_once",
 ]
 
@@ -144,7 +146,10 @@ class Program:
         }
 
     def with_effects(self, *operands: Any) -> "Program":
-        """The rest, once what has effects, and what that needs, has happened here."""
+        """The rest, once what has effects, and what that needs, happened here.
+
+        For these operands, which those of `compute` must equal.
+        """
         effectful = [eqn for eqn in self._jaxpr.eqns if eqn.effects]
         if not effectful:
             return self
@@ -189,7 +194,8 @@ class Program:
             eqns=kept[::-1],
             outvars=list(wanted),
         )
-        values: list[Any] = jax.core.eval_jaxpr(part, self._consts, *operands)
+        flat = jax.tree.leaves(operands)
+        values: list[Any] = jax.core.eval_jaxpr(part, self._consts, *flat)
         return values
 
 
@@ -197,7 +203,8 @@ def trace_once(function: Callable[..., Any], *operands: Any) -> Program:
     """Run the function of these arrays, in a trace of its own.
 
     It is given an `Observation` first, in which the leaves of `map_leaves` are
-    deferred, and then the operands.
+    deferred, and then the operands. What it returns may hold arrays of a trace within,
+    such as that of a `cond`, which are over and nothing can compute.
     """
     arrays: list[Any] = []
     result: list[Any] = []
@@ -205,12 +212,19 @@ def trace_once(function: Callable[..., Any], *operands: Any) -> Program:
     def run(*operands: Any) -> list[Any]:
         with _within(Observation(_current_trace())) as observation:
             result.append(function(observation, *operands))
+            mine = trace_of(jnp.zeros(()))
         for leaf in jax.tree.leaves(result):
-            if isinstance(leaf, jax.core.Tracer):
+            if isinstance(leaf, jax.core.Tracer) and trace_of(leaf) is mine:
                 arrays.append(leaf)
         return arrays
 
     return Program(jax.make_jaxpr(run)(*operands), arrays, result[0])
+
+
+def trace_of(x: Any) -> Any:
+    """What an array belongs to, None where it is no tracer."""
+    # JAX has no public way to ask; without the attribute, its own error comes later.
+    return getattr(x, "_trace", None)
 
 
 def _is_literal(variable: Any) -> bool:

@@ -1,4 +1,4 @@
-"""What an optimizer does besides its update happens once under apply_step."""
+"""What an optimizer does besides its update happens once, in apply_step and monitor."""
 
 import itertools
 
@@ -47,6 +47,8 @@ ROWS = {
     "adamw": lambda rate: optjax.adamw(rate, weight_decay=rate),
     "yogi": optjax.yogi,
     "Optax's adam": optax.adam,
+    "injected": lambda rate: optjax.inject_hyperparams(optjax.adam)(rate),
+    "injected by Optax": lambda rate: optax.inject_hyperparams(optjax.sgd)(rate),
 }
 AROUND = {
     "alone": lambda tx: tx,
@@ -97,6 +99,78 @@ def test_as_often_as_with_update(row, around, jitted):
         assert got[:2] == want[:2]
         assert want[0] > 0
         np.testing.assert_allclose(got[2], want[2], rtol=1e-6)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_random_compositions(seed):
+    """Of wrappers around rows, with taps in between."""
+
+    def make(tap):
+        rng = np.random.default_rng(seed)
+
+        def pick(table):
+            return table[list(table)[rng.integers(len(table))]]
+
+        tx = pick(ROWS)(tap.schedule if rng.integers(2) else 0.1)
+        for _ in range(rng.integers(1, 4)):
+            if rng.integers(2):
+                tx = optax.chain(tx, tap.link())
+            tx = pick(AROUND)(tx)
+        return optax.chain(tap.link(), tx)
+
+    want = counts(update_and_apply, make, jitted=True)
+    got = counts(optjax.apply_step, make, jitted=True)
+    assert got[:2] == want[:2]
+    assert want[0] > 0
+    np.testing.assert_allclose(got[2], want[2], rtol=1e-6)
+
+
+OWN = [row for row in ROWS if row != "Optax's adam"]
+
+
+@pytest.mark.parametrize("step", [update_and_apply, optjax.apply_step])
+@pytest.mark.parametrize("jitted", [True, False], ids=["jitted", "eager"])
+@pytest.mark.parametrize("row", OWN)
+def test_as_often_under_a_monitor(row, jitted, step):
+    """Whether the step is due or not."""
+
+    def linked(tap):
+        return optax.chain(tap.link(), ROWS[row](0.1), tap.link())
+
+    def scheduled(tap):
+        return ROWS[row](tap.schedule)
+
+    for make in (linked, scheduled):
+        want = counts(update_and_apply, make, jitted)
+        for every in (1, 5):
+            got = counts(
+                step,
+                lambda tap, make=make, every=every: optjax.monitor(make(tap), every),
+                jitted,
+            )
+            assert got[:2] == want[:2]
+            np.testing.assert_allclose(got[2], want[2], rtol=1e-6)
+
+
+def test_the_effects_of_a_bound_under_a_monitor():
+    """Which asks for the rate that the bound converges to, and makes no step there."""
+
+    def make(tap):
+        def upper(t):
+            tap()
+            return 0.1 + 1.0 / t
+
+        rate = optjax.rate_by_accumulated_square(optjax.ema_of_squares(0.9))
+        return optjax.basic_form(
+            optax.identity(), optax.chain(rate, optjax.bound_clip(0.1, upper)), 1.0
+        )
+
+    want = counts(update_and_apply, make, jitted=True)
+    got = counts(
+        update_and_apply, lambda tap: optjax.monitor(make(tap), every=1), jitted=True
+    )
+    assert got[1] == want[1] == 2
+    np.testing.assert_allclose(got[2], want[2], rtol=1e-6)
 
 
 def test_an_error_of_the_planner_is_told(monkeypatch):

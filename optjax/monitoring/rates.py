@@ -7,12 +7,12 @@ import jax
 import jax.numpy as jnp
 
 from optjax.monitoring.groups import leaf_names
-from optjax.observe import Record
+from optjax.observe import Observation, Record, trace_once
 
 __all__ = ["Rate", "is_same", "limit_of", "read_rates"]
 
-# Bounds are taken to have converged if at this step, where γt is finite in float32
-# for every sensible γ, they are within this factor of each other.
+# Bounds are taken to have converged if at this step they are within this factor of
+# each other.
 _FOREVER, _CONVERGED = 1e30, 1.001
 
 
@@ -68,8 +68,14 @@ def _bounds(precondition: Record, before: Sequence[Record]) -> tuple[Any, Any, A
 
 def limit_of(lower: Any, upper: Any) -> Any:
     """The rate that two bounds converge to, NaN where they never meet."""
-    low, high = (b(_FOREVER) if callable(b) else b for b in (lower, upper))
-    return jnp.where(high <= low * _CONVERGED, low, jnp.nan)
+
+    def run(_: Observation) -> Any:
+        low, high = (b(_FOREVER) if callable(b) else b for b in (lower, upper))
+        return jnp.where(high <= low * _CONVERGED, low, jnp.nan)
+
+    # Without the effects that a bound may have: no step is taken here.
+    program = trace_once(run)
+    return program.compute(program.value)
 
 
 def is_same(one: Any, other: Any) -> bool:

@@ -26,7 +26,7 @@ from optjax.monitoring.groups import (
 )
 from optjax.monitoring.rates import Rate, read_rates
 from optjax.monitoring.summary import Summary, empty, summarise
-from optjax.observe import Record, observing
+from optjax.observe import Observation, Record, current, record, trace_of, trace_once
 
 __all__ = ["MonitorState", "Summaries", "monitor"]
 
@@ -146,18 +146,27 @@ def monitor(
         members = group_leaves(leaf_names(updates), groups)
         _check_groups([*members], summaries.groups)
 
+        def run(seen: Observation, count: Any, inner_state: Any, params: Any) -> Any:
+            returned = inner.update(updates, inner_state, params, **extra)
+            _check_within_reach(seen.records, trace_of(count))
+            rates = _of_leaves(members[OVERALL], read_rates(seen.records))
+            return returned, rates, seen.records
+
+        # The optimizer's Python runs here alone, and its effects happen here alone.
+        program = trace_once(run, count, inner_state, params)
+        program = program.with_effects(count, inner_state, params)
+        (result, new_state), rates, records = program.value
+
         def look(carry: Any) -> Any:
             """The same update, of which only what the summaries need remains."""
             _, inner_state, params, values = carry
-            with observing() as records:
-                result, _ = inner.update(updates, inner_state, params, **extra)
-            _check_within_reach(records, _trace_of(carry[0]))
+            seen, now = program.compute((result, rates), count, inner_state, params)
             values = summarise(
                 members,
                 values,
                 count,
-                _of_leaves(members[OVERALL], read_rates(records)),
-                _by_name(result),
+                now,
+                _by_name(seen),
                 None if params is None else _by_name(params),
                 most=most,
                 share=share,
@@ -178,7 +187,13 @@ def monitor(
         )
         summaries = summaries._replace(values=values)
         inner_state, params = _with_derivative_of(before, tuple(after))
-        result, inner_state = inner.update(updates, inner_state, params, **extra)
+        # An observer around is told of the same update.
+        told = [] if current() is None else records
+        result, inner_state, told = program.compute(
+            (result, new_state, told), count, inner_state, params
+        )
+        for each in told:
+            record(each)
         return result, MonitorState(count, inner_state, summaries)
 
     return optax.GradientTransformationExtraArgs(init, update)
@@ -212,17 +227,12 @@ def _check_within_reach(records: Sequence[Record], trace: Any) -> None:
             "the optimizer that it was given has neither. Take optjax's optimizer of "
             "the same name, or build it by basic_form."
         )
-    if any(_trace_of(leaf) not in (None, trace) for leaf in jax.tree.leaves(rates)):
+    if any(trace_of(leaf) not in (None, trace) for leaf in jax.tree.leaves(rates)):
         raise ValueError(
             "monitor cannot see rates inside another JAX transformation, such as the "
             "`cond` of optax.MultiSteps and optax.apply_if_finite. Put the monitor "
             "inside: optax.MultiSteps(optjax.monitor(optimizer), k)."
         )
-
-
-def _trace_of(x: Any) -> Any:
-    # JAX has no public way to ask; without the attribute, its own error comes later.
-    return getattr(x, "_trace", None)
 
 
 def _of_leaves(names: Sequence[str], rates: dict[str, Rate]) -> dict[str, Rate]:
