@@ -153,9 +153,15 @@ def mean_of_squares(
         total = state.total_weight + missing
         compensation = (total - state.total_weight) - missing
         share = weight / total
-        nu = map_leaves(
-            lambda g, v: share * abs_sq(g) + (1 - share) * widen(v), updates, state.nu
-        )
+
+        def towards(g: Any, v: Any) -> Any:
+            # By what is missing: 1 − share is rounded to 6e-8, which a share of 1e-7
+            # would feel. Once infinite ν stays so, and is not ∞ − ∞.
+            v = widen(v)
+            largest = float(jnp.finfo(v.dtype).max)
+            return v + share * (abs_sq(g) - jnp.minimum(v, largest))
+
+        nu = map_leaves(towards, updates, state.nu)
         return nu, MeanState(
             count,
             store(total, state.total_weight),

@@ -23,7 +23,7 @@ import optax
 
 from optjax.hyperparameter import Schedule, Transformation, checked
 from optjax.observe import Record, note, record, recorded
-from optjax.precision import precise, store, widen
+from optjax.precision import is_known, precise, store, widen
 from optjax.tree import map_leaves
 
 __all__ = [
@@ -145,7 +145,9 @@ def descend(
         step = -s
         # XLA makes p + (−u) one operation, and p + (−1 · u) two.
         negated = isinstance(step, float) and step == -1.0
-        return map_leaves(lambda u: -u if negated else step * u, updates), state
+        # An array, s_t, is float32 or wider: so is the product.
+        wide = (lambda u: u) if is_known(step) else widen
+        return map_leaves(lambda u: -u if negated else step * wide(u), updates), state
 
     return recorded(
         "descend",

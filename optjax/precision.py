@@ -33,7 +33,13 @@ Scalar: TypeAlias = float | jax.Array
 
 def widen(x: Any) -> jax.Array:
     """x in its own dtype or float32, whichever is wider."""
-    return lax.convert_element_type(x, jnp.promote_types(jnp.result_type(x), "float32"))
+    return lax.convert_element_type(x, _wide(jnp.result_type(x)))
+
+
+def _wide(dtype: Any) -> Any:
+    # Not by promotion, which JAX can be told to refuse.
+    is_wide = jnp.issubdtype(dtype, jnp.inexact) and dtype.itemsize >= 4
+    return dtype if is_wide else jnp.dtype(jnp.float32)
 
 
 def precise(value: Any) -> Any:
@@ -47,11 +53,7 @@ def precise(value: Any) -> Any:
     if isinstance(value, (int, float)):
         return value
     dtype = jnp.result_type(value)
-    if jnp.issubdtype(dtype, jnp.inexact) and dtype == jnp.promote_types(
-        dtype, "float32"
-    ):
-        return value
-    return widen(value)
+    return value if dtype == _wide(dtype) else widen(value)
 
 
 def store(value: jax.Array, like: Any) -> jax.Array:
@@ -126,7 +128,7 @@ def one_minus_power(decay: Scalar, t: jax.Array) -> jax.Array:
     all, an array those of its own dtype.
     """
     if is_known(decay):
-        return -jnp.expm1(t * log_decay(decay, t))
+        return 0.0 - jnp.expm1(t * log_decay(decay, t))
     return _one_minus_power(lax.convert_element_type(decay, t.dtype), t)
 
 
@@ -140,7 +142,8 @@ def log_decay(decay: Scalar, t: jax.Array) -> Any:
 
 @jax.custom_jvp
 def _one_minus_power(decay: jax.Array, t: jax.Array) -> jax.Array:
-    return -jnp.expm1(t * log_decay(decay, t))
+    # Subtracted, since for a decay of 1, out of range but traced, it is 0 and not −0.
+    return 0.0 - jnp.expm1(t * log_decay(decay, t))
 
 
 def _power_slope(tangent: Any, _: Any, decay: jax.Array, t: jax.Array) -> jax.Array:

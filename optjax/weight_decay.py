@@ -3,11 +3,10 @@
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import optax
 
 from optjax.observe import note, recorded
-from optjax.precision import is_known, precise
+from optjax.precision import is_known, precise, widen
 from optjax.tree import map_leaves
 
 __all__ = ["add_decayed_weights"]
@@ -45,7 +44,7 @@ def add_decayed_weights(
             decay = weight_decay
         note(weight_decay=decay)
         return map_leaves(
-            lambda u, x: u + decay * _as_wide(x, u), updates, params
+            lambda u, x: _add_decayed(u, decay, x), updates, params
         ), state
 
     ours = optax.GradientTransformation(theirs.init, update)
@@ -61,9 +60,12 @@ def add_decayed_weights(
     )
 
 
-def _as_wide(x: jax.Array, as_: jax.Array) -> jax.Array:
-    """A parameter in a dtype no narrower than the update's, and so its decay.
+def _add_decayed(u: jax.Array, decay: Any, x: jax.Array) -> jax.Array:
+    """u + λ x in the widest of their dtypes, by which x must not be rounded before.
 
-    λ x of bfloat16 parameters would else be rounded where the update is float32.
+    JAX would do the same but for λ x, and not where it is told not to promote.
     """
-    return x.astype(jnp.promote_types(x.dtype, as_.dtype))
+    is_array = not is_known(decay) and not getattr(decay, "weak_type", False)
+    if is_array or u.dtype != x.dtype:
+        u, x = widen(u), widen(x)
+    return u + decay * x

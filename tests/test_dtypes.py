@@ -273,3 +273,30 @@ def test_strict_dtype_promotion(case):
         with jax.numpy_dtype_promotion("strict"):
             path = walk(tx, noise=NOISE[:2])
         assert_same_path(path, expected, rtol=1e-7)
+
+
+@pytest.mark.parametrize("numbers", ["python", "array"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+@each_case
+def test_without_implicit_promotion(case, dtype, numbers):
+    """Every conversion is asked for, so JAX may be told to make none."""
+    values = case.hyperparameters()
+    if numbers == "array":
+        values = {name: jnp.float32(value) for name, value in values.items()}
+    x = jax.tree.map(lambda leaf: leaf.astype(dtype), START)
+    with jax.numpy_dtype_promotion("strict"):
+        tx = case.factory(**values)
+        state = tx.init(x)
+        for _ in range(2):
+            updates, state = tx.update(x, state, x)
+        after, _ = optjax.apply_step(tx, x, state, optax.apply_updates(x, updates))
+    assert types(after) == types(x)
+
+
+def test_without_implicit_promotion_of_complex_numbers():
+    """Where Optax works, which multiplies no complex number by a real array."""
+    x = as_complex(START)
+    with jax.numpy_dtype_promotion("strict"):
+        for momentum in (None, 0.9):
+            tx = optjax.sgd(0.1, momentum)
+            tx.update(x, tx.init(x), x)

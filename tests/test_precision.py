@@ -154,3 +154,39 @@ def _apart(actual, expected):
                 taken.append(float(update))
             steps[dtype] = np.array(taken)
     return np.max(np.abs(steps["float32"] / steps["float64"] - 1))
+
+
+@pytest.mark.parametrize("gamma", [0.0, 0.1, 0.5, 1.0, 2.0])
+def test_the_sum_of_weights_of_nosadam(gamma):
+    """B_t after five million steps, γ traced, and ν of equal gradients."""
+    steps = 5_000_000
+
+    def last(gamma):
+        tx = optjax.mean_of_squares(gamma)
+
+        def step(state, _):
+            return tx.update(jnp.float32(3.0), state)[1], None
+
+        return jax.lax.scan(step, tx.init(jnp.float32(0.0)), length=steps)[0]
+
+    state = jax.jit(last)(jnp.float32(gamma))
+    exact = np.sum(np.arange(1, steps + 1, dtype=np.float64) ** -np.float32(gamma))
+    assert float(state.total_weight) == pytest.approx(exact, rel=1e-6)
+    assert float(state.nu) == pytest.approx(9.0, rel=1e-5)
+
+
+def test_the_product_of_momenta_of_nadam():
+    """1 − Π μ_i is no difference: small where the first momenta are near 1."""
+    gradients = np.random.default_rng(0).uniform(0.5, 1.5, 8)
+
+    def follow():
+        tx, g = optjax.nadam_ema(0.99999, 300.0), jnp.zeros([], float)
+        state, taken = tx.init(g), []
+        for g in gradients:
+            m, state = tx.update(jnp.asarray(g, float), state)
+            taken.append(float(m))
+        return taken
+
+    with jax.enable_x64(True):
+        expected = follow()
+    np.testing.assert_allclose(follow(), expected, rtol=2e-6)
