@@ -554,9 +554,12 @@ WHO = r"^trial sgd\(learning_rate=0\.1\): "
     [
         (
             (init, raising, evaluate),
-            WHO + r"step raised RuntimeError: the model has no head$",
+            WHO + r"step raised RuntimeError: the model has no head \(.*, line \d+\)$",
         ),
-        ((lambda key: key, step), WHO + "init raised TypeError: "),
+        (
+            (lambda key: key, step),
+            r"^trial must be .*: init must be a function \(key, optimizer\) -> state",
+        ),
         ((init, step, lambda state: state["none"]), WHO + "evaluate raised KeyError: "),
         (
             (init, other_tree, evaluate),

@@ -154,7 +154,7 @@ def test_a_text_task(tmp_path, capsys):
         ("--task cifar10-resnet8", "needs data: give --data"),
         ("--task cifar10-densenet121 --data /nowhere", "/nowhere"),
         ("--task char-lstm-2 --data /nowhere.txt", "/nowhere.txt"),
-        ("--task digits --epochs 3", "takes no epochs"),
+        ("--task digits --epochs 3", "takes no --epochs"),
         ("--task imagenet", "unknown task 'imagenet'"),
         ("--task image-mlp --data {images} --epochs 0", "at least 1 epoch, got 0"),
         ("--task image-mlp --data {images} --examples 0", "at least 1"),
