@@ -65,7 +65,11 @@ def after(
 def restore(version: str) -> dict[str, tuple[optax.OptState, optax.Updates]]:
     """For every row of that version a state, and the updates of the step after it."""
     rows = json.loads((FOLDER / f"{version}.json").read_text())
-    like = jax.eval_shape(lambda: {row: start(row) for row in rows})
+    here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    like = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here),
+        jax.eval_shape(lambda: {row: start(row) for row in rows}),
+    )
     with ocp.StandardCheckpointer() as checkpointer:
         return checkpointer.restore((FOLDER / version).resolve(), like)
 
