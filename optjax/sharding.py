@@ -1,16 +1,37 @@
 """Where an optimizer's state lies among devices, given where the parameters lie."""
 
-from typing import Any
+from typing import Annotated, Any, TypeAlias
 
 import jax
-import optax
 from jax.sharding import NamedSharding, PartitionSpec
+
+from optjax.hyperparameter import ArrayTree, Kind, Transformation, checked, shown
 
 __all__ = ["state_shardings"]
 
 
+class _Places(Kind):
+    """A tree whose leaves say where an array lies."""
+
+    def accepts(self, value: Any) -> bool:
+        places = jax.tree.leaves(value, is_leaf=_is_place)
+        return value is not None and all(map(_is_place, places))
+
+    def advice(self, value: Any) -> str:
+        for path, leaf in jax.tree_util.tree_leaves_with_path(value, is_leaf=_is_place):
+            if path and not _is_place(leaf):
+                return f"At {jax.tree_util.keystr(path)} it has {shown(leaf)}"
+        return ""
+
+
+_Shardings: TypeAlias = Annotated[
+    Any, _Places("a tree of NamedShardings or of PartitionSpecs")
+]
+
+
+@checked
 def state_shardings(
-    optimizer: optax.GradientTransformation, params: optax.Params, shardings: Any
+    optimizer: Transformation, params: ArrayTree, shardings: _Shardings
 ) -> Any:
     r"""s(m_x) = s(ν_x) = s(x): what is kept for a parameter x lies where x does.
 
@@ -32,9 +53,8 @@ def state_shardings(
       A tree like `optimizer.init(params)`, of the same kind as `shardings`.
 
     Raises:
-      TypeError: for shardings of another kind.
-      ValueError: for shardings of several meshes, of fewer dimensions than they
-        split, or of another structure than the parameters.
+      ValueError: for shardings of another kind, of several meshes, of fewer
+        dimensions than they split, or of another structure than the parameters.
 
     Example: a state that is made where it belongs.
       >>> import jax, jax.numpy as jnp, optjax
@@ -88,11 +108,6 @@ def _spec(place: Any) -> PartitionSpec:
 
 
 def _check(path: str, ndim: int, place: Any) -> None:
-    if not _is_place(place):
-        raise TypeError(
-            "shardings must be NamedShardings or PartitionSpecs, got "
-            f"{place!r} at {path or 'the root'}."
-        )
     if len(_spec(place)) > ndim:
         raise ValueError(
             f"shardings must split dimensions that the parameters have: {path} has "

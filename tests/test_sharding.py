@@ -266,19 +266,18 @@ def test_a_parameter_that_is_called_as_a_field_of_the_state():
 
 
 @pytest.mark.parametrize(
-    ("shardings", "error", "message"),
+    ("shardings", "message"),
     [
-        ({"w": P()}, ValueError, "must be a tree like params, or a prefix"),
-        (3, TypeError, r"NamedShardings or PartitionSpecs, got 3 at \['in'\]\['b'\]"),
-        (P("d"), ValueError, r"\['in'\]\['b'\] has 0, its sharding is"),
+        ({"w": P()}, "must be a tree like params, or a prefix"),
+        ({"w": P(), "in": {"b": 3}}, r"PartitionSpecs, .* At \['in'\]\['b'\] it has 3"),
+        (P("d"), r"\['in'\]\['b'\] has 0, its sharding is"),
         (
             {"w": NamedSharding(MESH, P()), "in": P()},
-            ValueError,
             "of one mesh, or PartitionSpecs, got 2 meshes",
         ),
     ],
     ids=["structure", "type", "dimensions", "meshes"],
 )
-def test_what_is_no_sharding_of_the_parameters(shardings, error, message):
-    with pytest.raises(error, match=message):
+def test_what_is_no_sharding_of_the_parameters(shardings, message):
+    with pytest.raises(ValueError, match=message):
         state_shardings(optjax.adam(0.1), PARAMS, shardings)

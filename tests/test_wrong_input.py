@@ -17,6 +17,7 @@ import numpy as np
 import optax
 import pytest
 from flax import linen
+from jax.sharding import PartitionSpec
 from matplotlib.figure import Figure
 
 import optjax
@@ -245,6 +246,7 @@ TAKES = {
     "an optimizer's state, a tree of arrays": (TREES, STATE),
     "a report": (["report"], REPORT),
     "a report or a sequence of reports": (["report", "reports", "no list"], REPORT),
+    "a tree of NamedShardings or of PartitionSpecs": (["no list"], PartitionSpec()),
     "a vector of real numbers": (
         ["shape (1,)", "shape (2,)", "shape (3,)", "no size"],
         jnp.ones(2),
