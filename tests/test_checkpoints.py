@@ -30,7 +30,8 @@ def test_restored_and_continued(row, version):
     for key, rtol in (("kernel", 2e-6), ("bias", 2**-7)):
         assert updates[key].dtype == expected[key].dtype
         got, want = (np.asarray(x[key], np.float32) for x in (updates, expected))
-        np.testing.assert_allclose(got, want, rtol)
+        # Of the largest: a step and a decay may all but cancel in one coordinate.
+        np.testing.assert_allclose(got, want, 0, rtol * np.max(np.abs(want)))
         assert np.any(got != 0)
 
 

@@ -128,8 +128,8 @@ def test_every_row_follows_its_equation(case, data):
 
 
 PARTS = {
-    "trace": (optjax.trace, primitives.trace, ["momentum"]),
-    "ema": (optjax.ema, primitives.ema, ["b1"]),
+    "trace": (optjax.trace, primitives.trace, ["decay"]),
+    "ema": (optjax.ema, primitives.ema, ["decay"]),
     "nadam_ema": (optjax.nadam_ema, primitives.nadam_ema, ["b1", "momentum_decay"]),
     "sum_of_squares": (
         optjax.sum_of_squares,

@@ -12,19 +12,19 @@ def _walk(update, gradients, *state):
     return np.stack(path)
 
 
-def trace(gradients, momentum, nesterov=False):
+def trace(gradients, decay, nesterov=False):
     def update(t, g, m):
-        m = g + momentum * m
-        return (g + momentum * m if nesterov else m), m
+        m = g + decay * m
+        return (g + decay * m if nesterov else m), m
 
     return _walk(update, gradients, 0 * gradients[0])
 
 
-def ema(gradients, b1, debias=True, nesterov=False):
+def ema(gradients, decay, debias=True, nesterov=False):
     def update(t, g, m):
-        m = b1 * m + (1 - b1) * g
-        now, ahead = (1 - b1**t, 1 - b1 ** (t + 1)) if debias else (1, 1)
-        return (b1 * m / ahead + (1 - b1) * g / now if nesterov else m / now), m
+        m = decay * m + (1 - decay) * g
+        now, ahead = (1 - decay**t, 1 - decay ** (t + 1)) if debias else (1, 1)
+        return (decay * m / ahead + (1 - decay) * g / now if nesterov else m / now), m
 
     return _walk(update, gradients, 0 * gradients[0])
 
