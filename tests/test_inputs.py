@@ -241,11 +241,13 @@ def test_mismatched_gradients(case, mismatch):
             tx.update(gradients, tx.init(PARAMS), PARAMS)
 
 
-def test_plain_sgd_keeps_nothing_to_compare_gradients_with():
+def test_plain_sgd_keeps_nothing_and_compares_gradients_with_the_parameters():
     tx = optjax.sgd(0.1)
     assert not jax.tree.leaves(tx.init(PARAMS))
-    updates, _ = tx.update({"z": jnp.ones(2)}, tx.init(PARAMS), PARAMS)
+    updates, _ = tx.update({"z": jnp.ones(2)}, tx.init(PARAMS))
     np.testing.assert_allclose(updates["z"], -0.1)
+    with pytest.raises(ValueError, match="structure and shapes"):
+        tx.update({"z": jnp.ones(2)}, tx.init(PARAMS), PARAMS)
 
 
 @pytest.mark.parametrize("name", ["adamw", "nadamw", "adaboundw"])
