@@ -84,6 +84,8 @@ def relative_to_base(
             base = jnp.where(state.base_lr == 0, alpha, state.base_lr)
         else:
             base = _own(base_lr)
+            # The old one is read, or its buffer could not be donated with the others.
+            base = jnp.where(state.base_lr == base, state.base_lr, base)
         is_zero = base == 0
         s = jnp.where(is_zero, 0.0, alpha / jnp.where(is_zero, 1.0, base))
         inner = optax.with_extra_args_support(make(base, s))
