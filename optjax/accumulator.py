@@ -70,8 +70,8 @@ def sum_of_squares(
 
     Args:
       initial_value: ν_0 ≥ 0.
-      nu_dtype: dtype in which ν is stored; by default the parameters', real. In
-        bfloat16 the sum stops growing after a few hundred steps.
+      nu_dtype: dtype in which ν is stored; by default the parameters', real (float32
+        for float16). In bfloat16 the sum stops growing after a few hundred steps.
 
     Example:
       >>> import jax.numpy as jnp, optjax
@@ -120,8 +120,8 @@ def mean_of_squares(
 
     Args:
       gamma: γ ≥ 0, how much the past is favoured.
-      nu_dtype: dtype in which ν is stored; by default the parameters', real. In
-        bfloat16 the mean stands still after a few hundred steps.
+      nu_dtype: dtype in which ν is stored; by default the parameters', real (float32
+        for float16). In bfloat16 the mean stands still after a few hundred steps.
 
     Example:
       >>> import jax.numpy as jnp, optjax
@@ -196,9 +196,10 @@ def ema_of_squares(
       b2: β₂ in [0, 1).
       debias: divide out the bias towards the value that the average starts from.
       initial_value: ν_0 ≥ 0.
-      nu_dtype: dtype in which ν is stored; by default the parameters', real. Plainly
-        rounded to bfloat16, ν stalls at β₂ = 0.999, at a fifth to a third of its true
-        value: there use `optjax.rounding.stochastic_rounding` instead.
+      nu_dtype: dtype in which ν is stored; by default the parameters', real (float32
+        for float16). Plainly rounded to bfloat16, ν stalls at β₂ = 0.999, at a fifth to
+        a third of its true value: there use `optjax.rounding.stochastic_rounding`
+        instead.
 
     Example:
       >>> import jax.numpy as jnp, optjax
@@ -369,7 +370,8 @@ def centered_ema_of_squares(
       b2: the decay β₂ in [0, 1) of both averages.
       debias: divide each average by 1 − β₂ᵗ first.
       initial_value: where the average of squares starts, ≥ 0.
-      mu_dtype: dtype in which ema(g) is stored; the parameters' by default.
+      mu_dtype: dtype in which ema(g) is stored; the parameters' by default (float32 for
+        float16).
       nu_dtype: that of ema(|g|²); bfloat16 stalls, see `ema_of_squares`.
 
     Example:
@@ -434,7 +436,8 @@ def running_max(
     which is meant.
 
     Args:
-      nu_dtype: dtype in which ν̄ is stored; by default the parameters', real.
+      nu_dtype: dtype in which ν̄ is stored; by default the parameters', real (float32
+        for float16).
 
     Example:
       >>> import jax.numpy as jnp, optax, optjax

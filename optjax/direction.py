@@ -49,7 +49,8 @@ def trace(
     Args:
       decay: the momentum μ in [0, 1).
       nesterov: look one step ahead.
-      accumulator_dtype: dtype of the stored sum; the parameters' by default.
+      accumulator_dtype: dtype of the stored sum; the parameters' by default (float32
+        for float16).
 
     Example:
       >>> import jax.numpy as jnp, optjax
@@ -113,7 +114,8 @@ def ema(
     Args:
       decay: β₁ in [0, 1).
       debias: divide out the bias towards the zero that the average starts from.
-      accumulator_dtype: dtype of the stored average; the parameters' by default.
+      accumulator_dtype: dtype of the stored average; the parameters' by default
+        (float32 for float16).
       nesterov: look one step ahead.
       initial_value: what the average starts from.
 
@@ -185,7 +187,8 @@ def nadam_ema(
     Args:
       b1: β₁ in [0, 1).
       momentum_decay: ψ ≥ 0; 0.004 in the paper.
-      accumulator_dtype: dtype of the stored average; the parameters' by default.
+      accumulator_dtype: dtype of the stored average; the parameters' by default
+        (float32 for float16).
 
     Example:
       >>> import jax.numpy as jnp, optjax

@@ -108,7 +108,8 @@ def sgd(
       learning_rate: α.
       momentum: μ in [0, 1), or None for plain SGD without state.
       nesterov: look one step ahead.
-      accumulator_dtype: dtype in which m is stored; the parameters' by default.
+      accumulator_dtype: dtype in which m is stored; the parameters' by default (float32
+        for float16).
 
     Example:
       >>> import jax.numpy as jnp, optjax
@@ -148,8 +149,8 @@ def adagrad(
       initial_accumulator_value: ν_0 ≥ 0.
       eps: ε ≥ 0.
       eps_in_sqrt: False for √ν_t + ε.
-      nu_dtype: dtype in which ν is stored; the parameters' by default. In bfloat16 the
-        sum stops growing after a few hundred steps.
+      nu_dtype: dtype in which ν is stored; the parameters' by default, float32 for
+        float16. In bfloat16 the sum stops growing after a few hundred steps.
 
     Example:
       >>> import jax.numpy as jnp, optjax
@@ -259,7 +260,8 @@ def adadelta(
       weight_decay: λ ≥ 0 of an L2 penalty, added to the gradient.
       weight_decay_mask: a tree of booleans, or a function of the parameters that
         returns one: which leaves are decayed.
-      nu_dtype: dtype in which ν and X are stored; the parameters' by default.
+      nu_dtype: dtype in which ν and X are stored; the parameters' by default (float32
+        for float16).
 
     Example:
       >>> import jax.numpy as jnp, optjax
@@ -297,13 +299,14 @@ def adam(
       b2: β₂ in [0, 1), decay of ν.
       eps: ε ≥ 0 outside the root, as in the paper and in PyTorch.
       eps_root: ε̄ ≥ 0 inside the root.
-      mu_dtype: dtype in which m is stored; the parameters' by default. Under
-        bfloat16 Optax also rounds a Python-float β₁ to it, 0.9 to 0.8984; here β₁
-        stays exact.
+      mu_dtype: dtype in which m is stored; the parameters' by default, float32 for
+        float16. Under bfloat16 Optax also rounds a Python-float β₁ to it, 0.9 to
+        0.8984; here β₁ stays exact.
       nesterov: look one step ahead, which makes it `nadam`.
-      nu_dtype: dtype in which ν is stored; the parameters' by default. Plainly
-        rounded to bfloat16, ν stalls at β₂ = 0.999, at a fifth to a third of its
-        true value: wrap the optimizer in `optjax.rounding.stochastic_rounding`.
+      nu_dtype: dtype in which ν is stored; the parameters' by default, float32 for
+        float16. Plainly rounded to bfloat16, ν stalls at β₂ = 0.999, at a fifth to a
+        third of its true value: wrap the optimizer in
+        `optjax.rounding.stochastic_rounding`.
 
     Example:
       >>> import jax.numpy as jnp, optjax
@@ -347,7 +350,8 @@ def adamw(
       b2: β₂ in [0, 1), decay of ν.
       eps: ε ≥ 0 outside the root.
       eps_root: ε̄ ≥ 0 inside the root.
-      mu_dtype: dtype in which m is stored; the parameters' by default.
+      mu_dtype: dtype in which m is stored; the parameters' by default (float32 for
+        float16).
       weight_decay: λ ≥ 0.
       mask: a tree of booleans, or a function of the parameters that returns one:
         which leaves are decayed.
@@ -390,8 +394,10 @@ def adamax(
       b1: β₁ in [0, 1), decay of m.
       b2: β₂ in [0, 1), decay of ν.
       eps: ε ≥ 0.
-      mu_dtype: dtype in which m is stored; the parameters' by default.
-      nu_dtype: dtype in which ν is stored; the parameters' by default.
+      mu_dtype: dtype in which m is stored; the parameters' by default (float32 for
+        float16).
+      nu_dtype: dtype in which ν is stored; the parameters' by default (float32 for
+        float16).
 
     Example:
       >>> import jax.numpy as jnp, optjax
@@ -432,7 +438,8 @@ def nadam(
       b2: β₂ in [0, 1), decay of ν.
       eps: ε ≥ 0 outside the root.
       eps_root: ε̄ ≥ 0 inside the root.
-      mu_dtype: dtype in which m is stored; the parameters' by default.
+      mu_dtype: dtype in which m is stored; the parameters' by default (float32 for
+        float16).
       nesterov: False makes it `adam`.
       momentum_decay: ψ ≥ 0 of μ_t = β₁ (1 − ½ · 0.96^{t ψ}), or None for μ_t = β₁.
       nu_dtype: dtype in which ν is stored; the parameters' by default. See `adam`.
@@ -477,7 +484,8 @@ def nadamw(
       b2: β₂ in [0, 1), decay of ν.
       eps: ε ≥ 0 outside the root.
       eps_root: ε̄ ≥ 0 inside the root.
-      mu_dtype: dtype in which m is stored; the parameters' by default.
+      mu_dtype: dtype in which m is stored; the parameters' by default (float32 for
+        float16).
       weight_decay: λ ≥ 0.
       mask: a tree of booleans, or a function of the parameters that returns one:
         which leaves are decayed.
@@ -531,7 +539,8 @@ def amsgrad(
       b2: β₂ in [0, 1), decay of ν.
       eps: ε ≥ 0 outside the root.
       eps_root: ε̄ ≥ 0 inside the root.
-      mu_dtype: dtype in which m is stored; the parameters' by default.
+      mu_dtype: dtype in which m is stored; the parameters' by default (float32 for
+        float16).
       bias_correction_mu: debias m.
       bias_correction_nu: debias ν.
       max_before_debias: PyTorch's order.
@@ -580,7 +589,8 @@ def yogi(
       b1: β₁ in [0, 1), decay of m.
       b2: β₂ in [0, 1), decay of ν.
       eps: ε ≥ 0; far larger than Adam's.
-      mu_dtype: dtype in which m is stored; the parameters' by default.
+      mu_dtype: dtype in which m is stored; the parameters' by default (float32 for
+        float16).
       nu_dtype: dtype in which ν is stored; the parameters' by default. See `adam`.
 
     Example:
@@ -622,7 +632,8 @@ def adabelief(
       eps: ε ≥ 0 outside the root.
       eps_root: ε̄ ≥ 0, added to ν at every step.
       nesterov: look one step ahead.
-      mu_dtype: dtype in which m is stored; the parameters' by default.
+      mu_dtype: dtype in which m is stored; the parameters' by default (float32 for
+        float16).
       nu_dtype: dtype in which ν is stored; the parameters' by default. See `adam`.
 
     Example:
@@ -672,7 +683,8 @@ def radam(
       eps_root: ε̄ ≥ 0 inside the root.
       threshold: the ρ from which the rate is used; >= 4.
       nesterov: look one step ahead.
-      mu_dtype: dtype in which m is stored; the parameters' by default.
+      mu_dtype: dtype in which m is stored; the parameters' by default (float32 for
+        float16).
       nu_dtype: dtype in which ν is stored; the parameters' by default. See `adam`.
 
     Example:
@@ -721,7 +733,8 @@ def padam(
       b2: β₂ in [0, 1), decay of ν.
       eps: ε ≥ 0, added to the root before the power.
       p: p in [0, ½].
-      mu_dtype: dtype in which m is stored; the parameters' by default.
+      mu_dtype: dtype in which m is stored; the parameters' by default (float32 for
+        float16).
       nu_dtype: that of ν and ν̄; see `adam`.
 
     Example:
@@ -765,9 +778,10 @@ def nosadam(
       b1: β₁ in [0, 1), decay of m.
       gamma: γ ≥ 0, how much the past is favoured; 0.1 in the paper (NosAdam-HH).
       eps: ε ≥ 0; the paper has none.
-      mu_dtype: dtype in which m is stored; the parameters' by default.
-      nu_dtype: dtype in which ν is stored; the parameters' by default. In bfloat16 the
-        average stands still after a few hundred steps.
+      mu_dtype: dtype in which m is stored; the parameters' by default (float32 for
+        float16).
+      nu_dtype: dtype in which ν is stored; the parameters' by default, float32 for
+        float16. In bfloat16 the average stands still after a few hundred steps.
 
     Example:
       >>> import jax.numpy as jnp, optjax
@@ -810,7 +824,8 @@ def adamod(
       b2: β₂ in [0, 1), decay of ν.
       b3: β₃ in [0, 1), decay of S.
       eps: ε ≥ 0 outside the root.
-      mu_dtype: dtype in which m is stored; the parameters' by default.
+      mu_dtype: dtype in which m is stored; the parameters' by default (float32 for
+        float16).
       nu_dtype: dtype in which ν is stored; the parameters' by default. See `adam`.
 
     Example:
@@ -904,7 +919,8 @@ def swats(
         1e-9 is far below single-precision noise of a rate of 1e-3; in float32 1e-5
         is a tolerance that can be met.
       base_lr: α_0, for a schedule that rises: its peak.
-      mu_dtype: dtype in which m is stored; the parameters' by default.
+      mu_dtype: dtype in which m is stored; the parameters' by default (float32 for
+        float16).
       nu_dtype: dtype in which ν is stored; the parameters' by default. See `adam`.
 
     Example:
@@ -969,7 +985,8 @@ def adabound(
         `learning_rate` when the state is made, a schedule's value at step 0. For a
         warm-up it is the peak; give it also under `optax.inject_hyperparams`, where
         the schedule cannot be seen and the first value would be taken.
-      mu_dtype: dtype in which m is stored; the parameters' by default.
+      mu_dtype: dtype in which m is stored; the parameters' by default (float32 for
+        float16).
       nu_dtype: dtype in which ν is stored; the parameters' by default. See `adam`.
 
     Example:
@@ -1025,7 +1042,8 @@ def amsbound(
       weight_decay: λ ≥ 0 of an L2 penalty, added to the gradient before all else.
       mask: which leaves are decayed.
       base_lr: α_0, by default `learning_rate` when the state is made.
-      mu_dtype: dtype in which m is stored; the parameters' by default.
+      mu_dtype: dtype in which m is stored; the parameters' by default (float32 for
+        float16).
       nu_dtype: that of ν and ν̄; see `adam`.
 
     Example:
@@ -1089,7 +1107,8 @@ def adaboundw(
       fixed_decay: do not multiply the decay by the learning rate.
       amsbound: take the running maximum of ν, as `amsbound` does.
       base_lr: α_0, by default `learning_rate` when the state is made.
-      mu_dtype: dtype in which m is stored; the parameters' by default.
+      mu_dtype: dtype in which m is stored; the parameters' by default (float32 for
+        float16).
       nu_dtype: that of ν and ν̄; see `adam`.
 
     Example:

@@ -207,7 +207,8 @@ def rate_by_adadelta(
     Args:
       rho: ρ in [0, 1), the decay of both averages.
       eps: ε > 0; it also sets the size √ε of the first steps.
-      nu_dtype: dtype in which ν and X are stored; by default the parameters', real.
+      nu_dtype: dtype in which ν and X are stored; by default the parameters', real
+        (float32 for float16).
 
     Example:
       >>> import jax.numpy as jnp, optjax
@@ -279,7 +280,8 @@ def rate_by_infinity_norm(
     Args:
       b2: β₂ in [0, 1).
       eps: ε ≥ 0.
-      nu_dtype: dtype in which ν is stored; by default the parameters', real.
+      nu_dtype: dtype in which ν is stored; by default the parameters', real (float32
+        for float16).
 
     Example:
       >>> import jax.numpy as jnp, optjax

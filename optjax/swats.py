@@ -70,7 +70,8 @@ def scale_by_swats(
       b2: β₂ in [0, 1).
       eps: ε > 0, both in the denominator and as the tolerance of the switch, as in
         the paper. Of the unit of a learning rate there: a smaller α needs a smaller ε.
-      mu_dtype: dtype in which m is stored; the parameters' by default.
+      mu_dtype: dtype in which m is stored; the parameters' by default (float32 for
+        float16).
       nu_dtype: that of ν; bfloat16 stalls, see `ema_of_squares`.
 
     Example:
