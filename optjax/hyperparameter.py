@@ -308,14 +308,18 @@ class _Tree(Kind):
 class _Function(Kind):
     """A function that can be called with so many arguments."""
 
-    def __init__(self, words: str, arguments: int | None, hint: str = ""):
+    def __init__(
+        self, words: str, arguments: int | None, hint: str, *, may_be_class: bool
+    ):
         super().__init__(words, hint)
-        self.arguments = arguments
+        self.arguments, self.may_be_class = arguments, may_be_class
 
     def accepts(self, value: Any) -> bool:
         if self.arguments is None or not callable(value):
             return callable(value)
-        return not isinstance(value, type) and _takes(value, self.arguments)
+        if isinstance(value, type) and not self.may_be_class:
+            return False
+        return _takes(value, self.arguments)
 
 
 class _Instance(Kind):
@@ -460,9 +464,15 @@ def one_of(names: Iterable[str]) -> Kind:
     return _OneOf(names)
 
 
-def function(words: str, arguments: int | None = None, hint: str = "") -> Kind:
+def function(
+    words: str,
+    arguments: int | None = None,
+    hint: str = "",
+    *,
+    may_be_class: bool = False,
+) -> Kind:
     """What can be called, with so many arguments where that is said."""
-    return _Function(words, arguments, hint)
+    return _Function(words, arguments, hint, may_be_class=may_be_class)
 
 
 def instance(of: type | tuple[type, ...], words: str, hint: str = "") -> Kind:

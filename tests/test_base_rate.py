@@ -83,6 +83,7 @@ if hasattr(optax, "inject_stateful_hyperparams") and hasattr(
     WAYS["stateful"] = by_stateful_schedule
 
 
+@pytest.mark.filterwarnings("ignore:inject_stateful_hyperparams:DeprecationWarning")
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("case", CHANGING, ids=lambda case: case.name)
 def test_every_way_to_change_the_rate_is_the_authors(case, way):

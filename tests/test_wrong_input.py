@@ -180,9 +180,10 @@ NON_NEGATIVE = [*NUMBERS, *ZERO, *ONE, *MORE, *LARGE, *TINY]
 FINITE = [*NON_NEGATIVE, "-1", "-0.5", "jnp.-0.5"]
 OF_ONE = ["schedule", "optax schedule", "partial"]
 FUNCTION = ["no argument", "two arguments", *OF_ONE]
-CLASSES = ["class", "int", "bool", "float", "class of optimizers"]
-CLASSES += [f"jnp.{name} class" for name in ("int32", "float16", "float32")]
-CLASSES += ["jnp.bfloat16 class", "jnp.complex64 class"]
+CLASSES_OF_ONE = ["int", "bool", "float"]
+CLASSES_OF_ONE += [f"jnp.{name} class" for name in ("int32", "float16", "float32")]
+CLASSES_OF_ONE += ["jnp.bfloat16 class", "jnp.complex64 class"]
+CLASSES = ["class", "class of optimizers", *CLASSES_OF_ONE]
 UNCALLED = ["uncalled schedule", "uncalled constant"]
 UNCALLED += ["uncalled optimizer", "uncalled Optax optimizer"]
 OPTIMIZER = ["optimizer", "Optax optimizer"]
@@ -293,9 +294,12 @@ TAKES = {
         for words in (
             "(state) -> metrics",
             "(predict) -> metrics",
-            "(rngs) -> model",
         )
     },
+    "a class or function (rngs) -> model": (
+        [*OF_ONE, *UNCALLED[1:], *CLASSES_OF_ONE],
+        schedule,
+    ),
     "an object with init and apply": ([], linen.Dense(1)),
     "matplotlib axes": (["axes"], None),
     "an object with add_scalar and add_histogram_raw": (["writer"], Writer()),

@@ -84,7 +84,8 @@ _Module: TypeAlias = Annotated[
     Any, methods("init", "apply", hint="Such as a flax.linen.Module")
 ]
 _MakeModel: TypeAlias = Annotated[
-    Callable[[Any], Any], function("a function (rngs) -> model", 1)
+    Callable[[Any], Any],
+    function("a class or function (rngs) -> model", 1, may_be_class=True),
 ]
 
 
