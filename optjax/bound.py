@@ -29,6 +29,7 @@ from optjax.hyperparameter import (
     checked,
     function_or,
     nonnegative,
+    number,
     positive,
 )
 from optjax.observe import note, recorded
@@ -60,6 +61,17 @@ _BoundOf: TypeAlias = Annotated[
     ),
 ]
 _RateSize: TypeAlias = Annotated[Scalar, nonnegative("A rate is a step size")]
+# Infinity is no bound at all.
+_upper = number("a number >= 0", lambda x: x >= 0, "A rate is a step size")
+_Upper: TypeAlias = Annotated[Scalar, _upper]
+_UpperOf: TypeAlias = Annotated[
+    Bound,
+    function_or(
+        "a function of the step",
+        _upper,
+        "It is called with t = 1, 2, … and nothing else",
+    ),
+]
 FinalRate: TypeAlias = Annotated[
     Scalar,
     positive(
@@ -91,7 +103,7 @@ class BoundClipState(NamedTuple):
 
 @checked
 def bound_clip(
-    lower: _BoundOf, upper: _BoundOf
+    lower: _BoundOf, upper: _UpperOf
 ) -> optax.GradientTransformationExtraArgs:
     r"""V_t ↦ clip(V_t, lo_t, hi_t), for the rate branch of `basic_form`.
 
@@ -100,7 +112,7 @@ def bound_clip(
 
     Args:
       lower: lo, a number or a function of the step t = 1, 2, …
-      upper: hi, likewise. Where lo_t > hi_t the upper bound wins.
+      upper: hi, likewise, or infinity. Where lo_t > hi_t the upper bound wins.
 
     Raises:
       ValueError: for concrete bounds that are negative or in the wrong order.
@@ -140,7 +152,7 @@ def bound_clip(
 
 
 @checked
-def constant_bounds(lower: _RateSize, upper: _RateSize) -> Bounds:
+def constant_bounds(lower: _RateSize, upper: _Upper) -> Bounds:
     """lo_t = lower, hi_t = upper: a band that never closes.
 
     Args:

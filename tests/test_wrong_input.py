@@ -218,6 +218,10 @@ TAKES = {
     "positive and finite": ([*NUMBERS, *ONE, *MORE, *LARGE], 0.5),
     "a schedule or finite and >= 0": ([*NON_NEGATIVE, *OF_ONE], 0.1),
     "a function of the step or finite and >= 0": ([*NON_NEGATIVE, *OF_ONE], 0.1),
+    "a function of the step or a number >= 0": (
+        [*NON_NEGATIVE, "1e300", "10**400", "inf", "jnp.inf", *OF_ONE],
+        0.1,
+    ),
     "True or False": (["True", "np.True_"], False),
     "an integer >= 0": (["0", *SIZES], 2),
     "an integer >= 1": (SIZES, 2),
