@@ -975,7 +975,7 @@ def test_a_group_that_is_not_there_is_named():
 def test_reports_over_trials_are_not_over_time():
     reports = optjax.read_report(
         jax.tree.map(
-            lambda x: jnp.ones((2, 3, *x.shape), x.dtype),
+            lambda x: jnp.broadcast_to(x, (2, 3, *x.shape)),
             monitor(adabound()).init(PARAMS),
         )
     )

@@ -46,7 +46,8 @@ def _users_folder() -> Path | None:
 def load_cached(path: Path) -> tuple[Split, Split] | None:
     """Return the parts for training and testing; None unless they are there whole."""
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        # np.load leaves a file open that is no archive.
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             classes = int(arrays["classes"]) or None
             return (
                 Split(arrays["train_x"], arrays["train_y"], classes),
