@@ -161,7 +161,7 @@ def test_errors_of_setting():
     with pytest.raises(ValueError, match=f"no hyper-parameter 'lr' in the .* {known}"):
         set_hyperparameters(state, lr=0.1)
     for value in (float("nan"), float("inf"), jnp.inf):
-        with pytest.raises(ValueError, match="learning_rate must be finite, got"):
+        with pytest.raises(ValueError, match="must be finite in float32, got"):
             set_hyperparameters(state, learning_rate=value)
     with pytest.raises(ValueError, match=r"must have the shape \(\) or .* got \(3,\)"):
         set_hyperparameters(state, learning_rate=np.ones(3))

@@ -260,7 +260,9 @@ def set_hyperparameters(state: OptimizerState, **values: _Values) -> Any:
             name: _like(name, values[name], old) if name in values else old
             for name, old in node.hyperparams.items()
         }
-        _try({name: _array(hyper[name]) for name in hyper if name in values})
+        # Beside the new ones the factory needs numbers for what follows a schedule.
+        judged = values.keys() | node.hyperparams_states.keys()
+        _try({name: _array(hyper[name]) for name in hyper if name in judged})
         inner_state = node.inner_state
         if "base_lr" in values and "base_lr" not in hyper:
             check_positive(base_lr=values["base_lr"])

@@ -102,18 +102,16 @@ def sgd_equivalent(
     parts = _parts(records, around)
     relative = next((r.values for r in records if r.kind == "relative_to_base"), None)
     if relative is None:
+        _check_concrete(parts, parts.schedule)
         sgd, schedule = _sgd(parts, 1.0, parts.schedule), parts.schedule
     else:
         # Where α_0 and s_t are 1, what is recorded is free of both.
         parts = _parts(*_records(relative["make"](1.0, 1.0), params))
         base = relative["learning_rate"], relative["base_lr"]
+        _check_concrete(parts, *base)
         sgd = relative_to_base(functools.partial(_sgd, parts), *base)
         schedule = relative_schedule(*base)
-    direction, decays = parts.direction, (*parts.l2, *parts.inside, *parts.outside)
-    numbers = [parts.limit, *direction[:2], schedule]
-    numbers += [decay.values["weight_decay"] for decay in decays]
-    if any(isinstance(number, jax.core.Tracer) for number in numbers):
-        raise ValueError(_TRACED)
+    direction = parts.direction
 
     def hand_over(state: optax.OptState, params: optax.Params) -> optax.OptState:
         return _hand_over(state, sgd.init(params), direction.per_sum)
@@ -126,6 +124,14 @@ def sgd_equivalent(
         sgd,
         hand_over,
     )
+
+
+def _check_concrete(parts: "_Parts", *rates: Any) -> None:
+    decays = (*parts.l2, *parts.inside, *parts.outside)
+    numbers = [parts.limit, *parts.direction[:2], *rates]
+    numbers += [decay.values["weight_decay"] for decay in decays]
+    if any(isinstance(number, jax.core.Tracer) for number in numbers):
+        raise ValueError(_TRACED)
 
 
 def _sgd(
