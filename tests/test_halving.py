@@ -109,7 +109,7 @@ def test_min_steps_must_be_positive(min_steps):
 @pytest.mark.parametrize("min_steps", [7, 12])
 def test_min_steps_must_be_at_an_evaluation(min_steps):
     with pytest.raises(
-        SweepError, match=rf"multiple of evaluate_every = 5, got {min_steps}$"
+        SweepError, match=rf"multiple of evaluate_every=5, got {min_steps}$"
     ):
         rungs(min_steps=min_steps)
 

@@ -336,8 +336,8 @@ def test_hidden_files_and_an_empty_directory_are_no_hindrance(finished, tmp_path
     [
         ("", "which is not empty and has no NUL, got ''"),
         ("a\0b", r"which is not empty and has no NUL, got 'a\\x00b'"),
-        (b"bytes", "must be the path of a directory"),
-        (7, "must be the path of a directory, got 7"),
+        (b"bytes", "must be None or the path of a directory"),
+        (7, "must be None or the path of a directory, got 7"),
     ],
 )
 def test_an_out_that_is_no_path_is_refused(out, message, tmp_path, monkeypatch):
