@@ -96,8 +96,8 @@ def test_it_ends_in_one_line_and_goes_on(tmp_path, whole, moment, name, line):
 
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
 def test_it_ends_while_xla_compiles(tmp_path, name):
-    command = [*SWEEP, "--strategy", "auto", "--out", tmp_path / "out"]
-    command[1] = "signal_worker:slow"
+    words = {"signal_worker:trial": "signal_worker:slow", "map": "auto"}
+    command = [*(words.get(word, word) for word in SWEEP), "--out", tmp_path / "out"]
     process = start("compiling", name, *command)
     assert process.stdout.readline() == "compiling\n"
     process.send_signal(getattr(signal, name))
