@@ -22,6 +22,7 @@ import numpy as np
 import optax
 
 from optjax.hyperparameter import (
+    Kind,
     Positive,
     above,
     between,
@@ -52,26 +53,21 @@ __all__ = [
 Bound: TypeAlias = Scalar | Callable[[Any], Any]
 
 
-_BoundOf: TypeAlias = Annotated[
-    Bound,
-    function_or(
+def _or_of_the_step(other: Kind) -> Kind:
+    return function_or(
         "a function of the step",
-        nonnegative("A rate is a step size"),
+        other,
         "It is called with t = 1, 2, … and nothing else",
-    ),
-]
-_RateSize: TypeAlias = Annotated[Scalar, nonnegative("A rate is a step size")]
+    )
+
+
+_lower = nonnegative("A rate is a step size")
 # Infinity is no bound at all.
 _upper = number("a number >= 0", lambda x: x >= 0, "A rate is a step size")
+_Lower: TypeAlias = Annotated[Scalar, _lower]
 _Upper: TypeAlias = Annotated[Scalar, _upper]
-_UpperOf: TypeAlias = Annotated[
-    Bound,
-    function_or(
-        "a function of the step",
-        _upper,
-        "It is called with t = 1, 2, … and nothing else",
-    ),
-]
+_LowerOf: TypeAlias = Annotated[Bound, _or_of_the_step(_lower)]
+_UpperOf: TypeAlias = Annotated[Bound, _or_of_the_step(_upper)]
 FinalRate: TypeAlias = Annotated[
     Scalar,
     positive(
@@ -103,7 +99,7 @@ class BoundClipState(NamedTuple):
 
 @checked
 def bound_clip(
-    lower: _BoundOf, upper: _UpperOf
+    lower: _LowerOf, upper: _UpperOf
 ) -> optax.GradientTransformationExtraArgs:
     r"""V_t ↦ clip(V_t, lo_t, hi_t), for the rate branch of `basic_form`.
 
@@ -152,7 +148,7 @@ def bound_clip(
 
 
 @checked
-def constant_bounds(lower: _RateSize, upper: _Upper) -> Bounds:
+def constant_bounds(lower: _Lower, upper: _Upper) -> Bounds:
     """lo_t = lower, hi_t = upper: a band that never closes.
 
     Args:
