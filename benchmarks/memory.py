@@ -23,8 +23,8 @@ import numpy as np
 import optax
 from matplotlib.ticker import MaxNLocator
 
-from optjax.rounding import random_bits, round_stochastically, stochastic_rounding
-from optjax.sweep.trial import Trial
+from optjax._rounding import random_bits, round_stochastically, stochastic_rounding
+from optjax.sweep._trial import Trial
 from optjax.tasks import digits
 
 CONTEXT, EMBEDDING, HIDDEN, BATCH = 16, 24, 256, 256

@@ -24,9 +24,9 @@ import optax
 import optjax
 from optjax import sweep
 from optjax.problems import rosenbrock
-from optjax.sweep.groups import Settings, make_groups, pick_strategy
-from optjax.sweep.lanes import STRATEGIES
-from optjax.sweep.records import Config, TrialSpec
+from optjax.sweep._engine.groups import Settings, make_groups, pick_strategy
+from optjax.sweep._engine.lanes import STRATEGIES
+from optjax.sweep._records import Config, TrialSpec
 from optjax.tasks import digits
 
 RECOMPILED = 16

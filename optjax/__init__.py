@@ -6,12 +6,12 @@
 direction m, a rate V and a schedule s.
 """
 
-from optjax.signals import prepare as _prepare
+from optjax._signals import prepare as _prepare
 
 # Before the imports of JAX that follow.
 _prepare()
 
-from optjax.accumulator import (
+from optjax._accumulator import (
     centered_ema_of_squares,
     debias_squares,
     ema_of_squared_residuals,
@@ -21,8 +21,8 @@ from optjax.accumulator import (
     sign_ema_of_squares,
     sum_of_squares,
 )
-from optjax.adashift import scale_by_adashift
-from optjax.bound import (
+from optjax._adashift import scale_by_adashift
+from optjax._bound import (
     Bounds,
     bound_clip,
     constant_bounds,
@@ -31,18 +31,33 @@ from optjax.bound import (
     hyperbolic_bounds,
     linear_bounds,
 )
-from optjax.direction import ema, nadam_ema, trace
-from optjax.form import basic_form, precondition
-from optjax.fused.apply import apply_step
-from optjax.fused.library import fused_step_available
-from optjax.monitoring.hyperparameters import (
+from optjax._direction import ema, nadam_ema, trace
+from optjax._form import basic_form, precondition
+from optjax._rate import (
+    correct_bias,
+    limit_by_average,
+    rate_by_accumulated_square,
+    rate_by_adadelta,
+    rate_by_infinity_norm,
+    rate_by_one,
+    rectify,
+    scale_by_accumulated_square,
+    scale_by_adadelta,
+    scale_by_infinity_norm,
+)
+from optjax._rounding import stochastic_rounding
+from optjax._sharding import state_shardings
+from optjax._swats import scale_by_swats
+from optjax.fused._apply import apply_step
+from optjax.fused._library import fused_step_available
+from optjax.monitoring._hyperparameters import (
     hyperparameters,
     inject_hyperparams,
     set_hyperparameters,
 )
-from optjax.monitoring.report import read_report, stack_reports, transition
-from optjax.monitoring.sgd import sgd_equivalent
-from optjax.monitoring.wrapper import monitor
+from optjax.monitoring._report import read_report, stack_reports, transition
+from optjax.monitoring._sgd import sgd_equivalent
+from optjax.monitoring._wrapper import monitor
 from optjax.optimizers import (
     OPTIMIZERS,
     Row,
@@ -68,21 +83,6 @@ from optjax.optimizers import (
     swats,
     yogi,
 )
-from optjax.rate import (
-    correct_bias,
-    limit_by_average,
-    rate_by_accumulated_square,
-    rate_by_adadelta,
-    rate_by_infinity_norm,
-    rate_by_one,
-    rectify,
-    scale_by_accumulated_square,
-    scale_by_adadelta,
-    scale_by_infinity_norm,
-)
-from optjax.rounding import stochastic_rounding
-from optjax.sharding import state_shardings
-from optjax.swats import scale_by_swats
 
 __version__ = "0.1.0"
 

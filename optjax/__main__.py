@@ -1,5 +1,5 @@
 """`python -m optjax`: the command line."""
 
-from optjax.cli import command
+from optjax._cli.main import command
 
 command()

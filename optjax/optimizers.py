@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import optax
 
-from optjax.accumulator import (
+from optjax._accumulator import (
     centered_ema_of_squares,
     debias_squares,
     ema_of_squared_residuals,
@@ -28,12 +28,12 @@ from optjax.accumulator import (
     sign_ema_of_squares,
     sum_of_squares,
 )
-from optjax.adashift import Reduction, Window, scale_by_adashift
-from optjax.base_rate import check_base, relative_to_base, times
-from optjax.bound import FinalRate, Speed, bound_clip, hyperbolic_bounds
-from optjax.direction import ema, nadam_ema, trace
-from optjax.form import basic_form, descend, in_gradient_dtype
-from optjax.hyperparameter import (
+from optjax._adashift import Reduction, Window, scale_by_adashift
+from optjax._base_rate import check_base, relative_to_base, times
+from optjax._bound import FinalRate, Speed, bound_clip, hyperbolic_bounds
+from optjax._direction import ema, nadam_ema, trace
+from optjax._form import basic_form, descend, in_gradient_dtype
+from optjax._hyperparameter import (
     Decay,
     FloatDType,
     InexactDType,
@@ -44,8 +44,8 @@ from optjax.hyperparameter import (
     WeightDecay,
     checked,
 )
-from optjax.precision import Scalar
-from optjax.rate import (
+from optjax._precision import Scalar
+from optjax._rate import (
     HalfPower,
     Threshold,
     correct_bias,
@@ -56,8 +56,8 @@ from optjax.rate import (
     rate_by_one,
     rectify,
 )
-from optjax.swats import scale_by_swats
-from optjax.weight_decay import add_decayed_weights
+from optjax._swats import scale_by_swats
+from optjax._weight_decay import add_decayed_weights
 
 __all__ = [
     "OPTIMIZERS",
@@ -306,7 +306,7 @@ def adam(
       nu_dtype: dtype in which ν is stored; the parameters' by default, float32 for
         float16. Plainly rounded to bfloat16, ν stalls at β₂ = 0.999, at a fifth to a
         third of its true value: wrap the optimizer in
-        `optjax.rounding.stochastic_rounding`.
+        `optjax.stochastic_rounding`.
 
     Example:
       >>> import jax.numpy as jnp, optjax

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from optjax.hyperparameter import (
+from optjax._hyperparameter import (
     ArrayTree,
     Count,
     Size,

@@ -17,11 +17,11 @@ from flax import nnx
 
 import optjax
 from optjax import sweep
-from optjax.sweep.fingerprint import Fingerprint
-from optjax.sweep.groups import Settings, make_groups
+from optjax.sweep._engine.groups import Settings, make_groups
+from optjax.sweep._store.fingerprint import Fingerprint
 from optjax.tasks import char_language, digits, image_classification, models
-from optjax.tasks.data.images import Images
-from optjax.tasks.data.text import Text
+from optjax.tasks._data.images import Images
+from optjax.tasks._data.text import Text
 
 X = np.linspace(-1.0, 1.0, 40, dtype=np.float32)[:, None]
 

@@ -17,10 +17,11 @@ import time
 import jax
 import jax.numpy as jnp
 
-from optjax import cli
-from optjax.sweep import command, groups
-from optjax.sweep.result import SweepResult
-from optjax.sweep.store import Store
+from optjax._cli import main as cli
+from optjax._cli import sweep as command
+from optjax.sweep._engine import groups
+from optjax.sweep._result import SweepResult
+from optjax.sweep._store.store import Store
 
 sent = []
 number = signal.SIGINT

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import optax
 
 from optjax import sweep
-from optjax.sweep.store import Store
+from optjax.sweep._store.store import Store
 
 KEYWORDS = {
     "steps": 90,

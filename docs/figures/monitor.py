@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 import optjax
-from optjax.monitoring.plots import plot_quantiles, plot_rates, plot_transition
+from optjax.monitoring import plot_quantiles, plot_rates, plot_transition
 from optjax.tasks import digits
 
 STEPS = 2000

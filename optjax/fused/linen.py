@@ -6,7 +6,7 @@ from typing import Any
 from flax.linen.fp8_ops import OVERWRITE_WITH_GRADIENT
 from flax.training import train_state
 
-from optjax.fused.apply import apply_step
+from optjax.fused._apply import apply_step
 
 __all__ = ["TrainState"]
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from flax import nnx
 
-from optjax.fused.apply import apply_step
+from optjax.fused._apply import apply_step
 
 __all__ = ["Optimizer"]
 

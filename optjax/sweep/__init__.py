@@ -4,19 +4,9 @@ result = optjax.sweep.run(trial, space, steps=300, evaluate_every=10,
                           metric="val_accuracy", out="runs/mine")
 """
 
-from optjax.sweep.dimension_text import parse_dimension
-from optjax.sweep.distributions import (
-    choice,
-    grid,
-    log_uniform,
-    only,
-    per_optimizer,
-    uniform,
-)
-from optjax.sweep.groups import use_all_cores
-from optjax.sweep.halving import SuccessiveHalving
-from optjax.sweep.problem import SweepError
-from optjax.sweep.records import (
+from optjax.sweep._engine.groups import use_all_cores
+from optjax.sweep._problem import SweepError
+from optjax.sweep._records import (
     DIVERGED,
     FINISHED,
     STOPPED,
@@ -25,10 +15,20 @@ from optjax.sweep.records import (
     Record,
     TrialSpec,
 )
-from optjax.sweep.result import SweepResult
-from optjax.sweep.run import Interrupted, Status, run, run_alone
-from optjax.sweep.space import configurations
-from optjax.sweep.trial import (
+from optjax.sweep._result import SweepResult
+from optjax.sweep._run import Interrupted, Status, run, run_alone
+from optjax.sweep._space.distributions import (
+    choice,
+    grid,
+    log_uniform,
+    only,
+    per_optimizer,
+    uniform,
+)
+from optjax.sweep._space.space import configurations
+from optjax.sweep._space.text import parse_dimension
+from optjax.sweep._stopping import SuccessiveHalving
+from optjax.sweep._trial import (
     Factory,
     MakeTrial,
     Metrics,

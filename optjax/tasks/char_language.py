@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
-from optjax.hyperparameter import check_positive
-from optjax.sweep.trial import Factory, Metrics, Trial
-from optjax.tasks.data.text import Text
-from optjax.tasks.epochs import batches_an_epoch, next_batch
+from optjax._hyperparameter import check_positive
+from optjax.sweep._trial import Factory, Metrics, Trial
+from optjax.tasks._data.text import Text
+from optjax.tasks._epochs import batches_an_epoch, next_batch
 from optjax.tasks.models.char_lstm import CharLSTM
 
 __all__ = ["Recipe", "TextState", "steps_an_epoch", "trial"]
@@ -102,7 +102,7 @@ def trial(
         >>> import numpy as np
         >>> from optjax import sweep
         >>> from optjax.tasks import char_language
-        >>> from optjax.tasks.data.text import Text
+        >>> from optjax.tasks._data.text import Text
         >>> ids = np.tile(np.arange(3, dtype=np.uint8), 40)
         >>> recipe = char_language.Recipe(batch_size=4, sequence_length=5)
         >>> trial = functools.partial(

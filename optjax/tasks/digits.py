@@ -16,7 +16,7 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from sklearn.preprocessing import StandardScaler
 
-from optjax.sweep.trial import Factory, Metrics, Trial
+from optjax.sweep._trial import Factory, Metrics, Trial
 
 PIXELS, HIDDEN, CLASSES = 64, 64, 10
 VALIDATION_IMAGES = 360

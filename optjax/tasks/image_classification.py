@@ -12,11 +12,11 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
-from optjax.hyperparameter import check_positive
-from optjax.sweep.trial import Factory, Metrics, Trial
-from optjax.tasks.augment import normalise, random_crop_and_flip
-from optjax.tasks.data.images import Images
-from optjax.tasks.epochs import batches_an_epoch, next_batch
+from optjax._hyperparameter import check_positive
+from optjax.sweep._trial import Factory, Metrics, Trial
+from optjax.tasks._augment import normalise, random_crop_and_flip
+from optjax.tasks._data.images import Images
+from optjax.tasks._epochs import batches_an_epoch, next_batch
 
 __all__ = ["ImageState", "Recipe", "steps_an_epoch", "trial"]
 
@@ -89,7 +89,7 @@ def trial(
         >>> import numpy as np
         >>> from optjax import sweep
         >>> from optjax.tasks import image_classification
-        >>> from optjax.tasks.data.images import Images
+        >>> from optjax.tasks._data.images import Images
         >>> from optjax.tasks.models import MLP
         >>> x, y = np.zeros((32, 4, 4, 3), np.uint8), np.zeros(32, np.int32)
         >>> images = Images(x, y, x, y, classes=2)

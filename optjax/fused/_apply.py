@@ -1,0 +1,221 @@
+"""Update and apply in one call, in one pass over memory where that is possible."""
+
+import warnings
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from optjax._hyperparameter import (
+    ArrayTree,
+    OptimizerState,
+    Transformation,
+    checked,
+)
+from optjax._observe import Observation, trace_once
+from optjax.fused._kernel import DTYPES, Form
+from optjax.fused._library import fused_step_available
+from optjax.fused._plan import Group, NotCoveredError, plan
+
+__all__ = ["apply_step"]
+
+
+@checked
+def apply_step(
+    optimizer: Transformation,
+    grads: ArrayTree,
+    state: OptimizerState,
+    params: ArrayTree,
+    **extra: Any,
+) -> tuple[optax.Params, optax.OptState]:
+    r"""x[t+1] = x[t] − s_t · V_t ⊙ m_t: `update` and `optax.apply_updates` in one call.
+
+    It returns what they return. On the CPU, where optjax was installed with a C++
+    compiler, the parameters and the state of `sgd` (plain, with momentum, Nesterov's),
+    `adagrad`, `rmsprop`, `adam`, `adamw`, `nadam`, `amsgrad`, `adabound`, `amsbound`,
+    `adaboundw`, and of any `basic_form` of the same parts, are each read and written
+    once by one compiled loop, where XLA reads them once for each output; also inside
+    `optax.chain`, `masked`, `partition` and `inject_hyperparams`. Every other
+    optimizer, part or dtype is updated as it would be without. A program for another
+    platform, and one that `jax.export` makes, holds the same step written in JAX.
+
+    The optimizer's own Python and side effects run as often as with `update`. Call it
+    within `jit`: outside of it, and of other transformations of JAX, the call is
+    `update` and `apply_updates`, whose Python may need numbers that a trace has not.
+
+    Jit the training step with parameters and state donated, in the same order among
+    its arguments and its results, such as `step(params, state, batch) -> (params,
+    state)`: in another order XLA exchanges their buffers and copies each.
+
+    Args:
+      optimizer: any Optax gradient transformation.
+      grads: the gradients, a tree like `params`.
+      state: the optimizer's state.
+      params: the parameters.
+      **extra: further arguments of the optimizer's `update`.
+
+    Returns:
+      The new parameters and the new state, equal to those of `update` followed by
+      `optax.apply_updates` but for rounding: to 1e-6 of the largest number of a leaf
+      in float32, and where any array is bfloat16 to 2⁻⁷ of it, one last place, or 2⁻⁶
+      with weight decay in the gradient (L2).
+
+    Raises:
+      ValueError: as `update` does.
+
+    Example:
+      >>> import jax.numpy as jnp, optjax
+      >>> tx, x, g = optjax.adam(0.1), jnp.array([1.0, 2.0]), jnp.array([5.0, -3.0])
+      >>> x, state = optjax.apply_step(tx, g, tx.init(x), x)
+      >>> [f"{number:.3f}" for number in x]
+      ['0.900', '2.100']
+    """
+    inner = optax.with_extra_args_support(optimizer)
+    operands = grads, state, params
+    if (
+        fused_step_available()
+        and jax.default_backend() == "cpu"
+        and any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(operands))
+    ):
+        return _fused(inner, *operands, extra)
+    updates, state = inner.update(grads, state, params, **extra)
+    return optax.apply_updates(params, updates), state
+
+
+def _fused(
+    optimizer: optax.GradientTransformationExtraArgs,
+    grads: optax.Updates,
+    state: optax.OptState,
+    params: optax.Params,
+    extra: dict[str, Any],
+) -> tuple[optax.Params, optax.OptState]:
+    # Here, since it loads what importing optjax should not.
+    from optjax.fused._primitive import step
+
+    leaves: list[Any]
+    structure: Any
+    leaves, structure = jax.tree.flatten(params)
+
+    def look(seen: Observation) -> tuple[Any, Any, list[Group] | None]:
+        updates, new_state = optimizer.update(grads, state, params, **extra)
+        try:
+            calls = _calls(seen, updates, state, new_state, leaves, structure)
+        except NotCoveredError:
+            calls = None
+        except Exception as error:
+            warnings.warn(
+                f"apply_step could not tell whether the compiled step covers this "
+                f"optimizer, and takes its `update`: {error!r}. Please report it.",
+                stacklevel=5,
+            )
+            calls = None
+        return updates, new_state, calls
+
+    program = trace_once(look)
+    updates, new_state, calls = program.value
+    program = program.with_effects()
+    if calls is None:
+        updates, new_state = program.compute((updates, new_state))
+        return optax.apply_updates(params, updates), new_state
+
+    # What the calls return has no part in what is computed.
+    made = {id(x) for call in calls for column in call.new for x in column}
+    covered = {place for call in calls for place in call.places}
+    steps = [
+        None if i in covered else update
+        for i, update in enumerate(jax.tree.leaves(updates))
+    ]
+    old: list[Any]
+    treedef: Any
+    old, treedef = jax.tree.flatten(new_state)
+    kept = [None if id(leaf) in made else leaf for leaf in old]
+    inputs = [(call.coefficients, call.grads, call.old) for call in calls]
+    steps, kept, inputs = program.compute((steps, kept, inputs))
+
+    result = [
+        None if update is None else optax.apply_updates(leaf, update)
+        for leaf, update in zip(leaves, steps, strict=True)
+    ]
+    new: dict[int, jax.Array] = {}
+    for call, (coefficients, gradients, columns) in zip(calls, inputs, strict=True):
+        names = _columns(call.form)
+        columns = dict(zip(names, columns, strict=True))
+        updated = step(
+            call.form,
+            coefficients,
+            [jnp.asarray(g) for g in gradients],
+            [jnp.asarray(leaves[i]) for i in call.places],
+            *(columns.get(name) for name in ("m", "nu", "nu_max")),
+        )
+        for place, leaf in zip(call.places, updated.params, strict=True):
+            result[place] = leaf
+        for name, places in zip(names, call.new, strict=True):
+            for place, leaf in zip(places, getattr(updated, name), strict=True):
+                new[id(place)] = leaf
+    arrays = [new.get(id(leaf), mine) for leaf, mine in zip(old, kept, strict=True)]
+    return structure.unflatten(result), treedef.unflatten(arrays)
+
+
+def _calls(
+    seen: Observation,
+    updates: Any,
+    state: Any,
+    new_state: Any,
+    leaves: list[Any],
+    structure: Any,
+) -> list[Group]:
+    groups = plan(seen, _leaves_like(structure, updates), leaves)
+    for group in groups:
+        _check_covered(group, leaves, seen)
+    _check_state(groups, state, new_state, seen)
+    return [group._replace(coefficients=group.coefficients.pack()) for group in groups]
+
+
+def _columns(form: Form) -> list[str]:
+    """Which of the arrays the form keeps."""
+    return [
+        *["m"] * (form.direction != "gradient"),
+        *["nu"] * (form.accumulator != "one"),
+        *["nu_max"] * (form.accumulator == "max"),
+    ]
+
+
+def _check_covered(group: Group, leaves: list[Any], seen: Observation) -> None:
+    params = [leaves[i] for i in group.places]
+    for column in (group.grads, *group.old):
+        for x, like in zip(column, params, strict=True):
+            is_known = {jnp.result_type(x), jnp.result_type(like)} <= set(DTYPES)
+            if not is_known or seen.is_deferred(x) or jnp.shape(x) != jnp.shape(like):
+                raise NotCoveredError
+    if group.form.l2:
+        # g + λ x may be wider than g, which is what the compiled step rounds it to.
+        for g, x in zip(group.grads, params, strict=True):
+            if jnp.result_type(g, x, group.coefficients.l2) != jnp.result_type(g):
+                raise NotCoveredError
+
+
+def _check_state(
+    groups: list[Group], state: Any, new_state: Any, seen: Observation
+) -> None:
+    """Raise unless each array is made here and has the dtype and shape it had.
+
+    Else something around the primitives stores the state in another form.
+    """
+    made = {id(new) for group in groups for column in group.new for new in column}
+    before = _leaves_like(jax.tree.structure(new_state), state)
+    for old, new in zip(before, jax.tree.leaves(new_state), strict=True):
+        if seen.is_deferred(new) and (
+            id(new) not in made
+            or jnp.result_type(new) != jnp.result_type(old)
+            or jnp.shape(new) != jnp.shape(old)
+        ):
+            raise NotCoveredError
+
+
+def _leaves_like(structure: Any, tree: Any) -> list[Any]:
+    leaves: list[Any]
+    leaves, own = jax.tree.flatten(tree)
+    if own != structure:
+        raise NotCoveredError
+    return leaves

@@ -1,0 +1,75 @@
+"""The compiled step written in JAX, for derivatives and other platforms."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from optjax._precision import away_from_zero, sqrt, store, widen
+from optjax.fused._kernel import Coefficients, Form, Leaves
+
+__all__ = ["plain_root", "step_in_jax"]
+
+
+def step_in_jax(
+    form: Form,
+    packed: jax.Array,
+    grads: Sequence[jax.Array],
+    params: Sequence[jax.Array],
+    m: Sequence[jax.Array] | None,
+    nu: Sequence[jax.Array] | None,
+    nu_max: Sequence[jax.Array] | None,
+    *,
+    root: Callable[[jax.Array], jax.Array] = sqrt,
+) -> Leaves:
+    """The equations of `Form` and `Coefficients`, leaf by leaf."""
+    c = Coefficients(*packed)
+    columns = Leaves(params, m, nu, nu_max)._asdict()
+    new: dict[str, Any] = {
+        name: None if column is None else [] for name, column in columns.items()
+    }
+    for i, (gradient, x) in enumerate(zip(grads, params, strict=True)):
+        g = widen(gradient)
+        if form.l2:
+            g = widen(_with_l2(gradient, c.l2, x))
+        d = g
+        if m is not None:
+            average = c.intake * g + c.keep * widen(m[i])
+            d = c.out * average + (c.ahead * g if form.direction == "ahead" else 0.0)
+            d = widen(store(d, gradient))
+            new["m"].append(store(average, m[i]))
+        update = c.step * d
+        if nu is not None:
+            squares = c.square_intake * g * g + c.square_keep * widen(nu[i])
+            new["nu"].append(store(squares, nu[i]))
+            squares = c.before * squares
+            if nu_max is not None:
+                squares = jnp.maximum(widen(nu_max[i]), squares)
+                new["nu_max"].append(store(squares, nu_max[i]))
+                squares = c.after * squares
+            rate = 1.0 / away_from_zero(root(squares + c.eps_root) + c.eps)
+            if form.bounded:
+                # Of one shape, since `jet` takes a minimum of no others.
+                lower, upper = (
+                    jnp.broadcast_to(b, x.shape) for b in (c.lower, c.upper)
+                )
+                rate = jnp.minimum(jnp.maximum(c.scale * rate, lower), upper)
+            update = c.step * (rate * d)
+        if form.decay:
+            update = update + c.decay * x
+        new["params"].append(store(x - store(update, gradient), x))
+    return Leaves(**new)
+
+
+def _with_l2(gradient: jax.Array, decay: jax.Array, x: jax.Array) -> jax.Array:
+    """g + λ x in the gradient's dtype, rounded as its arithmetic rounds."""
+    if gradient.dtype != jnp.bfloat16:
+        return gradient + decay * x
+    return gradient + store(store(decay, gradient) * store(x, gradient), gradient)
+
+
+def plain_root(x: jax.Array) -> jax.Array:
+    """√x, and 0 for the derivative at 0, for `jet`, which fails at `custom_jvp`."""
+    is_positive = x > 0
+    return jnp.where(is_positive, jnp.sqrt(jnp.where(is_positive, x, 1.0)), 0.0)

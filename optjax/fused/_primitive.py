@@ -1,0 +1,280 @@
+"""The compiled step as a JAX primitive, one call for many leaves.
+
+A CPU program calls the compiled function. Every other platform, every program that is
+exported, and every derivative takes the same step written in JAX: an exported program
+has to run where optjax is not installed, and XLA knows nothing of what is called.
+"""
+
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax._src import dispatch
+from jax.extend.core import Primitive
+from jax.interpreters import ad, batching, mlir
+from jax.sharding import AxisType
+
+from optjax.fused._in_jax import plain_root, step_in_jax
+from optjax.fused._kernel import Column, Form, Leaves, check
+from optjax.fused._library import TARGET, fused_step_available
+from optjax.fused._partition import as_typed, partitioned
+
+__all__ = ["step"]
+
+#: Leaves a call. XLA's compile time grows with the square of a call's operands.
+_GROUP = 32
+
+_DIRECTIONS = ("gradient", "average", "ahead")
+_ACCUMULATORS = ("one", "average", "max")
+
+
+def step(
+    form: Form,
+    coefficients: jax.Array,
+    grads: Sequence[jax.Array],
+    params: Sequence[jax.Array],
+    m: Column = None,
+    nu: Column = None,
+    nu_max: Column = None,
+) -> Leaves:
+    r"""x ← x − (s V ⊙ d + λ x) for every leaf, and the state that goes with it.
+
+    Call it under `jax.jit` with parameters and state donated, in the same order in
+    arguments and results: the step then happens in place. Where they are not donated,
+    XLA copies them first. It can be batched by `jax.vmap`, coefficients or leaves or
+    both, and sharded arrays are updated shard by shard where they are. Where the
+    library is not there or turned off, and inside a `shard_map` that leaves some axes
+    to the partitioner, the step is computed as it is written in JAX.
+
+    Where a gradient is bfloat16 its direction and its update are rounded to bfloat16,
+    as by an Optax transformation.
+
+    Args:
+      form: which optimizer.
+      coefficients: `Coefficients(...).pack()`.
+      grads: the gradients, float32 or bfloat16 each.
+      params: the parameters, of the same shapes, float32 or bfloat16 each.
+      m: the averages of gradients, likewise, or None if the form keeps none.
+      nu: the averages of squares, likewise.
+      nu_max: their running maxima, likewise.
+
+    Returns:
+      The new `(params, m, nu, nu_max)`, lists of leaves each in the dtype it had.
+
+    Raises:
+      ValueError: for arrays that do not fit the form, each other, or the two dtypes.
+    """
+    grads = list(grads)
+    leaves = Leaves(
+        list(params), *(column and list(column) for column in (m, nu, nu_max))
+    )
+    check(form, grads, leaves)
+    if not grads:
+        return leaves
+    if not fused_step_available() or _is_partly_manual():
+        return step_in_jax(form, coefficients, grads, *leaves)
+    _teach_transformations()
+    compiled = as_typed(functools.partial(_in_groups, form), leaves)
+    result: Leaves = compiled(coefficients, grads, leaves)
+    return result
+
+
+def _is_partly_manual() -> bool:
+    """Inside a `shard_map` over some axes of the mesh, the others left to XLA.
+
+    Its partitioner takes no call of a function that it does not know in there.
+    """
+    kinds = jax.sharding.get_abstract_mesh().axis_types
+    return AxisType.Manual in kinds and set(kinds) != {AxisType.Manual}
+
+
+def _in_groups(
+    form: Form, coefficients: jax.Array, grads: list[Any], leaves: Leaves
+) -> Leaves:
+    columns: list[Any] = [grads, *(column for column in leaves if column is not None)]
+    result: list[list[Any]] = [[None] * len(grads) for _ in columns[1:]]
+    for axes, places in _places(columns):
+        operands = [column[i] for column in columns for i in places]
+        updated = _step.bind(
+            *(_varying(x, axes) for x in (coefficients, *operands)),
+            form=form,
+            leaves=len(places),
+        )
+        for k, column in enumerate(result):
+            for i, leaf in enumerate(places):
+                column[leaf] = updated[k * len(places) + i]
+    return _as_leaves(form, result)
+
+
+def _places(columns: list[list[Any]]) -> Iterator[tuple[frozenset[str], list[int]]]:
+    """The leaves of each call, and the mesh axes of a `shard_map` that they vary over.
+
+    What varies over no axis before the step does not after it.
+    """
+    alike: dict[frozenset[str], list[int]] = {}
+    for i, row in enumerate(zip(*columns, strict=True)):
+        alike.setdefault(frozenset().union(*map(_axes, row)), []).append(i)
+    for axes, places in alike.items():
+        for start in range(0, len(places), _GROUP):
+            yield axes, places[start : start + _GROUP]
+
+
+def _axes(x: Any) -> frozenset[str]:
+    axes: frozenset[str] = jax.typeof(x).mat.varying
+    return axes
+
+
+def _varying(x: Any, axes: frozenset[str]) -> Any:
+    missing = axes - _axes(x)
+    return jax.lax.pcast(x, tuple(missing), to="varying") if missing else x
+
+
+_step = Primitive("optjax_step")
+_step.multiple_results = True
+
+
+@_step.def_abstract_eval
+def _(coefficients: Any, *operands: Any, form: Form, leaves: int) -> list[Any]:
+    del coefficients, form
+    return [x.update(weak_type=False) for x in operands[leaves:]]
+
+
+@functools.cache
+def _jitted(form: Form, leaves: int) -> Any:
+    return jax.jit(functools.partial(_step.bind, form=form, leaves=leaves))
+
+
+@_step.def_impl
+def _(*operands: Any, form: Form, leaves: int) -> Any:
+    return _jitted(form, leaves)(*operands)
+
+
+def _columns(form: Form, leaves: int, operands: Sequence[Any]) -> tuple[Any, Leaves]:
+    """The gradients, and the leaves by what they are."""
+    columns = [
+        list(operands[start : start + leaves])
+        for start in range(0, len(operands), leaves)
+    ]
+    return columns[0], _as_leaves(form, columns[1:])
+
+
+def _as_leaves(form: Form, columns: list[list[Any]]) -> Leaves:
+    """The parameters and what the form keeps, each by its name."""
+    params, *state = columns
+    m = state.pop(0) if form.direction != "gradient" else None
+    nu = state.pop(0) if form.accumulator != "one" else None
+    return Leaves(params, m, nu, state.pop(0) if state else None)
+
+
+def _in_jax(
+    coefficients: Any, *operands: Any, form: Form, leaves: int, **how: Any
+) -> list[jax.Array]:
+    """The same operands and results, each leaf by the equations in JAX."""
+    grads, columns = _columns(form, leaves, operands)
+
+    def of_leaves(coefficients: Any, grads: Any, columns: Leaves) -> Leaves:
+        return step_in_jax(form, coefficients, grads, *columns, **how)
+
+    run: Callable[..., Leaves] = of_leaves
+    # Leading dimensions of the coefficients are those of every leaf.
+    for _ in range(np.ndim(coefficients) - 1):
+        run = jax.vmap(run)
+    return jax.tree.leaves(run(coefficients, grads, columns))
+
+
+def _compiled(
+    coefficients: Any, *operands: Any, form: Form, leaves: int
+) -> list[jax.Array]:
+    grads, columns = _columns(form, leaves, operands)
+    call: Callable[..., Leaves] = functools.partial(_ffi_call, form)
+    if AxisType.Manual not in jax.sharding.get_abstract_mesh().axis_types:
+        call = partitioned(call)
+    return jax.tree.leaves(call(coefficients, grads, columns))
+
+
+def _ffi_call(
+    form: Form, coefficients: jax.Array, grads: Any, leaves: Leaves
+) -> Leaves:
+    updated, tree = jax.tree.flatten(leaves)
+    before = 1 + len(grads)
+    results = jax.ffi.ffi_call(
+        TARGET,
+        [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in updated],
+        input_output_aliases={before + i: i for i in range(len(updated))},
+    )(
+        coefficients,
+        *grads,
+        *updated,
+        direction=np.int32(_DIRECTIONS.index(form.direction)),
+        accumulator=np.int32(_ACCUMULATORS.index(form.accumulator)),
+        bounded=form.bounded,
+        decay=form.decay,
+        l2=form.l2,
+    )
+    result: Leaves = jax.tree.unflatten(tree, results)
+    return result
+
+
+_lower_in_jax = mlir.lower_fun(_in_jax, multiple_results=True)
+_lower_compiled = mlir.lower_fun(_compiled, multiple_results=True)
+
+
+def _lower_on_cpu(ctx: Any, *operands: Any, **params: Any) -> Any:
+    is_exported = ctx.module_context.lowering_parameters.for_export
+    lower = _lower_in_jax if is_exported else _lower_compiled
+    return lower(ctx, *operands, **params)
+
+
+# As for what `partitioned` is made of, which JAX finds by this list alone.
+dispatch.prim_requires_devices_during_lowering.add(_step)
+mlir.register_lowering(_step, _lower_in_jax)
+mlir.register_lowering(_step, _lower_on_cpu, platform="cpu")
+
+
+def _jvp(primals: Any, tangents: Any, **params: Any) -> Any:
+    tangents = [ad.instantiate_zeros(tangent) for tangent in tangents]
+    in_jax = functools.partial(_in_jax, **params)
+    return jax.jvp(in_jax, tuple(primals), tuple(tangents))
+
+
+def _batch(operands: Any, axes: Any, **params: Any) -> Any:
+    size = next(
+        x.shape[axis]
+        for x, axis in zip(operands, axes, strict=True)
+        if axis is not None
+    )
+    rows = [
+        jnp.broadcast_to(x, (size, *x.shape))
+        if axis is None
+        else jnp.moveaxis(x, axis, 0)
+        for x, axis in zip(operands, axes, strict=True)
+    ]
+    result = _step.bind(*rows, **params)
+    return result, [0] * len(result)
+
+
+ad.primitive_jvps[_step] = _jvp
+batching.primitive_batchers[_step] = _batch
+
+
+@functools.cache
+def _teach_transformations() -> None:
+    """Rules for the transformations that JAX loads only where they are used."""
+    from jax._src import checkify  # There is no public door to its rules.
+    from jax.experimental import jet
+
+    def check(error: Any, enabled: Any, *operands: Any, **params: Any) -> Any:
+        in_jax = functools.partial(_in_jax, **params)
+        program = jax.make_jaxpr(in_jax)(*operands)
+        return checkify.checkify_jaxpr(program, enabled, error, *operands)
+
+    def expand(primals: Any, series: Any, **params: Any) -> Any:
+        in_jax = functools.partial(_in_jax, **params, root=plain_root)
+        return jet.jet(in_jax, tuple(primals), tuple(series))
+
+    checkify.error_checks[_step] = check
+    rules: dict[Any, Any] = jet.jet_rules
+    rules[_step] = expand

@@ -1,0 +1,262 @@
+"""Read the summaries out of an optimizer's state, and print them."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated, Any, TypeAlias
+
+import jax
+import numpy as np
+
+from optjax._hyperparameter import Kind, OptimizerState, checked, instance
+from optjax.monitoring._groups import OVERALL, as_names
+from optjax.monitoring._summary import PROBABILITIES, Summary
+from optjax.monitoring._wrapper import MonitorState
+
+__all__ = [
+    "OneReport",
+    "Report",
+    "Reports",
+    "read_report",
+    "stack_reports",
+    "transition",
+]
+
+
+class Report(Mapping[str, Summary]):
+    """The summary of each group by its name, as NumPy arrays; "overall" is the last.
+
+    It prints as a table. Where there is a leading axis of time or trials, the table
+    shows the last of them.
+    """
+
+    def __init__(self, groups: Mapping[str, Summary]):
+        self._groups = dict(groups)
+
+    def __getitem__(self, group: str) -> Summary:
+        try:
+            return self._groups[group]
+        except KeyError:
+            raise KeyError(
+                f"no group {group!r}; there are {', '.join(self._groups)}"
+            ) from None
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._groups)
+
+    def __len__(self) -> int:
+        return len(self._groups)
+
+    def at(self, index: Any) -> "Report":
+        """The report at one place, or some, of the leading axis."""
+        return Report(
+            {
+                name: Summary(*(field[index] for field in summary))
+                for name, summary in self.items()
+            }
+        )
+
+    @property
+    def steps(self) -> np.ndarray:
+        """The steps that are described, of the shape of the leading axes."""
+        return self[OVERALL].step
+
+    def __str__(self) -> str:
+        last = self
+        while last.steps.ndim:
+            last = last.at(-1)
+        if last.steps == 0:
+            return "no step has been summarised yet"
+        head = ("group", "rate", "5 % to 95 %", "band", "lower", "inside", "upper")
+        rows: list[tuple[str, ...]] = [(*head, "SGD since", "update/weight")]
+        rows += [(name, *_cells(summary)) for name, summary in last.items()]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines = [
+            "  ".join(
+                cell.ljust(width) if index == 0 else cell.rjust(width)
+                for index, (cell, width) in enumerate(zip(row, widths, strict=True))
+            ).rstrip()
+            for row in rows
+        ]
+        return "\n".join([f"step {last.steps}", *lines])
+
+    def __repr__(self) -> str:
+        return f"<Report of {len(self)} groups, steps of shape {self.steps.shape}>"
+
+
+_READ = "Reports are what optjax.read_report(state) returns"
+
+
+class _Reports(Kind):
+    def accepts(self, value: Any) -> bool:
+        if isinstance(value, Report):
+            return True
+        is_sequence = isinstance(value, Sequence) and not isinstance(value, str)
+        return is_sequence and all(isinstance(item, Report) for item in value)
+
+
+OneReport: TypeAlias = Annotated[Report, instance(Report, "a report", _READ)]
+Reports: TypeAlias = Annotated[
+    Sequence[Report] | Report, _Reports("a report or a sequence of reports", _READ)
+]
+
+
+def _cells(summary: Summary) -> tuple[str, ...]:
+    low, middle, high = (
+        summary.quantiles[PROBABILITIES.index(p)] for p in (0.05, 0.5, 0.95)
+    )
+    is_bounded = bool(np.isfinite(summary.upper))
+    return (
+        _power(middle),
+        "–" if np.isnan(middle) else f"{_power(low)} to {_power(high)}",
+        f"{summary.lower:.3g} to {summary.upper:.3g}" if is_bounded else "–",
+        *(
+            f"{100 * share:.0f} %" if is_bounded else "–"
+            for share in (summary.at_lower, summary.between, summary.at_upper)
+        ),
+        str(summary.sgd_since) if summary.sgd_since >= 0 else "–",
+        "–" if np.isnan(summary.update_ratio) else f"{summary.update_ratio:.1e}",
+    )
+
+
+def _power(log: Any) -> str:
+    return "–" if np.isnan(log) else f"{10.0 ** float(log):.2g}"
+
+
+@checked
+def read_report(state: OptimizerState) -> Report:
+    """The latest summaries in an optimizer's state.
+
+    Args:
+      state: any tree with the state of an optimizer wrapped by `optjax.monitor` in it:
+        the state itself, that of a chain around it, an `nnx.Optimizer`'s `opt_state`,
+        a `TrainState`, what Orbax restores without a target; also a stack of them
+        from `jax.lax.scan` or `jax.vmap`.
+
+    Raises:
+      ValueError: where there is none, or more than one.
+
+    Example:
+      >>> import jax.numpy as jnp, optjax
+      >>> tx = optjax.monitor(optjax.sgd(0.5))
+      >>> x = jnp.array([1.0, 2.0])
+      >>> _, state = tx.update(x, tx.init(x), x)
+      >>> print(optjax.read_report(state))
+      step 1
+      group    rate  5 % to 95 %  band  lower  inside  upper  SGD since  update/weight
+      overall   0.5   0.5 to 0.5     –      –       –      –          1        5.0e-01
+    """
+    found = [
+        node
+        for node in jax.tree.leaves(state, is_leaf=_is_monitor_state)
+        if _is_monitor_state(node)
+    ]
+    if len(found) != 1:
+        raise ValueError(
+            "read_report needs a state with one optjax.monitor in it, found "
+            f"{len(found)}. "
+            + (
+                "Wrap the optimizer: optjax.monitor(optimizer)."
+                if not found
+                else "Hand it the part of the state that holds one of them."
+            )
+        )
+    summaries = _field(found[0], "summaries")
+    names, values = _field(summaries, "groups"), _field(summaries, "values")
+    # By leaves: Flax NNX wraps each in a variable.
+    (numbers,) = jax.tree.leaves(names)
+    fields = {
+        name: np.asarray(*jax.tree.leaves(_field(values, name)))
+        for name in Summary._fields
+    }
+    axis = fields["step"].ndim - 1
+    return Report(
+        {
+            name: Summary(
+                **{key: np.take(field, i, axis) for key, field in fields.items()}
+            )
+            for i, name in enumerate(as_names(numbers))
+        }
+    )
+
+
+def _is_monitor_state(node: Any) -> bool:
+    """Itself, or the mapping that Orbax and Flax make of a named tuple."""
+    if isinstance(node, Mapping):
+        return set(node) == set(MonitorState._fields)
+    return isinstance(node, MonitorState)
+
+
+def _field(node: Any, name: str) -> Any:
+    return node[name] if isinstance(node, Mapping) else getattr(node, name)
+
+
+@checked
+def stack_reports(reports: Reports) -> Report:
+    """Reports along a leading axis of time, each summarised step once.
+
+    Args:
+      reports: reports in the order of time, or one whose first axis is time.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, optjax
+      >>> tx = optjax.monitor(optjax.adam(0.1), every=2)
+      >>> x = jnp.ones(3)
+      >>> def step(state, _):
+      ...     _, state = tx.update(x, state, x)
+      ...     return state, state
+      >>> _, states = jax.lax.scan(step, tx.init(x), length=6)
+      >>> optjax.stack_reports(optjax.read_report(states)).steps
+      array([1, 2, 4, 6], dtype=int32)
+    """
+    if isinstance(reports, Report):
+        stacked = reports
+    else:
+        if not reports:
+            raise ValueError("stack_reports needs at least one report, got none.")
+        stacked = Report(
+            {
+                name: Summary(
+                    *map(
+                        np.stack,
+                        zip(*(report[name] for report in reports), strict=True),
+                    )
+                )
+                for name in reports[0]
+            }
+        )
+    if stacked.steps.ndim != 1:
+        raise ValueError(
+            "stack_reports needs one leading axis, time; the steps have the shape "
+            f"{stacked.steps.shape}. Choose a trial first: report.at(index)."
+        )
+    _, first = np.unique(stacked.steps, return_index=True)
+    return stacked.at(first[stacked.steps[first] > 0])
+
+
+@checked
+def transition(report: OneReport) -> dict[str, int | None]:
+    """The step since which each group has been SGD, None where it is not yet.
+
+    A group is SGD while the share of its coordinates that `optjax.monitor` was told
+    (0.99) has rates within the factor that it was told (1.1) of the rate that the
+    bounds converge to. The step is the first summarised one since which that has held
+    at every summary, so its resolution is the monitor's `every`.
+
+    Args:
+      report: from `read_report`; with a leading axis of time, its end counts.
+
+    Example: AdaBound's band is within the factor 1.1 from t = 10/γ on.
+      >>> import jax.numpy as jnp, optjax
+      >>> tx = optjax.monitor(optjax.adabound(1e-3, gamma=2.0), every=1)
+      >>> x = jnp.ones(3)
+      >>> state = tx.init(x)
+      >>> for _ in range(8):
+      ...     _, state = tx.update(x, state, x)
+      >>> optjax.transition(optjax.read_report(state))
+      {'overall': 5}
+    """
+    while report.steps.ndim:
+        report = report.at(-1)
+    return {
+        name: int(summary.sgd_since) if summary.sgd_since >= 0 else None
+        for name, summary in report.items()
+    }

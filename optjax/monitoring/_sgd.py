@@ -1,0 +1,355 @@
+"""The SGD that a bounded optimizer turns into, and how to hand over to it."""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from optjax._base_rate import BaseRateState, relative_schedule, relative_to_base, times
+from optjax._direction import EmaState, TraceState, trace
+from optjax._form import basic_form, in_gradient_dtype
+from optjax._hyperparameter import ArrayTree, Transformation, checked
+from optjax._observe import Record, observing
+from optjax._precision import widen
+from optjax._rate import rate_by_one
+from optjax._weight_decay import add_decayed_weights
+from optjax.monitoring._rates import is_same, limit_of
+
+__all__ = ["SgdEquivalent", "sgd_equivalent"]
+
+
+class SgdEquivalent(NamedTuple):
+    """SGD, x ← x − α m with m ← g + μ m; looking ahead, x ← x − α (g + μ m).
+
+    Attributes:
+        learning_rate: α, a number or a schedule.
+        momentum: μ, 0 without momentum.
+        nesterov: whether it looks ahead, as Nesterov's does.
+        optimizer: that SGD, weight decay included.
+        hand_over: `hand_over(state, params)`, the SGD's state in which the momentum,
+            the schedule and its base go on from the bounded optimizer's state.
+    """
+
+    learning_rate: optax.ScalarOrSchedule
+    momentum: Any
+    nesterov: bool
+    optimizer: optax.GradientTransformationExtraArgs
+    hand_over: Callable[[optax.OptState, optax.Params], optax.OptState]
+
+
+class _Direction(NamedTuple):
+    """m_t as a multiple of the sum that momentum SGD keeps, if it keeps one."""
+
+    per_sum: Any
+    momentum: Any
+    nesterov: bool
+
+
+class _Parts(NamedTuple):
+    """One basic form: f, m and s_t; the decays before V ⊙ m, before s_t, after both."""
+
+    limit: Any
+    direction: _Direction
+    schedule: optax.ScalarOrSchedule
+    l2: list[Record]
+    inside: list[Record]
+    outside: list[Record]
+
+
+@checked
+def sgd_equivalent(
+    optimizer: Transformation, params: ArrayTree = None
+) -> SgdEquivalent:
+    r"""α = s_t · f · (1 − β₁), μ = β₁: the plain SGD that a bounded optimizer tends to.
+
+    f is the rate that both bounds converge to. The factor 1 − β₁ is there because the
+    optimizer's direction is an average of gradients and SGD's momentum is a sum: with
+    the defaults `final_lr=0.1, b1=0.9` AdaBound ends as SGD with learning rate 0.01
+    and momentum 0.9. Weight decay is carried over.
+
+    s_t = α_t / α_0. `learning_rate` takes α_0 from the optimizer; `hand_over` takes
+    it from the state, which may have been made with another α.
+
+    Args:
+      optimizer: `adabound`, `amsbound`, `adaboundw`, or one's own `basic_form` whose
+        rate ends in a `bound_clip` and whose direction is the gradient, `ema` or
+        `trace`. `sgd` is its own equivalent.
+      params: the parameters, or their shapes (`jax.ShapeDtypeStruct`). They are needed
+        only where a mask of weight decay asks for them.
+
+    Raises:
+      ValueError: where the rate does not converge, or where the optimizer is more
+        than a basic form with weight decay, such as a chain with clipping.
+
+    Example:
+      >>> import jax.numpy as jnp, optjax
+      >>> x = jnp.ones(3)
+      >>> bounded = optjax.adabound(1e-3)
+      >>> sgd = optjax.sgd_equivalent(bounded, x)
+      >>> print(f"{sgd.learning_rate:.3f} {sgd.momentum:.1f}")
+      0.010 0.9
+      >>> state = sgd.hand_over(bounded.init(x), x)
+      >>> updates, state = sgd.optimizer.update(x, state, x)
+
+    Reference: Luo et al., "Adaptive Gradient Methods with Dynamic Bound of Learning
+    Rate", ICLR 2019.
+    """
+    records, around = _records(optimizer, params)
+    parts = _parts(records, around)
+    relative = next((r.values for r in records if r.kind == "relative_to_base"), None)
+    if relative is None:
+        _check_concrete(parts, parts.schedule)
+        sgd, schedule = _sgd(parts, 1.0, parts.schedule), parts.schedule
+    else:
+        # Where α_0 and s_t are 1, what is recorded is free of both.
+        parts = _parts(*_records(relative["make"](1.0, 1.0), params))
+        base = relative["learning_rate"], relative["base_lr"]
+        _check_concrete(parts, *base)
+        sgd = relative_to_base(functools.partial(_sgd, parts), *base)
+        schedule = relative_schedule(*base)
+    direction = parts.direction
+
+    def hand_over(state: optax.OptState, params: optax.Params) -> optax.OptState:
+        return _hand_over(state, sgd.init(params), direction.per_sum)
+
+    momentum = 0.0 if direction.momentum is None else direction.momentum
+    return SgdEquivalent(
+        times(parts.limit * direction.per_sum, schedule),
+        momentum,
+        direction.nesterov and momentum != 0,
+        sgd,
+        hand_over,
+    )
+
+
+def _check_concrete(parts: "_Parts", *rates: Any) -> None:
+    decays = (*parts.l2, *parts.inside, *parts.outside)
+    numbers = [parts.limit, *parts.direction[:2], *rates]
+    numbers += [decay.values["weight_decay"] for decay in decays]
+    if any(isinstance(number, jax.core.Tracer) for number in numbers):
+        raise ValueError(_TRACED)
+
+
+def _sgd(
+    parts: "_Parts", alpha: Any, schedule: optax.ScalarOrSchedule
+) -> optax.GradientTransformationExtraArgs:
+    """SGD in place of the parts, for another α_0 and s_t than theirs."""
+    limit, direction = parts.limit * parts.direction.per_sum, parts.direction
+    form = basic_form(
+        optax.identity()
+        if direction.momentum is None
+        else trace(direction.momentum, direction.nesterov),
+        rate_by_one(),
+        times(limit, schedule),
+        # It is multiplied by s_t here and by α there.
+        _decay(parts.inside[0], alpha / limit) if parts.inside else None,
+    )
+    if not parts.l2 and not parts.outside:
+        return form
+    return in_gradient_dtype(
+        optax.chain(*map(_decay, parts.l2), form, *map(_decay, parts.outside))
+    )
+
+
+_MORE_THAN_A_FORM = (
+    "sgd_equivalent needs an optimizer that is one basic form, with or without weight "
+    "decay, and nothing around it. Hand it the bounded optimizer alone, such as "
+    "optjax.adabound(...), and put what was around it, such as clipping, around the "
+    "SGD too."
+)
+
+_TRACED = (
+    "sgd_equivalent needs concrete hyper-parameters, got traced ones. With "
+    "inject_hyperparams, make the optimizer anew from their values: "
+    "optjax.adabound(**optjax.hyperparameters(state))."
+)
+
+
+_WITHOUT_PARAMETERS = (
+    "sgd_equivalent must be given the parameters, or their shapes, where the "
+    "optimizer asks for their tree, as a mask of weight decay does; got none."
+)
+
+
+def _records(
+    optimizer: optax.GradientTransformation, params: optax.Params
+) -> tuple[list[Record], tuple[Any, Any]]:
+    """The records of one update, and the gradients and updates around them."""
+    records: list[Record] = []
+    around: list[Any] = []
+    inner = optax.with_extra_args_support(optimizer)
+
+    def step(params: optax.Params, grads: optax.Updates) -> None:
+        with observing() as seen:
+            updates, _ = inner.update(grads, inner.init(params), params)
+        records.extend(seen)
+        around.extend((grads, updates))
+
+    # Of float32: a cast of narrower updates at the end would look like one more step.
+    is_given = bool(jax.tree.leaves(params))
+    shapes = params if is_given else jax.ShapeDtypeStruct((), jnp.float32)
+    wide = jax.eval_shape(lambda: jax.tree.map(_widen_shape, shapes))
+    try:
+        jax.eval_shape(step, wide, wide)
+    except Exception as error:
+        if is_given:
+            raise
+        raise ValueError(_WITHOUT_PARAMETERS) from error
+    return records, (around[0], around[1])
+
+
+def _parts(records: list[Record], around: tuple[Any, Any]) -> _Parts:
+    index = next((i for i, r in enumerate(records) if r.kind == "precondition"), None)
+    if index is None:
+        raise ValueError(_MORE_THAN_A_FORM)
+    before, product, after = records[:index], records[index], records[index + 1 :]
+    limit, direction = _limit(before, product), _direction(before, product)
+    decays = [r for r in records if r.kind == "add_decayed_weights"]
+    descends = [r for r in after if r.kind == "descend"]
+    known = [product, *decays, *descends]
+    if len(descends) != 1 or not _is_linked(known, records, around):
+        raise ValueError(_MORE_THAN_A_FORM)
+    (descend,) = descends
+    between = after[: after.index(descend)]
+    return _Parts(
+        limit,
+        direction,
+        descend.values["learning_rate"],
+        l2=[r for r in decays if any(r is b for b in before)],
+        inside=[r for r in decays if any(r is b for b in between)],
+        outside=[r for r in decays if not any(r is b for b in (*before, *between))],
+    )
+
+
+def _widen_shape(x: Any) -> jax.Array:
+    return widen(jnp.zeros(jnp.shape(x), jnp.result_type(x)))
+
+
+def _limit(before: Sequence[Record], product: Record) -> Any:
+    v = product.values["rate"]
+    made_by = next((r for r in reversed(before) if is_same(r.returned, v)), None)
+    if made_by is not None and made_by.kind == "rate_by_one":
+        return 1.0
+    if made_by is None or made_by.kind != "bound_clip":
+        raise ValueError(
+            "sgd_equivalent needs a rate that converges to a constant: one that ends "
+            "in bound_clip, as adabound's does. This one "
+            + (
+                "switches to a rate that it finds while it runs: read it from the "
+                "state's sgd_rate."
+                if "sgd_rate" in product.values
+                else "goes on adapting."
+            )
+        )
+    with jax.ensure_compile_time_eval():
+        limit = limit_of(made_by.values["lower"], made_by.values["upper"])
+    if isinstance(limit, jax.core.Tracer):
+        return limit
+    if np.isnan(limit):
+        raise ValueError(
+            "sgd_equivalent needs bounds that close on one rate; these stay apart."
+        )
+    return float(limit)
+
+
+def _direction(before: Sequence[Record], product: Record) -> _Direction:
+    m = product.values["direction"]
+    if is_same(m, product.received):
+        return _Direction(1.0, None, False)
+    made_by = next((r for r in reversed(before) if is_same(r.returned, m)), None)
+    if made_by is not None and made_by.kind == "ema":
+        b1 = made_by.values["b1"]
+        return _Direction(1.0 - b1, b1, made_by.values["nesterov"])
+    if made_by is not None and made_by.kind == "trace":
+        return _Direction(1.0, made_by.values["momentum"], made_by.values["nesterov"])
+    raise ValueError(
+        "sgd_equivalent needs the gradient, optjax.ema or optjax.trace as direction."
+    )
+
+
+def _is_linked(
+    known: Sequence[Record], records: Sequence[Record], around: tuple[Any, Any]
+) -> bool:
+    """Whether each transformation receives what the one before it returned."""
+    ordered = [r for r in records if any(r is k for k in known)]
+    links = [around[0]]
+    for record in ordered:
+        if not is_same(record.received, links[-1]):
+            return False
+        links.append(record.returned)
+    return is_same(links[-1], around[1])
+
+
+def _decay(record: Record, factor: Any = 1.0) -> optax.GradientTransformation:
+    return add_decayed_weights(
+        times(factor, record.values["weight_decay"]), record.values["mask"]
+    )
+
+
+def _hand_over(old: optax.OptState, new: optax.OptState, per_sum: Any) -> Any:
+    def is_memory(node: Any) -> bool:
+        return isinstance(node, EmaState | TraceState)
+
+    memories = [n for n in jax.tree.leaves(old, is_leaf=is_memory) if is_memory(n)]
+    counts = optax.tree.get_all_with_path(old, "count")
+
+    def carried(node: Any) -> Any:
+        if not isinstance(node, TraceState):
+            return node
+        treedef: Any
+        like, treedef = jax.tree.flatten(node.trace)
+        if len(memories) != 1:
+            raise ValueError(_not_the_state(f"{len(memories)} momenta"))
+        memory = memories[0]
+        scale = 1.0 if isinstance(memory, TraceState) else per_sum
+        # By leaves: Flax NNX keeps each in a variable, of one kind here, another there.
+        kept = jax.tree.leaves(memory[-1])
+        if list(map(jnp.shape, kept)) != list(map(jnp.shape, like)):
+            raise ValueError(_not_the_state("a momentum of other shapes"))
+        return TraceState(
+            treedef.unflatten(
+                [
+                    jnp.asarray(m / scale, x.dtype)
+                    for m, x in zip(kept, like, strict=True)
+                ]
+            )
+        )
+
+    new = jax.tree.map(carried, new, is_leaf=is_memory)
+    if isinstance(new, BaseRateState):
+        found = [n for n in jax.tree.leaves(old, is_leaf=_has_base) if _has_base(n)]
+        if len(found) != 1:
+            raise ValueError(_not_the_state(f"{len(found)} base learning rates"))
+        (base,) = jax.tree.leaves(found[0].base_lr)
+        new = new._replace(base_lr=jnp.array(base, new.base_lr.dtype, copy=True))
+    if optax.tree.get_all_with_path(new, "count"):
+        if not counts:
+            raise ValueError(_not_the_state("no count of steps"))
+        # Some stand still, such as that of an average that is not debiased.
+        steps = jax.tree.leaves([count for _, count in counts])
+        now = functools.reduce(jnp.maximum, steps)
+        new = jax.tree_util.tree_map_with_path(
+            lambda path, leaf: jnp.array(now, copy=True) if _is_count(path) else leaf,
+            new,
+        )
+    return new
+
+
+def _is_count(path: Sequence[Any]) -> bool:
+    return getattr(path[-1], "name", None) == "count" if path else False
+
+
+def _has_base(node: Any) -> bool:
+    return isinstance(node, BaseRateState)
+
+
+def _not_the_state(found: str) -> str:
+    return (
+        "hand_over needs the state of the optimizer that sgd_equivalent was given, and "
+        f"its parameters; found {found} in it. Where that optimizer was part of a "
+        "larger one, hand over its part of the state."
+    )

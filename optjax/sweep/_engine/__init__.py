@@ -1,0 +1,1 @@
+"""Lanes, groups and processes: what runs a sweep's trials."""

@@ -1,0 +1,150 @@
+"""The other processes of `jax.distributed`: to join them, to leave them, to lose one.
+
+JAX ends a process whose peer is gone with a page of C++, through `abort`, or by an
+error of the collective that it was in. On the command line both become one line and an
+exit status. There the C++ has to be silenced before JAX is imported, by
+`optjax._signals.prepare`.
+"""
+
+import contextlib
+import ctypes
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+
+from optjax._signals import LOST
+from optjax.sweep._problem import SweepError, one_line
+
+__all__ = ["LostProcessError", "join", "leave", "losses_named"]
+
+# JAX's own 100 seconds before a silent process counts as dead, and 300 in which all
+# must end together, keep the others of a job waiting for nothing.
+_HEARTBEAT_SECONDS = 30
+_SHUTDOWN_SECONDS = 30
+
+# How long each of the others may take to notice a loss too.
+_NOTICE_SECONDS = 3.0
+# Of the words of an error, one in every collective that has lost its other end.
+_WORDS = ("gloo", "nccl", "connection", "socket", "unavailable", "heartbeat")
+
+# Set when the main thread says that another process is gone, or ends with all.
+_ending = threading.Event()
+
+
+class LostProcessError(SweepError):
+    """Another process has died or cannot be reached."""
+
+    def __init__(self, which: str) -> None:
+        """Say which."""
+        super().__init__(
+            f"{which} is gone; what was measured until the last checkpoint is kept, "
+            "and the same command in every process goes on"
+        )
+
+
+def join(address: str | None, count: int | None, mine: int | None) -> None:
+    """Join the others, for the rest of this process, a command line's.
+
+    Raises:
+      RuntimeError, ValueError: where they cannot be joined.
+    """
+    # JAX's handler of SIGTERM, which only takes notice, would replace ours.
+    jax.config.update("jax_enable_preemption_service", False)
+    # More than one CPU device a process can hang in collectives.
+    jax.config.update("jax_num_cpu_devices", 1)
+    jax.distributed.initialize(
+        address,
+        count,
+        mine,
+        heartbeat_timeout_seconds=_HEARTBEAT_SECONDS,
+        shutdown_timeout_seconds=_SHUTDOWN_SECONDS,
+    )
+    if os.name == "posix":
+        ctypes.CDLL(None).signal(signal.SIGABRT, _aborted)
+
+
+def leave() -> None:
+    """Part from the others, all of which must do so too."""
+    if jax.process_count() > 1:
+        _ending.set()
+        jax.distributed.shutdown()
+
+
+@contextlib.contextmanager
+def losses_named() -> Iterator[None]:
+    """Make one error of those that a lost process causes in the others.
+
+    Raises:
+      LostProcessError: where the block raises such a one.
+    """
+    try:
+        yield
+    except (RuntimeError, ValueError) as error:
+        words = one_line(error).lower()
+        is_ours = jax.process_count() == 1 or isinstance(error, SweepError)
+        if is_ours or not any(word in words for word in _WORDS):
+            raise
+        _ending.set()
+        raise LostProcessError(_missing()) from error
+
+
+def _missing() -> str:
+    """Which processes are gone: those that do not say in time that they are there."""
+    others = set(range(jax.process_count())) - {jax.process_index()}
+    missing = others
+    # With two it can only be the other one.
+    if len(others) > 1:
+        client = _state().client
+        until = time.monotonic() + _NOTICE_SECONDS
+        try:
+            client.key_value_set(f"optjax/here/{jax.process_index()}", "")
+            while missing and time.monotonic() < until:
+                time.sleep(0.1)
+                here = client.key_value_dir_get("optjax/here")
+                missing = others - {int(key.rsplit("/")[-1]) for key, _ in here}
+        except RuntimeError:
+            # The first process keeps the keys.
+            missing = {0}
+    if not missing:
+        return "the connection to another process"
+    *most, last = map(str, sorted(missing))
+    return f"processes {', '.join(most)} and {last}" if most else f"process {last}"
+
+
+@ctypes.CFUNCTYPE(None, ctypes.c_int)
+def _aborted(number: int) -> None:
+    """End this process, which JAX is aborting, in one line."""
+    if _ending.is_set():
+        # The main thread is about to.
+        time.sleep(2 * _NOTICE_SECONDS)
+    line = (
+        "JAX has aborted this process, as where another one is silent "
+        "(TF_CPP_MIN_LOG_LEVEL=0 shows why); the same command in every process goes on"
+    )
+    if _state().process_id > 0 and not _is_first_there():
+        line = str(LostProcessError("process 0"))
+    os.write(2, f"optjax: {line}\n".encode())
+    os._exit(LOST)
+
+
+def _is_first_there() -> bool:
+    """Whether the process that all others are connected to listens."""
+    host, _, port = (_state().coordinator_address or "").rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=2).close()
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def _state() -> Any:
+    # Not public: the keys that processes share, and the address that all have.
+    from jax._src import distributed
+
+    return distributed.global_state

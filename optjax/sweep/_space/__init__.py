@@ -1,0 +1,1 @@
+"""Spaces of hyper-parameters, and the configurations drawn from them."""

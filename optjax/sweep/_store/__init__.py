@@ -1,0 +1,1 @@
+"""A sweep on disk: files, digests, and whose directory it is."""

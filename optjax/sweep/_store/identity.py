@@ -1,0 +1,254 @@
+"""What a sweep is, as plain data, and in which words two of them differ.
+
+A directory belongs to one sweep: to what is computed (the programs of init, step and
+evaluate, and the data that they read), to the trials, and to all that decides in which
+order and to which digits they are measured. Where it lies and who runs it is no part
+of it.
+"""
+
+import contextlib
+import importlib.metadata
+import json
+import sys
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from optjax.sweep._engine.groups import Group, Settings
+from optjax.sweep._problem import RefusedError
+from optjax.sweep._records import PLAIN, TrialSpec
+
+__all__ = ["check_same", "identity"]
+
+# What turns a program into digits.
+_LIBRARIES = ("jax", "jaxlib", "flax", "optax")
+_FUNCTIONS = {
+    "init": "the initialisation",
+    "step": "the training step",
+    "evaluate": "the evaluation",
+}
+# What follows from the rest, and tells something only where nothing else does.
+_CONSEQUENCES = ("state", "lanes", "evaluations_per_call", "metrics")
+_MOST_VALUES = 6
+_ELSEWHERE = "choose another out= (--out), or delete it"
+
+
+def identity(
+    groups: Sequence[Group],
+    settings: Settings,
+    *,
+    data: Sequence[str],
+    about: Mapping[str, Any],
+    devices: str,
+    strategy: str,
+    lanes: Sequence[int],
+    evaluations_per_call: Sequence[int | None],
+) -> dict[str, Any]:
+    """A sweep as plain data; equal data are the same sweep.
+
+    Args:
+      groups: with their digests.
+      settings: what the groups have in common.
+      data: the digests of what the programs read.
+      about: the caller's own words.
+      devices: that the lanes share.
+      strategy: how a device runs its lanes.
+      lanes: how many, by group or in common.
+      evaluations_per_call: how many, by group or in common.
+    """
+    stopping = settings.stopping
+    programs = [
+        {
+            "of": [group.name, list(group.hyper), _static(group.specs[0])],
+            **{name: group.digests[name] for name in _FUNCTIONS},
+        }
+        for group in groups
+    ]
+    return {
+        "about": dict(about),
+        "data": list(data),
+        "programs": [{"versions": _versions(), "groups": programs}],
+        "trials": [
+            [
+                spec.config.optimizer,
+                dict(spec.config.hyper),
+                _static(spec),
+                spec.seed,
+            ]
+            for group in groups
+            for spec in group.specs
+        ],
+        "steps": settings.steps,
+        "evaluate_every": settings.evaluate_every,
+        "metric": settings.metric,
+        "mode": settings.mode,
+        "stopping": dict(stopping._asdict()) if stopping else None,
+        "compiler_options": settings.compiler_options or None,
+        "devices": devices,
+        "strategy": strategy,
+        "state": [group.digests["state"] for group in groups],
+        "lanes": list(lanes),
+        "evaluations_per_call": list(evaluations_per_call),
+    }
+
+
+def check_same(
+    saved: Any,
+    wanted: Mapping[str, Any],
+    directory: Path,
+    *,
+    other_versions: bool = False,
+) -> dict[str, Any]:
+    """Refuse to go on with another sweep.
+
+    Args:
+      saved: what the directory says of its sweep.
+      wanted: what this call's sweep is.
+      directory: named in the refusal.
+      other_versions: whether it may have been begun with other versions of the
+        libraries. Their programs are not compared, since one version traces the same
+        function to another program than the next; all else is.
+
+    Returns:
+      What the directory is to say from now on.
+
+    Raises:
+      RefusedError: naming all that differs, and what to do.
+    """
+    # Through JSON, so that tuples and lists are alike.
+    wanted = json.loads(json.dumps(wanted))
+    if not isinstance(saved, dict) or saved.get("format") != wanted.get("format"):
+        raise RefusedError(
+            f"{directory} holds a sweep of another version of optjax, which wrote it "
+            f"in another way; {_ELSEWHERE}"
+        )
+    (now,) = wanted["programs"]
+    known = [made for made in saved["programs"] if made["versions"] == now["versions"]]
+    differences = list(_differences(saved, wanted, known[0] if known else None))
+    news = _changed_versions(saved["programs"][-1]["versions"], now["versions"])
+    if differences:
+        words = "; ".join([*differences, *([] if known else [news])])
+        raise RefusedError(f"{directory} holds another sweep: {words}; {_ELSEWHERE}")
+    if known:
+        return saved
+    if not other_versions:
+        raise RefusedError(
+            f"{directory} holds this sweep, begun with other versions: {news}. To go "
+            "on with these, give other_versions=True (--other-versions), or "
+            f"{_ELSEWHERE}"
+        )
+    return {**saved, "programs": [*saved["programs"], now]}
+
+
+def _differences(
+    saved: Mapping[str, Any], wanted: Mapping[str, Any], made: Any
+) -> list[str]:
+    """All that differs, the most telling first.
+
+    `made` are the saved programs by the versions of now, or None.
+    """
+    apart = {"about", "data", "programs", "trials", *_CONSEQUENCES}
+    was, is_ = _columns(saved["trials"]), _columns(wanted["trials"])
+    # Another version may read the same data in another order.
+    as_read = list if made else sorted
+    telling = [
+        *_changed(saved["about"], wanted["about"]),
+        *(["other data"] if as_read(saved["data"]) != as_read(wanted["data"]) else []),
+        *(_changed_programs(made, wanted["programs"][0]) if made else []),
+        *_changed(was, is_),
+        *_changed(saved, wanted, without=apart),
+    ]
+    if not telling and saved["trials"] != wanted["trials"]:
+        telling = ["the trials are others, or in another order"]
+    return telling or list(_changed(saved, wanted, only=_CONSEQUENCES))
+
+
+def _changed_programs(was: Mapping[str, Any], is_: Mapping[str, Any]) -> Iterator[str]:
+    # Those of the same optimizer and hyper-parameters; of others the trials tell.
+    pairs = [
+        (old, new)
+        for old, new in zip(was["groups"], is_["groups"], strict=False)
+        if old["of"] == new["of"]
+    ]
+    for function, words in _FUNCTIONS.items():
+        other = [new["of"][0] for old, new in pairs if old[function] != new[function]]
+        if other:
+            whose = "" if len(other) == len(pairs) else f" of {_show(_once(other))}"
+            yield f"{words}{whose} differs"
+
+
+def _columns(trials: Sequence[Any]) -> dict[str, list[Any]]:
+    """The values of the optimizers, seeds and hyper-parameters of the trials."""
+    columns: dict[str, list[Any]] = {"optimizers": [], "seeds": []}
+    for optimizer, hyper, static, seed in trials:
+        row = {"optimizers": optimizer, "seeds": seed, **hyper, **static}
+        for name, value in row.items():
+            columns.setdefault(name, []).append(value)
+    return {name: _once(values) for name, values in columns.items()}
+
+
+def _once(values: Sequence[Any]) -> list[Any]:
+    return list(dict.fromkeys(values))
+
+
+def _changed(
+    was: Mapping[str, Any],
+    is_: Mapping[str, Any],
+    *,
+    only: Collection[str] | None = None,
+    without: Collection[str] = (),
+) -> Iterator[str]:
+    for name in dict.fromkeys([*is_, *was] if only is None else only):
+        if name not in without and was.get(name) != is_.get(name):
+            yield _was_and_is(name, was.get(name), is_.get(name))
+
+
+def _was_and_is(name: str, was: Any, is_: Any) -> str:
+    before, after = _show(was), _show(is_)
+    name = name.replace("_", " ")
+    if before == after:
+        return f"other {name}"
+    are = ("were", "are") if name.endswith("s") else ("was", "is")
+    return f"{name} {are[0]} {before} and {are[1]} {after}"
+
+
+def _changed_versions(was: Mapping[str, str], is_: Mapping[str, str]) -> str:
+    return ", ".join(
+        f"{name} {was.get(name, 'none')} and now {is_.get(name, 'none')}"
+        for name in dict.fromkeys([*is_, *was])
+        if was.get(name) != is_.get(name)
+    )
+
+
+def _versions() -> dict[str, str]:
+    from optjax import __version__
+
+    # A function that the host runs is told by its bytecode.
+    versions = {"optjax": __version__, "python": "{}.{}".format(*sys.version_info[:2])}
+    for library in _LIBRARIES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[library] = importlib.metadata.version(library)
+    return versions
+
+
+def _static(spec: TrialSpec) -> dict[str, Any]:
+    """The static values as JSON: what is not plain has an address in its repr."""
+    return {
+        name: value
+        if isinstance(value, PLAIN)
+        else getattr(value, "__qualname__", type(value).__qualname__)
+        for name, value in spec.config.static.items()
+    }
+
+
+def _show(value: Any) -> str:
+    if value is None or value == [] or value == {}:
+        return "none"
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, list):
+        more = f", … ({len(value)} in all)" if len(value) > _MOST_VALUES else ""
+        return ", ".join(map(_show, value[:_MOST_VALUES])) + more
+    if isinstance(value, dict):
+        return ", ".join(f"{name}={_show(inside)}" for name, inside in value.items())
+    return str(value)

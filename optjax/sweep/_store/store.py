@@ -1,0 +1,370 @@
+"""A sweep on disk: nothing measured is lost, whenever the process dies.
+
+    results.csv          one row a trial, written when the sweep ends
+    curves.csv           every evaluation, appended as it is measured
+    sweep/               what the sweep needs to go on; nothing else is ever removed
+        progress.json    how much of curves.csv counts, and which lanes belong to it
+        sweep.json       what the sweep is; a directory belongs to one sweep
+        states/          the lanes after some call, for sweeps that run long enough
+        chunks/          finished chunks, where a cluster runs them
+        lock             held by the process that writes
+
+progress.json is replaced atomically and last, so at any moment the directory describes
+one consistent point. What curves.csv has beyond it is cut off on resuming and measured
+again, to the same digits. Every byte that counts is under a digest: that of curves.csv
+in progress.json, each other file's in itself.
+"""
+
+import contextlib
+import io
+import os
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from optjax.sweep._problem import DamagedError, NotWrittenError, SweepError
+from optjax.sweep._records import TrialSpec
+from optjax.sweep._store.directory import Lock, claim
+from optjax.sweep._store.identity import check_same
+from optjax.sweep._store.sealed import digest, read_sealed, write_sealed
+from optjax.sweep._store.states import Lanes, check_lanes, read_lanes, write_lanes
+
+__all__ = ["MARKER", "Progress", "Store", "named_errors"]
+
+_OWN = "sweep"
+_PROGRESS = "progress.json"
+#: The first file of a sweep's directory.
+MARKER = f"{_OWN}/{_PROGRESS}"
+_FORMAT = 3
+# The lanes of two points, so that one is whole while the next is written.
+_TURNS = "ab"
+
+
+class Progress(NamedTuple):
+    """A consistent point of a sweep.
+
+    Attributes:
+      groups: finished groups.
+      calls: calls done in the current group.
+      states: names of the files with the lanes' states, none at the start of a group.
+      curves_bytes: length of the part of curves.csv that belongs to it; 0 before the
+        sweep has begun.
+      curves_digest: that part's.
+      group_bytes: its length when the current group began.
+      finished: whether results.csv is there too.
+    """
+
+    groups: int = 0
+    calls: int = 0
+    states: Sequence[str] = ()
+    curves_bytes: int = 0
+    curves_digest: str = ""
+    group_bytes: int = 0
+    finished: bool = False
+
+
+class Store:
+    """Writes one sweep's directory; `writes` is False in all processes but the first.
+
+    Use as a context manager: it holds the lock.
+    """
+
+    def __init__(self, directory: Path, *, writes: bool = True) -> None:
+        """Choose the directory; nothing is touched before `__enter__`."""
+        self.directory = directory
+        #: What the sweep needs to go on.
+        self.own = directory / _OWN
+        self._writes = writes
+        self._lock: Lock | None = None
+        self._curves: Any = None
+        self._columns: tuple[str, ...] = ()
+        self._progress = Progress()
+        self._committed = b""
+        self._bytes = 0
+        self._digest = digest()
+
+    def __enter__(self) -> "Store":
+        """Make the directory and take its lock.
+
+        Raises:
+          SweepError: where it cannot be written, has files of somebody else's, or is
+            in use.
+        """
+        if not self._writes:
+            return self
+        try:
+            claim(self.directory, _OWN, MARKER)
+            self.own.mkdir(parents=True, exist_ok=True)
+            claim(self.own, "lock", _PROGRESS)
+            self._lock = Lock(self.own / "lock")
+        except OSError as error:
+            raise SweepError(
+                f"cannot write to the directory {self.directory}: "
+                f"{error.strerror or error}; choose another out="
+            ) from None
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close the files and release the lock."""
+        if self._curves is not None:
+            # What a full disk could not take was reported when it was written.
+            with contextlib.suppress(OSError):
+                self._curves.close()
+        if self._lock is not None:
+            self._lock.close()
+
+    def open(
+        self,
+        identity: Mapping[str, Any],
+        columns: Sequence[str],
+        *,
+        other_versions: bool = False,
+    ) -> Progress:
+        """Begin the sweep that `identity` says, or go on with it.
+
+        The first process opens before the others, which only read.
+
+        Args:
+          identity: plain data; see `optjax.sweep._store.identity`.
+          columns: the metrics of every row of curves.csv.
+          other_versions: whether other libraries may have begun it.
+
+        Returns:
+          Where to go on from.
+
+        Raises:
+          SweepError: if the directory holds another sweep.
+          DamagedError: if what counts in it is not as it was left.
+        """
+        self._columns = tuple(columns)
+        wanted = {"format": _FORMAT, **identity, "metrics": list(columns)}
+        progress = self._read_progress()
+        saved = self.saved_identity()
+        if saved is not None:
+            wanted = check_same(
+                saved, wanted, self.directory, other_versions=other_versions
+            )
+        elif progress.curves_bytes:
+            raise DamagedError(self.own / "sweep.json", "it is not there")
+        if not progress.curves_bytes:
+            if self._writes:
+                self._begin(progress, wanted)
+            return self._progress
+        self._progress = progress
+        self._read_curves()
+        if self._writes:
+            if wanted != saved:
+                with named_errors(self.directory, "write sweep.json"):
+                    write_sealed(self.own / "sweep.json", wanted)
+            self._check_states()
+            self._cut_curves(self._bytes)
+        return self._progress
+
+    def saved_identity(self) -> dict[str, Any] | None:
+        """What sweep.json says, or None where there is none."""
+        return read_sealed(self.own / "sweep.json")
+
+    def append(
+        self, trials: Sequence[TrialSpec], steps: np.ndarray, rows: np.ndarray
+    ) -> None:
+        """Add a call's evaluations to curves.csv.
+
+        Args:
+          trials: the n busy lanes' trials.
+          steps: shape (n, evaluations), updates done at each.
+          rows: shape (n, evaluations, metrics).
+        """
+        if self._curves is None:
+            return
+        lines = io.StringIO()
+        for trial, at, values in zip(trials, steps, rows, strict=True):
+            name = f"{trial.number},{trial.config.optimizer},{trial.seed}"
+            for step, row in zip(at.tolist(), values.tolist(), strict=True):
+                # Nine digits tell any two float32 numbers apart.
+                numbers = ",".join(f"{value:.9g}" for value in row)
+                lines.write(f"{name},{step},{numbers}\n")
+        self._add(lines.getvalue())
+
+    def replay(self, rows_per_call: Iterator[int]) -> Iterator[np.ndarray]:
+        """The committed metrics, call by call, as arrays (rows, metrics).
+
+        Args:
+          rows_per_call: how many rows the next call has; asked before each.
+        """
+        lines = iter(self._committed.decode().split("\n")[:-1])
+        self._committed = b""
+        next(lines, None)
+        first = -len(self._columns)
+        for count in rows_per_call:
+            rows = [next(lines, None) for _ in range(count)]
+            if any(row is None for row in rows):
+                raise DamagedError(
+                    self.directory / "curves.csv", "it is shorter than it should be"
+                )
+            yield np.array(
+                [row.split(",")[first:] for row in rows if row], np.float32
+            ).reshape(count, len(self._columns))
+
+    def commit(self, progress: Progress) -> None:
+        """Make a point the one to resume from; its states must be saved already."""
+        before, self._progress = self._progress, self._now(progress)
+        if not self._writes:
+            return
+        with named_errors(self.directory, f"write {_PROGRESS}"):
+            if self._curves is not None:
+                os.fsync(self._curves.fileno())
+            self._check_alone()
+            write_sealed(self.own / _PROGRESS, self._progress._asdict())
+            # Those of the point before, and of a process that died while it saved.
+            files = max(jax.process_count(), len(before.states))
+            names = {f"{turn}-{number}" for turn in _TURNS for number in range(files)}
+            for name in names - {*self._progress.states}:
+                self._states(name).unlink(missing_ok=True)
+
+    def write_results(self, write: Callable[[Path], None]) -> None:
+        """Let `write` make results.csv, and call the sweep finished."""
+        if self._writes:
+            with named_errors(self.directory, "write results.csv"):
+                self._check_alone()
+                write(self.directory / "results.csv")
+        if not self._progress.finished:
+            self.commit(self._progress._replace(finished=True))
+
+    def save_states(self, group: int, calls: int, lanes: Lanes) -> list[str]:
+        """Save the lanes; every process takes part and writes its own.
+
+        Returns:
+          The files' names, for `Progress.states`.
+        """
+        # Never where the lanes are that the last point needs.
+        turn = _TURNS["a-0" in self._progress.states]
+        names = [f"{turn}-{number}" for number in range(jax.process_count())]
+        path = self._states(names[jax.process_index()])
+        with named_errors(self.directory, "save the lanes' states"):
+            self._check_alone()
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_lanes(path, {"group": group, "calls": calls, "files": names}, lanes)
+        return names
+
+    def load_states(self, like: Lanes) -> list[jax.Array]:
+        """The saved lanes, in the shapes, dtypes and sharding of `like`."""
+        return read_lanes(*self._saved_states(), like)
+
+    def _saved_states(self) -> tuple[list[Path], dict[str, Any]]:
+        groups, calls, names, *_ = self._progress
+        about = {"group": groups, "calls": calls, "files": list(names)}
+        return [self._states(name) for name in names], about
+
+    def _states(self, name: str) -> Path:
+        return self.own / "states" / name
+
+    def _begin(self, progress: Progress, wanted: Mapping[str, Any]) -> None:
+        """Write the first point; until it says so, nothing counts as begun."""
+        with named_errors(self.directory, f"write {self.own}"):
+            write_sealed(self.own / _PROGRESS, progress._asdict())
+            write_sealed(self.own / "sweep.json", wanted)
+        header = ",".join(("trial", "optimizer", "seed", "step", *self._columns))
+        self._cut_curves(0)
+        self._add(header + "\n")
+        self.commit(Progress())
+
+    def _read_progress(self) -> Progress:
+        path = self.own / _PROGRESS
+        saved = read_sealed(path)
+        if saved is None:
+            return Progress()
+        if set(saved) != set(Progress._fields):
+            raise DamagedError(path, "it is of another version of optjax")
+        return Progress(**saved)
+
+    def _read_curves(self) -> None:
+        path, length = self.directory / "curves.csv", self._progress.curves_bytes
+        try:
+            with path.open("rb") as file:
+                self._committed = file.read(length)
+        except OSError as error:
+            raise DamagedError(path, error.strerror or str(error)) from None
+        if len(self._committed) < length:
+            raise DamagedError(
+                path, f"it has {len(self._committed):,} of {length:,} bytes"
+            )
+        self._digest.update(self._committed)
+        self._bytes = length
+        if self._digest.hexdigest() != self._progress.curves_digest:
+            raise DamagedError(path, "it was changed after it was written")
+
+    def _check_states(self) -> None:
+        """Begin the current group again where its lanes are damaged."""
+        try:
+            check_lanes(*self._saved_states())
+        except DamagedError as error:
+            warnings.warn(
+                f"{error.path} is damaged: {error.why}. The optimizer that was running "
+                "begins again",
+                stacklevel=2,
+            )
+            self._committed = self._committed[: self._progress.group_bytes]
+            self._bytes = len(self._committed)
+            self._digest = digest()
+            self._digest.update(self._committed)
+            self.commit(Progress(groups=self._progress.groups))
+
+    def _now(self, progress: Progress) -> Progress:
+        """The point with what the store knows of it."""
+        before = self._progress
+        begins = progress.groups != before.groups or not before.curves_bytes
+        return progress._replace(
+            curves_bytes=self._bytes,
+            curves_digest=self._digest.hexdigest(),
+            group_bytes=self._bytes if begins else before.group_bytes,
+        )
+
+    def _cut_curves(self, length: int) -> None:
+        with named_errors(self.directory, "write curves.csv"):
+            self._curves = (self.directory / "curves.csv").open("ab")
+            if os.fstat(self._curves.fileno()).st_size > length:
+                self._curves.truncate(length)
+
+    def _add(self, text: str) -> None:
+        data = text.encode()
+        with named_errors(self.directory, "write curves.csv"):
+            self._check_alone()
+            self._curves.write(data)
+            self._curves.flush()
+        self._bytes += len(data)
+        self._digest.update(data)
+
+    def _check_alone(self) -> None:
+        """See that nobody else has written since this process did."""
+        if self._lock is not None:
+            self._lock.check()
+        if self._curves is not None:
+            size = os.fstat(self._curves.fileno()).st_size
+            if size != self._bytes:
+                raise SweepError(
+                    f"{self.directory / 'curves.csv'} was changed by something else "
+                    f"while this sweep wrote it: it has {size:,} bytes and not "
+                    f"{self._bytes:,}. This sweep stops; the same command goes on from "
+                    "the last point saved"
+                )
+
+
+@contextlib.contextmanager
+def named_errors(directory: Path, what: str) -> Iterator[None]:
+    """Make of an error of the system one that says what could not be written.
+
+    Raises:
+      NotWrittenError: where the block raises an OSError.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise NotWrittenError(
+            f"cannot {what} in {directory}: {error.strerror or error}. Everything "
+            "measured until then is there and readable; mend this and run the same "
+            "command again to go on"
+        ) from error

@@ -1,0 +1,462 @@
+"""`optjax sweep` as a user meets it."""
+
+import contextlib
+import csv
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from optjax._cli.main import main
+from optjax._cli.sweep import parse_bytes, parse_space
+from optjax.sweep import SweepError
+
+SMALL = ["--seeds", "1", "--steps", "20", "--evaluate-every", "10"]
+GRID = ["--space", "learning_rate=1e-3, 1e-2"]
+
+MODULE = """
+import jax, jax.numpy as jnp, optax
+
+def init(key, optimizer):
+    x = jax.random.normal(key, (2,))
+    return x, optimizer.init(x)
+
+def step(state, optimizer):
+    x, opt_state = state
+    loss, gradient = jax.value_and_grad(lambda x: jnp.sum(x**2))(x)
+    updates, opt_state = optimizer.update(gradient, opt_state, x)
+    return (optax.apply_updates(x, updates), opt_state), {"loss": loss}
+
+trial = init, step
+"""
+
+
+def read(path):
+    with path.open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_the_space_on_the_command_line(tmp_path, capsys):
+    out = tmp_path / "out"
+    space = ["--space", "learning_rate=log(1e-3, 1e-1)", "final_lr=0.01, 0.1"]
+    flags = ["--optimizers", "adam", "adabound", "--draws", "4", *SMALL]
+    assert main(["sweep", *space, *flags, "--out", str(out)]) == 0
+    rows = read(out / "results.csv")
+    assert [row["optimizer"] for row in rows] == ["adam"] * 4 + ["adabound"] * 4
+    assert all(1e-3 <= float(row["learning_rate"]) <= 1e-1 for row in rows)
+    assert [row["final_lr"] for row in rows[:4]] == [""] * 4
+    assert {row["final_lr"] for row in rows[4:]} <= {"0.01", "0.1"}
+    printed = capsys.readouterr().out
+    assert "best val_accuracy" in printed
+    for name in ("results.csv", "curves.png", "sensitivity.png"):
+        assert str(out / name) in printed
+        assert (out / name).stat().st_size > 0
+
+
+def test_a_toml_file_a_module_of_ones_own_and_resuming(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delitem(sys.modules, "mymodel", raising=False)
+    (tmp_path / "mymodel.py").write_text(MODULE)
+    (tmp_path / "sweep.toml").write_text(
+        """
+        task = "mymodel:trial"
+        optimizers = ["sgd"]
+        metric = "loss"
+        mode = "min"
+        steps = 40
+        seeds = 2
+        stop-early = 10
+        out = "mine"
+
+        [space]
+        learning_rate = [0.01, 0.1, 0.4]
+        """
+    )
+    assert main(["sweep", "--config", "sweep.toml", "--seeds", "1"]) == 0
+    first = (tmp_path / "mine" / "results.csv").read_bytes()
+    rows = read(tmp_path / "mine" / "results.csv")
+    # The flag wins over the file; one of three goes on.
+    assert [row["status"] for row in rows].count("finished") == 1
+    assert {row["seed"] for row in rows} == {"0"}
+    capsys.readouterr()
+    assert main(["sweep", "--config", "sweep.toml", "--seeds", "1"]) == 0
+    assert (tmp_path / "mine" / "results.csv").read_bytes() == first
+    assert main(["sweep", "--config", "sweep.toml"]) == 2
+    assert "mine holds another sweep" in capsys.readouterr().err
+
+
+def test_a_flag_wins_over_the_file_though_it_says_the_default(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr("optjax._cli.sweep.run", lambda *args, **words: ran(words))
+    seen = []
+
+    def ran(words):
+        seen.append(words)
+        raise SweepError("enough")
+
+    path = tmp_path / "sweep.toml"
+    path.write_text('seeds = 1\nsteps = 40\nmode = "min"\noptimizers = "sgd"')
+    flags = ["--seeds", "3", "--mode", "max", *GRID]
+    assert main(["sweep", "--config", str(path), *flags]) == 2
+    (words,) = seen
+    assert (words["seeds"], words["mode"], words["steps"]) == (3, "max", 40)
+
+
+def test_dimensions_of_the_command_line_win_over_those_of_the_file():
+    table = {"learning_rate": [0.1, 0.2], "final_lr": 0.1}
+    assert parse_space(["learning_rate = 0.3"], table) == parse_space(
+        ["learning_rate=0.3", "final_lr=0.1"], {}
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("2GB", 2 * 2**30), ("500 MiB", 500 * 2**20), ("1.5k", 1536), ("7", 7)],
+)
+def test_sizes(text, size):
+    assert parse_bytes(text) == size
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--space", "learning_rate=-1"], "learning_rate=-1 of adam"),
+        (["--space", "learning_rate=log(0, 1)"], "learning_rate: "),
+        (["--space", "learning_rate"], "a dimension is written name=values"),
+        (["--space", "learning_rate=0.1", "momentum=0.9"], "'momentum'"),
+        (["--optimizers", "admam", *GRID], "no optimizer 'admam'; did you mean adam"),
+        (["foo", *GRID], "unknown task 'foo'; known: digits"),
+        (["no_such_module:trial", *GRID], "cannot import no_such_module"),
+        (["math:trial", *GRID], "math has no attribute 'trial'"),
+        (["math:pi", *GRID], "a tuple of functions (init, step[, evaluate]), got a f"),
+        ([":trial", *GRID], "unknown task ':trial'"),
+        (["digits", "adam", *GRID], "adam"),
+        ([], "learning_rate"),
+        (["--seeds", "0", *GRID], "--seeds must be a whole number >= 1, got 0"),
+        (
+            ["--seeds", "1000000000", *GRID],
+            "got 2 configurations × 1,000,000,000 seeds = 2,000,000,000; take fewer",
+        ),
+        (
+            ["--evaluate-every", "7", *GRID],
+            "--evaluate-every 7 must divide --steps 300",
+        ),
+        (["--mode", "up", *GRID], "--mode must be one of max, min, got 'up'"),
+        (["--metric", "acc", *GRID], "the sweep ranks by the metric 'acc'"),
+        (["--strategy", "fast", *GRID], "--strategy must be one of auto"),
+        (["--engine", "slurm", *GRID], "--engine must be one of local, ray"),
+        (["--memory-limit", "3 bananas", *GRID], "--memory-limit must be a size"),
+        (["--memory-limit", "1.2.3GB", *GRID], "--memory-limit must be a size"),
+        (["--memory-limit", "1k", *GRID], "the memory limit of 1,024 bytes"),
+        (["--stop-early", "15", *GRID], "--stop-early must be a positive multiple"),
+        (["--stop-early", "10", "--eta", "1", *GRID], "--eta must be an integer >= 2"),
+        (["--seeds", "many", *GRID], "--seeds"),
+        (["--config", "nowhere.toml", *GRID], "cannot read nowhere.toml"),
+        (["--space", "learning_rate=log(1e-3, 1)"], "such as --draws 16"),
+        (["--no-such-flag"], "--help"),
+    ],
+)
+def test_bad_input_is_one_line_and_status_2(flags, message, tmp_path, capsys):
+    assert main(["sweep", *flags, "--out", str(tmp_path / "out")]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    (line,) = captured.err.splitlines()
+    assert line.startswith("optjax: ")
+    assert message in line
+    assert not (tmp_path / "out" / "curves.csv").exists()
+
+
+@pytest.mark.parametrize(
+    ("attribute", "message"),
+    [
+        ("raises", "adam(learning_rate=0.001): make_trial raised OSError: no data"),
+        ("number", "make_trial must return a Trial of the functions init, step"),
+        ("alone", "functions (init, step[, evaluate]), got a tuple"),
+        ("bare", "must be a function make_trial(factory) -> Trial, got a Trial"),
+    ],
+)
+def test_a_task_that_is_no_trial_is_named(
+    attribute, message, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delitem(sys.modules, "no_trials", raising=False)
+    (tmp_path / "no_trials.py").write_text(
+        """
+from optjax.sweep import Trial
+
+def raises(factory):
+    raise OSError("no data")
+
+def number(factory):
+    return 3
+
+alone = (number,)
+bare = Trial(number, number, number)
+"""
+    )
+    assert main(["sweep", f"no_trials:{attribute}", *GRID]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line
+    assert [path.name for path in tmp_path.iterdir()] == ["no_trials.py"]
+
+
+def test_a_task_that_cannot_be_imported_is_named(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "half_a_module.py").write_text("def trial(")
+    assert main(["sweep", "half_a_module:trial", *GRID]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "cannot import half_a_module: SyntaxError: " in line
+
+
+@pytest.mark.parametrize("package", ["rich", "matplotlib", "tyro"])
+def test_a_missing_package_is_one_line_before_any_work(
+    package, tmp_path, monkeypatch, capsys
+):
+    for module in ("optjax._cli.options", package):
+        monkeypatch.delitem(sys.modules, module, raising=False)
+    monkeypatch.setitem(sys.modules, package, None)
+    assert main(["sweep", *GRID, "--out", str(tmp_path / "out")]) == 2
+    assert capsys.readouterr().err == (
+        f"optjax: the package {package} is missing; run: pip install 'optjax[sweep]'\n"
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_ray_engine_without_ray_is_one_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    out = str(tmp_path / "out")
+    assert main(["sweep", *GRID, "--engine", "ray", "--out", out]) == 2
+    assert capsys.readouterr().err == (
+        "optjax: the ray engine needs Ray; run: pip install 'optjax[ray]'\n"
+    )
+
+
+def test_a_full_disk_is_one_line_and_status_1(tmp_path, monkeypatch, capsys):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("optjax.sweep._store.sealed.write_atomically", full)
+    assert main(["sweep", *GRID, "--out", str(tmp_path / "out")]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "No space left on device" in line
+
+
+def test_a_picture_that_fails_is_one_line_and_the_table_stays(
+    tmp_path, monkeypatch, capsys
+):
+    def fail(*_, **__):
+        raise RuntimeError("no fonts")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delitem(sys.modules, "mymodel", raising=False)
+    (tmp_path / "mymodel.py").write_text(MODULE)
+    monkeypatch.setattr("optjax.sweep.SweepResult.plot_curves", fail)
+    space = ["--space", "learning_rate=0.01, 0.1", "final_lr=0.01, 0.1"]
+    rank = ["--optimizers", "adabound", "--metric", "loss", "--mode", "min"]
+    assert main(["sweep", "mymodel:trial", *space, *rank, *SMALL, "--out", "o"]) == 1
+    captured = capsys.readouterr()
+    assert (
+        captured.err == "optjax: could not draw o/curves.png: RuntimeError: no fonts\n"
+    )
+    assert "o/heatmap.png" in captured.out
+    assert len(read(tmp_path / "o" / "results.csv")) == 4
+    written = {path.name for path in (tmp_path / "o").glob("*.png")}
+    assert written == {"ranking.png", "sensitivity.png", "heatmap.png"}
+
+
+def test_a_sweep_in_which_all_diverged_says_so(tmp_path, capsys):
+    out = tmp_path / "out"
+    flags = ["--space", "learning_rate=1e4", "--optimizers", "sgd", *SMALL]
+    assert main(["sweep", *flags, "--out", str(out)]) == 1
+    captured = capsys.readouterr()
+    assert captured.err == "optjax: all 1 trials diverged; try other values\n"
+    assert str(out / "results.csv") in captured.out
+    assert [row["status"] for row in read(out / "results.csv")] == ["diverged"]
+
+
+def test_without_out_each_sweep_has_a_directory_of_its_own(
+    tmp_path, monkeypatch, capsys
+):
+    def interrupt(status):
+        raise KeyboardInterrupt
+
+    monkeypatch.chdir(tmp_path)
+    command = ["sweep", "--strategy", "map", *SMALL, *GRID]
+    runs = tmp_path / "runs"
+    assert main(command) == 0
+    first = {path: path.read_bytes() for path in runs.rglob("*") if path.is_file()}
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            "optjax._cli.sweep.live_display",
+            lambda *_: contextlib.nullcontext(interrupt),
+        )
+        # The first is finished: a new one, which is not.
+        assert main(command) == 130
+    assert {path.name for path in runs.iterdir()} == {
+        "sweep-digits-1",
+        "sweep-digits-2",
+    }
+    # Another sweep leaves both alone.
+    assert main([*command, "--optimizers", "sgd"]) == 0
+    third = runs / "sweep-digits-3"
+    assert {row["optimizer"] for row in read(third / "results.csv")} == {"sgd"}
+    capsys.readouterr()
+    assert main(command) == 0
+    out = capsys.readouterr().out
+    assert f"went on in {Path('runs', 'sweep-digits-2')}" in out
+    tables = [(runs / f"sweep-digits-{n}" / "results.csv").read_bytes() for n in (1, 2)]
+    assert tables[0] == tables[1]
+    # One that is damaged is said, and left as it is.
+    (third / "sweep" / "progress.json").write_text("{")
+    assert main(command) == 0
+    assert "sweep-digits-3/sweep/progress.json is damaged" in capsys.readouterr().err
+    assert len(list(runs.iterdir())) == 4
+    for path, data in first.items():
+        assert path.read_bytes() == data
+
+
+def test_several_processes_need_an_output(capsys):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("optjax._cli.sweep.start_distributed", lambda: None)
+        assert main(["sweep", "--distributed", *GRID]) == 2
+    assert "--distributed needs --out" in capsys.readouterr().err
+
+
+def test_an_output_that_is_a_file_is_refused(tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    assert main(["sweep", *GRID, "--out", str(tmp_path / "file")]) == 2
+    assert "cannot write to the directory" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("steps = ", "is not TOML"),
+        ("stepps = 3", "unknown key 'stepps'; known: task, space, optimizers"),
+        ('config = "other.toml"', "unknown key 'config'"),
+        ('steps = "many"', "steps must be a whole number, got 'many'"),
+        ("steps = [1, 2]", "steps must be one number or text, got [1, 2]"),
+        ("seeds = true", "seeds must be one number or text, got True"),
+        ("distributed = 1", "distributed must be true or false, got 1"),
+        ("out = {a = 1}", "out must be one number or text"),
+    ],
+)
+def test_a_bad_toml_file_is_named(text, message, tmp_path, capsys):
+    path = tmp_path / "sweep.toml"
+    path.write_text(text)
+    assert main(["sweep", "--config", str(path), *GRID]) == 2
+    captured = capsys.readouterr()
+    (line,) = captured.err.splitlines()
+    assert line.startswith(f"optjax: {path}")
+    assert message in line
+
+
+def test_a_bad_dimension_of_a_toml_file_is_named(tmp_path, capsys):
+    path = tmp_path / "sweep.toml"
+    path.write_text("[space]\nlearning_rate = {low = 1}")
+    assert main(["sweep", "--config", str(path), "--out", str(tmp_path / "out")]) == 2
+    assert "learning_rate: cannot read" in capsys.readouterr().err
+
+
+def test_help_reads_well(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["sweep", "--help"])
+    assert stop.value.code == 0
+    text = capsys.readouterr().out
+    for words in ("NAME=VALUES", "--stop-early", "Examples:", "the same command"):
+        assert words.lower() in text.lower()
+
+
+def test_interrupt_is_one_line_and_the_same_command_goes_on(tmp_path):
+    (tmp_path / "mymodel.py").write_text(MODULE)
+    # Long enough that the second and third optimizer are still to come.
+    command = [sys.executable, "-m", "optjax", "sweep", "mymodel:trial", *GRID]
+    command += ["--metric", "loss", "--mode", "min", "--optimizers", "sgd", "adam"]
+    command += ["yogi", "--seeds", "1", "--steps", "200000", "--evaluate-every", "1000"]
+    command += ["--out", "out"]
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "COLUMNS": "100"},
+        # Where the tests run in the background SIGINT is ignored, and inherited so.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    try:
+        progress = tmp_path / "out" / "sweep" / "progress.json"
+        while process.poll() is None and not (
+            progress.exists() and json.loads(progress.read_text())["groups"]
+        ):
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 130
+    (line,) = err.splitlines()
+    assert line.startswith("optjax: interrupted after ")
+    again = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert len(read(tmp_path / "out" / "results.csv")) == 6
+
+
+def test_two_processes_write_the_table_of_one(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delitem(sys.modules, "mymodel", raising=False)
+    (tmp_path / "mymodel.py").write_text(MODULE)
+    command = [sys.executable, "-m", "optjax", "sweep", "mymodel:trial", *GRID, *SMALL]
+    command += ["--metric", "loss", "--mode", "min", "--strategy", "map", "--out"]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    processes = [
+        subprocess.Popen(
+            [*command, "two", "--distributed"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=tmp_path,
+            env={
+                **os.environ,
+                "JAX_COORDINATOR_ADDRESS": address,
+                "JAX_NUM_PROCESSES": "2",
+                "JAX_PROCESS_ID": str(index),
+            },
+        )
+        for index in range(2)
+    ]
+    try:
+        printed = [process.communicate(timeout=120) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    assert [process.returncode for process in processes] == [0, 0], printed
+    assert ["two/results.csv" in out for out, _ in printed] == [True, False]
+    assert main([*command[3:], str(tmp_path / "one")]) == 0
+    tables = [(tmp_path / name / "results.csv").read_bytes() for name in ("one", "two")]
+    assert tables[0] == tables[1]
+
+
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        ({"JAX_NUM_PROCESSES": "two"}, "JAX_NUM_PROCESSES must be a whole number"),
+        ({"JAX_PROCESS_ID": "-1"}, "JAX_PROCESS_ID must be a whole number, got '-1'"),
+    ],
+)
+def test_a_bad_variable_of_the_processes_is_named(
+    variables, message, monkeypatch, capsys
+):
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert main(["sweep", "--distributed", *GRID]) == 2
+    assert message in capsys.readouterr().err

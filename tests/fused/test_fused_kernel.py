@@ -1,0 +1,507 @@
+"""The compiled step against float64, and under the transformations of JAX."""
+
+import ctypes
+import functools
+import importlib.util
+import itertools
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import optjax
+from optjax._precision import one_minus_power
+from optjax.fused import _library as library
+from optjax.fused._kernel import Coefficients, Form, Leaves
+from optjax.fused._library import fused_step_available
+from optjax.fused._primitive import step
+
+pytestmark = pytest.mark.skipif(
+    not fused_step_available(),
+    reason="no compiled step: run `python hatch_build.py`, which needs a C++ compiler",
+)
+
+BF16, F32 = jnp.bfloat16, jnp.float32
+ADAM = Form("average", "average")
+FORMS = [
+    Form(*parts)
+    for parts in itertools.product(
+        ("gradient", "average", "ahead"),
+        ("one", "average", "max"),
+        *[(False, True)] * 3,
+    )
+    if not (parts[1] == "one" and parts[2])
+]
+
+# Shape, and dtypes of g, p, m, ν and ν_max.
+LEAVES = [
+    ((1,), [F32] * 5),
+    ((7,), [F32] * 5),
+    ((), [F32] * 5),
+    ((0, 3), [F32] * 5),
+    ((100_003,), [F32] * 5),
+    ((100_003,), [BF16] * 5),
+    ((40, 25), [BF16, F32, F32, F32, F32]),
+    ((40, 25), [F32, BF16, BF16, F32, F32]),
+    ((40, 25), [F32, F32, BF16, F32, BF16]),
+    ((1025,), [BF16, BF16, F32, BF16, F32]),
+    ((0,), [BF16] * 5),
+]
+
+
+def gathered(decay, t):
+    return one_minus_power(decay, jnp.float32(t))
+
+
+def adam(t, learning_rate=0.1):
+    return Coefficients(
+        intake=1 - 0.9,
+        keep=0.9,
+        out=1 / gathered(0.9, t),
+        square_intake=1 - 0.999,
+        square_keep=0.999,
+        before=1 / gathered(0.999, t),
+        eps=1e-8,
+        step=learning_rate,
+    )
+
+
+def jitted(form):
+    @functools.partial(jax.jit, donate_argnums=1)
+    def run(coefficients, leaves, grads):
+        return step(form, coefficients, grads, *leaves)
+
+    return run
+
+
+def zeros(params):
+    return [jnp.zeros_like(p) for p in params]
+
+
+def kept(form, params, m, nu, nu_max):
+    return Leaves(
+        params,
+        None if form.direction == "gradient" else m,
+        None if form.accumulator == "one" else nu,
+        nu_max if form.accumulator == "max" else None,
+    )
+
+
+def round_to(x, dtype):
+    return np.asarray(x, np.float32).astype(dtype).astype(np.float64)
+
+
+def reference(form, c, g, p, m, nu, nu_max, round_update):
+    """The equations of the kernel, once through, in float64."""
+    rounded = (lambda x: round_to(x, BF16)) if round_update else (lambda x: x)
+    if form.l2:
+        g = rounded(g + rounded(rounded(c.l2) * p))
+    d, v = g, 1.0
+    if form.direction != "gradient":
+        m = c.intake * g + c.keep * m
+        d = c.out * m + (c.ahead * g if form.direction == "ahead" else 0.0)
+        d = rounded(d)
+    if form.accumulator != "one":
+        nu = c.square_intake * g**2 + c.square_keep * nu
+        used = c.before * nu
+        if form.accumulator == "max":
+            nu_max = np.maximum(nu_max, used)
+            used = c.after * nu_max
+        v = 1 / np.maximum(np.sqrt(used + c.eps_root) + c.eps, np.sqrt(2.0**-126))
+        if form.bounded:
+            v = np.clip(c.scale * v, c.lower, c.upper)
+    u = c.step * v * d + (c.decay * p if form.decay else 0.0)
+    return p - rounded(u), m, nu, nu_max
+
+
+@pytest.mark.parametrize("form", FORMS, ids=lambda form: "-".join(map(str, form)))
+def test_every_form_and_dtype_follows_the_equations(form):
+    rng = np.random.default_rng(0)
+    run = jitted(form)
+    columns = [
+        [
+            jnp.asarray(f(rng.standard_normal(shape)), dtypes[k])
+            for shape, dtypes in LEAVES
+        ]
+        for k, f in enumerate([None, np.array, np.array, np.square, np.square])
+        if k > 0
+    ]
+    leaves = kept(form, *columns)
+    for _ in range(3):
+        values = rng.uniform(0.2, 0.9, 16).astype(np.float32)
+        c = Coefficients(*values)._replace(
+            eps=np.float32(1e-3), upper=np.float32(1.2), lower=np.float32(0.3)
+        )
+        exact = Coefficients(*(float(x) for x in c))
+        grads = [
+            jnp.asarray(rng.standard_normal(shape), dtypes[0])
+            for shape, dtypes in LEAVES
+        ]
+        old = [
+            [0.0] * len(LEAVES)
+            if column is None
+            else [np.asarray(x, np.float64) for x in column]
+            for column in leaves
+        ]
+        leaves = run(c.pack(), leaves, grads)
+        for i, (_, dtypes) in enumerate(LEAVES):
+            g = np.asarray(grads[i], np.float64)
+            expected = reference(
+                form, exact, g, *(column[i] for column in old), dtypes[0] == BF16
+            )
+            for column, want in zip(leaves, expected, strict=True):
+                if column is None:
+                    continue
+                got = np.asarray(column[i], np.float64)
+                if column[i].dtype == BF16:
+                    # Values next to a tie may round the other way.
+                    want = round_to(want, BF16)
+                    np.testing.assert_allclose(got, want, rtol=2**-7, atol=2**-7)
+                    assert np.sum(got != want) <= 0.01 * got.size
+                elif dtypes[0] == BF16:
+                    wrong = ~np.isclose(got, want, rtol=1e-6, atol=1e-6)
+                    np.testing.assert_allclose(got, want, rtol=2**-7, atol=2**-7)
+                    assert np.sum(wrong) <= 0.01 * got.size
+                else:
+                    np.testing.assert_allclose(got, want, rtol=1e-6, atol=1e-6)
+
+
+HYPER = {"b1": 0.9, "b2": 0.99}
+
+
+def bounded(t, eps=1e-8):
+    return Coefficients(
+        intake=1 - 0.9,
+        keep=0.9,
+        square_intake=1 - 0.99,
+        square_keep=0.99,
+        eps=eps,
+        scale=0.05 * gathered(0.99, t) ** 0.5 / gathered(0.9, t),
+        lower=0.1 * (1 - 1 / (1e-3 * t + 1)),
+        upper=0.1 * (1 + 1 / (1e-3 * t)),
+    )
+
+
+# What each row of the table is in terms of the kernel, with learning rate 0.05.
+ROWS = {
+    "sgd": (
+        optjax.sgd(0.05),
+        Form("gradient", "one"),
+        lambda t: Coefficients(step=0.05),
+    ),
+    "momentum": (
+        optjax.sgd(0.05, momentum=0.9),
+        Form("average", "one"),
+        lambda t: Coefficients(keep=0.9, step=0.05),
+    ),
+    "nesterov": (
+        optjax.sgd(0.05, momentum=0.9, nesterov=True),
+        Form("ahead", "one"),
+        lambda t: Coefficients(keep=0.9, out=0.9, ahead=1.0, step=0.05),
+    ),
+    "adagrad": (
+        optjax.adagrad(0.05, initial_accumulator_value=0.0),
+        Form("gradient", "average"),
+        lambda t: Coefficients(eps_root=1e-7, step=0.05),
+    ),
+    "rmsprop": (
+        optjax.rmsprop(0.05, eps=1e-6, eps_in_sqrt=False),
+        Form("gradient", "average"),
+        lambda t: Coefficients(
+            square_intake=1 - 0.9, square_keep=0.9, eps=1e-6, step=0.05
+        ),
+    ),
+    "adam": (optjax.adam(0.05), ADAM, lambda t: adam(t, 0.05)),
+    "adam without eps": (
+        optjax.adam(0.05, eps=0.0),
+        ADAM,
+        lambda t: adam(t, 0.05)._replace(eps=0.0),
+    ),
+    "nadam": (
+        optjax.nadam(0.05),
+        Form("ahead", "average"),
+        lambda t: adam(t, 0.05)._replace(
+            out=0.9 / gathered(0.9, t + 1), ahead=(1 - 0.9) / gathered(0.9, t)
+        ),
+    ),
+    "adamw": (
+        optjax.adamw(0.05, weight_decay=0.1),
+        Form("average", "average", decay=True),
+        lambda t: adam(t, 0.05)._replace(decay=0.05 * 0.1),
+    ),
+    "amsgrad": (optjax.amsgrad(0.05), Form("average", "max"), lambda t: adam(t, 0.05)),
+    "amsgrad of PyTorch": (
+        optjax.amsgrad(0.05, max_before_debias=True),
+        Form("average", "max"),
+        lambda t: adam(t, 0.05)._replace(before=1.0, after=adam(t).before),
+    ),
+    "adabound": (
+        optjax.adabound(0.05, **HYPER, weight_decay=0.1),
+        Form("average", "average", bounded=True, l2=True),
+        lambda t: bounded(t)._replace(l2=0.1),
+    ),
+    "amsbound": (
+        optjax.amsbound(0.05, **HYPER),
+        Form("average", "max", bounded=True),
+        bounded,
+    ),
+    "adaboundw": (
+        optjax.adaboundw(0.05, **HYPER, weight_decay=0.1),
+        Form("average", "average", bounded=True, decay=True),
+        lambda t: bounded(t)._replace(decay=0.05 * 0.1),
+    ),
+    "adaboundw with fixed decay": (
+        optjax.adaboundw(0.05, **HYPER, weight_decay=0.1, fixed_decay=True),
+        Form("average", "average", bounded=True, decay=True),
+        lambda t: bounded(t)._replace(decay=0.1),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_the_rows_of_the_table(name):
+    """Also at gradients of 0, ±∞ and NaN, and where g² overflows or underflows."""
+    optimizer, form, coefficients = ROWS[name]
+    rng = np.random.default_rng(1)
+    special = [0.0, -0.0, np.inf, -np.inf, np.nan, 1e30, -1e30, 1e-30]
+    params = jnp.asarray(rng.standard_normal(50), F32)
+    params = params.at[:8].set(jnp.asarray([0.0, 1.0] * 4, F32))
+    run = jitted(form)
+
+    @jax.jit
+    def in_jax(params, state, g):
+        updates, state = optimizer.update(g, state, params)
+        return optax.apply_updates(params, updates), state
+
+    expected, state = params, optimizer.init(params)
+    leaves = kept(form, [params + 0], *([jnp.zeros(50)] for _ in range(3)))
+    for t in range(1, 5):
+        g = rng.standard_normal(50).astype(np.float32)
+        if t in (2, 3):
+            g[:8] = special
+        leaves = run(coefficients(float(t)).pack(), leaves, [jnp.asarray(g)])
+        expected, state = in_jax(expected, state, jnp.asarray(g))
+        np.testing.assert_allclose(leaves.params[0], expected, rtol=2e-6, atol=1e-6)
+
+
+def test_a_donated_step_is_in_place():
+    params = [jnp.ones(1000), jnp.ones((30, 40)), jnp.ones(1000, BF16)]
+    leaves = Leaves(params, zeros(params), zeros(params), None)
+    grads = zeros(params)
+
+    @functools.partial(jax.jit, donate_argnums=0)
+    def run(leaves, t, grads):
+        return step(ADAM, adam(t).pack(), grads, *leaves)
+
+    hlo = run.lower(leaves, jnp.float32(1), grads).compile().as_text()
+    assert " copy(" not in hlo
+    assert "optjax_step" in hlo
+    before = {x.unsafe_buffer_pointer() for x in jax.tree.leaves(leaves)}
+    leaves = run(leaves, jnp.float32(1), grads)
+    assert {x.unsafe_buffer_pointer() for x in jax.tree.leaves(leaves)} == before
+
+
+def test_arrays_that_are_not_donated_keep_their_values():
+    params = [jnp.ones(1000)]
+    state = zeros(params)
+    leaves = Leaves(params, state, state, None)
+    jax.jit(lambda leaves: step(ADAM, adam(1).pack(), params, *leaves))(leaves)
+    np.testing.assert_array_equal(params[0], 1)
+    np.testing.assert_array_equal(state[0], 0)
+
+
+def test_scan_takes_the_steps_of_a_loop_in_place():
+    params = [jnp.ones(300), jnp.ones((3, 4))]
+    grads = [jnp.cos(jnp.arange(300.0)), jnp.ones((3, 4))]
+    leaves = Leaves(params, zeros(params), zeros(params), None)
+
+    def body(leaves, t):
+        return step(ADAM, adam(t).pack(), grads, *leaves), None
+
+    @functools.partial(jax.jit, donate_argnums=0)
+    def scan(leaves):
+        return jax.lax.scan(body, leaves, jnp.arange(1.0, 6.0))[0]
+
+    expected = leaves
+    for t in range(1, 6):
+        expected = jax.jit(lambda leaves, t: body(leaves, t)[0])(expected, float(t))
+    scanned = scan(jax.tree.map(jnp.copy, leaves))
+    jax.tree.map(
+        functools.partial(np.testing.assert_allclose, rtol=1e-6), scanned, expected
+    )
+
+
+@pytest.mark.parametrize("batched", ["coefficients", "leaves", "both"])
+def test_vmap_gives_each_row_its_own_step(batched):
+    rng = np.random.default_rng(2)
+    size = 5
+    params = [
+        jnp.asarray(rng.standard_normal((size, *shape)), dtype)
+        for shape, dtype in [((), F32), ((7,), BF16), ((30, 1000), F32), ((0,), F32)]
+    ]
+    rates = jnp.linspace(0.1, 0.5, size)
+    leaf_axis = None if batched == "coefficients" else 0
+    rate_axis = None if batched == "leaves" else 0
+    if leaf_axis is None:
+        params = [p[0] for p in params]
+    if rate_axis is None:
+        rates = rates[0]
+
+    def run(rate, params):
+        leaves = Leaves(params, zeros(params), [p * p for p in params], None)
+        return step(ADAM, adam(2, rate).pack(), params, *leaves)
+
+    result = jax.jit(jax.vmap(run, in_axes=(rate_axis, leaf_axis)))(rates, params)
+    one = jax.jit(run)
+    for i in range(size):
+        expected = one(
+            rates if rate_axis is None else rates[i],
+            params if leaf_axis is None else [p[i] for p in params],
+        )
+        for got, want in zip(
+            jax.tree.leaves(result), jax.tree.leaves(expected), strict=True
+        ):
+            np.testing.assert_array_equal(got[i], want)
+
+
+def test_vmap_of_vmap_is_one_call():
+    rates = jnp.linspace(0.1, 0.6, 6).reshape(2, 3)
+    params = jnp.arange(1.0, 12.0)
+
+    def run(rate):
+        leaves = Leaves([params], [params], [params], None)
+        return step(ADAM, adam(2, rate).pack(), [params], *leaves).params[0]
+
+    batched = jax.jit(jax.vmap(jax.vmap(run)))
+    result = batched(rates)
+    assert batched.lower(rates).compile().as_text().count('"optjax_step"') == 1
+    for i, j in np.ndindex(2, 3):
+        np.testing.assert_allclose(result[i, j], run(rates[i, j]), rtol=1e-6)
+
+
+def test_many_leaves_go_in_few_calls():
+    shapes = [(64, 64) if i % 3 else (i,) for i in range(300)]
+    params = [np.full(shape, 1.0 + i, np.float32) for i, shape in enumerate(shapes)]
+    state = [np.zeros_like(p) for p in params]
+
+    @jax.jit
+    def run(params, state):
+        return step(ADAM, adam(1).pack(), params, params, state, state)
+
+    compiled = run.lower(params, state).compile()
+    assert compiled.as_text().count('"optjax_step"') == 10
+    for p, new in zip(params, compiled(params, state).params, strict=True):
+        np.testing.assert_allclose(new, p - 0.1, rtol=1e-6)
+
+
+def descend(rate, x):
+    c = Coefficients(step=rate).pack()
+    return step(Form("gradient", "one"), c, [3 * x], [x]).params[0]
+
+
+def test_derivatives_are_those_of_the_step_in_jax():
+    x = jnp.arange(4.0)
+    gradient = jax.jit(jax.grad(lambda rate, x: descend(rate, x).sum()))
+    np.testing.assert_allclose(gradient(0.1, x), -3 * x.sum(), rtol=1e-6)
+    batched = jax.jit(jax.vmap(descend, (0, None)))
+    assert '"optjax_step"' in batched.lower(jnp.ones(2), x).compile().as_text()
+    np.testing.assert_allclose(batched(jnp.array([0.1, 0.2]), x)[1], 0.4 * x, rtol=1e-6)
+
+
+@pytest.mark.parametrize("value", ["0", "false", "No", "OFF", " off "])
+def test_turned_off_the_step_in_jax_serves(monkeypatch, value):
+    monkeypatch.setenv("OPTJAX_FUSED", value)
+    x = jnp.arange(4.0)
+    assert not fused_step_available()
+    assert "optjax_step" not in jax.jit(descend).lower(0.1, x).as_text()
+    np.testing.assert_allclose(descend(0.1, x), 0.7 * x, rtol=1e-6)
+
+
+@pytest.mark.parametrize("value", ["1", "true", "Yes", "ON"])
+def test_turned_on_in_words(monkeypatch, value):
+    monkeypatch.setenv("OPTJAX_FUSED", value)
+    assert fused_step_available()
+
+
+@pytest.mark.parametrize("value", ["", "2", "disable", "none"])
+def test_another_switch_is_refused(monkeypatch, value):
+    monkeypatch.setenv("OPTJAX_FUSED", value)
+    with pytest.raises(ValueError, match=f"must be 0, false, no or off, .* '{value}'"):
+        fused_step_available()
+
+
+@pytest.mark.parametrize(
+    ("form", "arguments", "message"),
+    [
+        (Form("gradient", "one", bounded=True), {}, "must have an accumulator"),
+        (ADAM, {"nu": [jnp.ones(3)]}, "m must be a list for .*, got None"),
+        (Form("gradient", "one"), {"m": [jnp.ones(3)]}, "m must be None for .*, got a"),
+        (Form("average", "one"), {"m": []}, "a leaf for every gradient, got 0 for 1"),
+        (Form("average", "one"), {"m": [jnp.ones(4)]}, r"shape \(3,\) .* m of shape"),
+        (
+            Form("average", "one"),
+            {"m": [jnp.ones(3, jnp.float16)]},
+            "must be float32 or bfloat16, got float16",
+        ),
+    ],
+)
+def test_arrays_that_do_not_fit_are_refused(form, arguments, message):
+    x = jnp.ones(3)
+    with pytest.raises(ValueError, match=message):
+        step(form, Coefficients().pack(), [x], [x], **arguments)
+
+
+@pytest.fixture
+def loading(monkeypatch):
+    """The library, loaded again."""
+    register = functools.cache(library._register.__wrapped__)
+    say = functools.cache(library._say.__wrapped__)
+    monkeypatch.setattr(library, "_register", register)
+    monkeypatch.setattr(library, "_say", say)
+
+
+@pytest.mark.usefixtures("loading")
+def test_a_library_for_a_newer_jax_is_not_used(monkeypatch):
+    """XLA would not start with it."""
+    major, minor = library._version_installed()
+    monkeypatch.setattr(library, "_version_built", lambda _: (major, minor + 1))
+    with pytest.warns(UserWarning, match="runs without its compiled step"):
+        assert not fused_step_available()
+
+
+@pytest.mark.usefixtures("loading")
+@pytest.mark.parametrize("found", [None, 1, 10**6])
+def test_a_library_of_another_interface_is_not_used(monkeypatch, found):
+    """Neither an older one, which tells none, nor one that computes something else."""
+    monkeypatch.setattr(library, "_interface", lambda _: found)
+    with pytest.warns(UserWarning, match="compiled from another version of optjax"):
+        assert not fused_step_available()
+    assert not fused_step_available()  # Said once.
+    x = jnp.arange(4.0)
+    np.testing.assert_allclose(descend(0.1, x), 0.7 * x, rtol=1e-6)
+
+
+def test_a_library_that_tells_no_interface():
+    assert library._interface(ctypes.CDLL(None)) is None
+
+
+@pytest.mark.parametrize("command", ["false", "no-such-compiler"])
+def test_without_a_compiler_installation_says_so_in_one_line(
+    command, tmp_path, monkeypatch, capsys
+):
+    spec = importlib.util.spec_from_file_location(
+        "hatch_build", Path(__file__).parents[2] / "hatch_build.py"
+    )
+    hook = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(hook)
+    built = tmp_path / "libstep.so"
+    built.touch()
+    monkeypatch.setenv("CXX", command)
+    assert not hook.build(Path(library.__file__).with_name("step.cc"), built)
+    said = capsys.readouterr().err
+    assert said.startswith("optjax: no compiled CPU step: ")
+    assert said.count("\n") == 1
+    assert not built.exists()

@@ -1,0 +1,218 @@
+"""Ctrl-C and SIGTERM at any moment: one line, a status, and nothing is lost."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import signal_worker
+
+from optjax import sweep
+
+HERE = Path(__file__).parents[1]
+SWEEP = ["sweep", "signal_worker:trial", "--metric", "loss", "--mode", "min"]
+SWEEP += ["--optimizers", "sgd", "adam", "--space", "learning_rate=0.01, 0.1"]
+SWEEP += ["--seeds", "1", "--steps", "40", "--evaluate-every", "10"]
+SWEEP += ["--strategy", "map", "--evaluations-per-call", "1", "--lanes", "2"]
+
+KEYWORDS = {
+    "steps": 40,
+    "evaluate_every": 10,
+    "evaluations_per_call": 1,
+    "metric": "loss",
+    "mode": "min",
+    "seeds": 1,
+    "strategy": "map",
+    "checkpoint_seconds": 1e6,
+}
+SPACE = {"optimizer": ["sgd", "adam"], "learning_rate": [0.01, 0.1]}
+
+
+def start(moment, name, *arguments):
+    return subprocess.Popen(
+        [sys.executable, HERE / "signal_worker.py", moment, name, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=HERE,
+        env={**os.environ, "JAX_PLATFORMS": "cpu"},
+    )
+
+
+def end(process):
+    """Its status and its messages."""
+    try:
+        _, errors = process.communicate(timeout=300)
+    finally:
+        process.kill()
+    return process.returncode, errors
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """What an uninterrupted sweep writes."""
+    out = tmp_path_factory.mktemp("sweep") / "whole"
+    code, errors = end(start("never", "SIGINT", *SWEEP, "--out", out))
+    assert (code, errors) == (0, "")
+    return tables(out)
+
+
+def tables(out):
+    return [(out / name).read_bytes() for name in ("results.csv", "curves.csv")]
+
+
+GOES_ON = "; the same command goes on"
+
+
+@pytest.mark.parametrize(
+    ("moment", "name", "line"),
+    [
+        ("tracing", "SIGINT", "interrupted after 0 trials" + GOES_ON),
+        # JAX calls back in every collection, where Python drops an exception.
+        ("collecting", "SIGINT", "interrupted"),
+        ("running", "SIGINT", "interrupted after 0 trials" + GOES_ON),
+        ("appending", "SIGINT", "interrupted after 0 trials" + GOES_ON),
+        ("drawing", "SIGINT", "interrupted"),
+        ("ending", "SIGINT", "interrupted"),
+        ("tracing", "SIGTERM", "terminated after 0 trials" + GOES_ON),
+        ("saving", "SIGTERM", "terminated after 0 trials" + GOES_ON),
+        # At once, though the main thread would wait for ever.
+        ("saving-twice", "SIGINT", "interrupted"),
+        ("saving-twice", "SIGTERM", "terminated"),
+        # Not at once, but nevertheless.
+        ("deaf", "SIGINT", "interrupted"),
+    ],
+)
+def test_it_ends_in_one_line_and_goes_on(tmp_path, whole, moment, name, line):
+    command = [*SWEEP, "--checkpoint-seconds", "0", "--out", tmp_path / "out"]
+    status = {"SIGINT": 130, "SIGTERM": 143}[name]
+    assert end(start(moment, name, *command)) == (status, f"optjax: {line}\n")
+    assert end(start("never", name, *command)) == (0, "")
+    assert tables(tmp_path / "out") == whole
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_it_ends_while_xla_compiles(tmp_path, name):
+    words = {"signal_worker:trial": "signal_worker:slow", "map": "auto"}
+    command = [*(words.get(word, word) for word in SWEEP), "--out", tmp_path / "out"]
+    process = start("compiling", name, *command)
+    assert process.stdout.readline() == "compiling\n"
+    process.send_signal(getattr(signal, name))
+    words = {"SIGINT": "interrupted", "SIGTERM": "terminated"}[name]
+    status = {"SIGINT": 130, "SIGTERM": 143}[name]
+    line = f"optjax: {words} after 0 trials{GOES_ON}\n"
+    assert end(process) == (status, line)
+
+
+def test_a_script_catches_it_while_xla_compiles_and_ends_well():
+    script = (
+        "import signal, jax, signal_worker as w; from optjax import sweep\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "w.MOMENTS['compiling']()\n"
+        "try:\n"
+        "    sweep.run((w.init, w.slow_to_compile), {'optimizer': ['sgd'],"
+        " 'learning_rate': [.1]}, steps=1, evaluate_every=1, metric='loss')\n"
+        "except sweep.Interrupted as stopped:\n"
+        "    print(len(stopped.result.records), stopped.signal)\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", script],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=HERE,
+    )
+    assert process.stdout.readline() == "compiling\n"
+    process.send_signal(signal.SIGINT)
+    assert process.stdout.readline() == f"0 {signal.SIGINT:d}\n"
+    assert end(process) == (0, "")
+
+
+def test_it_ends_while_jax_is_imported(tmp_path):
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os, signal, sys\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "class Finder:\n"
+        "    def find_spec(self, name, *args):\n"
+        "        if name == 'jax._src.api':\n"
+        "            os.kill(os.getpid(), signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Finder())\n"
+    )
+    path = os.pathsep.join([str(tmp_path), str(HERE.parent)])
+    done = subprocess.run(
+        [sys.executable, "-m", "optjax", "list"],
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stdout) == (130, "")
+    assert done.stderr == "optjax: interrupted\n"
+
+
+@pytest.fixture
+def own_handlers(monkeypatch):
+    """Python's own, whatever this process was started with."""
+    before = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)}
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def sending(number, at):
+    def progress(status):
+        seen.append(status)
+        if len(seen) == at:
+            os.kill(os.getpid(), number)
+
+    seen = []
+    return progress
+
+
+@pytest.mark.usefixtures("own_handlers")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_library_raises_and_gives_the_signals_back(tmp_path, number):
+    trial = signal_worker.trial
+    with pytest.raises(sweep.Interrupted) as caught:
+        sweep.run(
+            trial, SPACE, out=tmp_path, progress=sending(number, at=3), **KEYWORDS
+        )
+    assert caught.value.signal == number
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    progress = json.loads((tmp_path / "sweep" / "progress.json").read_text())
+    # Of three calls, one more than had been reported.
+    assert progress["calls"] == (3 if number == signal.SIGTERM else 0)
+    assert bool(progress["states"]) == (number == signal.SIGTERM)
+    again = sweep.run(trial, SPACE, out=tmp_path, progress=False, **KEYWORDS)
+    alone = sweep.run(trial, SPACE, progress=False, **KEYWORDS)
+    assert repr(again.records) == repr(alone.records)
+
+
+@pytest.mark.usefixtures("own_handlers")
+def test_a_signal_at_the_very_end_is_not_lost():
+    def on_group(name, records):
+        if name == "adam":
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(sweep.Interrupted) as caught:
+        sweep.run(
+            signal_worker.trial, SPACE, on_group=on_group, progress=False, **KEYWORDS
+        )
+    assert len(caught.value.result.records) == 4
+
+
+@pytest.mark.usefixtures("own_handlers")
+def test_a_handler_of_the_programs_own_stays():
+    heard = []
+    signal.signal(signal.SIGTERM, lambda number, frame: heard.append(number))
+    sweep.run(
+        signal_worker.trial,
+        SPACE,
+        progress=sending(signal.SIGTERM, at=2),
+        **KEYWORDS,
+    )
+    assert heard == [signal.SIGTERM]

@@ -1,0 +1,730 @@
+"""The engine of sweeps: the scheduler, one program an optimizer, checks beforehand."""
+
+import collections
+import itertools
+import types
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from optjax import sweep
+from optjax.sweep._engine import groups
+from optjax.sweep._engine.chunks import Chunk, read_chunk, split, write_chunk
+from optjax.sweep._engine.groups import Group, Settings, make_groups, pick_strategy
+from optjax.sweep._engine.lanes import Program
+from optjax.sweep._engine.scheduler import Scheduler
+from optjax.sweep._problem import NotWrittenError
+from optjax.sweep._stopping import Rungs
+
+# -------------------------------------------------- the scheduler, with made-up metrics
+
+EVERY, EVALUATIONS = 5, 18
+
+
+def scheduler(trials, *, lanes=8, devices=2, stopping=None, metrics=("loss",)):
+    specs = [
+        sweep.TrialSpec(n, sweep.Config("sgd", {"learning_rate": 1.0 + n}, {}), n % 3)
+        for n in range(trials)
+    ]
+    return Scheduler(
+        specs,
+        lanes=lanes,
+        devices=devices,
+        metrics=metrics,
+        metric="loss",
+        mode="min",
+        evaluate_every=EVERY,
+        evaluations=EVALUATIONS,
+        evaluations_per_call=2,
+        rungs=Rungs(stopping, EVERY, EVALUATIONS),
+    )
+
+
+def simulate(schedule, seed=0, diverging=0.05):
+    """Run to the end on random losses; what was started, and the records by call."""
+    random = np.random.default_rng(seed)
+    started, ends, in_lane = collections.Counter(), [], {}
+    total = len(schedule._trials)
+    while not schedule.is_done:
+        told = schedule.assignment()
+        waiting = total - sum(started.values()) - int(told.fresh.sum())
+        # Lanes are idle only where nothing waits.
+        assert told.busy.all() or waiting == 0
+        assert not (told.fresh & ~told.busy).any()
+        trials = dict(
+            zip(np.flatnonzero(told.busy), schedule.lane_trials(), strict=True)
+        )
+        for lane, trial in trials.items():
+            if told.fresh[lane]:
+                started[trial.number] += 1
+            else:
+                assert in_lane[lane] == trial
+            assert told.seed[lane] == trial.seed
+            assert told.hyper["learning_rate"][lane] == 1.0 + trial.number
+        in_lane = trials
+        rows = random.uniform(size=(len(told.busy), 2, 1)).astype(np.float32)
+        rows[random.uniform(size=rows.shape) < diverging] = np.nan
+        ends.append(schedule.observe(rows))
+    return started, ends
+
+
+@pytest.mark.parametrize("trials", [1, 7, 8, 9, 100])
+@pytest.mark.parametrize("stopping", [None, sweep.SuccessiveHalving(10, 3)])
+def test_every_trial_starts_once_and_ends_once(trials, stopping):
+    started, ends = simulate(scheduler(trials, stopping=stopping))
+    ended = [record.trial.number for call in ends for record in call]
+    assert started == dict.fromkeys(range(trials), 1)
+    assert sorted(ended) == list(range(trials))
+    statuses = collections.Counter(r.status for call in ends for r in call)
+    if trials == 100:
+        assert statuses[sweep.DIVERGED]
+        assert statuses[sweep.FINISHED]
+        assert bool(statuses[sweep.STOPPED]) == (stopping is not None)
+    for record in (record for call in ends for record in call):
+        length = record.steps // EVERY
+        assert record.curve.steps == tuple(range(EVERY, record.steps + 1, EVERY))
+        (values,) = record.curve.values.values()
+        assert len(values) == length
+        assert np.isfinite(values[:-1]).all()
+        if record.status == sweep.FINISHED:
+            assert length == EVALUATIONS
+        elif record.status == sweep.STOPPED:
+            assert length in (2, 6)
+        assert np.isfinite(values[-1]) == (record.status != sweep.DIVERGED)
+
+
+def test_the_same_metrics_give_the_same_schedule():
+    def once():
+        return simulate(scheduler(60, stopping=sweep.SuccessiveHalving(10, 2)))
+
+    # Not ==, for which a diverged trial's NaN differs from itself.
+    assert repr(once()) == repr(once())
+
+
+def test_free_lanes_are_spread_over_the_devices():
+    # Lanes 0 to 3 are one device's, 4 to 7 the other's.
+    assert np.flatnonzero(scheduler(2).assignment().busy).tolist() == [0, 4]
+    assert np.flatnonzero(scheduler(5).assignment().busy).tolist() == [0, 1, 2, 4, 5]
+    busy = scheduler(6, lanes=9, devices=3).assignment().busy
+    assert np.flatnonzero(busy).tolist() == [0, 1, 3, 4, 6, 7]
+
+
+def test_a_lane_that_diverges_is_refilled_before_the_next_call():
+    schedule = scheduler(10)
+    rows = np.ones((8, 2, 1), np.float32)
+    rows[3, 0] = np.inf
+    rows[5, 1] = np.nan
+    records = schedule.observe(rows)
+    assert [r.status for r in records] == [sweep.DIVERGED] * 2
+    assert [r.steps for r in records] == [5, 10]
+    assert np.flatnonzero(schedule.assignment().fresh).tolist() == [3, 5]
+    assert {8, 9} <= {trial.number for trial in schedule.lane_trials()}
+
+
+def test_the_metric_called_finite_ends_a_trial_though_its_loss_is_finite():
+    schedule = scheduler(2, metrics=("finite", "loss"))
+    rows = np.ones((8, 2, 2), np.float32)
+    rows[4, 1, 0] = 0.0
+    (record,) = schedule.observe(rows)
+    assert (record.trial.number, record.status) == (1, sweep.DIVERGED)
+    assert record.curve.values == {"finite": (1.0, 0.0), "loss": (1.0, 1.0)}
+
+
+def test_halving_stops_the_worst_for_the_mode_and_refills():
+    schedule = scheduler(20, stopping=sweep.SuccessiveHalving(10, 4))
+    rows = np.arange(8, dtype=np.float32)[:, None, None].repeat(2, axis=1)
+    stopped = {record.trial.number for record in schedule.observe(rows)}
+    # The two smallest losses go on, in lanes 0 and 1, which hold trials 0 and 2.
+    assert stopped == {1, 3, 4, 5, 6, 7}
+    assert np.flatnonzero(~schedule.assignment().fresh).tolist() == [0, 1]
+    assert schedule.running == 8
+
+
+# ------------------------------------------------------------------- a toy, end to end
+
+STEPS = {"steps": 30, "evaluate_every": 5, "metric": "val", "mode": "min"}
+QUIET = {**STEPS, "progress": False}
+TARGET = np.linspace(-1.0, 1.0, 12, dtype=np.float32).reshape(4, 3)
+SPACE = {
+    "optimizer": ["sgd", "adam"],
+    # The largest diverges under sgd.
+    "learning_rate": [1e-3, 3e-3, 1e-2, 3e-2, 0.1, 1e4],
+}
+
+
+INPUTS = np.random.default_rng(0).normal(size=(7, 8, 4)).astype(np.float32)
+
+
+def init(key, optimizer):
+    w = jax.random.normal(key, (4, 3))
+    return {"w": w, "opt_state": optimizer.init(w), "key": key, "updates": 0}
+
+
+def step(state, optimizer):
+    x = jnp.asarray(INPUTS)[state["updates"] % len(INPUTS)]
+
+    def loss(w):
+        return jnp.mean((x @ (w - TARGET)) ** 2)
+
+    value, gradient = jax.value_and_grad(loss)(state["w"])
+    updates, opt_state = optimizer.update(gradient, state["opt_state"], state["w"])
+    w = optax.apply_updates(state["w"], updates)
+    state = {**state, "w": w, "opt_state": opt_state, "updates": state["updates"] + 1}
+    return state, {"loss": value}
+
+
+def evaluate(state):
+    return {"val": jnp.sum((state["w"] - TARGET) ** 2)}
+
+
+TOY = (init, step, evaluate)
+
+
+@pytest.fixture(scope="module")
+def by_map():
+    return sweep.run(TOY, SPACE, strategy="map", lanes=4, **QUIET)
+
+
+def test_every_trial_is_there_in_order_and_diverged_ones_are_kept(by_map):
+    assert [r.trial.number for r in by_map.records] == list(range(2 * 6 * 3))
+    assert {r.trial.seed for r in by_map.records} == {0, 1, 2}
+    diverged = [r for r in by_map.records if r.status == sweep.DIVERGED]
+    assert [
+        (r.trial.config.optimizer, r.trial.config.hyper["learning_rate"])
+        for r in diverged
+    ] == [("sgd", 1e4)] * 3
+    for record in by_map.records:
+        if record.status != sweep.DIVERGED:
+            assert record.status == sweep.FINISHED
+            assert record.curve.steps == (5, 10, 15, 20, 25, 30)
+            assert set(record.curve.values) == {"loss", "val"}
+
+
+@pytest.mark.parametrize("strategy", ["vmap", "chunked"])
+def test_strategies_agree(by_map, strategy):
+    other = sweep.run(TOY, SPACE, strategy=strategy, lanes=12, **QUIET)
+    assert len(other.records) == len(by_map.records)
+    for mine, theirs in zip(other.records, by_map.records, strict=True):
+        assert mine[:3] == theirs[:3]
+        assert mine.curve.steps == theirs.curve.steps
+        for name, values in mine.curve.values.items():
+            np.testing.assert_allclose(
+                values, theirs.curve.values[name], rtol=1e-5, atol=1e-6
+            )
+
+
+def test_run_alone_gives_the_sweeps_curve_bit_for_bit(by_map):
+    # One program each, so a few: finished and diverged, of both optimizers.
+    for number in (0, 10, 17, 28):
+        record = by_map.records[number]
+        alone = sweep.run_alone(TOY, record.trial, **STEPS)
+        assert repr(alone) == repr(record)
+
+
+def test_the_curve_is_that_of_a_loop_over_steps(by_map):
+    record = by_map.records[25]
+    assert record.trial.config.optimizer == "adam"
+    optimizer = optax.adam(record.trial.config.hyper["learning_rate"])
+    state = init(jax.random.key(record.trial.seed), optimizer)
+    losses, vals = [], []
+    advance = jax.jit(lambda state: step(state, optimizer))
+    for _ in range(6):
+        history = []
+        for _ in range(5):
+            state, metrics = advance(state)
+            history.append(float(metrics["loss"]))
+        losses.append(np.mean(history))
+        vals.append(float(evaluate(state)["val"]))
+    np.testing.assert_allclose(record.curve.values["loss"], losses, rtol=1e-5)
+    np.testing.assert_allclose(record.curve.values["val"], vals, rtol=1e-5)
+
+
+# ------------------------------------------------------------------------- in chunks
+
+
+def test_chunks_cut_groups_and_come_back_from_disk_as_they_were(by_map, tmp_path):
+    specs = [record.trial for record in by_map.records]
+    chunks = split([specs[:18], specs[18:]], 7)
+    assert [len(chunk.specs) for chunk in chunks] == [7, 7, 4, 7, 7, 4]
+    assert [chunk.number for chunk in chunks] == list(range(6))
+    assert [spec for chunk in chunks for spec in chunk.specs] == specs
+    assert read_chunk(tmp_path, chunks[2]) is None
+    write_chunk(tmp_path, chunks[2], by_map.records[14:18])
+    assert repr(read_chunk(tmp_path, chunks[2])) == repr(list(by_map.records[14:18]))
+
+
+def test_a_chunk_that_cannot_be_written_is_named(by_map, tmp_path):
+    chunk = Chunk(3, tuple(record.trial for record in by_map.records))
+    (tmp_path / "chunks").write_text("not a directory")
+    with pytest.raises(NotWrittenError, match=r"write chunk 3 in .*: File exists"):
+        write_chunk(tmp_path, chunk, by_map.records)
+
+
+def test_a_static_value_that_json_does_not_know_survives(tmp_path):
+    config = sweep.Config("adamw", {"learning_rate": 0.1}, {"mask": jnp.isfinite})
+    spec = sweep.TrialSpec(5, config, 0)
+    curve = sweep.Curve((5,), {"loss": (0.1,)})
+    records = [sweep.Record(spec, sweep.FINISHED, 5, curve)]
+    chunk = Chunk(0, (spec,))
+    write_chunk(tmp_path, chunk, records)
+    assert read_chunk(tmp_path, chunk) == records
+
+
+# --------------------------------------------------------------- what is compiled
+
+
+@pytest.fixture
+def compiled(monkeypatch):
+    """Names of the functions XLA compiles, as they are."""
+    names = []
+
+    def listen(event, duration, **about):
+        if listening and event == "/jax/core/compile/backend_compile_duration":
+            names.append(about.get("fun_name", ""))
+
+    listening = [True]
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    yield names
+    listening.clear()
+
+
+@pytest.mark.parametrize("strategy", ["map", "vmap"])
+def test_one_compilation_an_optimizer_however_many_trials(compiled, strategy):
+    calls = []
+
+    def counted(state, optimizer):
+        calls.append(None)
+        return step(state, optimizer)
+
+    def programs(values, optimizers):
+        compiled.clear()
+        calls.clear()
+        result = sweep.run(
+            (init, counted, evaluate),
+            {"optimizer": optimizers, "learning_rate": values},
+            strategy=strategy,
+            lanes=4,
+            stopping=sweep.SuccessiveHalving(min_steps=10, eta=2),
+            **QUIET,
+        )
+        statuses = {record.status for record in result.records}
+        return sum("device_lanes" in name for name in compiled), len(calls), statuses
+
+    few = programs([0.01], ["sgd"])
+    assert few[0] == 1
+    many = programs(list(np.geomspace(1e-3, 1e4, 24)), ["sgd", "adam"])
+    # Seventy-two trials an optimizer in four lanes, stopped, diverged and refilled.
+    assert many[2] == {sweep.FINISHED, sweep.STOPPED, sweep.DIVERGED}
+    assert many[:2] == (2, 2 * few[1])
+
+
+def test_static_choices_and_conditional_keys_are_programs_of_their_own(compiled):
+    result = sweep.run(
+        TOY,
+        {
+            "optimizer": ["adabound", "adashift", "adam"],
+            "learning_rate": [0.01, 0.03],
+            # Small enough to bind: a band that does not is Adam to the last bit.
+            "final_lr": [1e-4, 2e-4],
+            "keep_num": [2, 3],
+        },
+        strategy="map",
+        seeds=1,
+        **QUIET,
+    )
+    assert sum("device_lanes" in name for name in compiled) == 4
+    rows = [
+        (c.optimizer, c.hyper.get("final_lr"), c.static.get("keep_num"))
+        for c in (record.trial.config for record in result.records)
+    ]
+    assert collections.Counter(rows) == {
+        ("adabound", 1e-4, None): 2,
+        ("adabound", 2e-4, None): 2,
+        ("adashift", None, 2): 2,
+        ("adashift", None, 3): 2,
+        ("adam", None, None): 2,
+    }
+    curves = {r.curve.values["val"] for r in result.records}
+    assert len(curves) == len(result.records)
+
+
+# ------------------------------------------------------------------ lanes and status
+
+
+def lanes_seen(**keywords):
+    seen = []
+    space = {"optimizer": "sgd", "learning_rate": list(np.geomspace(1e-3, 0.1, 8))}
+    keywords = {**STEPS, "strategy": "map", "progress": seen.append, **keywords}
+    sweep.run(TOY, space, **keywords)
+    return max(status.running for status in seen), seen
+
+
+def test_settings_of_the_callers_thread_hold_in_every_program():
+    def init(key, optimizer):
+        return optimizer.init(jnp.zeros(()))
+
+    def step(state, optimizer):
+        bits = jnp.finfo(jnp.result_type(float)).bits
+        return state, {"bits": jnp.float32(bits)}
+
+    space = {"optimizer": ["sgd", "adam"], "learning_rate": [0.1]}
+    how = {"steps": 2, "evaluate_every": 1, "metric": "bits", "seeds": 1}
+    for wide, bits in ((True, 64.0), (False, 32.0)):
+        with jax.enable_x64(wide):
+            result = sweep.run((init, step), space, **how, progress=False)
+        assert [result.score(record) for record in result.records] == [bits, bits]
+
+
+def test_memory_limit_reduces_the_lanes_or_is_refused():
+    # 4·3 weights, a key of two words, a count, a rate: 64 bytes, in three copies.
+    assert lanes_seen(memory_limit=192 * 5)[0] == 5
+    assert lanes_seen(memory_limit=192 * 5, lanes=3)[0] == 3
+    with pytest.raises(
+        sweep.SweepError, match=r"limit of 100 bytes holds 0 lanes .*raise memory_limit"
+    ):
+        lanes_seen(memory_limit=100)
+
+
+@pytest.mark.parametrize(("most", "updates"), [(None, 30), (1, 5), (4, 15)])
+def test_a_call_is_as_short_as_asked(most, updates):
+    """Of 6 evaluations 4 is no divisor, so 3 a call."""
+    seen = lanes_seen(evaluations_per_call=most, lanes=2)[1]
+    steps = [status.steps for status in seen]
+    assert {b - a for a, b in itertools.pairwise(steps)} <= {0, 2 * updates}
+    with pytest.raises(sweep.SweepError, match="evaluations_per_call must be"):
+        lanes_seen(evaluations_per_call=0)
+
+
+def test_status_adds_up():
+    stopping = sweep.SuccessiveHalving(min_steps=10, eta=2)
+    seen = []
+    keywords = {**STEPS, "stopping": stopping, "lanes": 4, "strategy": "map"}
+    result = sweep.run(TOY, SPACE, progress=seen.append, **keywords)
+    assert {status.total for status in seen} == {36}
+    assert (seen[0].done, seen[0].steps, seen[0].best) == (0, 0, None)
+    assert seen[0].most_steps_left == 36 * 30
+    for before, after in itertools.pairwise(seen):
+        assert after.done >= before.done
+        assert after.steps >= before.steps
+        assert after.most_steps_left <= before.most_steps_left
+    for status in seen:
+        assert status.running <= 4
+        assert status.done + status.running <= status.total
+        assert status.diverged + status.stopped <= status.done
+        assert status.steps + status.most_steps_left <= 36 * 30
+    last = seen[-1]
+    assert (last.done, last.running, last.most_steps_left) == (36, 0, 0)
+    statuses = [record.status for record in result.records]
+    assert last.diverged == statuses.count(sweep.DIVERGED) == 3
+    assert last.stopped == statuses.count(sweep.STOPPED) > 0
+    # A trial runs whole calls.
+    per_call = 10
+    assert last.steps == sum(-(-r.steps // per_call) * per_call for r in result.records)
+    assert last.best == min(
+        value
+        for record in result.records
+        if record.status != sweep.DIVERGED
+        for value in record.curve.values["val"]
+    )
+
+
+# ----------------------------------------- the choice of a strategy, by a made-up clock
+
+
+class Clock:
+    """Time passes only where a program is compiled, in a second, or called.
+
+    A call takes `overhead` and the strategy's seconds for each update of a lane. Only
+    map skips idle lanes.
+    """
+
+    def __init__(self, monkeypatch, seconds, overhead=1e-3):
+        self.now, self.compiled = 0.0, []
+
+        def compile_(group, settings, strategy):
+            self.now += 1.0
+            self.compiled.append(strategy)
+            updates = group.evaluations_per_call * settings.evaluate_every
+
+            def advance(carry, told):
+                lanes = told.busy.sum() if strategy == "map" else group.lanes
+                self.now += overhead + lanes * updates * seconds[strategy]
+                return carry, None
+
+            return Program(lambda: None, advance, group.lanes)
+
+        monkeypatch.setattr(groups.time, "perf_counter", lambda: self.now)
+        monkeypatch.setattr(Group, "compile", compile_)
+
+
+def group_of(trials, steps, every, platform="cpu"):
+    devices = (types.SimpleNamespace(platform=platform),)
+    settings = Settings(steps, every, "val", "min", None, None, 2**30, devices)
+    specs = [
+        sweep.TrialSpec(n, sweep.Config("sgd", {"learning_rate": 1.0 + n}, {}), 0)
+        for n in range(trials)
+    ]
+    make_trial = sweep.from_functions(*TOY)
+    return make_groups(make_trial, {"sgd": optax.sgd}, specs, settings)[0], settings
+
+
+@pytest.mark.parametrize(
+    ("seconds", "best"),
+    [
+        ({"map": 1e-5, "vmap": 4e-5, "chunked": 3.9e-5}, "map"),
+        ({"map": 1e-5, "vmap": 7e-7, "chunked": 5e-6}, "vmap"),
+        ({"map": 1e-5, "vmap": 1.1e-5, "chunked": 8e-6}, "chunked"),
+    ],
+)
+@pytest.mark.parametrize(
+    ("every", "platform"), [(10, "cpu"), (3000, "cpu"), (10, "gpu")]
+)
+def test_a_long_sweep_takes_the_fastest(monkeypatch, seconds, best, every, platform):
+    group, settings = group_of(4096, 3000, every, platform)
+    clock = Clock(monkeypatch, seconds)
+    strategy, program = pick_strategy(group, settings, 4096)
+    assert (strategy, program.lanes) == (best, 256)
+    whole = 4096 * 3000 * seconds["map" if platform == "cpu" else "vmap"]
+    assert clock.now < 5.0 + 0.1 * whole
+
+
+def test_one_long_call_is_not_run_to_choose_its_strategy(monkeypatch):
+    group, settings = group_of(256, 1000, 1000)
+    clock = Clock(monkeypatch, {"map": 0.01, "vmap": 0.001, "chunked": 0.005})
+    assert pick_strategy(group, settings, 256)[0] == "vmap"
+    # The sweep takes 2,560 s under map.
+    assert clock.now < 20.0
+    assert clock.compiled == ["map", "map", "vmap", "vmap"]
+    group, settings = group_of(256, 1000, 1000, "gpu")
+    clock = Clock(monkeypatch, {"map": 0.01, "vmap": 0.001, "chunked": 0.005})
+    assert pick_strategy(group, settings, 256)[0] == "vmap"
+    assert clock.now == 1.0
+
+
+@pytest.mark.parametrize(
+    ("updates_seconds", "overhead"),
+    # In the second most of a call is overhead, which more lanes do not repeat.
+    [(1e-5, 1e-3), (1e-9, 1e-2)],
+)
+def test_a_short_sweep_compiles_once(monkeypatch, updates_seconds, overhead):
+    group, settings = group_of(64, 300, 10)
+    seconds = dict.fromkeys(["map", "vmap", "chunked"], updates_seconds)
+    clock = Clock(monkeypatch, seconds, overhead)
+    assert pick_strategy(group, settings, 64)[0] == "map"
+    assert clock.compiled == ["map"]
+    assert clock.now < 1.1
+
+
+def test_the_last_round_of_trials_is_as_full_as_the_others():
+    assert group_of(256, 30, 5)[0].lanes == 256
+    assert group_of(300, 30, 5)[0].lanes == 150
+
+
+# ------------------------------------------------------------- errors before any work
+
+
+def raising(state, optimizer):
+    raise RuntimeError("the model has no head\nand no tail")
+
+
+def other_tree(state, optimizer):
+    return {**state, "extra": jnp.zeros(2)}, {}
+
+
+def other_shape(state, optimizer):
+    return {**state, "w": state["w"][:2]}, {}
+
+
+def other_dtype(state, optimizer):
+    return {**state, "w": state["w"].astype(jnp.bfloat16)}, {}
+
+
+def other_container(state, optimizer):
+    return {**state, "opt_state": list(state["opt_state"])}, {}
+
+
+WHO = r"^trial sgd\(learning_rate=0\.1\): "
+
+
+@pytest.mark.parametrize(
+    ("trial", "message"),
+    [
+        (
+            (init, raising, evaluate),
+            WHO + r"step raised RuntimeError: the model has no head \(.*, line \d+\)$",
+        ),
+        (
+            (lambda key: key, step),
+            r"^trial must be .*: init must be a function \(key, optimizer\) -> state",
+        ),
+        ((init, step, lambda state: state["none"]), WHO + "evaluate raised KeyError: "),
+        (
+            (init, other_tree, evaluate),
+            WHO + r".* at \['extra'\] init has no leaf and step",
+        ),
+        (
+            (init, other_shape, evaluate),
+            WHO + r".* at \['w'\] init has float32\[4, 3\] and step float32\[2, 3\]$",
+        ),
+        ((init, other_dtype, evaluate), WHO + r".*\['w'\].*step bfloat16\[4, 3\]$"),
+        (
+            (init, other_container, evaluate),
+            WHO + r".*containers differ: PyTreeDef\(\{'key'",
+        ),
+        (
+            (lambda key, optimizer: key, lambda s, o: (0, {}), evaluate),
+            WHO + r".* at the root init has key<fry>\[\] and step ",
+        ),
+        ((init, lambda s, o: s, evaluate), WHO + r".*\(state, metrics\), got a dict$"),
+        ((init, lambda s, o: (s, 1.0), evaluate), WHO + ".*mapping.*got "),
+        ((init, step), WHO + "the sweep ranks by the metric 'val', but.* has loss"),
+        (
+            (init, step, lambda s: {"val": s["w"]}),
+            WHO + r"the metric 'val' of evaluate .*got float32\[4, 3\]$",
+        ),
+        (
+            (init, step, lambda s: {"val": jnp.complex64(1)}),
+            WHO + r"the metric 'val' .*real scalar, got complex64\[\]$",
+        ),
+        (
+            (init, step, lambda s: {"val": {"inner": 1.0}}),
+            WHO + r"the metric 'val' .*real scalar, got dict$",
+        ),
+        (
+            (init, step, lambda s: {"val": None}),
+            WHO + r"the metric 'val' .*real scalar, got NoneType$",
+        ),
+        (
+            (init, step, lambda s: {"val": 1.0, "loss": 1.0}),
+            WHO + "step and evaluate .*differently, both have loss$",
+        ),
+    ],
+)
+def test_a_trial_that_cannot_work(trial, message, tmp_path):
+    out = tmp_path / "never"
+    with pytest.raises(sweep.SweepError, match=message) as caught:
+        sweep.run(trial, {"optimizer": "sgd", "learning_rate": 0.1}, out=out, **QUIET)
+    assert len(str(caught.value).splitlines()) == 1
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("trial", "message"),
+    [
+        # Without the check its functions would be handed an optimizer.
+        (
+            sweep.Trial(init, step, evaluate),
+            r"make_trial\(factory\) -> Trial, got a Trial; pass .*lambda factory: ",
+        ),
+        ((init,), r"\(init, step\[, evaluate\]\), got a tuple$"),
+        ((init, step, evaluate, init), "got a tuple$"),
+        ((init, None), "got a tuple$"),
+        (None, "got a NoneType$"),
+    ],
+)
+def test_what_makes_no_trial(trial, message, tmp_path):
+    spec = sweep.TrialSpec(0, sweep.Config("sgd", {"learning_rate": 0.1}, {}), 0)
+    out = tmp_path / "never"
+    for run in (
+        lambda: sweep.run_alone(trial, spec, **STEPS),
+        lambda: sweep.run(trial, SPACE, out=out, **QUIET),
+        lambda: sweep.run(trial, SPACE, engine="ray", out=out, **QUIET),
+    ):
+        with pytest.raises(sweep.SweepError, match=message) as caught:
+            run()
+        assert str(caught.value).startswith("trial must be a function")
+        assert len(str(caught.value).splitlines()) == 1
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("keywords", "message"),
+    [
+        ({"seeds": 0}, "a number of seeds >= 1, .* got 0$"),
+        ({"seeds": []}, "a number of seeds >= 1"),
+        ({"seeds": [1, 1]}, "distinct"),
+        ({"seeds": [-1]}, "from 0"),
+        ({"seeds": [2**31]}, "from 0"),
+        (
+            {"strategy": "pmap"},
+            "strategy must be one of auto, .*got 'pmap'",
+        ),
+        ({"mode": "best"}, "mode must be one of max, min, got 'best'"),
+        ({"evaluate_every": 0}, "evaluate_every must be an integer >= 1, got 0"),
+        ({"evaluate_every": 7}, "evaluate_every=7 must divide steps=30"),
+        ({"evaluate_every": 60}, "evaluate_every=60 must divide steps=30"),
+        ({"steps": 0}, "steps must be an integer >= 1, got 0"),
+        ({"lanes": 0}, "lanes must be None or an integer >= 1, got 0"),
+        (
+            {"memory_limit": 0},
+            "memory_limit must be .* got 0",
+        ),
+        ({"engine": "slurm"}, "engine must be one of local, ray, got 'slurm'"),
+        ({"metric": "accuracy"}, "metric 'accuracy', but the trial has loss, val"),
+        ({"stopping": sweep.SuccessiveHalving(7)}, "multiple of evaluate_every=5"),
+        ({"stopping": sweep.SuccessiveHalving(30)}, "less than .* 30 steps"),
+        ({"seeds": [0.2, 0.7]}, "distinct integers .* got"),
+        ({"checkpoint_seconds": "30"}, "checkpoint_seconds must be .*got '30'"),
+        ({"checkpoint_seconds": -1}, "checkpoint_seconds must be .*got -1"),
+        ({"checkpoint_seconds": float("nan")}, "checkpoint_seconds must be .*got nan"),
+        ({"space": {"optimizer": "sgd", "learning_rate": 1, "mu": 0}}, "'mu'"),
+        ({"space": {"optimizer": "sgd", "learning_rate": -1.0}}, "learning_rate"),
+        ({"space": {"optimizer": "sdg", "learning_rate": 0.1}}, "sdg"),
+        ({"space": {"optimizer": [], "learning_rate": 0.1}}, "optimizer"),
+        ({"space": {"optimizer": "sgd", "learning_rate": []}}, "learning_rate"),
+    ],
+)
+def test_a_sweep_that_cannot_work(keywords, message, tmp_path):
+    out = tmp_path / "never"
+    keywords = {"space": {"optimizer": "sgd", "learning_rate": 0.1}} | QUIET | keywords
+    with pytest.raises(sweep.SweepError, match=message) as caught:
+        sweep.run(TOY, out=out, **keywords)
+    assert len(str(caught.value).splitlines()) == 1
+    assert not out.exists()
+
+
+def test_integers_of_numpy_and_jax_are_integers(tmp_path):
+    space = {"optimizer": "sgd", "learning_rate": 0.1}
+    numbers = {"steps": np.int64(10), "evaluate_every": jnp.array(5)}
+    for seeds in (np.arange(2), jnp.arange(2), [np.int32(0), 1], np.int64(2)):
+        words = QUIET | numbers | {"seeds": seeds, "out": tmp_path / "out"}
+        result = sweep.run(TOY, space, **words)
+        assert [record.trial.seed for record in result.records] == [0, 1]
+
+
+@pytest.mark.parametrize(
+    "name", ["trial", "optimizer", "seed", "step", "", " ", "a,b", 'a"b', "a\nb"]
+)
+def test_a_metric_that_the_tables_cannot_have_is_named(name, tmp_path):
+    """Before anything is compiled: it would be a column's title."""
+
+    def step_with_it(state, optimizer):
+        state, metrics = step(state, optimizer)
+        return state, {**metrics, name: metrics["loss"]}
+
+    with pytest.raises(sweep.SweepError, match="the name of a metric must") as caught:
+        sweep.run(
+            (init, step_with_it),
+            {"optimizer": "sgd", "learning_rate": 0.1},
+            out=tmp_path / "never",
+            **QUIET | {"metric": "loss"},
+        )
+    assert repr(name) in str(caught.value)
+    assert not (tmp_path / "never").exists()
+
+
+def test_optimizers_must_share_their_metrics():
+    def with_own_metric(factory):
+        trial = sweep.from_functions(init, step, evaluate)(factory)
+        name = "extra" if factory.func is optax.adam else "more"
+        return trial._replace(evaluate=lambda s: {**evaluate(s.state), name: 0.0})
+
+    factories = {"sgd": optax.sgd, "adam": optax.adam}
+    space = {"optimizer": ["sgd", "adam"], "learning_rate": 0.1}
+    with pytest.raises(
+        sweep.SweepError, match="sgd has loss, more, val and adam loss, extra, val"
+    ):
+        sweep.run(with_own_metric, space, factories=factories, **QUIET)
