@@ -3,8 +3,8 @@
     python notebooks/execute.py [notebooks/1-from-sgd-to-adabound.ipynb ...]
 
 runs the given notebooks, or all, in fresh kernels and writes their outputs back.
-tests/docs/test_notebooks.py runs them in the same way and asks `differences` whether what
-is committed still is what the code gives.
+tests/docs/test_notebooks.py runs them in the same way and asks `differences` whether
+what is committed still is what the code gives.
 
 Pixels change with every version of a font or of Matplotlib. So a formatter in the
 kernel, which no notebook sees, notes for each figure what it shows: its words, its

@@ -3,7 +3,7 @@
 import functools
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from optjax.sweep._trial import MakeTrial
 
@@ -48,6 +48,9 @@ class Loaded(NamedTuple):
         units: how many of them an update takes.
         is_long: whether a trial should be kept on disk as it goes.
         dtype: what the model computes in.
+        metric: the name of the metric that ranks.
+        mode: whether the best of it is the "max" or the "min".
+        title: what the metric is called over a table or at an axis.
     """
 
     make_trial: MakeTrial
@@ -60,6 +63,9 @@ class Loaded(NamedTuple):
     units: int = 1
     is_long: bool = False
     dtype: str = "float32"
+    metric: str = "val_accuracy"
+    mode: Literal["max", "min"] = "max"
+    title: str = "validation accuracy"
 
     @property
     def evaluations_per_call(self) -> int | None:

@@ -1,7 +1,8 @@
 """A learning rate that changes scales step and bounds, wherever the change comes from.
 
 The golden trajectories are PyPI `adabound`'s and `pytorch_optimizer`'s under PyTorch's
-schedulers and rates set by hand; tests/parity/test_parity_golden.py follows them by schedules.
+schedulers and rates set by hand; tests/parity/test_parity_golden.py follows them by
+schedules.
 """
 
 import inspect

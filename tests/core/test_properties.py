@@ -1,6 +1,6 @@
 """Properties of every row and part, at hyper-parameters and gradients that are drawn.
 
-`pytest tests/core/test_properties.py --hypothesis-profile=long` draws more and other ones.
+`pytest tests/core/test_properties.py --hypothesis-profile=long` draws more and others.
 """
 
 import functools
