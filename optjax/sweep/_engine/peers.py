@@ -18,7 +18,7 @@ from typing import Any
 
 import jax
 
-from optjax._signals import LOST
+from optjax._signals import LOST, SIGNALS, in_hand
 from optjax.sweep._problem import SweepError, one_line
 
 __all__ = ["LostProcessError", "join", "leave", "losses_named"]
@@ -73,6 +73,8 @@ def join(address: str | None, count: int | None, mine: int | None) -> None:
 def leave() -> None:
     """Part from the others, all of which must do so too."""
     if jax.process_count() > 1:
+        # The others may be some seconds behind.
+        in_hand.update(SIGNALS)
         _last_word.acquire(timeout=2 * _NOTICE_SECONDS)
         jax.distributed.shutdown()
 
