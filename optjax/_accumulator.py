@@ -26,7 +26,13 @@ from optjax._hyperparameter import (
     checked,
 )
 from optjax._observe import telling
-from optjax._parts import RunningMax, SquareAverage, SquareDebias, SquareSum
+from optjax._parts import (
+    Other,
+    RunningMax,
+    SquareAverage,
+    SquareDebias,
+    SquareSum,
+)
 from optjax._precision import (
     Scalar,
     abs_sq,
@@ -170,7 +176,8 @@ def mean_of_squares(
             cast_leaves(nu, state.nu),
         )
 
-    return optax.GradientTransformationExtraArgs(init, update)
+    mean = optax.GradientTransformationExtraArgs(init, update)
+    return telling(Other("mean_of_squares"), mean)
 
 
 class SquareState(NamedTuple):
@@ -254,7 +261,8 @@ def sign_ema_of_squares(
         risen = lax.select(v < square, v + change, v)
         return lax.select(v > square, v - change, risen)
 
-    return _square_average(step, b2, debias, initial_value, nu_dtype)
+    average = _square_average(step, b2, debias, initial_value, nu_dtype)
+    return telling(Other("sign_ema_of_squares"), average)
 
 
 @checked
@@ -319,7 +327,8 @@ def ema_of_squared_residuals(
         )
         return average.update(residual, state)
 
-    return optax.GradientTransformationExtraArgs(average.init, update)
+    residuals = optax.GradientTransformationExtraArgs(average.init, update)
+    return telling(Other("ema_of_squared_residuals"), residuals)
 
 
 def _square_average(
@@ -417,7 +426,8 @@ def centered_ema_of_squares(
 
         return map_leaves(variance, mu, nu), CenteredState(count, *stored)
 
-    return optax.GradientTransformationExtraArgs(init, update)
+    centered = optax.GradientTransformationExtraArgs(init, update)
+    return telling(Other("centered_ema_of_squares"), centered)
 
 
 class MaxState(NamedTuple):

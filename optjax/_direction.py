@@ -19,7 +19,7 @@ from optjax._hyperparameter import (
     checked,
 )
 from optjax._observe import telling
-from optjax._parts import Average, Trace
+from optjax._parts import Average, Other, Trace
 from optjax._precision import (
     full_like,
     next_count,
@@ -231,4 +231,5 @@ def nadam_ema(
             cast_leaves(average, state.ema),
         )
 
-    return optax.GradientTransformationExtraArgs(init, update)
+    averaged = optax.GradientTransformationExtraArgs(init, update)
+    return telling(Other("nadam_ema"), averaged)

@@ -26,7 +26,7 @@ from optjax._hyperparameter import (
     positive,
 )
 from optjax._observe import tell, telling
-from optjax._parts import BiasCorrection, Clip, Link, One, Root
+from optjax._parts import BiasCorrection, Clip, Link, One, Other, Root
 from optjax._precision import (
     Scalar,
     abs_sq,
@@ -239,7 +239,8 @@ def rate_by_adadelta(
             cast_leaves(e_g, state.e_g), cast_leaves(e_x, state.e_x)
         )
 
-    return optax.GradientTransformationExtraArgs(init, update)
+    adadelta = optax.GradientTransformationExtraArgs(init, update)
+    return telling(Other("rate_by_adadelta"), adadelta)
 
 
 @checked
@@ -307,7 +308,8 @@ def rate_by_infinity_norm(
         rate = map_leaves(lambda v: 1.0 / away_from_zero(v, at_least=eps), nu)
         return rate, InfinityNormState(cast_leaves(nu, state.nu))
 
-    return optax.GradientTransformationExtraArgs(init, update)
+    infinity_norm = optax.GradientTransformationExtraArgs(init, update)
+    return telling(Other("rate_by_infinity_norm"), infinity_norm)
 
 
 @checked
@@ -421,7 +423,8 @@ def rectify(
 
         return map_leaves(rectified, updates), CountState(count)
 
-    return optax.GradientTransformationExtraArgs(_init_count, update)
+    rectified_rate = optax.GradientTransformationExtraArgs(_init_count, update)
+    return telling(Other("rectify"), rectified_rate)
 
 
 def _squares_held(b2: Scalar, t: Any) -> tuple[Any, Any]:

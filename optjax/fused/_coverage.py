@@ -19,6 +19,7 @@ from optjax._parts import (
     BiasCorrection,
     Clip,
     One,
+    Other,
     Part,
     Root,
     RunningMax,
@@ -40,6 +41,7 @@ __all__ = [
     "Term",
     "assemble",
     "cover",
+    "name_of",
     "term_of",
 ]
 
@@ -201,6 +203,11 @@ def cover(part: type[_P], rule: Rule[_P]) -> None:
     COVERED[part] = rule
 
 
+def name_of(part: Part) -> str:
+    """What people call it."""
+    return part.name if isinstance(part, Other) else type(part).__name__
+
+
 def term_of(part: Part, old: Any, new: Any) -> Term:
     """What the part is in the kernel's equation.
 
@@ -209,7 +216,7 @@ def term_of(part: Part, old: Any, new: Any) -> Term:
     """
     rule = COVERED.get(type(part))
     if rule is None:
-        raise NotCoveredError(f"the compiled step knows no {type(part).__name__}")
+        raise NotCoveredError(f"the compiled step knows no {name_of(part)}")
     return rule(part, old, new)
 
 
@@ -287,7 +294,7 @@ def assemble(
         values["l2"] = l2
     # Those with dimensions are broadcast against each leaf.
     if not all(_is_number(value) for value in values.values()):
-        raise NotCoveredError("one of its hyper-parameters or bounds has dimensions")
+        raise NotCoveredError("a hyper-parameter or bound of its is not one number")
     return form, Coefficients(**values)
 
 

@@ -4,6 +4,7 @@ import inspect
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -711,7 +712,7 @@ def test_turned_off(monkeypatch):
 
 
 def test_without_a_library(monkeypatch):
-    monkeypatch.setattr("optjax.fused._apply.fused_step_available", lambda: False)
+    monkeypatch.setattr("optjax.fused._library._LIBRARY", Path("nowhere", "libstep.so"))
     assert calls(ADAM) == 0
     assert_same(*both(ADAM, steps=3))
 
