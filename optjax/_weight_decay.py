@@ -5,12 +5,13 @@ from typing import Any
 import jax
 import optax
 
+from optjax._form import in_gradient_dtype
 from optjax._observe import tell
 from optjax._parts import Decay, Link
 from optjax._precision import is_known, precise, widen
 from optjax._tree import map_leaves
 
-__all__ = ["add_decayed_weights"]
+__all__ = ["add_decayed_weights", "with_l2"]
 
 
 def add_decayed_weights(
@@ -64,6 +65,17 @@ def add_decayed_weights(
 
     return optax.with_extra_args_support(
         optax.GradientTransformation(ours.init, update)
+    )
+
+
+def with_l2(
+    optimizer: optax.GradientTransformation,
+    weight_decay: optax.ScalarOrSchedule,
+    mask: Any = None,
+) -> optax.GradientTransformationExtraArgs:
+    """The optimizer of g + λ x."""
+    return in_gradient_dtype(
+        optax.chain(add_decayed_weights(weight_decay, mask), optimizer)
     )
 
 
