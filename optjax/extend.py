@@ -3,6 +3,7 @@
 docs/extending.md has a complete example of each.
 """
 
+from optjax._direction import EmaState, TraceState
 from optjax._observe import tell, telling
 from optjax._parts import (
     Average,
@@ -31,6 +32,7 @@ __all__ = [
     "Clip",
     "Decay",
     "Descend",
+    "EmaState",
     "Factor",
     "Largest",
     "Link",
@@ -45,6 +47,7 @@ __all__ = [
     "SquareSum",
     "Squares",
     "Trace",
+    "TraceState",
     "abs_sq",
     "cast_leaves",
     "cover",

@@ -186,21 +186,30 @@ COVERED: dict[type[Part], Rule[Any]] = {
 }
 
 
-def cover(part: type[_P], rule: Rule[_P]) -> None:
+def cover(part: type[_P]) -> Callable[[Rule[_P]], Rule[_P]]:
     """Let the compiled step do a part of one's own, by the terms that it has.
 
     Args:
       part: the type of the part, exactly; that of a subclass is another.
-      rule: from the part, its state before and its state after to a `Memory`,
-        `Squares`, `Largest`, `Factor`, `Root`, `Clip` or `One`.
+
+    Returns:
+      A decorator for the rule, a function from the part, its state before and its state
+      after to a `Memory`, `Squares`, `Largest`, `Factor`, `Root`, `Clip` or `One`.
 
     Example: a rate multiplied by a constant.
       >>> from optjax.extend import Factor, Part, cover
       >>> class Scaled(Part):
       ...     by: float
-      >>> cover(Scaled, lambda part, old, new: Factor(part.by))
+      >>> @cover(Scaled)
+      ... def rule(part, old, new):
+      ...     return Factor(part.by)
     """
-    COVERED[part] = rule
+
+    def add(rule: Rule[_P]) -> Rule[_P]:
+        COVERED[part] = rule
+        return rule
+
+    return add
 
 
 def name_of(part: Part) -> str:

@@ -287,13 +287,16 @@ def test_rates_are_positive_and_inside_their_bounds(case, data):
         assert np.all(v > 0) or case.row in ("adashift", "adamod")
         assert np.all(v >= 0)
         assert np.all(np.asarray(rate.schedule) > 0)
-        column = (STEPS, *[1] * (v.ndim - 1))
+        # Of AdaMod's each coordinate has one of its own.
         lower, upper = (
-            np.broadcast_to(bound, STEPS).reshape(column)
-            for bound in (rate.lower, rate.upper)
+            np.asarray(b)
+            if np.ndim(b) == v.ndim
+            else np.broadcast_to(b, STEPS).reshape(STEPS, *[1] * (v.ndim - 1))
+            for b in (rate.lower, rate.upper)
         )
         assert np.all((v >= lower) & (v <= upper))
-        assert np.all(upper < np.inf) == (case.row.endswith(("bound", "boundw")))
+        bounded = case.row.endswith(("bound", "boundw")) or case.row == "adamod"
+        assert np.all(upper < np.inf) == bounded
 
 
 ADAM = {"adabound": "adam", "adaboundw": "adamw"}
