@@ -1,4 +1,4 @@
-"""Parts of one's own: seen by the monitor, by `sgd_equivalent`, by the compiled step."""
+"""Parts of one's own, seen by monitor, `sgd_equivalent` and the compiled step."""
 
 import doctest
 

@@ -188,7 +188,7 @@ def test_an_error_of_the_planner_is_told_once(monkeypatch):
     def step():
         return jax.jit(lambda g, s, x: optjax.apply_step(tx, g, s, x))(X, state, X)
 
-    with pytest.raises(UserWarning, match="KeyError.*a mistake in here"):
+    with pytest.raises(UserWarning, match=r"KeyError.*a mistake in here"):
         step()
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
