@@ -80,6 +80,9 @@ def sum_of_squares(
       nu_dtype: dtype in which ν is stored; by default the parameters', real (float32
         for float16). In bfloat16 the sum stops growing after a few hundred steps.
 
+    Raises:
+      ValueError: for a hyper-parameter that is not what its line says.
+
     Example:
       >>> import jax.numpy as jnp, optjax
       >>> tx, g = optjax.sum_of_squares(), jnp.array(3.0)
@@ -129,6 +132,9 @@ def mean_of_squares(
       gamma: γ ≥ 0, how much the past is favoured.
       nu_dtype: dtype in which ν is stored; by default the parameters', real (float32
         for float16). In bfloat16 the mean stands still after a few hundred steps.
+
+    Raises:
+      ValueError: for a hyper-parameter that is not what its line says.
 
     Example:
       >>> import jax.numpy as jnp, optjax
@@ -209,6 +215,9 @@ def ema_of_squares(
         a third of its true value: there use `optjax.stochastic_rounding`
         instead.
 
+    Raises:
+      ValueError: for a hyper-parameter that is not what its line says.
+
     Example:
       >>> import jax.numpy as jnp, optjax
       >>> tx, g = optjax.ema_of_squares(0.9, debias=False), jnp.array(2.0)
@@ -243,6 +252,9 @@ def sign_ema_of_squares(
       debias: divide by 1 − β₂ᵗ.
       initial_value: ν_0 ≥ 0.
       nu_dtype: dtype in which ν is stored; bfloat16 stalls, see `ema_of_squares`.
+
+    Raises:
+      ValueError: for a hyper-parameter that is not what its line says.
 
     Example:
       >>> import jax.numpy as jnp, optjax
@@ -384,6 +396,9 @@ def centered_ema_of_squares(
         float16).
       nu_dtype: that of ema(|g|²); bfloat16 stalls, see `ema_of_squares`.
 
+    Raises:
+      ValueError: for a hyper-parameter that is not what its line says.
+
     Example:
       >>> import jax.numpy as jnp, optjax
       >>> tx, g = optjax.centered_ema_of_squares(0.9), jnp.array(1.0)
@@ -450,6 +465,9 @@ def running_max(
       nu_dtype: dtype in which ν̄ is stored; by default the parameters', real (float32
         for float16).
 
+    Raises:
+      ValueError: for a hyper-parameter that is not what its line says.
+
     Example:
       >>> import jax.numpy as jnp, optax, optjax
       >>> tx = optax.chain(optjax.ema_of_squares(0.0), optjax.running_max())
@@ -490,6 +508,9 @@ def debias_squares(b2: Decay) -> optax.GradientTransformationExtraArgs:
 
     Args:
       b2: β₂ in [0, 1), the decay of that average.
+
+    Raises:
+      ValueError: for a hyper-parameter that is not what its line says.
 
     Example:
       >>> import jax.numpy as jnp, optjax

@@ -53,6 +53,9 @@ def trace(
       accumulator_dtype: dtype of the stored sum; the parameters' by default (float32
         for float16).
 
+    Raises:
+      ValueError: for a hyper-parameter that is not what its line says.
+
     Example:
       >>> import jax.numpy as jnp, optjax
       >>> tx, g = optjax.trace(0.9), jnp.array(1.0)
@@ -117,6 +120,9 @@ def ema(
         (float32 for float16).
       nesterov: look one step ahead.
       initial_value: what the average starts from.
+
+    Raises:
+      ValueError: for a hyper-parameter that is not what its line says.
 
     Example:
       >>> import jax.numpy as jnp, optjax
@@ -186,6 +192,9 @@ def nadam_ema(
       momentum_decay: ψ ≥ 0; 0.004 in the paper.
       accumulator_dtype: dtype of the stored average; the parameters' by default
         (float32 for float16).
+
+    Raises:
+      ValueError: for a hyper-parameter that is not what its line says.
 
     Example:
       >>> import jax.numpy as jnp, optjax

@@ -115,6 +115,9 @@ def rate_by_accumulated_square(
       A transformation of gradients to rates of the same shapes, in float32 or wider.
       The rate is finite even where ν = ε = ε̄ = 0.
 
+    Raises:
+      ValueError: for a hyper-parameter that is not what its line says.
+
     Example:
       >>> import jax.numpy as jnp, optjax
       >>> tx = optjax.rate_by_accumulated_square(optjax.sum_of_squares(), eps=0.0)
@@ -174,6 +177,9 @@ def scale_by_accumulated_square(
       eps_root: ε̄ ≥ 0 inside the root.
       power: p in [0, ½].
 
+    Raises:
+      ValueError: for a hyper-parameter that is not what its line says.
+
     Example:
       >>> import jax.numpy as jnp, optjax
       >>> tx = optjax.scale_by_accumulated_square(optjax.sum_of_squares(), eps=0.0)
@@ -206,6 +212,9 @@ def rate_by_adadelta(
       eps: ε > 0; it also sets the size √ε of the first steps.
       nu_dtype: dtype in which ν and X are stored; by default the parameters', real
         (float32 for float16).
+
+    Raises:
+      ValueError: for a hyper-parameter that is not what its line says.
 
     Example:
       >>> import jax.numpy as jnp, optjax
@@ -254,6 +263,9 @@ def scale_by_adadelta(
       eps: ε > 0.
       nu_dtype: dtype in which ν and X are stored.
 
+    Raises:
+      ValueError: for a hyper-parameter that is not what its line says.
+
     Example:
       >>> import jax.numpy as jnp, optjax
       >>> tx, g = optjax.scale_by_adadelta(0.75, eps=1e-6), jnp.array(-2.0)
@@ -280,6 +292,9 @@ def rate_by_infinity_norm(
       eps: ε ≥ 0.
       nu_dtype: dtype in which ν is stored; by default the parameters', real (float32
         for float16).
+
+    Raises:
+      ValueError: for a hyper-parameter that is not what its line says.
 
     Example:
       >>> import jax.numpy as jnp, optjax
@@ -323,6 +338,9 @@ def scale_by_infinity_norm(
       eps: ε ≥ 0.
       nu_dtype: dtype in which ν is stored.
 
+    Raises:
+      ValueError: for a hyper-parameter that is not what its line says.
+
     Example:
       >>> import jax.numpy as jnp, optjax
       >>> tx, g = optjax.scale_by_infinity_norm(), jnp.array([-2.0, 4.0])
@@ -354,6 +372,9 @@ def correct_bias(
       b1: β₁ in [0, 1), the direction's decay.
       b2: β₂ in [0, 1), the accumulator's decay.
       learning_rate: α, for a bound that follows in the unit of a learning rate.
+
+    Raises:
+      ValueError: for a hyper-parameter that is not what its line says.
 
     Example:
       >>> import jax.numpy as jnp, optjax
@@ -393,6 +414,9 @@ def rectify(
     Args:
       b2: β₂ in [0, 1), the accumulator's decay.
       threshold: the ρ from which the rate is used; >= 4.
+
+    Raises:
+      ValueError: for a hyper-parameter that is not what its line says.
 
     Example:
       >>> import jax.numpy as jnp, optjax
@@ -471,6 +495,9 @@ def limit_by_average(b3: Decay) -> optax.GradientTransformationExtraArgs:
 
     Args:
       b3: β₃ in [0, 1); 1 / (1 − β₃) is the memory in steps.
+
+    Raises:
+      ValueError: for a hyper-parameter that is not what its line says.
 
     Example:
       >>> import jax.numpy as jnp, optjax

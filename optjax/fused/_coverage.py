@@ -53,13 +53,7 @@ class NotCoveredError(Exception):
 class Memory(NamedTuple):
     """A direction: m ← intake·g + keep·m, and out·m [+ ahead·g] is returned.
 
-    Attributes:
-      old: m before, a tree.
-      new: m after, the tree in the new state.
-      intake: a number at this step, as are the next three.
-      keep: likewise.
-      out: likewise.
-      ahead: likewise, or None for none.
+    `old` and `new` are m before and after, trees of the states; the rest are numbers.
     """
 
     old: Any
@@ -73,12 +67,7 @@ class Memory(NamedTuple):
 class Squares(NamedTuple):
     """The first accumulator: ν ← intake·g² + keep·ν, and out·ν is returned.
 
-    Attributes:
-      old: ν before, a tree.
-      new: ν after, the tree in the new state.
-      intake: a number at this step, as are the next two.
-      keep: likewise.
-      out: likewise.
+    `old` and `new` are ν before and after, trees of the states; the rest are numbers.
     """
 
     old: Any
@@ -89,23 +78,14 @@ class Squares(NamedTuple):
 
 
 class Largest(NamedTuple):
-    """ν_max ← max(ν_max, ν), once, of what the accumulator before returned.
-
-    Attributes:
-      old: ν_max before, a tree.
-      new: ν_max after, the tree in the new state.
-    """
+    """ν_max ← max(ν_max, ν), of what the accumulator returned; before and after."""
 
     old: Any
     new: Any
 
 
 class Factor(NamedTuple):
-    """ν ↦ by·ν or V ↦ by·V, whichever it is given; before any bound.
-
-    Attributes:
-      by: a number at this step.
-    """
+    """ν ↦ by·ν or V ↦ by·V, whichever it is given; before any bound."""
 
     by: Scalar
 

@@ -1,6 +1,6 @@
 """Read the effective rate of every leaf from the links of one update."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -69,10 +69,10 @@ def _bounds(product: Product, before: Sequence[Link]) -> tuple[Any, Any, Any]:
     return 0.0, jnp.inf, jnp.nan
 
 
-def part_behind(tree: Any, links: Iterable[Link]) -> Part | None:
+def part_behind(tree: Any, links: Sequence[Link]) -> Part | None:
     """The part that returned the tree itself: what came before is in another unit."""
-    found = (link.part for link in links if is_same(link.returned, tree))
-    return next(reversed([*found]), None)
+    behind = (link.part for link in reversed(links) if is_same(link.returned, tree))
+    return next(behind, None)
 
 
 def limit_of(lower: Any, upper: Any) -> Any:
