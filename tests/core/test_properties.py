@@ -265,9 +265,9 @@ def rates_of(name):
         tx = case.factory(**numbers)
 
         def step(state, g):
-            with observing() as records:
+            with observing() as links:
                 _, state = tx.update(g, state, START)
-            return state, read_rates(records)
+            return state, read_rates(links)
 
         return jax.lax.scan(step, tx.init(START), grads)[1]
 
@@ -287,13 +287,16 @@ def test_rates_are_positive_and_inside_their_bounds(case, data):
         assert np.all(v > 0) or case.row in ("adashift", "adamod")
         assert np.all(v >= 0)
         assert np.all(np.asarray(rate.schedule) > 0)
-        column = (STEPS, *[1] * (v.ndim - 1))
+        # Of AdaMod's each coordinate has one of its own.
         lower, upper = (
-            np.broadcast_to(bound, STEPS).reshape(column)
-            for bound in (rate.lower, rate.upper)
+            np.asarray(b)
+            if np.ndim(b) == v.ndim
+            else np.broadcast_to(b, STEPS).reshape(STEPS, *[1] * (v.ndim - 1))
+            for b in (rate.lower, rate.upper)
         )
         assert np.all((v >= lower) & (v <= upper))
-        assert np.all(upper < np.inf) == (case.row.endswith(("bound", "boundw")))
+        bounded = case.row.endswith(("bound", "boundw")) or case.row == "adamod"
+        assert np.all(upper < np.inf) == bounded
 
 
 ADAM = {"adabound": "adam", "adaboundw": "adamw"}
