@@ -11,6 +11,7 @@ import inspect
 import re
 import textwrap
 from functools import cache
+from pathlib import Path
 
 import equations
 import public
@@ -166,6 +167,10 @@ class Members(Directive):
     required_arguments = 1
 
     def run(self):
+        # A change of any docstring is a change of these pages.
+        env = self.state.document.settings.env
+        for path in Path(optjax.__file__).parent.rglob("*.py"):
+            env.note_dependency(str(path))
         lines = []
         for one in public.members(self.arguments[0]):
             lines += "\n".join(block(one)).split("\n")
