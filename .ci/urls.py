@@ -41,13 +41,15 @@ def rewrite(text: str, old: str, new: str) -> str:
         rf"\g<1>{new}",
         text,
     )
-    return text.replace(f"{owner}.github.io/{name}", f"{new_owner}.github.io/{new_name}")
+    return text.replace(
+        f"{owner}.github.io/{name}", f"{new_owner}.github.io/{new_name}"
+    )
 
 
 def places(name: str) -> list[str]:
     """Addresses of a repository or site called `name` that are not the project's."""
     wanted = repository()
-    owner, short = wanted.split("/")
+    owner = wanted.partition("/")[0]
     found = []
     for path in files():
         text = path.read_text()
