@@ -16,7 +16,7 @@ from optjax.sweep._engine.chunks import Chunk, read_chunk, split, write_chunk
 from optjax.sweep._engine.groups import Group, Settings, make_groups, pick_strategy
 from optjax.sweep._engine.lanes import Program
 from optjax.sweep._engine.scheduler import Scheduler
-from optjax.sweep._problem import NotWrittenError
+from optjax.sweep._errors import NotWrittenError
 from optjax.sweep._stopping import Rungs
 
 # -------------------------------------------------- the scheduler, with made-up metrics
