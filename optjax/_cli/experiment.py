@@ -13,10 +13,11 @@ from typing import Any
 
 from optjax import _signals as signals
 from optjax._cli.options import RaceOptions, SweepOptions
+from optjax._names import did_you_mean
 from optjax.sweep import DIVERGED, Interrupted, SweepError, SweepResult, run
 from optjax.sweep._contract import as_make_trial
 from optjax.sweep._engine.peers import leave
-from optjax.sweep._errors import did_you_mean, one_line
+from optjax.sweep._errors import one_line
 from optjax.sweep._rows import load_attribute
 from optjax.sweep._store.directory import as_directory, in_a_series
 from optjax.sweep._store.files import write_atomically

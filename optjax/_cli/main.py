@@ -15,6 +15,7 @@ from typing import NoReturn
 
 from optjax import _signals as signals
 from optjax._cli.words import USAGE_ERROR, UsageError, in_shell_words
+from optjax._names import did_you_mean
 
 _USAGE = """\
 usage: optjax COMMAND [OPTIONS]
@@ -108,8 +109,6 @@ def _run(args: Sequence[str]) -> int:
             # It stays there, for what a module of the user's imports later.
             sys.path.insert(0, os.getcwd())
         return _command(command, words)
-    from optjax.sweep._errors import did_you_mean
-
     hint = did_you_mean(command, ["race", "sweep", "list", "--version"])
     hint = hint if hint.endswith("?") else "; see optjax --help"
     raise UsageError(f"unknown command {command!r}{hint}")

@@ -28,7 +28,7 @@ _Steps = Annotated[
 _EvaluateEvery = Annotated[
     int | None,
     arg(
-        help="Updates between two evaluations; divides --steps.",
+        help="Updates between two evaluations, a divisor of the steps.",
         metavar="INT",
         help_behavior_hint="(default: 10, or an epoch)",
     ),

@@ -13,6 +13,7 @@ from typing import Any
 from optjax._cli.experiment import Experiment, load_task, perform
 from optjax._cli.options import SweepOptions
 from optjax._cli.words import UsageError, parse
+from optjax._names import did_you_mean
 from optjax.sweep import (
     Median,
     StoppingRule,
@@ -23,7 +24,7 @@ from optjax.sweep import (
     use_all_cores,
 )
 from optjax.sweep._engine.peers import join
-from optjax.sweep._errors import did_you_mean, one_line
+from optjax.sweep._errors import one_line
 from optjax.tasks import Settings
 
 __all__ = [

@@ -12,6 +12,8 @@ import typing
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from optjax._names import did_you_mean
+
 __all__ = [
     "USAGE_ERROR",
     "UsageError",
@@ -111,8 +113,10 @@ def parser_fault(
     if found := re.match(r"Missing value for argument '?(--[\w-]+)", gist):
         return f"{found[1]} needs a value"
     gist = re.sub(r"^Unrecognized options: ", "unknown argument ", gist)
-    meant = re.search(r"(?:you meant|similar to \S+): *(--[\w-]+)", " ".join(bare))
-    return f"{gist}; did you mean {meant[1]}?" if meant else gist
+    unknown = re.search(r"--[\w-]+", gist)
+    flags = [f"--{name.replace('_', '-')}" for name in _types(function)]
+    hint = did_you_mean(unknown[0], flags, most=1) if unknown else ""
+    return gist + hint if hint.endswith("?") else gist
 
 
 def in_shell_words(message: str, names: Sequence[str]) -> str:

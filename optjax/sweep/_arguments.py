@@ -67,16 +67,27 @@ def _is_seed(value: Any) -> bool:
 class _Taken(Kind):
     """What a function takes that raises a SweepError, `NAME must …`, for the rest."""
 
-    def __init__(self, name: str, take: Callable[[Any], Any]) -> None:
-        super().__init__(name)
-        self.take = take
+    def __init__(self, words: str, name: str, take: Callable[[Any], Any]) -> None:
+        super().__init__(words)
+        self.name, self.take = name, take
 
     def fault(self, value: Any) -> str:
         try:
             self.take(value)
         except SweepError as error:
-            return str(error).removeprefix(f"{self.words} ")
+            return str(error).removeprefix(f"{self.name} ")
         return ""
+
+
+class _NameOr(Kind):
+    """One of a few names, or what is of another kind."""
+
+    def __init__(self, names: Sequence[str], other: Kind) -> None:
+        self.named, self.other = one_of(names), other
+        super().__init__(self.named.words)
+
+    def fault(self, value: Any) -> str:
+        return (self.named if isinstance(value, str) else self.other).fault(value)
 
 
 class _AboutKind(Kind):
@@ -87,19 +98,21 @@ class _AboutKind(Kind):
 
 
 Trainable: TypeAlias = Annotated[
-    MakeTrial | tuple[Callable[..., Any], ...], _Taken("trial", as_make_trial)
+    MakeTrial | tuple[Callable[..., Any], ...],
+    _Taken("a trial", "trial", as_make_trial),
 ]
 RankedBy: TypeAlias = Annotated[Mode, one_of(get_args(Mode))]
 Seeds: TypeAlias = Annotated[
     int | Sequence[int],
     _Seeds("a number of seeds >= 1, or distinct integers from 0 to 2**31 - 1"),
 ]
-Out: TypeAlias = Annotated[str | Path, _Taken("out", as_directory)]
+Out: TypeAlias = Annotated[
+    str | Path, _Taken("the path of a directory", "out", as_directory)
+]
 Rule: TypeAlias = Annotated[StoppingRule, methods("decides_at", "go_on")]
-_ANY_STRATEGY = one_of(("auto", *get_args(StrategyName)))
 RunAs: TypeAlias = Annotated[
     Literal["auto"] | StrategyName | Strategy,
-    function_or("a function of a lane", _ANY_STRATEGY, "It is called with a lane"),
+    _NameOr(("auto", *get_args(StrategyName)), function("a function of a lane", 1)),
 ]
 Bytes: TypeAlias = Annotated[int, whole(1, 2**63 - 1)]
 Seconds: TypeAlias = Annotated[float, number("a number >= 0", lambda x: x >= 0)]

@@ -1,10 +1,8 @@
 """What a sweep refuses or cannot do, each in one line that says what to do."""
 
-import difflib
 import os
 import sysconfig
 import traceback
-from collections.abc import Iterable
 from pathlib import Path
 
 from optjax._hyperparameter import checked_by
@@ -15,9 +13,7 @@ __all__ = [
     "RefusedError",
     "SweepError",
     "checked",
-    "did_you_mean",
     "in_own_code",
-    "listing",
     "one_line",
 ]
 
@@ -74,18 +70,3 @@ def in_own_code(error: BaseException) -> str:
                 path = path.relative_to(Path.cwd())
             return f" ({path}, line {frame.lineno})"
     return ""
-
-
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """The end of a message on a wrong name: what may have been meant, or is known."""
-    known = list(known)
-    close = difflib.get_close_matches(str(name).lower(), known, n=3)
-    if close:
-        return f"; did you mean {' or '.join(close)}?"
-    return f"; known: {listing(known, 12)}"
-
-
-def listing(names: Iterable[str], most: int) -> str:
-    """The first `most` of the names, with commas."""
-    names = list(names)
-    return ", ".join(names[:most]) + (", …" if len(names) > most else "")

@@ -28,7 +28,8 @@ import jax
 import numpy as np
 
 from optjax._hyperparameter import Count, instance, one_of, whole, without_kind
-from optjax.sweep._errors import SweepError, checked, did_you_mean, listing
+from optjax._names import did_you_mean, listing
+from optjax.sweep._errors import SweepError, checked, in_own_code
 from optjax.sweep._records import Config, describe
 from optjax.sweep._rows import known_factories
 from optjax.sweep._space.distributions import (
@@ -388,7 +389,7 @@ def _build(what: str, optimizer: _Optimizer, values: Mapping[str, Any]) -> None:
         optimizer.factory(**hyper, **config.static)
     except Exception as error:
         message = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise SweepError(f"{what}: {message}") from error
+        raise SweepError(f"{what}: {message}{in_own_code(error)}") from error
 
 
 def _check_fits_float32(what: str, value: Real) -> None:

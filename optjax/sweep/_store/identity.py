@@ -273,7 +273,7 @@ def _described(value: Any) -> Any:
     if not names:
         return _plain(value)
     fields = {name: _plain(getattr(value, name)) for name in names}
-    return {"": _plain(value), **fields}
+    return {"is": _plain(value), **fields}
 
 
 def _show(value: Any) -> str:
@@ -286,7 +286,7 @@ def _show(value: Any) -> str:
         return ", ".join(map(_show, value[:_MOST_VALUES])) + more
     if isinstance(value, dict):
         named = dict(value)
-        kind = named.pop("", "")
+        kind = named.pop("is", "")
         inside = ", ".join(f"{name}={_show(value)}" for name, value in named.items())
         return f"{kind}({inside})" if kind else inside
     return str(value)

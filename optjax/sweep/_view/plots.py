@@ -301,7 +301,7 @@ def _draw_panels(lines: Sequence[_Line], words: _Words) -> Figure:
         ax.set_title(line.name, fontsize=8, loc="left")
         ax.tick_params(labelsize=7)
         ax.spines[["top", "right"]].set_visible(False)
-    limits = _set_scales(axes[0], lines, words)
+    limits = _closer(_set_scales(axes[0], lines, words), lines, words)
     for ax, line in zip(axes, lines, strict=False):
         _draw_target(ax, words)
         _draw_band(ax, line, style["color"], limits[0 if words.is_max else 1])
@@ -369,6 +369,25 @@ def _draw_medians(
     if words.has_dots and np.isfinite(median).any():
         best = int((np.nanargmax if words.is_max else np.nanargmin)(median))
         ax.plot(line.x[best], median[best], "o", ms=7, color=style["color"], zorder=4)
+
+
+def _closer(
+    limits: tuple[float, float], lines: Sequence[_Line], words: _Words
+) -> tuple[float, float]:
+    """Limits without the worst quarter of the points, where many lines compare.
+
+    Every line's best is inside.
+    """
+    sign = 1.0 if words.is_max else -1.0
+    medians = [sign * line.median[np.isfinite(line.median)] for line in lines]
+    medians = [median for median in medians if len(median)]
+    if not medians:
+        return limits
+    bests = [median.max() for median in medians]
+    edge = min(np.quantile(np.concatenate(medians), 0.25), min(bests))
+    edge -= 0.05 * (max(bests) - edge)
+    low, high = limits
+    return (max(low, edge), high) if words.is_max else (low, min(high, -edge))
 
 
 def _draw_target(ax: "Axes", words: _Words) -> None:
