@@ -129,9 +129,9 @@ def test_bad_argument_in_a_process_of_its_own():
     assert done.returncode == 2
     assert done.stdout == ""
     assert done.stderr == (
-        "optjax: learning_rate=-1.0 of sgd: learning_rate must be a schedule or finite "
-        "and >= 0, got -1.0. The update subtracts learning_rate times the direction, so "
-        "a positive value descends.\n"
+        "optjax: learning_rate=-1.0 of sgd: learning_rate must be a schedule or "
+        "finite and >= 0, got -1.0. The update subtracts learning_rate times the "
+        "direction, so a positive value descends.\n"
     )
 
 
