@@ -128,7 +128,7 @@ OTHER_SETTINGS = {
     ),
     "stopping": (
         {"stopping": sweep.SuccessiveHalving(1, 2)},
-        "stopping was none and is min_steps=1, eta=2",
+        "stopping was none and is SuccessiveHalving(min_steps=1, eta=2)",
     ),
     "a factory": (
         {
