@@ -10,7 +10,9 @@ needed.
 
 from optjax.pytorch._adam import Adam, Adamax, AdamW, NAdam, RAdam
 from optjax.pytorch._bounded import AdaBound, AdaBoundW
+from optjax.pytorch._load import load_optimizer
 from optjax.pytorch._optimizer import Optimizer, OptimizerState
+from optjax.pytorch._save import save_optimizer
 from optjax.pytorch._schedulers import (
     CosineAnnealingLR,
     CosineAnnealingWarmRestarts,
@@ -26,6 +28,7 @@ from optjax.pytorch._schedulers import (
     per_epoch,
 )
 from optjax.pytorch._squares import SGD, Adadelta, Adagrad, RMSprop
+from optjax.pytorch._state_dict import flatten_state_dict
 
 __all__ = [
     "SGD",
@@ -52,5 +55,8 @@ __all__ = [
     "Schedule",
     "SequentialLR",
     "StepLR",
+    "flatten_state_dict",
+    "load_optimizer",
     "per_epoch",
+    "save_optimizer",
 ]

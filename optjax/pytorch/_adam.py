@@ -51,7 +51,7 @@ def Adam(
       **machinery: refused.
 
     Example:
-      >>> import jax.numpy as jnp, optjax
+      >>> import jax.numpy as jnp, optjax.pytorch
       >>> tx, x = optjax.pytorch.Adam(lr=0.1), jnp.array(1.0)
       >>> print(f"{tx.update(x, tx.init(x), x)[0]:.1f}")
       -0.1
@@ -87,7 +87,7 @@ def AdamW(
       **machinery: refused.
 
     Example:
-      >>> import jax.numpy as jnp, optjax
+      >>> import jax.numpy as jnp, optjax.pytorch
       >>> tx, x = optjax.pytorch.AdamW(lr=0.1), jnp.array(1.0)
       >>> print(f"{tx.update(x, tx.init(x), x)[0]:.3f}")
       -0.101
@@ -120,7 +120,7 @@ def Adamax(
       **machinery: refused.
 
     Example:
-      >>> import jax.numpy as jnp, optjax
+      >>> import jax.numpy as jnp, optjax.pytorch
       >>> tx, x = optjax.pytorch.Adamax(lr=0.1), jnp.array(1.0)
       >>> print(f"{tx.update(x, tx.init(x), x)[0]:.1f}")
       -0.1
@@ -157,7 +157,7 @@ def NAdam(
       **machinery: refused.
 
     Example:
-      >>> import jax.numpy as jnp, optjax
+      >>> import jax.numpy as jnp, optjax.pytorch
       >>> tx, x = optjax.pytorch.NAdam(lr=0.1), jnp.array(1.0)
       >>> print(f"{tx.update(x, tx.init(x), x)[0]:.4f}")
       -0.1056
@@ -193,7 +193,7 @@ def RAdam(
       **machinery: refused.
 
     Example:
-      >>> import jax.numpy as jnp, optjax
+      >>> import jax.numpy as jnp, optjax.pytorch
       >>> tx, x = optjax.pytorch.RAdam(lr=0.1), jnp.array(5.0)
       >>> print(f"{tx.update(x, tx.init(x), x)[0]:.1f}")
       -0.5

@@ -41,7 +41,7 @@ def AdaBound(
       **machinery: refused.
 
     Example:
-      >>> import jax.numpy as jnp, optjax
+      >>> import jax.numpy as jnp, optjax.pytorch
       >>> tx, x = optjax.pytorch.AdaBound(), jnp.array(1.0)
       >>> print(f"{tx.update(x, tx.init(x), x)[0]:.3f}")
       -0.001
@@ -82,7 +82,7 @@ def AdaBoundW(
       **machinery: refused.
 
     Example:
-      >>> import jax.numpy as jnp, optjax
+      >>> import jax.numpy as jnp, optjax.pytorch
       >>> tx, x = optjax.pytorch.AdaBoundW(weight_decay=0.01), jnp.array(1.0)
       >>> print(f"{tx.update(x, tx.init(x), x)[0]:.3f}")
       -0.011

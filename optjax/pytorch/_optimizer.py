@@ -36,6 +36,7 @@ __all__ = [
     "Optimizer",
     "OptimizerState",
     "after_decay",
+    "at_step",
     "is_zero",
     "optimizer",
 ]
@@ -213,7 +214,7 @@ def _member(make: Callable[..., Any], group: Mapping[str, Any]) -> Any:
     base_lr = getattr(options["lr"], "base_lr", None)
 
     def parts(step: Any) -> optax.GradientTransformationExtraArgs:
-        values = {key: _at(value, step) for key, value in options.items()}
+        values = {key: at_step(value, step) for key, value in options.items()}
         return optax.with_extra_args_support(make(Now(step, base_lr), **values))
 
     def init(params: optax.Params) -> OptimizerState:
@@ -235,9 +236,10 @@ def _member(make: Callable[..., Any], group: Mapping[str, Any]) -> Any:
     return optax.GradientTransformationExtraArgs(init, update)
 
 
-def _at(value: Any, step: Any) -> Any:
+def at_step(value: Any, step: Any) -> Any:
+    """An option's value at a step; a schedule is called with the steps taken."""
     if isinstance(value, (tuple, list)):
-        return tuple(_at(v, step) for v in value)
+        return tuple(at_step(v, step) for v in value)
     return value(step) if callable(value) else value
 
 

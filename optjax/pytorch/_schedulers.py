@@ -8,7 +8,8 @@ three digits in 10⁵ steps, and compute in float32 under x64 too; only joining 
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -39,6 +40,7 @@ class Schedule:
       base_lr: the learning rate that the optimizer is made with, which AdaBound's
         `final_lr` belongs to.
       momentum: for `OneCycleLR`, the momentum (or β₁) as a schedule; else None.
+      options: what PyTorch's scheduler keeps in the optimizer's groups.
 
     Example:
       >>> import optjax.pytorch as torch_like
@@ -52,8 +54,10 @@ class Schedule:
         base_lr: float | jax.Array,
         rate: optax.Schedule,
         momentum: optax.Schedule | None = None,
+        options: Mapping[str, Any] = MappingProxyType({}),
     ):
         self.base_lr, self.rate, self.momentum = base_lr, rate, momentum
+        self.options = {"initial_lr": base_lr, **options}
 
     def __call__(self, count: Any) -> jax.Array:
         return self.rate(jnp.asarray(count))
@@ -68,7 +72,7 @@ def StepLR(lr: float, step_size: int, gamma: float = 0.1) -> Schedule:
       gamma: γ ≥ 0.
 
     Example:
-      >>> import optjax
+      >>> import optjax.pytorch
       >>> print(f"{optjax.pytorch.StepLR(0.1, 30)(30):.3f}")
       0.010
     """
@@ -86,7 +90,7 @@ def MultiStepLR(lr: float, milestones: Sequence[int], gamma: float = 0.1) -> Sch
       gamma: γ ≥ 0.
 
     Example:
-      >>> import optjax
+      >>> import optjax.pytorch
       >>> print(f"{optjax.pytorch.MultiStepLR(0.1, [30, 80])(80):.4f}")
       0.0010
     """
@@ -107,7 +111,7 @@ def ExponentialLR(lr: float, gamma: float) -> Schedule:
       gamma: γ ≥ 0.
 
     Example:
-      >>> import optjax
+      >>> import optjax.pytorch
       >>> print(f"{optjax.pytorch.ExponentialLR(0.1, 0.9)(2):.4f}")
       0.0810
     """
@@ -129,7 +133,7 @@ def LinearLR(
       total_iters: T, after which the factor is f₁.
 
     Example:
-      >>> import optjax
+      >>> import optjax.pytorch
       >>> print(f"{optjax.pytorch.LinearLR(0.3)(0):.3f}")
       0.100
     """
@@ -151,7 +155,7 @@ def PolynomialLR(lr: float, total_iters: int = 5, power: float = 1.0) -> Schedul
       power: p ≥ 0.
 
     Example:
-      >>> import optjax
+      >>> import optjax.pytorch
       >>> print(f"{optjax.pytorch.PolynomialLR(0.1, 10, 2.0)(5):.4f}")
       0.0250
     """
@@ -175,7 +179,7 @@ def CosineAnnealingLR(lr: float, T_max: int, eta_min: float = 0.0) -> Schedule:
       eta_min: η.
 
     Example:
-      >>> import optjax
+      >>> import optjax.pytorch
       >>> schedule = optjax.pytorch.CosineAnnealingLR(0.1, T_max=10)
       >>> [round(float(schedule(count)), 3) for count in (0, 5, 10, 15)]
       [0.1, 0.05, 0.0, 0.05]
@@ -200,7 +204,7 @@ def CosineAnnealingWarmRestarts(
       eta_min: η.
 
     Example:
-      >>> import optjax
+      >>> import optjax.pytorch
       >>> schedule = optjax.pytorch.CosineAnnealingWarmRestarts(0.1, T_0=10, T_mult=2)
       >>> [round(float(schedule(count)), 3) for count in (0, 5, 10, 20, 30)]
       [0.1, 0.05, 0.1, 0.05, 0.1]
@@ -263,7 +267,7 @@ def OneCycleLR(
       three_phase: go down to the first rate as one went up, and then to the last.
 
     Example:
-      >>> import optjax
+      >>> import optjax.pytorch
       >>> cycle = optjax.pytorch.OneCycleLR(0.1, max_lr=1.0, total_steps=100)
       >>> [round(float(cycle(count)), 3) for count in (0, 29, 99)]
       [0.04, 1.0, 0.0]
@@ -311,8 +315,11 @@ def OneCycleLR(
 
         return lambda count: level(jnp.asarray(count))
 
-    momentum = between(momenta) if cycle_momentum else None
-    return Schedule(lr, between(rates), momentum)
+    options = {"initial_lr": first, "max_lr": max_lr, "min_lr": last}
+    if not cycle_momentum:
+        return Schedule(lr, between(rates), None, options)
+    options |= {"base_momentum": base_momentum, "max_momentum": max_momentum}
+    return Schedule(lr, between(rates), between(momenta), options)
 
 
 def LambdaLR(lr: float, lr_lambda: Callable[[Any], Any]) -> Schedule:
@@ -323,7 +330,7 @@ def LambdaLR(lr: float, lr_lambda: Callable[[Any], Any]) -> Schedule:
       lr_lambda: λ, in jax.numpy where it branches, since the count is traced.
 
     Example:
-      >>> import optjax
+      >>> import optjax.pytorch
       >>> print(f"{optjax.pytorch.LambdaLR(0.1, lambda epoch: 0.95 ** epoch)(2):.5f}")
       0.09025
     """
@@ -373,7 +380,7 @@ def per_epoch(schedule: Schedule, steps_per_epoch: int) -> Schedule:
       steps_per_epoch: updates an epoch.
 
     Example:
-      >>> import optjax
+      >>> import optjax.pytorch
       >>> schedule = optjax.pytorch.StepLR(0.1, step_size=30)
       >>> by_update = optjax.pytorch.per_epoch(schedule, steps_per_epoch=500)
       >>> print(f"{by_update(30 * 500 - 1):.2f} {by_update(30 * 500):.2f}")
@@ -385,6 +392,7 @@ def per_epoch(schedule: Schedule, steps_per_epoch: int) -> Schedule:
         schedule.base_lr,
         lambda count: schedule(count // steps_per_epoch),
         None if momentum is None else lambda count: momentum(count // steps_per_epoch),
+        schedule.options,
     )
 
 

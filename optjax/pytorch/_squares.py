@@ -53,7 +53,7 @@ def SGD(
       ValueError: for Nesterov's momentum without momentum or with dampening.
 
     Example:
-      >>> import jax.numpy as jnp, optjax
+      >>> import jax.numpy as jnp, optjax.pytorch
       >>> tx, x = optjax.pytorch.SGD(lr=0.1, momentum=0.9), jnp.array(1.0)
       >>> print(f"{tx.update(x, tx.init(x), x)[0]:.1f}")
       -0.1
@@ -100,7 +100,7 @@ def Adagrad(
       **machinery: refused.
 
     Example:
-      >>> import jax.numpy as jnp, optjax
+      >>> import jax.numpy as jnp, optjax.pytorch
       >>> tx, x = optjax.pytorch.Adagrad(lr=0.1), jnp.array(1.0)
       >>> print(f"{tx.update(x, tx.init(x), x)[0]:.1f}")
       -0.1
@@ -139,7 +139,7 @@ def RMSprop(
       **machinery: refused.
 
     Example:
-      >>> import jax.numpy as jnp, optjax
+      >>> import jax.numpy as jnp, optjax.pytorch
       >>> tx, x = optjax.pytorch.RMSprop(lr=0.1), jnp.array(1.0)
       >>> print(f"{tx.update(x, tx.init(x), x)[0]:.1f}")
       -1.0
@@ -178,7 +178,7 @@ def Adadelta(
       **machinery: refused.
 
     Example:
-      >>> import jax.numpy as jnp, optjax
+      >>> import jax.numpy as jnp, optjax.pytorch
       >>> tx, x = optjax.pytorch.Adadelta(), jnp.array(1.0)
       >>> print(f"{tx.update(x, tx.init(x), x)[0]:.6f}")
       -0.003162

@@ -171,8 +171,8 @@ CASES["sgd_groups_cosine"] = Case(
 )
 
 
-def ours(case: Case) -> Any:
-    """The case's optimizer of optjax.pytorch."""
+def ours(case: Case, members: Any = MEMBERS) -> Any:
+    """The case's optimizer of optjax.pytorch, its groups by JAX's names."""
     from optjax import pytorch
 
     factory = getattr(pytorch, case.optimizer)
@@ -196,11 +196,10 @@ def ours(case: Case) -> Any:
 
     if not case.groups:
         return factory(**scheduled(keywords))
-    patterns = [list(members) for members in MEMBERS]
     return factory(
         [
-            {"params": pattern, **scheduled(dict(options))}
-            for pattern, options in zip(patterns, case.groups, strict=True)
+            {"params": list(names), **scheduled(dict(options))}
+            for names, options in zip(members, case.groups, strict=True)
         ],
         **keywords,
     )
@@ -217,15 +216,17 @@ def our_schedule(lr: float, scheduler: tuple[str, Any]) -> Any:
     return getattr(pytorch, name)(lr, **arguments)
 
 
-def theirs(case: Case, params: Mapping[str, Any]) -> tuple[Any, Any]:
-    """PyTorch's optimizer, and its scheduler or None."""
+def theirs(
+    case: Case, params: Mapping[str, Any], members: Any = MEMBERS
+) -> tuple[Any, Any]:
+    """PyTorch's optimizer, and its scheduler or None; groups by PyTorch's names."""
     module = "adabound" if case.optimizer == "AdaBound" else "torch.optim"
     factory = getattr(importlib.import_module(module), case.optimizer)
     handed: Any = list(params.values())
     if case.groups:
         handed = [
-            {"params": [params[key] for key in members], **options}
-            for members, options in zip(MEMBERS, case.groups, strict=True)
+            {"params": [params[key] for key in names], **options}
+            for names, options in zip(members, case.groups, strict=True)
         ]
     optimizer = factory(handed, **case.keywords)
     with warnings.catch_warnings():

@@ -1,4 +1,4 @@
-"""optjax.pytorch against PyTorch and `adabound`: every optimizer, keyword, scheduler."""
+"""optjax.pytorch against PyTorch and `adabound`: optimizers, keywords, schedulers."""
 
 import jax
 import numpy as np
@@ -8,7 +8,7 @@ from golden.dialect import CASES
 from reference import run
 from reference.scan import assert_same_path, displacements, moved
 
-import optjax
+import optjax.pytorch
 
 START, GRADS = dialect.problem()
 INDICES = np.array(dialect.STORED) - 1
