@@ -483,3 +483,8 @@ def test_injected_arguments_are_refused_where_they_are_given():
         optjax.inject_hyperparams(optjax.adam, hyperparam_dtype=jnp.int32)
     with pytest.raises(ValueError, match=r"Hand over optjax\.adam and not"):
         optjax.inject_hyperparams(optjax.adam(1e-3))
+
+
+def test_an_object_of_this_library_may_be_a_schedule():
+    """It has no name of its own, unlike a factory that was not called."""
+    optjax.sgd(optjax.pytorch.StepLR(0.1, step_size=30))
