@@ -1,6 +1,5 @@
 """From a torch optimizer's state_dict to an Optax state."""
 
-import functools
 import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -301,7 +300,6 @@ def _check_step(optimizer: Any, state: Any, said: _Said) -> None:
         ),
     )
 
-    @functools.partial(jax.jit, static_argnums=0)
     def updates(tx: Any, state: Any, params: Any) -> Any:
         def waves(x: Any) -> jax.Array:
             return (0.1 * jnp.cos(jnp.arange(x.size))).reshape(x.shape).astype(x.dtype)
