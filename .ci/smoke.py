@@ -17,7 +17,9 @@ import optax
 import optjax
 
 place = Path(optjax.__file__).parent
-assert place.parent != Path(__file__).parents[1], "this is the checkout, not the package"
+assert place.parent != Path(__file__).parents[1], (
+    "this is the checkout, not the package"
+)
 assert importlib.metadata.version("optjax") == optjax.__version__
 
 wanted = {"kernel": True, "pure": False}.get((sys.argv[1:] or [""])[0])
@@ -31,10 +33,16 @@ for name, row in optjax.OPTIMIZERS.items():
     state = tx.init(x)
     updates, after = tx.update(x, state, x)
     plain = optax.apply_updates(x, updates)
-    stepped, _ = jax.jit(lambda g, s, x, tx=tx: optjax.apply_step(tx, g, s, x))(x, state, x)
-    for one, other in zip(jax.tree.leaves(plain), jax.tree.leaves(stepped), strict=True):
+    stepped, _ = jax.jit(lambda g, s, x, tx=tx: optjax.apply_step(tx, g, s, x))(
+        x, state, x
+    )
+    for one, other in zip(
+        jax.tree.leaves(plain), jax.tree.leaves(stepped), strict=True
+    ):
         assert jnp.allclose(one, other, rtol=1e-5), name
-    assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves((plain, after))), name
+    assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves((plain, after))), (
+        name
+    )
 
 tx = optjax.monitor(optjax.adabound(1e-3, gamma=1.0), every=5)
 state = tx.init(x)

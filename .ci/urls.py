@@ -41,7 +41,9 @@ def rewrite(text: str, old: str, new: str) -> str:
         rf"\g<1>{new}",
         text,
     )
-    return text.replace(f"{owner}.github.io/{name}", f"{new_owner}.github.io/{new_name}")
+    return text.replace(
+        f"{owner}.github.io/{name}", f"{new_owner}.github.io/{new_name}"
+    )
 
 
 def places(name: str) -> list[str]:

@@ -24,7 +24,6 @@ from sphinx.util import logging
 
 import optjax
 
-
 _HEADING = re.compile(
     r"(Args|Attributes|Returns|Yields|Raises|Examples?|References?"
     r"|Where conventions differ): ?(.*)"

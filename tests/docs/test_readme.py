@@ -19,7 +19,11 @@ from test_notebooks import execute
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 RECIPES = sorted((DOCS / "recipes").glob("*.md"))
-PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md")), *(DOCS / "design").glob("*.md")]
+PAGES = [
+    ROOT / "README.md",
+    *sorted(DOCS.glob("*.md")),
+    *(DOCS / "design").glob("*.md"),
+]
 BLOCK = re.compile(
     r"^```python\n(.*?)^```\n(\n(?:    [^\n]*\n|\n)+)?", re.DOTALL | re.MULTILINE
 )
