@@ -1,6 +1,6 @@
 """Whether an installed optjax works: python .ci/smoke.py [kernel | pure]
 
-It needs nothing but what the package itself asks for, and must run outside of a checkout's
+It needs nothing but what the package itself asks for, and must not run in a checkout's
 root. With `kernel` the compiled step has to be there, with `pure` it must not.
 """
 

@@ -49,7 +49,7 @@ def rewrite(text: str, old: str, new: str) -> str:
 def places(name: str) -> list[str]:
     """Addresses of a repository or site called `name` that are not the project's."""
     wanted = repository()
-    owner, short = wanted.split("/")
+    owner = wanted.partition("/")[0]
     found = []
     for path in files():
         text = path.read_text()

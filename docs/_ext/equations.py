@@ -107,7 +107,8 @@ def tex(text):
             elif text[word.end() : word.end() + 1] == "(":
                 out.append(rf"\operatorname{{{name}}}")
             else:
-                out.append(rf"\mathrm{{{name}}}")
+                apart = place > 0 and text[place - 1].isspace()
+                out.append(r"\ " * apart + rf"\mathrm{{{name}}}")
             place = word.end()
         elif c == "{":
             out.append(r"\{")

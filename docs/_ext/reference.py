@@ -10,6 +10,7 @@ first line is an equation, or begins with one, and is typeset.
 import inspect
 import re
 import textwrap
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
@@ -129,8 +130,8 @@ def _own_members(value):
 
 def _constant(one):
     """A table of the names in a dictionary, a string's value, or nothing."""
-    if isinstance(one.value, dict):
-        return f"A dictionary: {', '.join(f'`{key}`' for key in one.value)}."
+    if isinstance(one.value, Mapping):
+        return f"By name: {', '.join(f'`{key}`' for key in one.value)}."
     if isinstance(one.value, str):
         return f"The string `{one.value!r}`."
     shown = re.sub(r"\b(?:[a-z_]\w*\.)+", "", str(one.value))
@@ -168,8 +169,9 @@ class Members(Directive):
     def run(self):
         # A change of any docstring is a change of these pages.
         env = self.state.document.settings.env
-        for path in Path(optjax.__file__).parent.rglob("*.py"):
-            env.note_dependency(str(path))
+        for folder in (Path(optjax.__file__).parent, Path(__file__).parent):
+            for path in folder.rglob("*.py"):
+                env.note_dependency(str(path))
         lines = []
         for one in public.members(self.arguments[0]):
             lines += "\n".join(block(one)).split("\n")
@@ -199,7 +201,12 @@ class Rows(Directive):
 
 
 def _cell(text):
-    return text if text == "–" else f"${equations.tex(text)}$".replace("|", r"\vert ")
+    """Each of its equations by itself, so that a line may break between them."""
+    if text == "–":
+        return text
+    parts = re.split(r"([,;] )(?![^(]*\))", text)
+    parts[::2] = [f"${equations.tex(part)}$" for part in parts[::2]]
+    return "".join(parts).replace("|", r"\vert ")
 
 
 class LinkNames(SphinxTransform):

@@ -1,8 +1,8 @@
 """Pages that live outside docs/: the notebooks and what the benchmarks gave.
 
 They are copied in before a build, under names that git ignores. Their links, and those
-of all other pages, are written for GitHub; on the site a link to a page of the repository
-leads to its place here, and one to any other file to GitHub.
+of all other pages, are written for GitHub; on the site a link to a page of the
+repository leads to its place here, and one to any other file to GitHub.
 """
 
 import base64
@@ -12,6 +12,7 @@ import re
 import shutil
 from pathlib import Path
 
+import equations
 from docutils import nodes
 from docutils.parsers.rst import Directive
 from docutils.statemachine import StringList
@@ -98,7 +99,7 @@ class Gallery(Directive):
                 f":img-top: /thumbnails/{source.stem}.png",
                 f":img-alt: A figure of the notebook “{title}”",
                 "",
-                said,
+                equations.inline(said),
                 ":::",
                 "",
             ]

@@ -1,8 +1,8 @@
-"""What is public: names and signatures as they are kept, each on a page of the reference.
+"""What is public: names and signatures as they are kept, each on a reference page.
 
-public.txt beside this file is what the last version had, each name once, by its shortest
-path. A change of it is a change for users: `python tests/docs/test_public.py` writes it
-anew, and CHANGELOG.md says so.
+public.txt beside this file is what the last version had, each name once, by its
+shortest path. A change of it is a change for users:
+`python tests/docs/test_public.py` writes it anew, and CHANGELOG.md says so.
 """
 
 import inspect

@@ -1,8 +1,8 @@
 """The Python in the README and on the pages runs as it stands, and prints what is said.
 
 A block is a program of its own; a recipe is one from its first block to its last. Where
-indented lines follow a block, they are its output. A block marked `no-run` needs what the
-tests do not have, and its page says so.
+indented lines follow a block, they are its output. A block marked `no-run` needs what
+the tests do not have, and its page says so.
 """
 
 import contextlib
