@@ -3,4 +3,6 @@
 docs/extending.md has a complete example of each.
 """
 
-__all__: list[str] = []
+from optjax.tasks import Loaded, Recipe, Settings, Task
+
+__all__ = ["Loaded", "Recipe", "Settings", "Task"]

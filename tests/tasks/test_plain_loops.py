@@ -25,6 +25,7 @@ from optjax.tasks._data.text import Text
 from optjax.tasks.models import MLP, CharLSTM, ResNet
 
 RESNET = functools.partial(ResNet, widths=(4,), blocks=(1,))
+HEAVY_BALL = functools.partial(optjax.sgd, momentum=0.9)
 RATE = np.float32(0.01)
 
 
@@ -162,7 +163,7 @@ def test_text(clip_norm):
     clip = [] if clip_norm == math.inf else [optax.clip_by_global_norm(clip_norm)]
     expected = reference(
         CharLSTM(5, layers=2, hidden=8, rngs=nnx.Rngs(params_key)),
-        with_drop(optjax.momentum, 10, *clip, optax.add_decayed_weights(0.05)),
+        with_drop(HEAVY_BALL, 10, *clip, optax.add_decayed_weights(0.05)),
         cross_entropy,
         draw,
         order_key,
@@ -171,7 +172,7 @@ def test_text(clip_norm):
         steps=12,
     )
     trial = text_task.trial(
-        optjax.momentum,
+        HEAVY_BALL,
         Text(ids, ids, "abcde"),
         Recipe(4, epochs=3, decay_after=2, weight_decay=0.05, clip_norm=clip_norm),
         sequence_length=6,
