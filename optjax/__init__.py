@@ -11,6 +11,7 @@ from optjax._signals import prepare as _prepare
 # Before the imports of JAX that follow.
 _prepare()
 
+from optjax import optimizers
 from optjax._accumulator import (
     centered_ema_of_squares,
     debias_squares,
@@ -49,6 +50,7 @@ from optjax._rounding import stochastic_rounding
 from optjax._sharding import state_shardings
 from optjax._swats import scale_by_swats
 from optjax.fused._apply import apply_step
+from optjax.fused._explain import explain_step
 from optjax.fused._library import fused_step_available
 from optjax.monitoring._hyperparameters import (
     hyperparameters,
@@ -58,50 +60,12 @@ from optjax.monitoring._hyperparameters import (
 from optjax.monitoring._report import read_report, stack_reports, transition
 from optjax.monitoring._sgd import sgd_equivalent
 from optjax.monitoring._wrapper import monitor
-from optjax.optimizers import (
-    OPTIMIZERS,
-    Row,
-    adabelief,
-    adabound,
-    adaboundw,
-    adadelta,
-    adagrad,
-    adam,
-    adamax,
-    adamod,
-    adamw,
-    adashift,
-    amsbound,
-    amsgrad,
-    nadam,
-    nadamw,
-    nosadam,
-    padam,
-    radam,
-    rmsprop,
-    sgd,
-    swats,
-    yogi,
-)
+from optjax.optimizers import *
 
 __version__ = "0.1.0"
 
 __all__ = [
-    "OPTIMIZERS",
     "Bounds",
-    "Row",
-    "adabelief",
-    "adabound",
-    "adaboundw",
-    "adadelta",
-    "adagrad",
-    "adam",
-    "adamax",
-    "adamod",
-    "adamw",
-    "adashift",
-    "amsbound",
-    "amsgrad",
     "apply_step",
     "basic_form",
     "bound_clip",
@@ -112,6 +76,7 @@ __all__ = [
     "ema",
     "ema_of_squared_residuals",
     "ema_of_squares",
+    "explain_step",
     "exponential_bounds",
     "fused_step_available",
     "gamma_for",
@@ -122,20 +87,14 @@ __all__ = [
     "linear_bounds",
     "mean_of_squares",
     "monitor",
-    "nadam",
     "nadam_ema",
-    "nadamw",
-    "nosadam",
-    "padam",
     "precondition",
-    "radam",
     "rate_by_accumulated_square",
     "rate_by_adadelta",
     "rate_by_infinity_norm",
     "rate_by_one",
     "read_report",
     "rectify",
-    "rmsprop",
     "running_max",
     "scale_by_accumulated_square",
     "scale_by_adadelta",
@@ -143,15 +102,13 @@ __all__ = [
     "scale_by_infinity_norm",
     "scale_by_swats",
     "set_hyperparameters",
-    "sgd",
     "sgd_equivalent",
     "sign_ema_of_squares",
     "stack_reports",
     "state_shardings",
     "stochastic_rounding",
     "sum_of_squares",
-    "swats",
     "trace",
     "transition",
-    "yogi",
 ]
+__all__ += optimizers.__all__

@@ -27,7 +27,7 @@ from optjax.sweep._store.directory import as_directory, in_a_series
 from optjax.sweep._store.files import write_atomically
 from optjax.sweep._store.store import MARKER
 from optjax.sweep._view.progress import FINISHED_BEFORE, live_display
-from optjax.tasks import TASKS, Loaded, Settings
+from optjax.tasks import TASKS, Loaded, Settings, Task
 
 __all__ = [
     "load_task",
@@ -46,8 +46,9 @@ _NEEDED = ("matplotlib", "rich")
 def load_task(task: str, settings: Settings) -> Loaded:
     """The task that a name or `module:attribute` stands for.
 
-    A module is looked for in the current directory too. The attribute is what
-    `sweep.run` takes: `make_trial`, or a tuple of functions (init, step[, evaluate]).
+    A module is looked for in the current directory too. The attribute is a `Task`,
+    or what `sweep.run` takes: `make_trial`, or a tuple of functions
+    (init, step[, evaluate]).
 
     Raises:
       SweepError: for an unknown task, a module that cannot be imported, an attribute
@@ -76,16 +77,18 @@ def load_task(task: str, settings: Settings) -> Loaded:
         ) from None
     if not hasattr(module, attribute):
         raise SweepError(f"task {task}: {module_name} has no attribute {attribute!r}")
+    found = getattr(module, attribute)
     try:
-        make_trial = as_make_trial(getattr(module, attribute))
-    except SweepError as error:
+        if isinstance(found, Task):
+            return found.load(settings)
+        make_trial = as_make_trial(found)
+    except ValueError as error:
         raise SweepError(f"task {task}: {error}") from None
-    for name, value in settings._asdict().items():
-        if value is not None and (name, value) != ("dtype", "float32"):
-            raise SweepError(
-                f"task {task}: it has its own data and model, and takes no {name}="
-            )
-    return Loaded(make_trial, task, None, seeds=3, steps=300, evaluate_every=10)
+    for name in settings.given:
+        raise SweepError(
+            f"task {task}: it has its own data and model, and takes no {name}="
+        )
+    return Loaded(make_trial, task)
 
 
 def read_config(path: Path) -> tuple[list[str], dict[str, Any]]:
