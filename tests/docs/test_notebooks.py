@@ -103,7 +103,7 @@ def test_every_file_has_the_addresses_of_pyproject():
 def test_addresses_change_together():
     text = (
         "(https://github.com/optjax/optjax/issues) github/optjax/optjax/blob "
-        "git+https://github.com/optjax/optjax\" https://optjax.github.io/optjax/ optjax"
+        'git+https://github.com/optjax/optjax" https://optjax.github.io/optjax/ optjax'
     )
     changed = urls.rewrite(text, "optjax/optjax", "some-one/other")
     assert "optjax/optjax" not in changed
