@@ -326,6 +326,7 @@ ARGUMENTS = [
 #: on as it is.
 FREE = {
     "apply_step": ["extra"],
+    "explain_step": ["extra"],
     "grid": ["values"],
     "choice": ["values"],
     "uniform": ["low", "high"],
