@@ -230,7 +230,8 @@ def _targets():
     found = {}
     for one in public.names():
         path = str(one).split(".")
-        for start in range(len(path)):
+        # `nnx.Optimizer` is Flax's: two parts are enough only right below optjax.
+        for start in {0, len(path) - 1} | ({1} if len(path) == 3 else set()):
             found.setdefault(".".join(path[start:]), str(one))
     return found
 
