@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from optjax._observe import Observation, trace_once
 from optjax._parts import Clip, Descend, Link, One, Part, Product, Switched
-from optjax.monitoring._groups import leaf_names
+from optjax._tree import leaf_names
 
 __all__ = ["Rate", "is_same", "limit_of", "part_behind", "read_rates"]
 

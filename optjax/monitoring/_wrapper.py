@@ -19,12 +19,12 @@ from optjax._hyperparameter import (
 )
 from optjax._observe import Observation, current, tell, trace_of, trace_once
 from optjax._parts import Link, Product
+from optjax._tree import leaf_names
 from optjax.monitoring._groups import (
     OVERALL,
     as_names,
     as_numbers,
     group_leaves,
-    leaf_names,
 )
 from optjax.monitoring._rates import Rate, read_rates
 from optjax.monitoring._summary import Summary, empty, summarise
