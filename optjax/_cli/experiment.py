@@ -111,8 +111,8 @@ class Experiment:
 def load_task(task: str, settings: Settings) -> Loaded:
     """The task that a name or `module:attribute` stands for.
 
-    A module is looked for in the current directory too. The attribute is a `Task`,
-    a `Loaded`, or what `sweep.run` takes: `make_trial`, or a tuple of functions
+    A module is looked for in the current directory too. The attribute is a `Task`, a
+    `Loaded`, or what `sweep.run` takes: `make_trial`, or a tuple of functions
     (init, step[, evaluate]).
 
     Raises:
@@ -120,19 +120,24 @@ def load_task(task: str, settings: Settings) -> Loaded:
         that is not there or is something else, and data that cannot be read.
     """
     who = f"task {task}"
-    if task not in TASKS and not all(task.partition(":")):
+    if task in TASKS:
+        try:
+            return TASKS[task].load(settings)
+        except ValueError as error:
+            raise SweepError(f"{who}: {error}") from None
+    if not all(task.partition(":")):
         hint = did_you_mean(task, TASKS)
         own = "" if hint.endswith("?") else "; for your own give module:attribute"
         raise SweepError(f"unknown task {task!r}{hint}{own}")
-    found = TASKS[task] if task in TASKS else load_attribute(task, who)
+    own_task = load_attribute(task, who)
     try:
-        if isinstance(found, Task):
-            return found.load(settings)
+        if isinstance(own_task, Task):
+            return own_task.load(settings)
         for name in settings.given:
             raise SweepError(f"it has its own data and model, and takes no {name}=")
-        if isinstance(found, Loaded):
-            return found
-        return Loaded(as_make_trial(found), task)
+        if isinstance(own_task, Loaded):
+            return own_task
+        return Loaded(as_make_trial(own_task), task)
     except ValueError as error:
         raise SweepError(f"{who}: {error}") from None
 
