@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from optjax.tasks.models.layers import (
+from optjax.tasks.models._layers import (
     batch_norm,
     classifier,
     convolution,
