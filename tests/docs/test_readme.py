@@ -13,6 +13,8 @@ BLOCKS = {
         "docs/sweeps.md",
         "docs/monitoring.md",
         "docs/sharding.md",
+        "docs/from-pytorch.md",
+        "docs/from-optax.md",
     )
     for number, block in enumerate(
         re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), flags=re.DOTALL)
@@ -26,4 +28,6 @@ def test_there_are_blocks_to_run():
 
 @pytest.mark.parametrize("name", BLOCKS)
 def test_block_runs(name):
+    if "import torch" in BLOCKS[name]:
+        pytest.importorskip("torch")
     exec(compile(BLOCKS[name], name, "exec"), {})
