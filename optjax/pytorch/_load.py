@@ -341,7 +341,7 @@ def _check_step(optimizer: Any, state: Any, said: _Said) -> None:
                 options = {k: v for k, v in group.items() if k[:5] != "param"}
                 raise ValueError(
                     "the optimizer must take PyTorch's next steps, got an update of "
-                    f"{name_of(path)!r} that is {apart / (largest or 1.0):.1g} of it "
-                    f"away. {source.name} had {options}; optjax.pytorch.compare says "
+                    f"{name_of(path)!r} off by {apart / (largest or 1.0):.1g} of its "
+                    f"size. {source.name} had {options}; optjax.pytorch.compare says "
                     "which argument differs."
                 )
