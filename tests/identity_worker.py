@@ -17,9 +17,12 @@ from flax import nnx
 
 import optjax
 from optjax import sweep
-from optjax.sweep._engine.groups import Settings, make_groups
+from optjax.sweep._engine.groups import make_groups
+from optjax.sweep._engine.plan import Plan
 from optjax.sweep._store.fingerprint import Fingerprint
-from optjax.tasks import char_language, digits, image_classification, models
+from optjax.tasks import digits, models
+from optjax.tasks import images as image_task
+from optjax.tasks import text as text_task
 from optjax.tasks._data.images import Images
 from optjax.tasks._data.text import Text
 
@@ -121,9 +124,9 @@ def trials():
     )
     text = Text(of_bytes(0, 3, 200), of_bytes(0, 3, 100), "abc")
     of_images = functools.partial(
-        image_classification.trial,
-        images=images,
-        recipe=image_classification.Recipe(batch_size=8),
+        image_task.trial,
+        data=images,
+        recipe=image_task.PAPER._replace(batch_size=8),
     )
     return {
         "functions": sweep.from_functions(init, step, evaluate),
@@ -148,9 +151,10 @@ def trials():
             of_images, make_model=models.MLP, dtype=jnp.bfloat16
         ),
         "characters": functools.partial(
-            char_language.trial,
-            text=text,
-            recipe=char_language.Recipe(batch_size=4, sequence_length=5),
+            text_task.trial,
+            data=text,
+            recipe=text_task.RECIPE._replace(batch_size=4),
+            sequence_length=5,
             layers=2,
             hidden=8,
         ),
@@ -161,7 +165,14 @@ def digests(make_trial, metric="loss", factories=None):
     """Of the trial's programs, and of the data that they read."""
     factories = factories or {"adabound": optjax.adabound}
     spec = sweep.TrialSpec(0, sweep.Config("adabound", {"learning_rate": 0.1}, {}), 0)
-    settings = Settings(2, 1, metric, "min", None, 1, None, (jax.devices()[0],))
+    settings = Plan(
+        steps=2,
+        evaluate_every=1,
+        metric=metric,
+        mode="min",
+        lanes=1,
+        devices=(jax.devices()[0],),
+    )
     fingerprint = Fingerprint()
     (group,) = make_groups(make_trial, factories, [spec], settings, fingerprint)
     return {**group.digests, "data": fingerprint.data}

@@ -1,10 +1,8 @@
 """Which coordinates are summarised together, and which of them are looked at."""
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
-import jax
 import numpy as np
 
 __all__ = [
@@ -14,7 +12,6 @@ __all__ = [
     "as_names",
     "as_numbers",
     "group_leaves",
-    "leaf_names",
     "sample",
 ]
 
@@ -24,29 +21,6 @@ Groups: TypeAlias = int | Callable[[str], str] | None
 
 #: The group of all leaves.
 OVERALL = "overall"
-
-
-def leaf_names(tree: Any) -> list[str]:
-    """The name of each leaf, its path joined by "/", such as "hidden/kernel".
-
-    Flax NNX hands `init` variables and `update` their values; the names agree.
-    """
-    paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(tree)]
-    siblings = Counter(path[:-1] for path in paths)
-    value = jax.tree_util.GetAttrKey("value")
-    names = []
-    for path in paths:
-        # A variable has nothing but its value.
-        if path and path[-1] == value and siblings[path[:-1]] == 1:
-            path = path[:-1]
-        names.append(jax.tree_util.keystr(path, simple=True, separator="/"))
-    twice = [name for name, count in Counter(names).items() if count > 1]
-    if twice:
-        raise ValueError(
-            "monitor tells leaves apart by their paths joined by '/', but two are "
-            f"called {twice[0]!r}. Name one of them otherwise."
-        )
-    return names
 
 
 def group_leaves(names: Sequence[str], groups: Groups) -> dict[str, list[str]]:
@@ -110,11 +84,11 @@ class Sample(NamedTuple):
     """The coordinates looked at, a row a group.
 
     Attributes:
-        positions: for each leaf, the chosen positions in the flattened leaf, ascending.
-        place: (groups, n), where in the leaves' chosen coordinates, laid end to end,
-            a group's are.
-        leaf: (groups, n), the index of each one's leaf.
-        sizes: how many of a row belong to the group; the rest of it is padding.
+      positions: for each leaf, the chosen positions in the flattened leaf, ascending.
+      place: (groups, n), where in the leaves' chosen coordinates, laid end to end,
+        a group's are.
+      leaf: (groups, n), the index of each one's leaf.
+      sizes: how many of a row belong to the group; the rest of it is padding.
     """
 
     positions: list[np.ndarray]
