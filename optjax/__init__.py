@@ -49,6 +49,7 @@ from optjax._rate import (
 from optjax._rounding import stochastic_rounding
 from optjax._sharding import state_shardings
 from optjax._swats import scale_by_swats
+from optjax._target import Target, bound_around, grafted_target, projected_target
 from optjax.fused._apply import apply_step
 from optjax.fused._library import fused_step_available
 from optjax.monitoring._hyperparameters import (
@@ -65,8 +66,10 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Bounds",
+    "Target",
     "apply_step",
     "basic_form",
+    "bound_around",
     "bound_clip",
     "centered_ema_of_squares",
     "constant_bounds",
@@ -78,6 +81,7 @@ __all__ = [
     "exponential_bounds",
     "fused_step_available",
     "gamma_for",
+    "grafted_target",
     "hyperbolic_bounds",
     "hyperparameters",
     "inject_hyperparams",
@@ -87,6 +91,7 @@ __all__ = [
     "monitor",
     "nadam_ema",
     "precondition",
+    "projected_target",
     "rate_by_accumulated_square",
     "rate_by_adadelta",
     "rate_by_infinity_norm",

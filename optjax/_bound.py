@@ -41,8 +41,11 @@ __all__ = [
     "BoundClipState",
     "Bounds",
     "FinalRate",
+    "LowerOf",
     "Speed",
+    "UpperOf",
     "bound_clip",
+    "check_order",
     "constant_bounds",
     "exponential_bounds",
     "gamma_for",
@@ -66,8 +69,8 @@ _lower = nonnegative("A rate is a step size")
 _upper = number("a number >= 0", lambda x: x >= 0, "A rate is a step size")
 _Lower: TypeAlias = Annotated[Scalar, _lower]
 _Upper: TypeAlias = Annotated[Scalar, _upper]
-_LowerOf: TypeAlias = Annotated[Bound, _or_of_the_step(_lower)]
-_UpperOf: TypeAlias = Annotated[Bound, _or_of_the_step(_upper)]
+LowerOf: TypeAlias = Annotated[Bound, _or_of_the_step(_lower)]
+UpperOf: TypeAlias = Annotated[Bound, _or_of_the_step(_upper)]
 FinalRate: TypeAlias = Annotated[
     Scalar,
     positive(
@@ -98,9 +101,7 @@ class BoundClipState(NamedTuple):
 
 
 @checked
-def bound_clip(
-    lower: _LowerOf, upper: _UpperOf
-) -> optax.GradientTransformationExtraArgs:
+def bound_clip(lower: LowerOf, upper: UpperOf) -> optax.GradientTransformationExtraArgs:
     r"""V_t ↦ clip(V_t, lo_t, hi_t), for the rate branch of `basic_form`.
 
     It clips rates, not updates: put it after a `rate_by_*` and `optax.scale(α)`, so
@@ -123,7 +124,7 @@ def bound_clip(
     Reference: Luo et al., "Adaptive Gradient Methods with Dynamic Bound of Learning
     Rate", ICLR 2019.
     """
-    _check_order(lower, upper)
+    check_order(lower, upper)
 
     def update(
         updates: optax.Updates, state: BoundClipState, params: Any = None, **extra: Any
@@ -160,7 +161,7 @@ def constant_bounds(lower: _Lower, upper: _Upper) -> Bounds:
       >>> optjax.constant_bounds(0.01, 0.1)
       Bounds(lower=0.01, upper=0.1)
     """
-    _check_order(lower, upper)
+    check_order(lower, upper)
     return Bounds(lower, upper)
 
 
@@ -268,7 +269,7 @@ def gamma_for(steps: _Steps, fraction: _RunShare = 0.5, factor: _Factor = 1.1) -
     return 1.0 / ((factor - 1.0) * fraction * steps)
 
 
-def _check_order(lower: Bound, upper: Bound) -> None:
+def check_order(lower: Bound, upper: Bound) -> None:
     """Where both are numbers and known."""
     if not any(callable(b) or isinstance(b, jax.core.Tracer) for b in (lower, upper)):
         least = float(lower)  # type: ignore[arg-type]

@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from optjax._groups import leaf_names
 from optjax._observe import Observation, Record, trace_once
-from optjax.monitoring._groups import leaf_names
 
 __all__ = ["Rate", "is_same", "limit_of", "read_rates"]
 

@@ -6,8 +6,9 @@ from typing import Annotated, Any, TypeAlias
 import jax
 import numpy as np
 
+from optjax._groups import OVERALL
 from optjax._hyperparameter import Kind, OptimizerState, checked, instance
-from optjax.monitoring._groups import OVERALL, as_names
+from optjax.monitoring._groups import as_names
 from optjax.monitoring._summary import PROBABILITIES, Summary
 from optjax.monitoring._wrapper import MonitorState
 

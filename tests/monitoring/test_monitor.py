@@ -18,8 +18,9 @@ from loop import NOISE, START, gradient, stack
 from rows import ROWS
 
 import optjax
+from optjax._groups import OVERALL
 from optjax._rounding import stochastic_rounding
-from optjax.monitoring._groups import OVERALL, sample
+from optjax.monitoring._groups import sample
 from optjax.monitoring._summary import EDGES, PROBABILITIES, Summary
 
 RANDOM = np.random.default_rng(0)
