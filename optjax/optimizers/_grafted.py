@@ -4,7 +4,6 @@ import numpy as np
 import optax
 
 from optjax._accumulator import ema_of_squares
-from optjax._base_rate import check_base, relative_to_base
 from optjax._bound import Speed, hyperbolic_bounds
 from optjax._direction import ema
 from optjax._form import basic_form
@@ -15,12 +14,10 @@ from optjax._hyperparameter import (
     InexactDType,
     Mask,
     NonNegative,
-    Positive,
     Schedule,
     WeightDecay,
     checked,
 )
-from optjax._precision import Scalar
 from optjax._rate import correct_bias, rate_by_accumulated_square
 from optjax._target import LastStep, bound_around, grafted_target
 from optjax._weight_decay import with_l2
@@ -44,24 +41,23 @@ def graftbound(
     groups: Groups = None,
     b3: Decay = 0.0,
     freeze_after: LastStep = np.inf,
-    base_lr: Positive | None = None,
     mu_dtype: InexactDType = None,
     nu_dtype: FloatDType = None,
 ) -> Optimizer:
-    r"""x ← x − s_t clip(V_t, f_t γt/(γt + 1), f_t (1 + 1/(γt))) ⊙ m_t.
+    r"""x ← x − α_t clip(V_t, f_t γt/(γt + 1), f_t (1 + 1/(γt))) ⊙ m_t.
 
-    V_t = α √(1−β₂ᵗ)/(1−β₁ᵗ) / (√ν_t + ε) and f_t = ‖V_t ⊙ m_t‖ / ‖m_t‖ of each leaf:
+    V_t = √(1−β₂ᵗ)/(1−β₁ᵗ) / (√ν_t + ε) and f_t = ‖V_t ⊙ m_t‖ / ‖m_t‖ of each leaf:
     `adabound` without a `final_lr` to guess. Its bounds close on the rate at which the
     step of SGD with momentum is as long as Adam's, so that it has Adam's learning rate
-    and ends with one rate a leaf, which goes on following Adam's step length. It is
+    and ends with one rate a leaf, α_t f_t, which goes on following Adam's step length.
+    As f_t is a multiple of V_t, α_t needs no base: it multiplies all of them. It is
     optjax's own, from no paper.
 
-    From the step after `freeze_after` on it is SGD with momentum β₁ and the fixed
-    learning rate f (1 − β₁) of each leaf; see `optjax.sgd_equivalent`.
+    From the step after `freeze_after` on it is SGD with momentum β₁ and the learning
+    rate α_t f (1 − β₁) of each leaf; see `optjax.sgd_equivalent`.
 
     Args:
-      learning_rate: α > 0, Adam's. A schedule that rises above its first value, as a
-        warm-up does, needs `base_lr`.
+      learning_rate: α, Adam's.
       b1: β₁ in [0, 1), decay of m.
       b2: β₂ in [0, 1), decay of ν.
       eps: ε ≥ 0, added to the raw √ν, as in `adabound`.
@@ -73,7 +69,6 @@ def graftbound(
         more in `optjax.grafted_target`.
       b3: β₃ in [0, 1), decay of an average of f_t; 0 is f_t itself.
       freeze_after: the last step whose f_t is measured; infinity measures for ever.
-      base_lr: α_0, by default `learning_rate` when the state is made; see `adabound`.
       mu_dtype: dtype in which m is stored; the parameters' by default (float32 for
         float16).
       nu_dtype: dtype in which ν is stored; the parameters' by default. See `adam`.
@@ -92,34 +87,29 @@ def graftbound(
     Methods from Learning Rates", 2020, for a step of one optimizer's length in
     another's direction.
     """
-    check_base(learning_rate, base_lr)
     accumulator = ema_of_squares(b2, debias=False, nu_dtype=nu_dtype)
-
-    def make(alpha: Scalar, s: Scalar) -> Optimizer:
-        rate = optax.chain(
-            rate_by_accumulated_square(accumulator, eps),
-            correct_bias(b1, b2, alpha),
-            bound_around(
-                grafted_target(groups, b3),
-                *hyperbolic_bounds(1.0, gamma),
-                freeze_after=freeze_after,
-            ),
-        )
-        optimizer = basic_form(
-            direction=ema(b1, debias=False, accumulator_dtype=mu_dtype),
-            rate=rate,
-            learning_rate=s,
-        )
-        return with_l2(optimizer, weight_decay, mask)
-
-    return relative_to_base(make, learning_rate, base_lr)
+    rate = optax.chain(
+        rate_by_accumulated_square(accumulator, eps),
+        correct_bias(b1, b2),
+        bound_around(
+            grafted_target(groups, b3),
+            *hyperbolic_bounds(1.0, gamma),
+            freeze_after=freeze_after,
+        ),
+    )
+    optimizer = basic_form(
+        direction=ema(b1, debias=False, accumulator_dtype=mu_dtype),
+        rate=rate,
+        learning_rate=learning_rate,
+    )
+    return with_l2(optimizer, weight_decay, mask)
 
 
 ROWS["graftbound"] = Row(
     graftbound,
     EMA,
-    f"α·{RMS}",
-    "clip(lo_t, hi_t) around ‖V⊙m‖/‖m‖",
-    "α_t/α_0",
+    RMS,
+    "clip(f lo_t, f hi_t), f = ‖V⊙m‖/‖m‖",
+    "α_t",
     "optjax; after Luo et al. 2019, Agarwal et al. 2020",
 )

@@ -37,6 +37,7 @@ DRAWN = {
     "base_lr": st.floats(1e-4, 1.0),
     "eps": st.floats(1e-6, 1.0),
     "gamma": st.floats(1e-3, 10.0),
+    "freeze_after": st.floats(0.5, 20.0),
     "horizon": st.floats(0.5, 20.0),
     "p": st.floats(0.0, 0.5),
     "threshold": st.floats(4.0, 20.0),

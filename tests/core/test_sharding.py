@@ -32,8 +32,8 @@ from rows import ROWS
 SHAPES = {"matrix": (8, 16), "vector": (24,), "bias": (3,), "number": ()}
 SPECS = {"matrix": P("a", "b"), "vector": P(("a", "b")), "bias": P(), "number": P()}
 ROWS = {str(case): case.interior() for case in ROWS}
-# A maximum over the leaf, and a scalar product over all leaves.
-REDUCES = {"adashift", "swats"}
+# A maximum over the leaf, a scalar product over all leaves, and norms.
+REDUCES = {"adashift", "swats", "graftbound"}
 rng = np.random.default_rng(0)
 
 def values():

@@ -18,17 +18,15 @@ def graftbound(
     groups=None,
     b3=0.0,
     freeze_after=np.inf,
-    base_lr=None,
 ):
-    # r_t = α_0 √(1 − b2ᵗ)/(1 − b1ᵗ) / (√v_t + ε),  f_t = ‖r_t m_t‖/‖m_t‖, of each
+    # r_t = √(1 − b2ᵗ)/(1 − b1ᵗ) / (√v_t + ε),  f_t = ‖r_t m_t‖/‖m_t‖, of each
     # array or (groups=0) of all together, averaged with the decay b3 from the first on;
-    # x ← x − α_t/α_0 · clip(r_t, f_t γt/(γt + 1), f_t (1 + 1/(γt))) m_t,
-    # and after t = freeze_after  x ← x − α_t/α_0 · f m_t.  Without a direction f_t is
+    # x ← x − α_t clip(r_t, f_t γt/(γt + 1), f_t (1 + 1/(γt))) m_t,
+    # and after t = freeze_after  x ← x − α_t f m_t.  Without a direction f_t is
     # what it was.
     m = [np.zeros_like(x) for x in xs]
     v = [np.zeros_like(x) for x in xs]
     f = [None for _ in xs]
-    base = alpha(1) if base_lr is None else base_lr
     decays = [0.0] * len(xs) if weight_decay is None else weight_decay
     for t in count(1):
         gs = gradient(t, xs)
@@ -38,7 +36,7 @@ def graftbound(
             g = g + factor * x
             m[i] = b1 * m[i] + (1 - b1) * g
             v[i] = b2 * v[i] + (1 - b2) * g * g
-            scale = base * np.sqrt(1 - b2**t) / (1 - b1**t)
+            scale = np.sqrt(1 - b2**t) / (1 - b1**t)
             rates.append(scale / (np.sqrt(v[i]) + eps))
         together = [range(len(xs))] if groups == 0 else [[i] for i in range(len(xs))]
         for group in together if t <= freeze_after else []:
@@ -58,6 +56,6 @@ def graftbound(
             elif f[i] is not None:
                 low = f[i] * (gamma * t / (gamma * t + 1))
                 r = np.clip(r, low, f[i] * (1 + 1 / (gamma * t)))
-            moved.append(x - alpha(t) / base * r * m[i])
+            moved.append(x - alpha(t) * r * m[i])
         xs = moved
         yield xs
