@@ -26,7 +26,7 @@ def updates_of(tx, params, gradients):
 
 
 def shares_a_rate(case):
-    """AdaShift and graftbound reduce over a leaf, SWATS over the tree; no other does."""
+    """SWATS reduces over the tree, these over a leaf; the rest is by coordinate."""
     return case.row in ("swats", "graftbound") or (
         case.row == "adashift" and case.flags.get("reduction") != "none"
     )
