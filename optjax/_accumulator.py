@@ -25,7 +25,8 @@ from optjax._hyperparameter import (
     NonNegative,
     checked,
 )
-from optjax._observe import recorded
+from optjax._observe import telling
+from optjax._parts import RunningMax, SquareAverage, SquareDebias, SquareSum
 from optjax._precision import (
     Scalar,
     abs_sq,
@@ -36,7 +37,7 @@ from optjax._precision import (
     store,
     widen,
 )
-from optjax._tree import map_leaves
+from optjax._tree import cast_leaves, map_leaves
 
 __all__ = [
     "CenteredState",
@@ -90,10 +91,10 @@ def sum_of_squares(
     ) -> tuple[optax.Updates, SumState]:
         del params, extra
         nu = map_leaves(lambda g, v: abs_sq(g) + widen(v), updates, state.nu)
-        return nu, SumState(map_leaves(store, nu, state.nu))
+        return nu, SumState(cast_leaves(nu, state.nu))
 
-    transformation = optax.GradientTransformationExtraArgs(init, update)
-    return recorded("sum_of_squares", transformation)
+    squares = optax.GradientTransformationExtraArgs(init, update)
+    return telling(SquareSum(), squares)
 
 
 class MeanState(NamedTuple):
@@ -166,7 +167,7 @@ def mean_of_squares(
             count,
             store(total, state.total_weight),
             store(compensation, state.compensation),
-            map_leaves(store, nu, state.nu),
+            cast_leaves(nu, state.nu),
         )
 
     return optax.GradientTransformationExtraArgs(init, update)
@@ -214,7 +215,7 @@ def ema_of_squares(
         return (1 - b2) * abs_sq(g) + b2 * widen(v)
 
     average = _square_average(step, b2, debias, initial_value, nu_dtype)
-    return recorded("ema_of_squares", average, b2=b2, debias=debias)
+    return telling(SquareAverage(b2, debias), average)
 
 
 @checked
@@ -334,7 +335,7 @@ def _square_average(
     ) -> tuple[optax.Updates, SquareState]:
         del params, extra
         nu = map_leaves(step, updates, state.nu)
-        stored = map_leaves(store, nu, state.nu)
+        stored = cast_leaves(nu, state.nu)
         if not debias:
             return nu, SquareState(state.count, stored)
         count, t = next_count(state.count)
@@ -401,7 +402,7 @@ def centered_ema_of_squares(
             lambda g, v: (1 - b2) * abs_sq(g) + b2 * widen(v), updates, state.nu
         )
         count = state.count
-        stored = map_leaves(store, mu, state.mu), map_leaves(store, nu, state.nu)
+        stored = cast_leaves(mu, state.mu), cast_leaves(nu, state.nu)
         if debias:
             count, t = next_count(count)
             gathered = one_minus_power(b2, t)
@@ -461,10 +462,10 @@ def running_max(
         nu_max = map_leaves(
             lambda v, top: jnp.maximum(v, store(top, v)), updates, state.nu_max
         )
-        return nu_max, MaxState(map_leaves(store, nu_max, state.nu_max))
+        return nu_max, MaxState(cast_leaves(nu_max, state.nu_max))
 
-    transformation = optax.GradientTransformationExtraArgs(init, update)
-    return recorded("running_max", transformation)
+    largest = optax.GradientTransformationExtraArgs(init, update)
+    return telling(RunningMax(), largest)
 
 
 class DebiasState(NamedTuple):
@@ -499,5 +500,5 @@ def debias_squares(b2: Decay) -> optax.GradientTransformationExtraArgs:
         gathered = one_minus_power(b2, t)
         return map_leaves(lambda v: v / gathered, updates), DebiasState(count)
 
-    transformation = optax.GradientTransformationExtraArgs(init, update)
-    return recorded("debias_squares", transformation, b2=b2)
+    debiased = optax.GradientTransformationExtraArgs(init, update)
+    return telling(SquareDebias(b2), debiased)

@@ -33,7 +33,8 @@ from optjax._hyperparameter import (
     number,
     positive,
 )
-from optjax._observe import note, recorded
+from optjax._observe import tell
+from optjax._parts import Clip, Link
 from optjax._precision import Scalar, away_from_zero, next_count, store
 from optjax._tree import map_leaves
 
@@ -133,19 +134,19 @@ def bound_clip(lower: LowerOf, upper: UpperOf) -> optax.GradientTransformationEx
         count, t = next_count(state.count)
         lo = jnp.asarray(lower(t) if callable(lower) else lower)
         hi = jnp.asarray(upper(t) if callable(upper) else upper)
-        note(lower=lo, upper=hi)
         # jnp.clip is the same inside a jit of its own, one more equation a leaf.
         clipped = map_leaves(
             lambda v: jnp.minimum(jnp.maximum(v, store(lo, v)), store(hi, v)), updates
         )
-        return clipped, BoundClipState(count)
+        new_state = BoundClipState(count)
+        tell(Link(Clip(lo, hi, (lower, upper)), updates, clipped, state, new_state))
+        return clipped, new_state
 
     def init(params: optax.Params) -> BoundClipState:
         del params
         return BoundClipState(jnp.zeros([], jnp.int32))
 
-    transformation = optax.GradientTransformationExtraArgs(init, update)
-    return recorded("bound_clip", transformation, lower=lower, upper=upper)
+    return optax.GradientTransformationExtraArgs(init, update)
 
 
 @checked

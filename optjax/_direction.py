@@ -18,7 +18,8 @@ from optjax._hyperparameter import (
     NonNegative,
     checked,
 )
-from optjax._observe import recorded
+from optjax._observe import telling
+from optjax._parts import Average, Trace
 from optjax._precision import (
     full_like,
     next_count,
@@ -26,7 +27,7 @@ from optjax._precision import (
     store,
     widen,
 )
-from optjax._tree import map_leaves
+from optjax._tree import cast_leaves, map_leaves
 
 __all__ = ["EmaState", "NadamEmaState", "TraceState", "ema", "nadam_ema", "trace"]
 
@@ -78,12 +79,10 @@ def trace(
             m = map_leaves(lambda g, m: widen(g) + decay * m, updates, total)
         else:
             m = total
-        return map_leaves(store, m, updates), TraceState(
-            map_leaves(store, total, state.trace)
-        )
+        return cast_leaves(m, updates), TraceState(cast_leaves(total, state.trace))
 
-    transformation = optax.GradientTransformationExtraArgs(init, update)
-    return recorded("trace", transformation, momentum=decay, nesterov=nesterov)
+    summed = optax.GradientTransformationExtraArgs(init, update)
+    return telling(Trace(decay, nesterov), summed)
 
 
 class EmaState(NamedTuple):
@@ -159,12 +158,10 @@ def ema(
             )
         else:
             m = map_leaves(lambda m: m / now, average) if debias else average
-        return map_leaves(store, m, updates), EmaState(
-            count, map_leaves(store, average, state.ema)
-        )
+        return cast_leaves(m, updates), EmaState(count, cast_leaves(average, state.ema))
 
-    transformation = optax.GradientTransformationExtraArgs(init, update)
-    return recorded("ema", transformation, b1=b1, debias=debias, nesterov=nesterov)
+    averaged = optax.GradientTransformationExtraArgs(init, update)
+    return telling(Average(b1, debias, nesterov), averaged)
 
 
 class NadamEmaState(NamedTuple):
@@ -228,10 +225,10 @@ def nadam_ema(
         m = map_leaves(
             lambda g, m: from_gradient * widen(g) + from_average * m, updates, average
         )
-        return map_leaves(store, m, updates), NadamEmaState(
+        return cast_leaves(m, updates), NadamEmaState(
             count,
             store(gathered, state.gathered),
-            map_leaves(store, average, state.ema),
+            cast_leaves(average, state.ema),
         )
 
     return optax.GradientTransformationExtraArgs(init, update)

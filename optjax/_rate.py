@@ -15,7 +15,7 @@ import numpy as np
 import optax
 from jax import lax
 
-from optjax._form import UnitRate, precondition
+from optjax._form import precondition
 from optjax._hyperparameter import (
     Decay,
     FloatDType,
@@ -25,7 +25,8 @@ from optjax._hyperparameter import (
     checked,
     positive,
 )
-from optjax._observe import Record, record, recorded
+from optjax._observe import tell, telling
+from optjax._parts import BiasCorrection, Clip, Link, One, Root
 from optjax._precision import (
     Scalar,
     abs_sq,
@@ -36,11 +37,9 @@ from optjax._precision import (
     one_minus_power,
     precise,
     real_full_like,
-    sqrt,
-    store,
     widen,
 )
-from optjax._tree import map_leaves
+from optjax._tree import cast_leaves, map_leaves, root_leaves
 
 __all__ = [
     "AdadeltaState",
@@ -90,10 +89,8 @@ def rate_by_one() -> optax.GradientTransformationExtraArgs:
         ones = map_leaves(lambda g, *_: jnp.ones_like(widen(g).real), updates, *known)
         return ones, state
 
-    transformation = optax.GradientTransformationExtraArgs(
-        optax.init_empty_state, update
-    )
-    return UnitRate(*recorded("rate_by_one", transformation))
+    ones = optax.GradientTransformationExtraArgs(optax.init_empty_state, update)
+    return telling(One(), ones)
 
 
 @checked
@@ -143,16 +140,16 @@ def rate_by_accumulated_square(
             nu = map_leaves(lambda v: v + eps_root, nu)
         if is_smooth and is_half and _is_zero(eps):
             return map_leaves(lax.rsqrt, nu)
-        return map_leaves(rate, map_leaves(lax.sqrt if is_smooth else sqrt, nu))
+        root = map_leaves(lax.sqrt, nu) if is_smooth else root_leaves(nu)
+        return map_leaves(rate, root)
 
     def update(
         updates: optax.Updates, state: Any, params: Any = None, **extra: Any
     ) -> tuple[optax.Updates, Any]:
         nu, new_state = accumulator.update(updates, state, params, **extra)
         v = rates(nu)
-        values = {"eps": eps, "eps_root": eps_root, "power": power}
-        # Of ν and not of g, which the accumulator's own record tells of.
-        record(Record("rate_by_accumulated_square", values, state, new_state, nu, v))
+        # Of ν and not of g, which the accumulator itself tells of.
+        tell(Link(Root(eps, eps_root, power), nu, v, state, new_state))
         return v, new_state
 
     return optax.GradientTransformationExtraArgs(accumulator.init, update)
@@ -239,7 +236,7 @@ def rate_by_adadelta(
             lambda v, g, x: average(abs_sq(v * widen(g)), x), rate, updates, state.e_x
         )
         return rate, AdadeltaState(
-            map_leaves(store, e_g, state.e_g), map_leaves(store, e_x, state.e_x)
+            cast_leaves(e_g, state.e_g), cast_leaves(e_x, state.e_x)
         )
 
     return optax.GradientTransformationExtraArgs(init, update)
@@ -308,7 +305,7 @@ def rate_by_infinity_norm(
             state.nu,
         )
         rate = map_leaves(lambda v: 1.0 / away_from_zero(v, at_least=eps), nu)
-        return rate, InfinityNormState(map_leaves(store, nu, state.nu))
+        return rate, InfinityNormState(cast_leaves(nu, state.nu))
 
     return optax.GradientTransformationExtraArgs(init, update)
 
@@ -377,10 +374,8 @@ def correct_bias(
         scale = factor(t)
         return map_leaves(lambda v: scale * v, updates), CountState(count)
 
-    transformation = optax.GradientTransformationExtraArgs(_init_count, update)
-    return recorded(
-        "correct_bias", transformation, b1=b1, b2=b2, learning_rate=learning_rate
-    )
+    correction = optax.GradientTransformationExtraArgs(_init_count, update)
+    return telling(BiasCorrection(b1, b2, learning_rate), correction)
 
 
 @checked
@@ -495,6 +490,8 @@ def limit_by_average(b3: Decay) -> optax.GradientTransformationExtraArgs:
             lambda v, s: (1 - b3) * v + b3 * widen(s), updates, state.ema
         )
         limited = map_leaves(jnp.minimum, updates, average)
-        return limited, AverageState(map_leaves(store, average, state.ema))
+        new_state = AverageState(cast_leaves(average, state.ema))
+        tell(Link(Clip(0.0, average), updates, limited, state, new_state))
+        return limited, new_state
 
     return optax.GradientTransformationExtraArgs(init, update)

@@ -12,7 +12,8 @@ import optax
 
 from optjax._form import in_gradient_dtype
 from optjax._hyperparameter import Decay, FloatDType, InexactDType, Positive, checked
-from optjax._observe import Record, record
+from optjax._observe import tell
+from optjax._parts import Link, Switched
 from optjax._precision import (
     abs_sq,
     full_like,
@@ -143,9 +144,7 @@ def scale_by_swats(
             sgd_rate=store(jnp.where(switches, rate, state.sgd_rate), state.sgd_rate),
             switched_at=jnp.where(switches, count, state.switched_at),
         )
-        # The rate of every coordinate is Λ from the switch on, and unbounded before.
-        values = {"direction": m, "rate": v, "sgd_rate": state.sgd_rate}
-        record(Record("precondition", values, state, new_state, updates, step))
+        tell(Link(Switched(m, v, state.sgd_rate), updates, step, state, new_state))
         return step, new_state
 
     return in_gradient_dtype(optax.GradientTransformationExtraArgs(init, update))

@@ -25,7 +25,8 @@ import optax
 from optjax._bound import LowerOf, UpperOf, check_order
 from optjax._groups import Groups, group_of_each_leaf
 from optjax._hyperparameter import Decay, Kind, checked, number, positive
-from optjax._observe import note, recorded
+from optjax._observe import tell
+from optjax._parts import ClipAround, Link
 from optjax._precision import (
     Scalar,
     abs_sq,
@@ -252,23 +253,20 @@ def bound_around(
         is_known = f > 0
         lowest = f * lo
         highest = jnp.where(is_known, jnp.where(is_known, f, 1.0) * hi, jnp.inf)
-        note(
-            lower=treedef.unflatten(lowest),
-            upper=treedef.unflatten(highest),
-            limit=treedef.unflatten(jnp.where(is_known, f, jnp.nan)),
-        )
         clipped = [
             jnp.minimum(jnp.maximum(v, store(lowest[i], v)), store(highest[i], v))
             for i, v in enumerate(rates)
         ]
-        return treedef.unflatten(clipped), BoundAroundState(count, treedef.unflatten(f))
+        lows, highs, limits = map(
+            treedef.unflatten, (lowest, highest, jnp.where(is_known, f, jnp.nan))
+        )
+        part = ClipAround(lows, highs, None, limits, freeze_after)
+        result = treedef.unflatten(clipped)
+        new_state = BoundAroundState(count, treedef.unflatten(f))
+        tell(Link(part, updates, result, state, new_state))
+        return result, new_state
 
-    return recorded(
-        "bound_around",
-        optax.GradientTransformationExtraArgs(init, update),
-        target=target,
-        freeze_after=freeze_after,
-    )
+    return optax.GradientTransformationExtraArgs(init, update)
 
 
 _OUTSIDE = (

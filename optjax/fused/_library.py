@@ -13,17 +13,14 @@ from pathlib import Path
 
 import jax
 
+from optjax.fused._kernel import interface
+
 __all__ = ["TARGET", "fused_step_available"]
 
 #: The name under which XLA knows the compiled function.
 TARGET = "optjax_step"
 
 _LIBRARY = Path(__file__).with_name("libstep.so")
-
-
-#: What the library computes and how it is called. It changes with either, so that a
-#: library compiled from another `step.cc` is refused.
-_INTERFACE = 2
 
 _SWITCH = {
     **dict.fromkeys(("1", "true", "yes", "on"), True),
@@ -76,7 +73,7 @@ def _register() -> Exception | None:
         if built[0] != ours[0] or built > ours:
             # XLA would not refuse the library here, but to start at all.
             raise RuntimeError(f"it is built for FFI {built} and JAX has {ours}")
-        if _interface(library) != _INTERFACE:
+        if _interface_of(library) != interface():
             raise RuntimeError("it is compiled from another version of optjax")
         jax.ffi.register_ffi_target(
             TARGET, jax.ffi.pycapsule(library.OptjaxStep), platform="cpu"
@@ -108,11 +105,13 @@ def _register_early() -> None:
         _register()
 
 
-def _interface(library: ctypes.CDLL) -> int | None:
+def _interface_of(library: ctypes.CDLL) -> str | None:
+    """What the library says of itself, None for one that says nothing."""
     try:
-        return ctypes.c_int32.in_dll(library, "OptjaxStepInterface").value
+        text = ctypes.c_char.in_dll(library, "OptjaxStepInterface")
     except ValueError:  # No such symbol.
         return None
+    return ctypes.string_at(ctypes.addressof(text)).decode()
 
 
 def _version_built(library: ctypes.CDLL) -> tuple[int, int]:

@@ -130,12 +130,21 @@ def summarise(
             table if len(distinct) == 1 else table[rows], rows.shape
         )
 
-    seen = [
-        _take(rates[name].rate, positions).astype(jnp.float32)
-        for name, positions in zip(leaves, chosen.positions, strict=True)
-    ]
-    v = jnp.concatenate(seen)[chosen.place]
-    lower, upper = of_leaf(lambda r: r.lower), of_leaf(lambda r: r.upper)
+    def of_coordinate(value: Callable[[Rate], jax.Array]) -> jax.Array:
+        """One number for each chosen coordinate, from one for each coordinate."""
+        seen = [
+            _take(value(rates[name]), positions).astype(jnp.float32)
+            for name, positions in zip(leaves, chosen.positions, strict=True)
+        ]
+        return jnp.concatenate(seen)[chosen.place]
+
+    def bound(value: Callable[[Rate], Any]) -> jax.Array:
+        if all(jnp.ndim(value(rates[name])) == 0 for name in leaves):
+            return of_leaf(value)
+        return of_coordinate(lambda r: jnp.broadcast_to(value(r), r.rate.shape))
+
+    v = of_coordinate(lambda r: r.rate)
+    lower, upper = bound(lambda r: r.lower), bound(lambda r: r.upper)
     limit, schedule = of_leaf(lambda r: r.limit), of_leaf(lambda r: r.schedule)
     log_rate = jnp.where(is_member, jnp.log10(schedule * v), jnp.nan)
     is_shown = chosen.sizes > 0

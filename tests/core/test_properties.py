@@ -266,9 +266,9 @@ def rates_of(name):
         tx = case.factory(**numbers)
 
         def step(state, g):
-            with observing() as records:
+            with observing() as links:
                 _, state = tx.update(g, state, START)
-            return state, read_rates(records)
+            return state, read_rates(links)
 
         return jax.lax.scan(step, tx.init(START), grads)[1]
 

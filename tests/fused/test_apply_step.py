@@ -335,7 +335,7 @@ WRAPPED = {
     "partition": (parts(ADAM, optjax.adabound(0.05), optjax.sgd(0.1)), 3),
     "frozen": (parts(ADAM, optax.set_to_zero(), ADAM), 2),
     "beside Optax": (parts(ADAM, optax.adam(0.05, eps=1e-2), ADAM), 2),
-    "beside another": (parts(ADAM, optjax.yogi(0.05), ADAM), 0),
+    "beside another": (parts(ADAM, optjax.yogi(0.05), ADAM), 2),
     "inject": (optjax.inject_hyperparams(optjax.adamw)(0.05, weight_decay=0.1), 1),
     "inject a schedule": (
         optax.inject_hyperparams(optjax.adabound)(0.05, gamma=0.5),
@@ -452,7 +452,7 @@ FORMS = {
     "constant rate, bounded": (form(optax.chain(ONE, BOUND)), 0),
     "maximum first": (form(root(MAX, EMA)), 0),
     "two maxima": (form(root(EMA, MAX, MAX)), 0),
-    "maximum of a sum": (form(root(optjax.sum_of_squares(0.1), MAX)), 0),
+    "maximum of a sum": (form(root(optjax.sum_of_squares(0.1), MAX)), 1),
     "debiased, then averaged": (form(root(RAW, EMA)), 0),
     "not descending": (optjax.precondition(optjax.ema(0.8), root(EMA)), 0),
     "preconditioned twice": (
@@ -521,12 +521,12 @@ def zeros_to_ones(update, g, state, params):
 
 ODD = {
     "weight decay to elsewhere": (decay_to_ones, 0),
-    "by the number of dimensions": (halve_matrices, 0),
+    "by the number of dimensions": (halve_matrices, 1),
     "by comparison": (zeros_to_ones, 0),
     "twice": (twice, 0),
     "the second update of the first state": (keep_the_first, 0),
     "another state before": (halve_state, 1),
-    "another order after": (swap_leaves, 0),
+    "another order after": (swap_leaves, 1),
     "the state as it was": (forget, 1),
 }
 
@@ -597,7 +597,8 @@ def test_other_dtypes_take_the_pure_path(dtype):
         assert calls(tx, start) == 0
         mixed = {**start, "vector": START["vector"]}
         assert_same(*both(tx, mixed, steps=3))
-        assert calls(tx, mixed) == 0
+        compiled = dtype != "int32" and fused_step_available()
+        assert calls(tx, mixed) == compiled
 
 
 def test_float32_under_x64():
