@@ -57,7 +57,12 @@ from optjax.monitoring._hyperparameters import (
     inject_hyperparams,
     set_hyperparameters,
 )
-from optjax.monitoring._report import read_report, stack_reports, transition
+from optjax.monitoring._report import (
+    read_report,
+    stack_reports,
+    suggest_final_lr,
+    transition,
+)
 from optjax.monitoring._sgd import sgd_equivalent
 from optjax.monitoring._wrapper import monitor
 from optjax.optimizers import *
@@ -110,6 +115,7 @@ __all__ = [
     "stack_reports",
     "state_shardings",
     "stochastic_rounding",
+    "suggest_final_lr",
     "sum_of_squares",
     "trace",
     "transition",

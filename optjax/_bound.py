@@ -45,6 +45,7 @@ __all__ = [
     "LowerOf",
     "Speed",
     "UpperOf",
+    "band_note",
     "bound_clip",
     "check_order",
     "constant_bounds",
@@ -86,6 +87,10 @@ Speed: TypeAlias = Annotated[
 _Steps: TypeAlias = Annotated[float, positive()]
 _RunShare: TypeAlias = Annotated[float, above(0, "It is a share of the run", most=1)]
 _Factor: TypeAlias = Annotated[float, above(1, "1.1 is ten percent")]
+
+
+#: A band within this factor of the rate in its middle is closed.
+_CLOSED = 1.1
 
 
 class Bounds(NamedTuple):
@@ -246,7 +251,9 @@ def linear_bounds(final_lr: FinalRate, horizon: Positive) -> Bounds:
 
 
 @checked
-def gamma_for(steps: _Steps, fraction: _RunShare = 0.5, factor: _Factor = 1.1) -> float:
+def gamma_for(
+    steps: _Steps, fraction: _RunShare = 0.5, factor: _Factor = _CLOSED
+) -> float:
     r"""γ = 1 / ((factor − 1) · fraction · steps).
 
     The γ of `hyperbolic_bounds` (and of `adabound`) at which the whole band lies
@@ -268,6 +275,27 @@ def gamma_for(steps: _Steps, fraction: _RunShare = 0.5, factor: _Factor = 1.1) -
       0.0020
     """
     return 1.0 / ((factor - 1.0) * fraction * steps)
+
+
+def band_note(lower: float, upper: float, steps: float) -> str:
+    """How far from closed a band is at the end of a run, in words; "" where it is not.
+
+    Args:
+      lower: lo_t at the last step.
+      upper: hi_t.
+      steps: of the run.
+
+    Example:
+      >>> from optjax._bound import band_note
+      >>> band_note(0.039, 0.256, 640)
+      'the band is still 0.039 to 0.26 wide at step 640; gamma=0.031 closes it half way'
+    """
+    if not (steps > 0 and np.isfinite(upper)) or upper <= lower * _CLOSED**2:
+        return ""
+    return (
+        f"the band is still {lower:.2g} to {upper:.2g} wide at step {steps}; "
+        f"gamma={gamma_for(float(steps), factor=_CLOSED):.2g} closes it half way"
+    )
 
 
 def check_order(lower: Bound, upper: Bound) -> None:

@@ -14,7 +14,7 @@ gradients g_t of a group of leaves:
 is AdaBound's band around the SGD rate whose step is as long as the adaptive step.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any, NamedTuple, TypeAlias
 
 import jax
@@ -43,6 +43,7 @@ __all__ = [
     "LastStep",
     "Target",
     "bound_around",
+    "frozen_rate",
     "grafted_target",
     "projected_target",
 ]
@@ -267,6 +268,24 @@ def bound_around(
         return result, new_state
 
     return optax.GradientTransformationExtraArgs(init, update)
+
+
+def frozen_rate(rates: Sequence[float]) -> optax.GradientTransformationExtraArgs:
+    """V = f of each leaf in turn: what `bound_around` does once it has frozen."""
+
+    def update(
+        updates: optax.Updates, state: Any, params: Any = None, **extra: Any
+    ) -> tuple[optax.Updates, Any]:
+        del params, extra
+        treedef: Any
+        leaves, treedef = jax.tree.flatten(updates)
+        pairs = zip(leaves, rates, strict=True)
+        v = treedef.unflatten([jnp.full_like(widen(g).real, f) for g, f in pairs])
+        f = treedef.unflatten(rates)
+        tell(Link(ClipAround(f, f, None, f, 0), v, v, state, state))
+        return v, state
+
+    return optax.GradientTransformationExtraArgs(optax.init_empty_state, update)
 
 
 _OUTSIDE = (
