@@ -46,6 +46,7 @@ class Task(NamedTuple):
     steps: int
     seeds: int
     guessing: float
+    without: tuple[str, ...] = ()
 
 
 def projected(learning_rate, gamma):
@@ -161,7 +162,8 @@ def _cifar10(args):
         drawn(x, y, 32),
         lambda predict: {"val_loss": cross_entropy(predict(val_x), val_y)},
     )
-    return Task(trial, steps=400, seeds=3, guessing=math.log(10))
+    without = "graftbound averaged", "graftbound frozen", "projected"
+    return Task(trial, 400, seeds=3, guessing=math.log(10), without=without)
 
 
 TASKS = {"digits": _digits, "characters": _characters, "CIFAR-10": _cifar10}
@@ -170,7 +172,7 @@ TASKS = {"digits": _digits, "characters": _characters, "CIFAR-10": _cifar10}
 def measure(name, args):
     """A line for each trial: task, row, hyper-parameters, seed and loss."""
     task = TASKS[name](args)
-    rows = factories(task.steps)
+    rows = {k: v for k, v in factories(task.steps).items() if k not in task.without}
     rates = {
         row: [10 * rate for rate in RATES] if row == "momentum" else RATES
         for row in rows
@@ -317,6 +319,8 @@ def draw(scores):
     )
     for column, (task, rows) in zip(axes.T, scores.items(), strict=True):
         for row, (colour, dash) in styles.items():
+            if row not in rows:
+                continue
             by_rate = defaultdict(list)
             for (rate, _), losses in rows[row].items():
                 by_rate[rate].append(np.mean(losses))

@@ -38,9 +38,10 @@ class SuggestedFinalRate(NamedTuple):
         rates = list(self.layers.values())
         if not rates or max(rates) <= _DISAGREEMENT * min(rates):
             return ""
+        factor = max(rates) / min(rates)
         return (
-            f"the layers disagree by a factor of {max(rates) / min(rates):.2g}, so no "
-            "final_lr suits them all; graftbound has one for each leaf"
+            f"layers disagree by a factor of {factor:.2g}: no final_lr suits them all; "
+            "graftbound has one for each leaf"
         )
 
     def __str__(self) -> str:
@@ -52,7 +53,7 @@ class SuggestedFinalRate(NamedTuple):
             spread.append(f"layers {low:.2g} to {high:.2g}")
         inside = f" ({', '.join(spread)})" if spread else ""
         line = f"final_lr={self.final_lr:.2g} fits the step length of {steps}{inside}"
-        return f"{line}; {self.warning}" if self.warning else line
+        return f"{line}\n{self.warning}" if self.warning else line
 
 
 def suggested(groups: Mapping[str, Summary]) -> SuggestedFinalRate | None:

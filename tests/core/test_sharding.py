@@ -180,6 +180,29 @@ for kind, names, steps in [
             result = follow(LOCAL, run, x, start, lambda g: put(g, specs))
         check(result, expect(tuple(LOCAL)))
 """,
+    "measured rates": """
+import re
+mesh = on(AxisType.Auto)
+shardings = split(mesh)
+put = lambda g: jax.device_put(g, shardings)
+for groups in (None, 0):
+    tx = optjax.graftbound(0.1, groups=groups)
+    places = optjax.state_shardings(tx, params, shardings)
+    state = jax.device_put(tx.init(params), places)
+    run = compile(
+        update_and_apply.__get__(tx), put(path[0]), state, put(params),
+        out_shardings=(shardings, places),
+    )
+    lines = [
+        line for line in run.as_text().splitlines()
+        if re.search("= .*(" + "|".join(COLLECTIVES) + ")", line)
+    ]
+    assert lines
+    for line in lines:
+        # Numbers are added up, and nothing is gathered.
+        what, _, _ = line.split("= ", 1)[1].partition(" all-reduce")
+        assert set(re.findall(r"\\w+\\[[^\\]]*\\]", what)) == {"f32[]"}, line
+""",
     "the documentation": """
 import re
 page = open("../docs/sharding.md").read()

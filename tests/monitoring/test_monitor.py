@@ -947,6 +947,8 @@ def test_swats_is_sgd_after_its_switch():
 def test_print_is_a_table():
     text = str(final(optjax.monitor(adabound(), every=1)))
     head, columns, *rows = text.splitlines()
+    rows, notes = rows[:3], rows[3:]
+    assert [note.split("=")[0] for note in notes[:1]] == ["final_lr"]
     assert head == f"step {STEPS}"
     assert columns.split("  ")[0] == "group"
     assert [row.split()[0] for row in rows] == ["first", "second", OVERALL]
