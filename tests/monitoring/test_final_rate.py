@@ -149,7 +149,7 @@ def monitored_state(lr):
 
 
 @pytest.mark.parametrize(
-    ("gamma", "is_open"), [(1e-3, True), (1.5, True), (10.0, False)]
+    ("gamma", "is_open"), [(1e-3, True), (0.5, True), (10.0, False)]
 )
 def test_a_band_that_is_still_open_names_the_gamma_that_closes_it(gamma, is_open):
     """Of 12 steps; 20/12 is within 1.1 from the sixth on."""
