@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
+from optjax._direction import Averaging
 from optjax._hyperparameter import (
     Decay,
     FloatDType,
@@ -26,7 +27,13 @@ from optjax._hyperparameter import (
     checked,
 )
 from optjax._observe import telling
-from optjax._parts import RunningMax, SquareAverage, SquareDebias, SquareSum
+from optjax._parts import (
+    Other,
+    RunningMax,
+    SquareAverage,
+    SquareDebias,
+    SquareSum,
+)
 from optjax._precision import (
     Scalar,
     abs_sq,
@@ -73,6 +80,9 @@ def sum_of_squares(
       initial_value: ν_0 ≥ 0.
       nu_dtype: dtype in which ν is stored; by default the parameters', real (float32
         for float16). In bfloat16 the sum stops growing after a few hundred steps.
+
+    Raises:
+      ValueError: for a hyper-parameter that is not what its line says.
 
     Example:
       >>> import jax.numpy as jnp, optjax
@@ -124,6 +134,9 @@ def mean_of_squares(
       nu_dtype: dtype in which ν is stored; by default the parameters', real (float32
         for float16). In bfloat16 the mean stands still after a few hundred steps.
 
+    Raises:
+      ValueError: for a hyper-parameter that is not what its line says.
+
     Example:
       >>> import jax.numpy as jnp, optjax
       >>> tx = optjax.mean_of_squares()
@@ -170,7 +183,8 @@ def mean_of_squares(
             cast_leaves(nu, state.nu),
         )
 
-    return optax.GradientTransformationExtraArgs(init, update)
+    mean = optax.GradientTransformationExtraArgs(init, update)
+    return telling(Other("mean_of_squares"), mean)
 
 
 class SquareState(NamedTuple):
@@ -201,6 +215,9 @@ def ema_of_squares(
         for float16). Plainly rounded to bfloat16, ν stalls at β₂ = 0.999, at a fifth to
         a third of its true value: there use `optjax.stochastic_rounding`
         instead.
+
+    Raises:
+      ValueError: for a hyper-parameter that is not what its line says.
 
     Example:
       >>> import jax.numpy as jnp, optjax
@@ -237,6 +254,9 @@ def sign_ema_of_squares(
       initial_value: ν_0 ≥ 0.
       nu_dtype: dtype in which ν is stored; bfloat16 stalls, see `ema_of_squares`.
 
+    Raises:
+      ValueError: for a hyper-parameter that is not what its line says.
+
     Example:
       >>> import jax.numpy as jnp, optjax
       >>> tx, g = optjax.sign_ema_of_squares(0.9, debias=False), jnp.array(1.0)
@@ -254,7 +274,8 @@ def sign_ema_of_squares(
         risen = lax.select(v < square, v + change, v)
         return lax.select(v > square, v - change, risen)
 
-    return _square_average(step, b2, debias, initial_value, nu_dtype)
+    average = _square_average(step, b2, debias, initial_value, nu_dtype)
+    return telling(Other("sign_ema_of_squares"), average)
 
 
 @checked
@@ -307,7 +328,7 @@ def ema_of_squared_residuals(
         **extra: Any,
     ) -> tuple[optax.Updates, SquareState]:
         del params, extra
-        if not hasattr(direction_state, "ema"):
+        if not isinstance(direction_state, Averaging):
             raise ValueError(
                 "ema_of_squared_residuals measures g - m and needs the direction "
                 "branch to be optjax.ema(...), got a direction whose state is "
@@ -319,7 +340,8 @@ def ema_of_squared_residuals(
         )
         return average.update(residual, state)
 
-    return optax.GradientTransformationExtraArgs(average.init, update)
+    residuals = optax.GradientTransformationExtraArgs(average.init, update)
+    return telling(Other("ema_of_squared_residuals"), residuals)
 
 
 def _square_average(
@@ -375,6 +397,9 @@ def centered_ema_of_squares(
         float16).
       nu_dtype: that of ema(|g|²); bfloat16 stalls, see `ema_of_squares`.
 
+    Raises:
+      ValueError: for a hyper-parameter that is not what its line says.
+
     Example:
       >>> import jax.numpy as jnp, optjax
       >>> tx, g = optjax.centered_ema_of_squares(0.9), jnp.array(1.0)
@@ -417,7 +442,8 @@ def centered_ema_of_squares(
 
         return map_leaves(variance, mu, nu), CenteredState(count, *stored)
 
-    return optax.GradientTransformationExtraArgs(init, update)
+    centered = optax.GradientTransformationExtraArgs(init, update)
+    return telling(Other("centered_ema_of_squares"), centered)
 
 
 class MaxState(NamedTuple):
@@ -439,6 +465,9 @@ def running_max(
     Args:
       nu_dtype: dtype in which ν̄ is stored; by default the parameters', real (float32
         for float16).
+
+    Raises:
+      ValueError: for a hyper-parameter that is not what its line says.
 
     Example:
       >>> import jax.numpy as jnp, optax, optjax
@@ -480,6 +509,9 @@ def debias_squares(b2: Decay) -> optax.GradientTransformationExtraArgs:
 
     Args:
       b2: β₂ in [0, 1), the decay of that average.
+
+    Raises:
+      ValueError: for a hyper-parameter that is not what its line says.
 
     Example:
       >>> import jax.numpy as jnp, optjax

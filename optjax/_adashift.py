@@ -94,6 +94,9 @@ def scale_by_adashift(
         by default.
       nu_dtype: that of ν; bfloat16 stalls, see `ema_of_squares`.
 
+    Raises:
+      ValueError: for a hyper-parameter that is not what its line says.
+
     Example:
       >>> import jax.numpy as jnp, optjax
       >>> tx, g = optjax.scale_by_adashift(keep_num=1), jnp.array([2.0, -4.0])

@@ -162,6 +162,9 @@ def constant_bounds(lower: _Lower, upper: _Upper) -> Bounds:
       lower: lo ≥ 0.
       upper: hi ≥ lo.
 
+    Raises:
+      ValueError: for a hyper-parameter that is not what its line says.
+
     Example:
       >>> import optjax
       >>> optjax.constant_bounds(0.01, 0.1)
@@ -179,6 +182,9 @@ def hyperbolic_bounds(final_lr: FinalRate = 0.1, gamma: Speed = 1e-3) -> Bounds:
       final_lr: f > 0, the rate that both bounds converge to.
       gamma: γ ≥ 0 per step, the speed; 0 leaves the rate unbounded, which is Adam.
         `gamma_for` turns a number of steps into a γ.
+
+    Raises:
+      ValueError: for a hyper-parameter that is not what its line says.
 
     Example:
       >>> import optjax
@@ -212,6 +218,9 @@ def exponential_bounds(final_lr: FinalRate = 0.1, gamma: Speed = 1e-3) -> Bounds
       final_lr: f > 0.
       gamma: γ ≥ 0 per step.
 
+    Raises:
+      ValueError: for a hyper-parameter that is not what its line says.
+
     Example:
       >>> import optjax
       >>> lower, upper = optjax.exponential_bounds(final_lr=0.1, gamma=0.01)
@@ -237,6 +246,9 @@ def linear_bounds(final_lr: FinalRate, horizon: Positive) -> Bounds:
     Args:
       final_lr: f > 0.
       horizon: T > 0 in steps, the step from which the optimizer is SGD.
+
+    Raises:
+      ValueError: for a hyper-parameter that is not what its line says.
 
     Example:
       >>> import optjax
@@ -268,6 +280,9 @@ def gamma_for(
 
     Returns:
       γ per step.
+
+    Raises:
+      ValueError: for a hyper-parameter that is not what its line says.
 
     Example:
       >>> import optjax

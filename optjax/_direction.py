@@ -6,7 +6,7 @@ compute in float32 or wider, keep every state's dtype, and return directions in 
 gradient's.
 """
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax.numpy as jnp
 import optax
@@ -19,7 +19,7 @@ from optjax._hyperparameter import (
     checked,
 )
 from optjax._observe import telling
-from optjax._parts import Average, Trace
+from optjax._parts import Average, Other, Trace
 from optjax._precision import (
     full_like,
     next_count,
@@ -29,7 +29,15 @@ from optjax._precision import (
 )
 from optjax._tree import cast_leaves, map_leaves
 
-__all__ = ["EmaState", "NadamEmaState", "TraceState", "ema", "nadam_ema", "trace"]
+__all__ = [
+    "Averaging",
+    "EmaState",
+    "NadamEmaState",
+    "TraceState",
+    "ema",
+    "nadam_ema",
+    "trace",
+]
 
 
 class TraceState(NamedTuple):
@@ -52,6 +60,9 @@ def trace(
       nesterov: look one step ahead.
       accumulator_dtype: dtype of the stored sum; the parameters' by default (float32
         for float16).
+
+    Raises:
+      ValueError: for a hyper-parameter that is not what its line says.
 
     Example:
       >>> import jax.numpy as jnp, optjax
@@ -83,6 +94,13 @@ def trace(
 
     summed = optax.GradientTransformationExtraArgs(init, update)
     return telling(Trace(decay, nesterov), summed)
+
+
+@runtime_checkable
+class Averaging(Protocol):
+    """The state of a direction that keeps a running average, not debiased."""
+
+    ema: optax.Updates
 
 
 class EmaState(NamedTuple):
@@ -117,6 +135,9 @@ def ema(
         (float32 for float16).
       nesterov: look one step ahead.
       initial_value: what the average starts from.
+
+    Raises:
+      ValueError: for a hyper-parameter that is not what its line says.
 
     Example:
       >>> import jax.numpy as jnp, optjax
@@ -187,6 +208,9 @@ def nadam_ema(
       accumulator_dtype: dtype of the stored average; the parameters' by default
         (float32 for float16).
 
+    Raises:
+      ValueError: for a hyper-parameter that is not what its line says.
+
     Example:
       >>> import jax.numpy as jnp, optjax
       >>> tx, g = optjax.nadam_ema(0.9, 0.004), jnp.array(1.0)
@@ -231,4 +255,5 @@ def nadam_ema(
             cast_leaves(average, state.ema),
         )
 
-    return optax.GradientTransformationExtraArgs(init, update)
+    averaged = optax.GradientTransformationExtraArgs(init, update)
+    return telling(Other("nadam_ema"), averaged)

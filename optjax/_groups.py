@@ -1,14 +1,14 @@
 """Which leaves belong together, by their paths."""
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any, TypeAlias
 
 import jax
 
 from optjax._hyperparameter import function_or, or_none, whole
+from optjax._tree import leaf_names
 
-__all__ = ["OVERALL", "Groups", "group_leaves", "group_of_each_leaf", "leaf_names"]
+__all__ = ["OVERALL", "Groups", "group_leaves", "group_of_each_leaf"]
 
 #: A number of leading parts of a leaf's name, None for all of them, or a function
 #: from the leaf's name to the group's.
@@ -25,29 +25,6 @@ Groups: TypeAlias = Annotated[
 
 #: The group of all leaves.
 OVERALL = "overall"
-
-
-def leaf_names(tree: Any) -> list[str]:
-    """The name of each leaf, its path joined by "/", such as "hidden/kernel".
-
-    Flax NNX hands `init` variables and `update` their values; the names agree.
-    """
-    paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(tree)]
-    siblings = Counter(path[:-1] for path in paths)
-    value = jax.tree_util.GetAttrKey("value")
-    names = []
-    for path in paths:
-        # A variable has nothing but its value.
-        if path and path[-1] == value and siblings[path[:-1]] == 1:
-            path = path[:-1]
-        names.append(jax.tree_util.keystr(path, simple=True, separator="/"))
-    twice = [name for name, count in Counter(names).items() if count > 1]
-    if twice:
-        raise ValueError(
-            "groups tell leaves apart by their paths joined by '/', but two are "
-            f"called {twice[0]!r}. Name one of them otherwise."
-        )
-    return names
 
 
 def group_leaves(names: Sequence[str], groups: Groups) -> dict[str, list[str]]:

@@ -25,6 +25,7 @@ __all__ = [
     "Descend",
     "Link",
     "One",
+    "Other",
     "Part",
     "Product",
     "RelativeToBase",
@@ -75,6 +76,12 @@ class Link(NamedTuple):
     state: Any = ()
     new_state: Any = ()
     params: Any = None
+
+
+class Other(Part):
+    """A part that is nothing but its name, which people are told."""
+
+    name: str
 
 
 class Average(Part):

@@ -26,7 +26,7 @@ from optjax._hyperparameter import (
     positive,
 )
 from optjax._observe import tell, telling
-from optjax._parts import BiasCorrection, Clip, Link, One, Root
+from optjax._parts import BiasCorrection, Clip, Link, One, Other, Root
 from optjax._precision import (
     Scalar,
     abs_sq,
@@ -115,6 +115,9 @@ def rate_by_accumulated_square(
       A transformation of gradients to rates of the same shapes, in float32 or wider.
       The rate is finite even where ν = ε = ε̄ = 0.
 
+    Raises:
+      ValueError: for a hyper-parameter that is not what its line says.
+
     Example:
       >>> import jax.numpy as jnp, optjax
       >>> tx = optjax.rate_by_accumulated_square(optjax.sum_of_squares(), eps=0.0)
@@ -174,6 +177,9 @@ def scale_by_accumulated_square(
       eps_root: ε̄ ≥ 0 inside the root.
       power: p in [0, ½].
 
+    Raises:
+      ValueError: for a hyper-parameter that is not what its line says.
+
     Example:
       >>> import jax.numpy as jnp, optjax
       >>> tx = optjax.scale_by_accumulated_square(optjax.sum_of_squares(), eps=0.0)
@@ -207,6 +213,9 @@ def rate_by_adadelta(
       nu_dtype: dtype in which ν and X are stored; by default the parameters', real
         (float32 for float16).
 
+    Raises:
+      ValueError: for a hyper-parameter that is not what its line says.
+
     Example:
       >>> import jax.numpy as jnp, optjax
       >>> tx, g = optjax.rate_by_adadelta(0.75, eps=1e-6), jnp.array(-2.0)
@@ -239,7 +248,8 @@ def rate_by_adadelta(
             cast_leaves(e_g, state.e_g), cast_leaves(e_x, state.e_x)
         )
 
-    return optax.GradientTransformationExtraArgs(init, update)
+    adadelta = optax.GradientTransformationExtraArgs(init, update)
+    return telling(Other("rate_by_adadelta"), adadelta)
 
 
 @checked
@@ -252,6 +262,9 @@ def scale_by_adadelta(
       rho: ρ in [0, 1).
       eps: ε > 0.
       nu_dtype: dtype in which ν and X are stored.
+
+    Raises:
+      ValueError: for a hyper-parameter that is not what its line says.
 
     Example:
       >>> import jax.numpy as jnp, optjax
@@ -280,6 +293,9 @@ def rate_by_infinity_norm(
       nu_dtype: dtype in which ν is stored; by default the parameters', real (float32
         for float16).
 
+    Raises:
+      ValueError: for a hyper-parameter that is not what its line says.
+
     Example:
       >>> import jax.numpy as jnp, optjax
       >>> tx, g = optjax.rate_by_infinity_norm(), jnp.array([-2.0, 4.0])
@@ -307,7 +323,8 @@ def rate_by_infinity_norm(
         rate = map_leaves(lambda v: 1.0 / away_from_zero(v, at_least=eps), nu)
         return rate, InfinityNormState(cast_leaves(nu, state.nu))
 
-    return optax.GradientTransformationExtraArgs(init, update)
+    infinity_norm = optax.GradientTransformationExtraArgs(init, update)
+    return telling(Other("rate_by_infinity_norm"), infinity_norm)
 
 
 @checked
@@ -320,6 +337,9 @@ def scale_by_infinity_norm(
       b2: β₂ in [0, 1).
       eps: ε ≥ 0.
       nu_dtype: dtype in which ν is stored.
+
+    Raises:
+      ValueError: for a hyper-parameter that is not what its line says.
 
     Example:
       >>> import jax.numpy as jnp, optjax
@@ -352,6 +372,9 @@ def correct_bias(
       b1: β₁ in [0, 1), the direction's decay.
       b2: β₂ in [0, 1), the accumulator's decay.
       learning_rate: α, for a bound that follows in the unit of a learning rate.
+
+    Raises:
+      ValueError: for a hyper-parameter that is not what its line says.
 
     Example:
       >>> import jax.numpy as jnp, optjax
@@ -392,6 +415,9 @@ def rectify(
       b2: β₂ in [0, 1), the accumulator's decay.
       threshold: the ρ from which the rate is used; >= 4.
 
+    Raises:
+      ValueError: for a hyper-parameter that is not what its line says.
+
     Example:
       >>> import jax.numpy as jnp, optjax
       >>> tx, rate = optjax.rectify(0.999), jnp.array(100.0)
@@ -421,7 +447,8 @@ def rectify(
 
         return map_leaves(rectified, updates), CountState(count)
 
-    return optax.GradientTransformationExtraArgs(_init_count, update)
+    rectified_rate = optax.GradientTransformationExtraArgs(_init_count, update)
+    return telling(Other("rectify"), rectified_rate)
 
 
 def _squares_held(b2: Scalar, t: Any) -> tuple[Any, Any]:
@@ -468,6 +495,9 @@ def limit_by_average(b3: Decay) -> optax.GradientTransformationExtraArgs:
 
     Args:
       b3: β₃ in [0, 1); 1 / (1 − β₃) is the memory in steps.
+
+    Raises:
+      ValueError: for a hyper-parameter that is not what its line says.
 
     Example:
       >>> import jax.numpy as jnp, optjax

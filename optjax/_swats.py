@@ -75,6 +75,9 @@ def scale_by_swats(
         float16).
       nu_dtype: that of ν; bfloat16 stalls, see `ema_of_squares`.
 
+    Raises:
+      ValueError: for a hyper-parameter that is not what its line says.
+
     Example:
       >>> import jax.numpy as jnp, optjax
       >>> tx, g = optjax.scale_by_swats(learning_rate=0.1), jnp.array([2.0, -1.0])

@@ -15,10 +15,10 @@ from optjax._hyperparameter import (
     checked,
 )
 from optjax._observe import Observation, trace_once
-from optjax.fused._library import fused_step_available
+from optjax.fused._library import why_unavailable
 from optjax.fused._plan import Call, plan
 
-__all__ = ["apply_step"]
+__all__ = ["apply_step", "calls_for", "why_nothing"]
 
 
 @checked
@@ -37,8 +37,9 @@ def apply_step(
     `adaboundw`, and of any `basic_form` of the same parts, are each read and written
     once by one compiled loop, where XLA reads them once for each output; also inside
     `optax.chain`, `masked`, `partition` and `inject_hyperparams`. Every other
-    optimizer, part or dtype is updated as it would be without. A program for another
-    platform, and one that `jax.export` makes, holds the same step written in JAX.
+    optimizer, part or dtype is updated as it would be without; `optjax.explain_step`
+    tells which is which. A program for another platform, and one that `jax.export`
+    makes, holds the same step written in JAX.
 
     The optimizer's own Python and side effects run as often as with `update`. Call it
     within `jit`: outside of it, and of other transformations of JAX, the call is
@@ -73,11 +74,8 @@ def apply_step(
     """
     inner = optax.with_extra_args_support(optimizer)
     operands = grads, state, params
-    if (
-        fused_step_available()
-        and jax.default_backend() == "cpu"
-        and any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(operands))
-    ):
+    is_traced = any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(operands))
+    if is_traced and not why_nothing():
         return _fused(inner, *operands, extra)
     updates, state = inner.update(grads, state, params, **extra)
     return optax.apply_updates(params, updates), state
@@ -147,6 +145,13 @@ def _fused(
                 new[id(place)] = leaf
     arrays = [new.get(id(leaf), mine) for leaf, mine in zip(old, kept, strict=True)]
     return structure.unflatten(result), treedef.unflatten(arrays)
+
+
+def why_nothing() -> str:
+    """Why no step at all is compiled, "" where some are."""
+    backend = jax.default_backend()
+    elsewhere = f"the compiled step is for the CPU, and JAX computes on {backend}"
+    return why_unavailable() or (elsewhere if backend != "cpu" else "")
 
 
 def calls_for(

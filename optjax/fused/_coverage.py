@@ -19,6 +19,7 @@ from optjax._parts import (
     BiasCorrection,
     Clip,
     One,
+    Other,
     Part,
     Root,
     RunningMax,
@@ -40,6 +41,7 @@ __all__ = [
     "Term",
     "assemble",
     "cover",
+    "name_of",
     "term_of",
 ]
 
@@ -51,13 +53,7 @@ class NotCoveredError(Exception):
 class Memory(NamedTuple):
     """A direction: m ← intake·g + keep·m, and out·m [+ ahead·g] is returned.
 
-    Attributes:
-      old: m before, a tree.
-      new: m after, the tree in the new state.
-      intake: a number at this step, as are the next three.
-      keep: likewise.
-      out: likewise.
-      ahead: likewise, or None for none.
+    `old` and `new` are m before and after, trees of the states; the rest are numbers.
     """
 
     old: Any
@@ -71,12 +67,7 @@ class Memory(NamedTuple):
 class Squares(NamedTuple):
     """The first accumulator: ν ← intake·g² + keep·ν, and out·ν is returned.
 
-    Attributes:
-      old: ν before, a tree.
-      new: ν after, the tree in the new state.
-      intake: a number at this step, as are the next two.
-      keep: likewise.
-      out: likewise.
+    `old` and `new` are ν before and after, trees of the states; the rest are numbers.
     """
 
     old: Any
@@ -87,23 +78,14 @@ class Squares(NamedTuple):
 
 
 class Largest(NamedTuple):
-    """ν_max ← max(ν_max, ν), once, of what the accumulator before returned.
-
-    Attributes:
-      old: ν_max before, a tree.
-      new: ν_max after, the tree in the new state.
-    """
+    """ν_max ← max(ν_max, ν), of what the accumulator returned; before and after."""
 
     old: Any
     new: Any
 
 
 class Factor(NamedTuple):
-    """ν ↦ by·ν or V ↦ by·V, whichever it is given; before any bound.
-
-    Attributes:
-      by: a number at this step.
-    """
+    """ν ↦ by·ν or V ↦ by·V, whichever it is given; before any bound."""
 
     by: Scalar
 
@@ -184,21 +166,35 @@ COVERED: dict[type[Part], Rule[Any]] = {
 }
 
 
-def cover(part: type[_P], rule: Rule[_P]) -> None:
+def cover(part: type[_P]) -> Callable[[Rule[_P]], Rule[_P]]:
     """Let the compiled step do a part of one's own, by the terms that it has.
 
     Args:
       part: the type of the part, exactly; that of a subclass is another.
-      rule: from the part, its state before and its state after to a `Memory`,
-        `Squares`, `Largest`, `Factor`, `Root`, `Clip` or `One`.
+
+    Returns:
+      A decorator for the rule, a function from the part, its state before and its state
+      after to a `Memory`, `Squares`, `Largest`, `Factor`, `Root`, `Clip` or `One`.
 
     Example: a rate multiplied by a constant.
       >>> from optjax.extend import Factor, Part, cover
       >>> class Scaled(Part):
       ...     by: float
-      >>> cover(Scaled, lambda part, old, new: Factor(part.by))
+      >>> @cover(Scaled)
+      ... def rule(part, old, new):
+      ...     return Factor(part.by)
     """
-    COVERED[part] = rule
+
+    def add(rule: Rule[_P]) -> Rule[_P]:
+        COVERED[part] = rule
+        return rule
+
+    return add
+
+
+def name_of(part: Part) -> str:
+    """What people call it."""
+    return part.name if isinstance(part, Other) else type(part).__name__
 
 
 def term_of(part: Part, old: Any, new: Any) -> Term:
@@ -209,7 +205,7 @@ def term_of(part: Part, old: Any, new: Any) -> Term:
     """
     rule = COVERED.get(type(part))
     if rule is None:
-        raise NotCoveredError(f"the compiled step knows no {type(part).__name__}")
+        raise NotCoveredError(f"the compiled step knows no {name_of(part)}")
     return rule(part, old, new)
 
 
@@ -287,7 +283,7 @@ def assemble(
         values["l2"] = l2
     # Those with dimensions are broadcast against each leaf.
     if not all(_is_number(value) for value in values.values()):
-        raise NotCoveredError("one of its hyper-parameters or bounds has dimensions")
+        raise NotCoveredError("a hyper-parameter or bound is not one number")
     return form, Coefficients(**values)
 
 

@@ -1,18 +1,7 @@
 """What a compiled step is told: x[t+1] = x[t] − s_t · V_t ⊙ m_t in one pass.
 
 An optimizer of the family is a `Form`, what the compiled loop looks like, and
-`Coefficients`, the scalars that it is handed at run time:
-
-    optimizer             direction   accumulator   bounded
-    sgd                   gradient    one
-    momentum              average     one
-    nesterov              ahead       one
-    adagrad, rmsprop      gradient    average
-    adam, adamw           average     average
-    nadam, nadamw         ahead       average
-    amsgrad               average     max
-    adabound, adaboundw   average     average       yes
-    amsbound              average     max           yes
+`Coefficients`, the scalars that it is handed at run time; `explain_step` prints which.
 """
 
 import enum

@@ -15,7 +15,7 @@ import jax
 
 from optjax.fused._kernel import interface
 
-__all__ = ["TARGET", "fused_step_available"]
+__all__ = ["TARGET", "fused_step_available", "why_unavailable"]
 
 #: The name under which XLA knows the compiled function.
 TARGET = "optjax_step"
@@ -45,12 +45,20 @@ def fused_step_available() -> bool:
       False
       >>> del os.environ["OPTJAX_FUSED"]
     """
-    if not _is_wanted() or not _LIBRARY.exists():
-        return False
+    return not why_unavailable()
+
+
+def why_unavailable() -> str:
+    """Why there is no compiled step, "" where there is one."""
+    if not _is_wanted():
+        return "OPTJAX_FUSED turns the compiled step off"
+    if not _LIBRARY.exists():
+        return "optjax was installed without a C++ compiler"
     error = _register()
-    if error is not None:
-        _say(str(error))
-    return error is None
+    if error is None:
+        return ""
+    _say(str(error))
+    return f"the library of the compiled step cannot be used: {error}"
 
 
 def _is_wanted() -> bool:
@@ -90,7 +98,7 @@ def _say(reason: str) -> None:
         f"optjax runs without its compiled step, since {_LIBRARY} cannot be used: "
         f"{reason}. Reinstall optjax with this JAX installed to compile it again, "
         "or set OPTJAX_FUSED=0.",
-        stacklevel=3,
+        stacklevel=4,
     )
 
 
@@ -99,9 +107,8 @@ def _register_early() -> None:
 
     A program that was compiled and saved in another process calls it without asking.
     """
-    if os.environ.get("OPTJAX_FUSED", "1").strip().lower() not in _SWITCH:
-        return
-    if _is_wanted() and _LIBRARY.exists():
+    value = os.environ.get("OPTJAX_FUSED", "1").strip().lower()
+    if _SWITCH.get(value) and _LIBRARY.exists():
         _register()
 
 

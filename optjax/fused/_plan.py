@@ -22,6 +22,7 @@ from optjax.fused._coverage import (
     NotCoveredError,
     Squares,
     assemble,
+    name_of,
     term_of,
 )
 from optjax.fused._kernel import DTYPES, Coefficients, Form
@@ -112,7 +113,7 @@ class _Told:
         """The same leaf of another tree of the link."""
         leaves = self._leaves(tree)
         if len(leaves) != len(self._leaves(place.link.returned)):
-            name = type(place.link.part).__name__
+            name = name_of(place.link.part)
             raise NotCoveredError(f"its {name} keeps or was given another tree")
         return leaves[place.place]
 
@@ -129,7 +130,7 @@ class _Told:
           NotCoveredError: where they are not those of one basic form.
         """
         if not self._seen.is_deferred(update):
-            raise NotCoveredError("its update does not come from a part of optjax")
+            raise NotCoveredError("what returns its update is no part of optjax")
 
         outside, u = self._decay(update, param)
         last = self._maker(u)
@@ -138,7 +139,7 @@ class _Told:
         inside, u = self._decay(last.received, param)
         before = self._maker(u)
         if before is None or type(before.link.part) is not Product:
-            raise NotCoveredError("it descends along no product of rate and direction")
+            raise NotCoveredError(_no_product(before))
         g = before.received
         l2, gradient = self._decay(g, param)
         if self._seen.is_deferred(gradient):
@@ -167,7 +168,7 @@ class _Told:
         while leaf is not g:
             place = self._maker(leaf)
             if place is None or len(places) > len(self._seen.links):
-                raise NotCoveredError(f"its {name} has a part that tells nothing")
+                raise NotCoveredError(f"a part of its {name} tells nothing of itself")
             places.append(place)
             leaf = place.received
         return tuple(places[::-1])
@@ -222,6 +223,12 @@ def plan(
             old, new = columns[: len(kept)], columns[len(kept) :]
             calls.append(Call(form, coefficients.pack(), places, grads, old, new))
     return calls, why
+
+
+def _no_product(place: _Place | None) -> str:
+    if place is None:
+        return "what it descends along is no part of optjax"
+    return f"it descends along a {name_of(place.link.part)}, not V ⊙ m of two branches"
 
 
 #: For each array that a form keeps: the link of a trail, its tree before and after.

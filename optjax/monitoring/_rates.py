@@ -1,14 +1,14 @@
 """Read the effective rate of every leaf from the links of one update."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from optjax._groups import leaf_names
 from optjax._observe import Observation, trace_once
 from optjax._parts import Clip, ClipAround, Descend, Link, One, Product, Switched
+from optjax._tree import leaf_names
 
 __all__ = ["Rate", "is_same", "limit_of", "link_behind", "read_rates"]
 
@@ -84,10 +84,10 @@ def _bounds(product: Product, before: Sequence[Link]) -> tuple[Any, Any, Any, An
     return 0.0, jnp.inf, jnp.nan, v
 
 
-def link_behind(tree: Any, links: Iterable[Link]) -> Link | None:
+def link_behind(tree: Any, links: Sequence[Link]) -> Link | None:
     """What returned the tree itself: what came before is in another unit."""
-    found = (link for link in links if is_same(link.returned, tree))
-    return next(reversed([*found]), None)
+    behind = (link for link in reversed(links) if is_same(link.returned, tree))
+    return next(behind, None)
 
 
 def limit_of(lower: Any, upper: Any) -> Any:

@@ -28,26 +28,26 @@ class Summary(NamedTuple):
     `jax.lax.scan`, or the trials of a `jax.vmap`.
 
     Attributes:
-        step: the step t = 1, 2, … that is described; 0 before the first.
-        quantiles: of log10 r, at `PROBABILITIES`. NaN where the optimizer shows no
-            rate for the group, as for frozen parameters. Rates that are NaN count as
-            larger than all others here, and in none of the shares below.
-        histogram: the share of coordinates in each bin of log10 r between `EDGES`;
-            those outside are counted in the first or the last.
-        lower: s_t · lo_t, the least of the group; 0 where the rate has no bounds.
-        upper: s_t · hi_t, the largest; infinite where the rate has no bounds.
-        at_lower: the share of coordinates with V at the lower bound.
-        between: the share of those strictly between the bounds.
-        at_upper: the share of those at the upper bound. Where the bounds have met, a
-            coordinate is at both.
-        schedule: s_t, the mean of the group.
-        sgd_rate: s_t times the rate that both bounds converge to; NaN without one.
-        near_sgd: the share of coordinates within the stated factor of `sgd_rate`.
-        sgd_since: the first of the summarised steps since which `near_sgd` has not
-            been below the stated share; −1 where it is below.
-        grafted_rate: ‖r ⊙ m‖ / ‖m‖ with r before any bound: the rate at which SGD's
-            step is as long as the adaptive one.
-        update_ratio: ‖Δx‖ / ‖x‖ of the update that the optimizer returned.
+      step: the step t = 1, 2, … that is described; 0 before the first.
+      quantiles: of log10 r, at `PROBABILITIES`. NaN where the optimizer shows no
+        rate for the group, as for frozen parameters. Rates that are NaN count as
+        larger than all others here, and in none of the shares below.
+      histogram: the share of coordinates in each bin of log10 r between `EDGES`;
+        those outside are counted in the first or the last.
+      lower: s_t · lo_t, the least of the group; 0 where the rate has no bounds.
+      upper: s_t · hi_t, the largest; infinite where the rate has no bounds.
+      at_lower: the share of coordinates with V at the lower bound.
+      between: the share of those strictly between the bounds.
+      at_upper: the share of those at the upper bound. Where the bounds have met, a
+        coordinate is at both.
+      schedule: s_t, the mean of the group.
+      sgd_rate: s_t times the rate that both bounds converge to; NaN without one.
+      near_sgd: the share of coordinates within the stated factor of `sgd_rate`.
+      sgd_since: the first of the summarised steps since which `near_sgd` has not
+        been below the stated share; −1 where it is below.
+      grafted_rate: ‖r ⊙ m‖ / ‖m‖ with r before any bound: the rate at which SGD's step
+        is as long as the adaptive one.
+      update_ratio: ‖Δx‖ / ‖x‖ of the update that the optimizer returned.
     """
 
     step: Any

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from optjax._groups import OVERALL, Groups, group_leaves, leaf_names
+from optjax._groups import OVERALL, Groups, group_leaves
 from optjax._hyperparameter import (
     Count,
     Size,
@@ -18,6 +18,7 @@ from optjax._hyperparameter import (
 )
 from optjax._observe import Observation, current, tell, trace_of, trace_once
 from optjax._parts import Link, Product
+from optjax._tree import leaf_names
 from optjax.monitoring._groups import as_names, as_numbers
 from optjax.monitoring._rates import Rate, read_rates
 from optjax.monitoring._summary import Summary, empty, summarise

@@ -25,6 +25,9 @@ BATCH_SIZE = 64
 SPLIT_SEED = 0
 
 
+__all__ = ["MLP", "Digits", "DigitsState", "load", "trial"]
+
+
 class Digits(NamedTuple):
     """The split data: images as rows of 64 standardised pixels, labels 0 to 9."""
 
