@@ -43,6 +43,7 @@ DRAWN = {
     "base_lr": number(1e-4, 1.0),
     "eps": number(1e-6, 1.0),
     "gamma": number(1e-3, 10.0),
+    "freeze_after": number(0.5, 20.0),
     "horizon": number(0.5, 20.0),
     "p": number(0.0, 0.5),
     "threshold": number(4.0, 20.0),
