@@ -252,7 +252,7 @@ MODELS = {
         torch_lstm,
         apply_lstm,
         convert_lstm,
-        (8, 5, 3),
+        (8, 3, 3),
         same,
         2,
         (

@@ -136,8 +136,6 @@ def test_equal_to_pytorch(name, keywords, ours):
 def test_several_reasons_at_once_the_largest_first():
     torch = pytest.importorskip("torch")
     theirs = torch.optim.Adam, {"lr": 0.02, "amsgrad": True, "eps": 1e-3}
-    found = compare(theirs, optjax.adam(0.01, eps=1e-3))
-    assert not found.equal
     found = compare(theirs, (optjax.adam, {"learning_rate": 0.01, "eps": 1e-3}))
     assert [reason.remedy for reason in found.reasons] == ["lr=0.01", "amsgrad=False"]
     assert found.left < 3e-7
@@ -198,7 +196,7 @@ def random_pairs():
         "adam": {"b1": 0.9, "b2": 0.999, "eps": 1e-8},
     }
     for number in range(50):
-        name = list(rows)[number % len(rows)]
+        name = ("sgd", "adagrad", "sgd", "adagrad", "adam")[number % 5]
         keywords = {"learning_rate": 10 ** rng.uniform(-3, -1), **rows[name]}
         moved = str(rng.choice(list(keywords)))
         share = 10 ** rng.uniform(-9, -1)
