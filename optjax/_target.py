@@ -246,7 +246,7 @@ def bound_around(
         else:
             new = jnp.full_like(old, target)
         is_frozen = t > freeze_after
-        f = jnp.where(is_frozen & (old > 0), old, new)
+        f = jnp.where(is_frozen, old, new)
         lo, hi = (
             jnp.where(is_frozen, 1.0, bound(t) if callable(bound) else bound)
             for bound in (lower, upper)

@@ -42,9 +42,10 @@ def graftbound(
         for group in together if t <= freeze_after else []:
             steps = np.concatenate([(rates[i] * m[i]).ravel() for i in group])
             directions = np.concatenate([m[i].ravel() for i in group])
-            if not directions.any():
+            length = np.linalg.norm(directions)
+            if length == 0:
                 continue
-            now = np.linalg.norm(steps) / np.linalg.norm(directions)
+            now = np.linalg.norm(steps) / length
             for i in group:
                 weight = 1.0 if f[i] is None else (1 - b3) / (1 - b3**t)
                 f[i] = weight * now + (1 - weight) * (0.0 if f[i] is None else f[i])
