@@ -45,6 +45,7 @@ class Experiment:
       space: the hyper-parameters.
       out: the directory, or None for a new one.
       target: a value of the metric whose updates are told, or None.
+      has_lines: whether there is a line an optimizer where there is no terminal.
       keywords: the rest for `sweep.run`.
     """
 
@@ -54,6 +55,7 @@ class Experiment:
     space: Mapping[str, Any]
     out: str | None
     target: float | None
+    has_lines: bool
     keywords: Mapping[str, Any]
 
     @classmethod
@@ -66,6 +68,7 @@ class Experiment:
         optimizers: Sequence[str],
         space: Mapping[str, Any],
         seeds: int,
+        has_lines: bool = False,
         **keywords: Any,
     ) -> "Experiment":
         """What both commands say alike, from their options; the task says the rest.
@@ -89,6 +92,7 @@ class Experiment:
             space={"optimizer": list(optimizers), **space},
             out=options.out,
             target=_given(options.target, task.target),
+            has_lines=has_lines,
             keywords={
                 "steps": _given(options.steps, task.steps),
                 "evaluate_every": _given(options.evaluate_every, task.evaluate_every),
@@ -178,7 +182,7 @@ def _run_in(experiment: Experiment, out: Path) -> int:
             title=experiment.title,
             unit=task.unit,
             units=task.units,
-            has_lines=is_first,
+            has_lines=experiment.has_lines and is_first,
         ) as display:
             result = run(
                 task.make_trial,

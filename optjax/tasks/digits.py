@@ -20,14 +20,13 @@ from optjax.sweep._trial import Factory, Trial
 from optjax.tasks._classification import cross_entropy, evaluation
 from optjax.tasks._task import Loaded, Settings
 
+__all__ = ["MLP", "Digits", "load", "task", "trial"]
+
 PIXELS, HIDDEN, CLASSES = 64, 64, 10
 VALIDATION_IMAGES = 360
 BATCH_SIZE = 64
 # The split belongs to the task: it is the same in every race, whatever its seeds.
 SPLIT_SEED = 0
-
-
-__all__ = ["MLP", "Digits", "load", "trial"]
 
 
 class Digits(NamedTuple):

@@ -2,7 +2,8 @@
 
 Each reference is one task's equations in a few lines, with its own use of the random
 key and nothing of the tasks' code but models, augmentation and data. Both run in this
-process, each update under `jax.jit`, so that the bits may depend on JAX's version.
+process, one operation at a time: two programs of one equation may differ in the last
+bit, by what XLA fuses, but the same operations in the same order may not.
 """
 
 import functools
@@ -26,33 +27,31 @@ from optjax.tasks.models import MLP, CharLSTM, ResNet
 
 RESNET = functools.partial(ResNet, widths=(4,), blocks=(1,))
 HEAVY_BALL = functools.partial(optjax.sgd, momentum=0.9)
-RATE = np.float32(0.01)
+RATE = jnp.float32(0.01)
 
 
 def reference(model, optimizer, loss, draw, order_key, examples, batch_size, steps):
     """Losses and parameters; `draw(rows, step)` makes a batch."""
     graphdef, params, rest = nnx.split(model, nnx.Param, ...)
 
-    # Rate and order are arguments, and no constants that XLA would compute with.
-    @jax.jit
-    def update(params, rest, state, order, step, rate):
-        start = step % (examples // batch_size) * batch_size
-        batch = draw(jax.lax.dynamic_slice_in_dim(order, start, batch_size), step)
+    def update(params, rest, state, rows, step):
+        batch = draw(rows, step)
 
         def objective(params):
             trained = nnx.merge(graphdef, params, rest, copy=True)
             value = loss(trained(batch[0]), batch[1])
             return value, nnx.state(trained, nnx.Not(nnx.Param))
 
-        (value, rest_), g = jax.value_and_grad(objective, has_aux=True)(params)
-        updates, state = optimizer(rate).update(g, state, params)
-        return optax.apply_updates(params, updates), rest_, state, value
+        (value, rest), g = jax.value_and_grad(objective, has_aux=True)(params)
+        updates, state = optimizer(RATE).update(g, state, params)
+        return optax.apply_updates(params, updates), rest, state, value
 
-    state, losses = jax.jit(lambda p, rate: optimizer(rate).init(p))(params, RATE), []
+    state, losses = optimizer(RATE).init(params), []
     for step in range(steps):
-        epoch = step // (examples // batch_size)
+        epoch, batch = divmod(step, examples // batch_size)
         order = jax.random.permutation(jax.random.fold_in(order_key, epoch), examples)
-        params, rest, state, value = update(params, rest, state, order, step, RATE)
+        rows = order[batch * batch_size : (batch + 1) * batch_size]
+        params, rest, state, value = update(params, rest, state, rows, step)
         losses.append(value)
     return losses, params
 
@@ -73,10 +72,9 @@ def with_drop(factory, drop, *before):
 
 
 def assert_same_bits(trial, key, losses, params):
-    state = jax.jit(trial.init)(key, {"learning_rate": jnp.float32(RATE)})
-    step, ours = jax.jit(trial.step), []
+    state, ours = trial.init(key, {"learning_rate": RATE}), []
     for _ in losses:
-        state, metrics = step(state)
+        state, metrics = trial.step(state)
         ours.append(metrics["train_loss"])
     np.testing.assert_array_equal(np.array(ours), np.array(losses))
     leaves = zip(jax.tree.leaves(state.params), jax.tree.leaves(params), strict=True)
@@ -85,8 +83,7 @@ def assert_same_bits(trial, key, losses, params):
     assert len(set(map(float, losses))) == len(losses)
 
 
-@pytest.mark.parametrize("factory", [optjax.adam, optjax.adabound])
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize(("factory", "seed"), [(optjax.adam, 0), (optjax.adabound, 1)])
 def test_digits(factory, seed):
     data = digits.load()
     params_key, order_key = jax.random.split(jax.random.key(seed))
@@ -101,7 +98,7 @@ def test_digits(factory, seed):
         order_key,
         examples=1437,
         batch_size=64,
-        steps=30,
+        steps=24,
     )
     assert_same_bits(digits.trial(factory, data), jax.random.key(seed), *expected)
 
@@ -125,22 +122,22 @@ def test_images(model, dtype, augment):
             drawn = random_crop_and_flip(key, drawn)
         return normalise(drawn), jnp.asarray(y)[rows]
 
-    # Four updates an epoch.
+    # Four updates an epoch, the rate a tenth from the second on.
     expected = reference(
         model((6, 6, 3), 3, dtype=dtype, rngs=nnx.Rngs(params_key)),
-        with_drop(optjax.adabound, 8, optax.add_decayed_weights(0.05)),
+        with_drop(optjax.adabound, 4, optax.add_decayed_weights(0.05)),
         cross_entropy,
         draw,
         order_key,
         examples=70,
         batch_size=16,
-        steps=10,
+        steps=6,
     )
     trial = image_task.trial(
         optjax.adabound,
         Images(x, y, x, y, 3),
         model,
-        Recipe(16, epochs=3, decay_after=2, weight_decay=0.05),
+        Recipe(16, epochs=2, decay_after=1, weight_decay=0.05),
         augment=augment,
         dtype=dtype,
     )
@@ -153,27 +150,26 @@ def test_text(clip_norm):
     params_key, order_key = jax.random.split(jax.random.key(2))
 
     def draw(rows, step):
-        windows = ids[:120].reshape(20, 6), ids[1:121].reshape(20, 6)
-        return [jnp.asarray(part)[rows] for part in windows]
+        characters = jnp.asarray(ids)[rows[:, None] * 6 + jnp.arange(7)]
+        return characters[:, :-1], characters[:, 1:]
 
-    # 20 windows: five updates an epoch.
+    # 20 windows: five updates an epoch, the rate a tenth from the second on.
     clip = [] if clip_norm == math.inf else [optax.clip_by_global_norm(clip_norm)]
     expected = reference(
-        CharLSTM(5, layers=2, hidden=8, rngs=nnx.Rngs(params_key)),
-        with_drop(HEAVY_BALL, 10, *clip, optax.add_decayed_weights(0.05)),
+        CharLSTM(5, hidden=8, rngs=nnx.Rngs(params_key)),
+        with_drop(HEAVY_BALL, 5, *clip, optax.add_decayed_weights(0.05)),
         cross_entropy,
         draw,
         order_key,
         examples=20,
         batch_size=4,
-        steps=12,
+        steps=7,
     )
     trial = text_task.trial(
         HEAVY_BALL,
         Text(ids, ids, "abcde"),
-        Recipe(4, epochs=3, decay_after=2, weight_decay=0.05, clip_norm=clip_norm),
+        Recipe(4, epochs=2, decay_after=1, weight_decay=0.05, clip_norm=clip_norm),
         sequence_length=6,
-        layers=2,
         hidden=8,
     )
     assert_same_bits(trial, jax.random.key(2), *expected)
