@@ -23,6 +23,7 @@ release = version = optjax.__version__
 extensions = [
     "reference",
     "sources",
+    "typeset",
     "myst_nb",
     "sphinx.ext.linkcode",
     "sphinx.ext.mathjax",

@@ -34,6 +34,7 @@ from optjax._bound import (
 )
 from optjax._direction import ema, nadam_ema, trace
 from optjax._form import basic_form, precondition
+from optjax._from_optax import from_optax_state
 from optjax._rate import (
     correct_bias,
     limit_by_average,
@@ -86,6 +87,7 @@ __all__ = [
     "ema_of_squares",
     "explain_step",
     "exponential_bounds",
+    "from_optax_state",
     "fused_step_available",
     "gamma_for",
     "grafted_target",

@@ -53,7 +53,7 @@ def _closing(text, start):
 
 def _script(text, place):
     """What stands behind `_` or `^` at `place`, as TeX, and where it ends."""
-    if text[place] == "{":
+    if text[place] in "{(":
         end = _closing(text, place)
         return tex(text[place + 1 : end]), end + 1
     end = _SCRIPT.match(text, place).end()
@@ -89,7 +89,7 @@ def tex(text):
                 end += 1
             out.append(f"{sign}{{{''.join(table[d] for d in text[place:end])}}}")
             place = end
-        elif c in "_^" and re.match("\\{|" + _SCRIPT.pattern, text[place + 1 :]):
+        elif c in "_^" and re.match(r"[{(]|" + _SCRIPT.pattern, text[place + 1 :]):
             script, place = _script(text, place + 1)
             out.append(f"{c}{{{script}}}")
         elif c == "[" and out and re.match(r"\[t(?:[+−]\d)?\]", text[place:]):
@@ -107,7 +107,8 @@ def tex(text):
             elif text[word.end() : word.end() + 1] == "(":
                 out.append(rf"\operatorname{{{name}}}")
             else:
-                apart = place > 0 and text[place - 1].isspace()
+                is_symbol = text[word.end() : word.end() + 1] == "_"
+                apart = place > 0 and text[place - 1].isspace() and not is_symbol
                 out.append(r"\ " * apart + rf"\mathrm{{{name}}}")
             place = word.end()
         elif c == "{":
@@ -157,7 +158,8 @@ def _mathematics(run):
         else:
             return run
     inner = run[start:end].strip()
-    if not inner or not _STRONG.search(unicodedata.normalize("NFD", inner)):
+    is_number = re.fullmatch(r"−?[\d.]+", inner)
+    if is_number or not _STRONG.search(unicodedata.normalize("NFD", inner)):
         return run
     return f"{run[:start]}${tex(inner)}${run[end:]}"
 
@@ -216,4 +218,4 @@ def headline(line):
     said = "".join(f"{text}{mark} " for text, mark in segments).strip()
     if equations and mark != "," and re.match(r"[a-z]{2}|a ", said):
         said = said[0].upper() + said[1:]
-    return r",\quad ".join(equations) + "," * (mark == "," and bool(said)), inline(said)
+    return r",\quad ".join(equations) + "," * (mark == "," and bool(said)), said

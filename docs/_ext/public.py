@@ -53,11 +53,16 @@ def names():
             home = home if home.startswith("optjax") else module
             # The name too, since two constants may be one object. What has no module of
             # its own, as a table, is at home where it was exported from.
-            first = found.get((name, id(value)), Name(module, name, value, home))
-            if first.home == first.module:
-                first = first._replace(home=home)
-            found[name, id(value)] = first
-    return tuple(found.values())
+            one = found.get((name, id(value)), Name(module, name, value, home))
+            if one.home == one.module:
+                one = one._replace(home=home)
+            # Of two as short, the one that defines it.
+            if module.count(".") == one.module.count(".") and home.startswith(module):
+                one = one._replace(module=module)
+            found[name, id(value)] = one
+    return tuple(
+        sorted(found.values(), key=lambda one: (one.module.count("."), *one[:2]))
+    )
 
 
 def members(path):

@@ -59,17 +59,6 @@ def _sections(docstring):
     return found
 
 
-def _prose(text):
-    """Paragraphs with their equations typeset; code and tables stay as they are."""
-    paragraphs = re.split(r"\n{2,}", text.strip("\n"))
-    return "\n\n".join(
-        paragraph
-        if paragraph.startswith(("    ", "|", ">>>"))
-        else equations.inline(paragraph)
-        for paragraph in paragraphs
-    )
-
-
 def _entries(lines):
     """`name: what it is`, as the fields of a definition list."""
     body = textwrap.dedent("\n".join(lines)).strip()
@@ -85,7 +74,7 @@ def _list(heading, lines):
     yield f"**{heading}**"
     yield ""
     for name, said in _entries(lines):
-        text = _prose(re.sub(r"\n\s+", "\n", said))
+        text = re.sub(r"\n\s+", "\n", said)
         yield from (f"`{name}`" if name else "…", f": {text}".replace("\n", "\n  "), "")
 
 
@@ -108,11 +97,10 @@ def markdown(docstring, *, displays=True):
         elif heading:
             if not heading.startswith(("Ref", "Where")):
                 text = textwrap.dedent(text)
-            said = _prose("\n".join([beside, text]).strip())
+            said = "\n".join([beside, text]).strip()
             yield from (f"**{heading}** {said}", "")
         else:
-            yield _prose(text)
-            yield ""
+            yield from (text, "")
 
 
 def _own_members(value):

@@ -12,7 +12,6 @@ import re
 import shutil
 from pathlib import Path
 
-import equations
 from docutils import nodes
 from docutils.parsers.rst import Directive
 from docutils.statemachine import StringList
@@ -99,7 +98,7 @@ class Gallery(Directive):
                 f":img-top: /thumbnails/{source.stem}.png",
                 f":img-alt: A figure of the notebook “{title}”",
                 "",
-                equations.inline(said),
+                said,
                 ":::",
                 "",
             ]

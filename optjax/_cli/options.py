@@ -6,17 +6,56 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
-from optjax.tasks._options import (
-    BatchSize,
-    Data,
-    Dtype,
-    Epochs,
-    Examples,
-    TestExamples,
-)
-
 __all__ = ["RaceOptions", "SweepOptions"]
 
+_Data = Annotated[
+    str | None,
+    arg(
+        help="The task's data: a folder, a file, or hf:NAME.",
+        metavar="PATH",
+        help_behavior_hint="(image and text tasks need it)",
+    ),
+]
+_Epochs = Annotated[
+    int | None,
+    arg(
+        help="Epochs in each trial; the recipe's drop of the learning rate is scaled "
+        "with them.",
+        metavar="INT",
+        help_behavior_hint="(default: the recipe's)",
+    ),
+]
+_Examples = Annotated[
+    int | None,
+    arg(
+        help="Train on the first so many examples only.",
+        metavar="INT",
+        help_behavior_hint="(default: all)",
+    ),
+]
+_TestExamples = Annotated[
+    int | None,
+    arg(
+        help="Evaluate on the first so many test examples only.",
+        metavar="INT",
+        help_behavior_hint="(default: all)",
+    ),
+]
+_BatchSize = Annotated[
+    int | None,
+    arg(
+        help="Examples an update.",
+        metavar="INT",
+        help_behavior_hint="(default: the recipe's)",
+    ),
+]
+_Dtype = Annotated[
+    str,
+    arg(
+        help="What the task's model computes in: float32 or bfloat16.",
+        metavar="DTYPE",
+    ),
+]
 _Steps = Annotated[
     int | None,
     arg(
@@ -75,7 +114,7 @@ class RaceOptions:
         str,
         arg(help="What to train: a task's name, or module:attribute.", metavar="TASK"),
     ] = "digits"
-    data: Data = None
+    data: _Data = None
     optimizers: Annotated[
         tuple[str, ...] | None,
         arg(
@@ -105,11 +144,11 @@ class RaceOptions:
     first_seed: _FirstSeed = 0
     steps: _Steps = None
     evaluate_every: _EvaluateEvery = None
-    epochs: Epochs = None
-    examples: Examples = None
-    test_examples: TestExamples = None
-    batch_size: BatchSize = None
-    dtype: Dtype = "float32"
+    epochs: _Epochs = None
+    examples: _Examples = None
+    test_examples: _TestExamples = None
+    batch_size: _BatchSize = None
+    dtype: _Dtype = "float32"
     metric: _Metric = None
     mode: _Mode = None
     target: _Target = None
@@ -168,12 +207,12 @@ class SweepOptions:
     first_seed: _FirstSeed = 0
     steps: _Steps = None
     evaluate_every: _EvaluateEvery = None
-    data: Data = None
-    epochs: Epochs = None
-    examples: Examples = None
-    test_examples: TestExamples = None
-    batch_size: BatchSize = None
-    dtype: Dtype = "float32"
+    data: _Data = None
+    epochs: _Epochs = None
+    examples: _Examples = None
+    test_examples: _TestExamples = None
+    batch_size: _BatchSize = None
+    dtype: _Dtype = "float32"
     metric: _Metric = None
     mode: _Mode = None
     target: _Target = None

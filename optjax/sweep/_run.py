@@ -310,7 +310,10 @@ def run_alone(
 
 
 def _specs(configs: Sequence[Config], seeds: int | Sequence[int]) -> list[TrialSpec]:
-    given: Any = range(seeds) if np.ndim(seeds) == 0 else seeds  # type: ignore[arg-type]
+    given: Any = seeds
+    # A range may be too long for NumPy to look at.
+    if not isinstance(seeds, range) and np.ndim(seeds) == 0:
+        given = range(seeds)  # type: ignore[arg-type]
     if len(configs) * len(given) > MOST_TRIALS:
         raise SweepError(
             f"a sweep may have {MOST_TRIALS:,} trials, got {len(configs):,} "

@@ -95,9 +95,9 @@ LAYERS = [
     ["optjax.optimizers"],
     ["optjax.monitoring", "optjax.fused", "optjax.problems"],
     ["optjax"],
-    ["optjax.extend", "optjax.pytorch", "optjax.sweep"],
+    ["optjax.pytorch", "optjax.sweep"],
     ["optjax.tasks"],
-    ["optjax._cli"],
+    ["optjax.extend", "optjax._cli"],
     ["optjax.__main__"],
 ]
 PARTS = {"_rate", "_accumulator", "_bound", "_direction", "_swats", "_adashift"}
