@@ -23,6 +23,7 @@ from optjax._accumulator import (
     sum_of_squares,
 )
 from optjax._adashift import scale_by_adashift
+from optjax._audit.audit import audit
 from optjax._bound import (
     Bounds,
     bound_clip,
@@ -66,6 +67,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Bounds",
     "apply_step",
+    "audit",
     "basic_form",
     "bound_clip",
     "centered_ema_of_squares",

@@ -28,12 +28,12 @@ from optjax.monitoring._groups import (
 from optjax.monitoring._rates import Rate, read_rates
 from optjax.monitoring._summary import Summary, empty, summarise
 
-__all__ = ["MonitorState", "Summaries", "monitor"]
+__all__ = ["GroupsOf", "MonitorState", "Summaries", "monitor"]
 
 
 _Share: TypeAlias = Annotated[float, between(0, 1, "It is a share of coordinates")]
 _Factor: TypeAlias = Annotated[float, at_least(1, "1.1 is 10 %")]
-_Groups: TypeAlias = Annotated[
+GroupsOf: TypeAlias = Annotated[
     int | Callable[[str], str],
     function_or(
         "a function from a leaf's path to its group",
@@ -69,7 +69,7 @@ def monitor(
     optimizer: Transformation,
     every: Count = 100,
     *,
-    groups: _Groups | None = 1,
+    groups: GroupsOf | None = 1,
     sample: Size | None = 1024,
     share: _Share = 0.99,
     factor: _Factor = 1.1,
