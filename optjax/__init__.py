@@ -51,6 +51,7 @@ from optjax._rounding import stochastic_rounding
 from optjax._sharding import state_shardings
 from optjax._swats import scale_by_swats
 from optjax.fused._apply import apply_step
+from optjax.fused._explain import explain_step
 from optjax.fused._library import fused_step_available
 from optjax.monitoring._hyperparameters import (
     hyperparameters,
@@ -77,6 +78,7 @@ __all__ = [
     "ema",
     "ema_of_squared_residuals",
     "ema_of_squares",
+    "explain_step",
     "exponential_bounds",
     "fused_step_available",
     "gamma_for",

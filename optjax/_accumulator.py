@@ -25,7 +25,14 @@ from optjax._hyperparameter import (
     NonNegative,
     checked,
 )
-from optjax._observe import recorded
+from optjax._observe import telling
+from optjax._parts import (
+    Other,
+    RunningMax,
+    SquareAverage,
+    SquareDebias,
+    SquareSum,
+)
 from optjax._precision import (
     Scalar,
     abs_sq,
@@ -36,7 +43,7 @@ from optjax._precision import (
     store,
     widen,
 )
-from optjax._tree import map_leaves
+from optjax._tree import cast_leaves, map_leaves
 
 __all__ = [
     "CenteredState",
@@ -73,6 +80,9 @@ def sum_of_squares(
       nu_dtype: dtype in which ν is stored; by default the parameters', real (float32
         for float16). In bfloat16 the sum stops growing after a few hundred steps.
 
+    Raises:
+      ValueError: for a hyper-parameter that is not what its line says.
+
     Example:
       >>> import jax.numpy as jnp, optjax
       >>> tx, g = optjax.sum_of_squares(), jnp.array(3.0)
@@ -90,10 +100,10 @@ def sum_of_squares(
     ) -> tuple[optax.Updates, SumState]:
         del params, extra
         nu = map_leaves(lambda g, v: abs_sq(g) + widen(v), updates, state.nu)
-        return nu, SumState(map_leaves(store, nu, state.nu))
+        return nu, SumState(cast_leaves(nu, state.nu))
 
-    transformation = optax.GradientTransformationExtraArgs(init, update)
-    return recorded("sum_of_squares", transformation)
+    squares = optax.GradientTransformationExtraArgs(init, update)
+    return telling(SquareSum(), squares)
 
 
 class MeanState(NamedTuple):
@@ -122,6 +132,9 @@ def mean_of_squares(
       gamma: γ ≥ 0, how much the past is favoured.
       nu_dtype: dtype in which ν is stored; by default the parameters', real (float32
         for float16). In bfloat16 the mean stands still after a few hundred steps.
+
+    Raises:
+      ValueError: for a hyper-parameter that is not what its line says.
 
     Example:
       >>> import jax.numpy as jnp, optjax
@@ -166,10 +179,11 @@ def mean_of_squares(
             count,
             store(total, state.total_weight),
             store(compensation, state.compensation),
-            map_leaves(store, nu, state.nu),
+            cast_leaves(nu, state.nu),
         )
 
-    return optax.GradientTransformationExtraArgs(init, update)
+    mean = optax.GradientTransformationExtraArgs(init, update)
+    return telling(Other("mean_of_squares"), mean)
 
 
 class SquareState(NamedTuple):
@@ -201,6 +215,9 @@ def ema_of_squares(
         a third of its true value: there use `optjax.stochastic_rounding`
         instead.
 
+    Raises:
+      ValueError: for a hyper-parameter that is not what its line says.
+
     Example:
       >>> import jax.numpy as jnp, optjax
       >>> tx, g = optjax.ema_of_squares(0.9, debias=False), jnp.array(2.0)
@@ -214,7 +231,7 @@ def ema_of_squares(
         return (1 - b2) * abs_sq(g) + b2 * widen(v)
 
     average = _square_average(step, b2, debias, initial_value, nu_dtype)
-    return recorded("ema_of_squares", average, b2=b2, debias=debias)
+    return telling(SquareAverage(b2, debias), average)
 
 
 @checked
@@ -236,6 +253,9 @@ def sign_ema_of_squares(
       initial_value: ν_0 ≥ 0.
       nu_dtype: dtype in which ν is stored; bfloat16 stalls, see `ema_of_squares`.
 
+    Raises:
+      ValueError: for a hyper-parameter that is not what its line says.
+
     Example:
       >>> import jax.numpy as jnp, optjax
       >>> tx, g = optjax.sign_ema_of_squares(0.9, debias=False), jnp.array(1.0)
@@ -253,7 +273,8 @@ def sign_ema_of_squares(
         risen = lax.select(v < square, v + change, v)
         return lax.select(v > square, v - change, risen)
 
-    return _square_average(step, b2, debias, initial_value, nu_dtype)
+    average = _square_average(step, b2, debias, initial_value, nu_dtype)
+    return telling(Other("sign_ema_of_squares"), average)
 
 
 @checked
@@ -318,7 +339,8 @@ def ema_of_squared_residuals(
         )
         return average.update(residual, state)
 
-    return optax.GradientTransformationExtraArgs(average.init, update)
+    residuals = optax.GradientTransformationExtraArgs(average.init, update)
+    return telling(Other("ema_of_squared_residuals"), residuals)
 
 
 def _square_average(
@@ -334,7 +356,7 @@ def _square_average(
     ) -> tuple[optax.Updates, SquareState]:
         del params, extra
         nu = map_leaves(step, updates, state.nu)
-        stored = map_leaves(store, nu, state.nu)
+        stored = cast_leaves(nu, state.nu)
         if not debias:
             return nu, SquareState(state.count, stored)
         count, t = next_count(state.count)
@@ -374,6 +396,9 @@ def centered_ema_of_squares(
         float16).
       nu_dtype: that of ema(|g|²); bfloat16 stalls, see `ema_of_squares`.
 
+    Raises:
+      ValueError: for a hyper-parameter that is not what its line says.
+
     Example:
       >>> import jax.numpy as jnp, optjax
       >>> tx, g = optjax.centered_ema_of_squares(0.9), jnp.array(1.0)
@@ -401,7 +426,7 @@ def centered_ema_of_squares(
             lambda g, v: (1 - b2) * abs_sq(g) + b2 * widen(v), updates, state.nu
         )
         count = state.count
-        stored = map_leaves(store, mu, state.mu), map_leaves(store, nu, state.nu)
+        stored = cast_leaves(mu, state.mu), cast_leaves(nu, state.nu)
         if debias:
             count, t = next_count(count)
             gathered = one_minus_power(b2, t)
@@ -416,7 +441,8 @@ def centered_ema_of_squares(
 
         return map_leaves(variance, mu, nu), CenteredState(count, *stored)
 
-    return optax.GradientTransformationExtraArgs(init, update)
+    centered = optax.GradientTransformationExtraArgs(init, update)
+    return telling(Other("centered_ema_of_squares"), centered)
 
 
 class MaxState(NamedTuple):
@@ -438,6 +464,9 @@ def running_max(
     Args:
       nu_dtype: dtype in which ν̄ is stored; by default the parameters', real (float32
         for float16).
+
+    Raises:
+      ValueError: for a hyper-parameter that is not what its line says.
 
     Example:
       >>> import jax.numpy as jnp, optax, optjax
@@ -461,10 +490,10 @@ def running_max(
         nu_max = map_leaves(
             lambda v, top: jnp.maximum(v, store(top, v)), updates, state.nu_max
         )
-        return nu_max, MaxState(map_leaves(store, nu_max, state.nu_max))
+        return nu_max, MaxState(cast_leaves(nu_max, state.nu_max))
 
-    transformation = optax.GradientTransformationExtraArgs(init, update)
-    return recorded("running_max", transformation)
+    largest = optax.GradientTransformationExtraArgs(init, update)
+    return telling(RunningMax(), largest)
 
 
 class DebiasState(NamedTuple):
@@ -479,6 +508,9 @@ def debias_squares(b2: Decay) -> optax.GradientTransformationExtraArgs:
 
     Args:
       b2: β₂ in [0, 1), the decay of that average.
+
+    Raises:
+      ValueError: for a hyper-parameter that is not what its line says.
 
     Example:
       >>> import jax.numpy as jnp, optjax
@@ -499,5 +531,5 @@ def debias_squares(b2: Decay) -> optax.GradientTransformationExtraArgs:
         gathered = one_minus_power(b2, t)
         return map_leaves(lambda v: v / gathered, updates), DebiasState(count)
 
-    transformation = optax.GradientTransformationExtraArgs(init, update)
-    return recorded("debias_squares", transformation, b2=b2)
+    debiased = optax.GradientTransformationExtraArgs(init, update)
+    return telling(SquareDebias(b2), debiased)

@@ -20,7 +20,8 @@ from optjax._hyperparameter import (
     one_of,
     whole,
 )
-from optjax._observe import Record, record
+from optjax._observe import tell
+from optjax._parts import Link, Shifted
 from optjax._precision import (
     abs_sq,
     away_from_zero,
@@ -32,7 +33,7 @@ from optjax._precision import (
     store,
     widen,
 )
-from optjax._tree import map_leaves
+from optjax._tree import cast_leaves, map_leaves
 
 __all__ = ["AdashiftState", "Reduction", "Window", "scale_by_adashift"]
 
@@ -92,6 +93,9 @@ def scale_by_adashift(
       mu_dtype: dtype in which m and the last n gradients are stored; the parameters'
         by default.
       nu_dtype: that of ν; bfloat16 stalls, see `ema_of_squares`.
+
+    Raises:
+      ValueError: for a hyper-parameter that is not what its line says.
 
     Example:
       >>> import jax.numpy as jnp, optjax
@@ -162,11 +166,10 @@ def scale_by_adashift(
         new_state = AdashiftState(
             count,
             window,
-            map_leaves(store, m, state.ema),
-            map_leaves(store, nu, state.nu),
+            cast_leaves(m, state.ema),
+            cast_leaves(nu, state.nu),
         )
-        values = {"direction": m, "rate": rate}
-        record(Record("precondition", values, state, new_state, updates, result))
+        tell(Link(Shifted(m, rate), updates, result, state, new_state))
         return result, new_state
 
     return in_gradient_dtype(optax.GradientTransformationExtraArgs(init, update))

@@ -18,7 +18,8 @@ import numpy as np
 import optax
 
 from optjax._hyperparameter import check_positive
-from optjax._observe import Record, record
+from optjax._observe import tell
+from optjax._parts import Link, RelativeToBase
 from optjax._precision import Scalar, is_known, precise, store
 
 __all__ = [
@@ -93,14 +94,9 @@ def relative_to_base(
         new_state = BaseRateState(
             optax.safe_increment(state.count), store(base, state.base_lr), inner_state
         )
-        values = {
-            "make": make,
-            "learning_rate": learning_rate,
-            "base_lr": base_lr,
-            "schedule": s,
-        }
-        # Without arrays: those are in the records of what it is made of.
-        record(Record("relative_to_base", values, state, new_state, (), ()))
+        # Without updates: those are in the links of what it is made of.
+        part = RelativeToBase(make, learning_rate, base_lr)
+        tell(Link(part, (), (), state, new_state))
         return result, new_state
 
     return optax.GradientTransformationExtraArgs(init, update)

@@ -33,7 +33,8 @@ from optjax._hyperparameter import (
     number,
     positive,
 )
-from optjax._observe import note, recorded
+from optjax._observe import tell
+from optjax._parts import Clip, Link
 from optjax._precision import Scalar, away_from_zero, next_count, store
 from optjax._tree import map_leaves
 
@@ -132,19 +133,19 @@ def bound_clip(
         count, t = next_count(state.count)
         lo = jnp.asarray(lower(t) if callable(lower) else lower)
         hi = jnp.asarray(upper(t) if callable(upper) else upper)
-        note(lower=lo, upper=hi)
         # jnp.clip is the same inside a jit of its own, one more equation a leaf.
         clipped = map_leaves(
             lambda v: jnp.minimum(jnp.maximum(v, store(lo, v)), store(hi, v)), updates
         )
-        return clipped, BoundClipState(count)
+        new_state = BoundClipState(count)
+        tell(Link(Clip(lo, hi, (lower, upper)), updates, clipped, state, new_state))
+        return clipped, new_state
 
     def init(params: optax.Params) -> BoundClipState:
         del params
         return BoundClipState(jnp.zeros([], jnp.int32))
 
-    transformation = optax.GradientTransformationExtraArgs(init, update)
-    return recorded("bound_clip", transformation, lower=lower, upper=upper)
+    return optax.GradientTransformationExtraArgs(init, update)
 
 
 @checked
@@ -154,6 +155,9 @@ def constant_bounds(lower: _Lower, upper: _Upper) -> Bounds:
     Args:
       lower: lo ≥ 0.
       upper: hi ≥ lo.
+
+    Raises:
+      ValueError: for a hyper-parameter that is not what its line says.
 
     Example:
       >>> import optjax
@@ -172,6 +176,9 @@ def hyperbolic_bounds(final_lr: FinalRate = 0.1, gamma: Speed = 1e-3) -> Bounds:
       final_lr: f > 0, the rate that both bounds converge to.
       gamma: γ ≥ 0 per step, the speed; 0 leaves the rate unbounded, which is Adam.
         `gamma_for` turns a number of steps into a γ.
+
+    Raises:
+      ValueError: for a hyper-parameter that is not what its line says.
 
     Example:
       >>> import optjax
@@ -205,6 +212,9 @@ def exponential_bounds(final_lr: FinalRate = 0.1, gamma: Speed = 1e-3) -> Bounds
       final_lr: f > 0.
       gamma: γ ≥ 0 per step.
 
+    Raises:
+      ValueError: for a hyper-parameter that is not what its line says.
+
     Example:
       >>> import optjax
       >>> lower, upper = optjax.exponential_bounds(final_lr=0.1, gamma=0.01)
@@ -230,6 +240,9 @@ def linear_bounds(final_lr: FinalRate, horizon: Positive) -> Bounds:
     Args:
       final_lr: f > 0.
       horizon: T > 0 in steps, the step from which the optimizer is SGD.
+
+    Raises:
+      ValueError: for a hyper-parameter that is not what its line says.
 
     Example:
       >>> import optjax
@@ -259,6 +272,9 @@ def gamma_for(steps: _Steps, fraction: _RunShare = 0.5, factor: _Factor = 1.1) -
 
     Returns:
       γ per step.
+
+    Raises:
+      ValueError: for a hyper-parameter that is not what its line says.
 
     Example:
       >>> import optjax

@@ -18,7 +18,8 @@ from optjax._hyperparameter import (
     NonNegative,
     checked,
 )
-from optjax._observe import recorded
+from optjax._observe import telling
+from optjax._parts import Average, Other, Trace
 from optjax._precision import (
     full_like,
     next_count,
@@ -26,7 +27,7 @@ from optjax._precision import (
     store,
     widen,
 )
-from optjax._tree import map_leaves
+from optjax._tree import cast_leaves, map_leaves
 
 __all__ = ["EmaState", "NadamEmaState", "TraceState", "ema", "nadam_ema", "trace"]
 
@@ -51,6 +52,9 @@ def trace(
       nesterov: look one step ahead.
       accumulator_dtype: dtype of the stored sum; the parameters' by default (float32
         for float16).
+
+    Raises:
+      ValueError: for a hyper-parameter that is not what its line says.
 
     Example:
       >>> import jax.numpy as jnp, optjax
@@ -78,12 +82,10 @@ def trace(
             m = map_leaves(lambda g, m: widen(g) + decay * m, updates, total)
         else:
             m = total
-        return map_leaves(store, m, updates), TraceState(
-            map_leaves(store, total, state.trace)
-        )
+        return cast_leaves(m, updates), TraceState(cast_leaves(total, state.trace))
 
-    transformation = optax.GradientTransformationExtraArgs(init, update)
-    return recorded("trace", transformation, momentum=decay, nesterov=nesterov)
+    summed = optax.GradientTransformationExtraArgs(init, update)
+    return telling(Trace(decay, nesterov), summed)
 
 
 class EmaState(NamedTuple):
@@ -118,6 +120,9 @@ def ema(
         (float32 for float16).
       nesterov: look one step ahead.
       initial_value: what the average starts from.
+
+    Raises:
+      ValueError: for a hyper-parameter that is not what its line says.
 
     Example:
       >>> import jax.numpy as jnp, optjax
@@ -159,12 +164,10 @@ def ema(
             )
         else:
             m = map_leaves(lambda m: m / now, average) if debias else average
-        return map_leaves(store, m, updates), EmaState(
-            count, map_leaves(store, average, state.ema)
-        )
+        return cast_leaves(m, updates), EmaState(count, cast_leaves(average, state.ema))
 
-    transformation = optax.GradientTransformationExtraArgs(init, update)
-    return recorded("ema", transformation, b1=b1, debias=debias, nesterov=nesterov)
+    averaged = optax.GradientTransformationExtraArgs(init, update)
+    return telling(Average(b1, debias, nesterov), averaged)
 
 
 class NadamEmaState(NamedTuple):
@@ -189,6 +192,9 @@ def nadam_ema(
       momentum_decay: ψ ≥ 0; 0.004 in the paper.
       accumulator_dtype: dtype of the stored average; the parameters' by default
         (float32 for float16).
+
+    Raises:
+      ValueError: for a hyper-parameter that is not what its line says.
 
     Example:
       >>> import jax.numpy as jnp, optjax
@@ -228,10 +234,11 @@ def nadam_ema(
         m = map_leaves(
             lambda g, m: from_gradient * widen(g) + from_average * m, updates, average
         )
-        return map_leaves(store, m, updates), NadamEmaState(
+        return cast_leaves(m, updates), NadamEmaState(
             count,
             store(gathered, state.gathered),
-            map_leaves(store, average, state.ema),
+            cast_leaves(average, state.ema),
         )
 
-    return optax.GradientTransformationExtraArgs(init, update)
+    averaged = optax.GradientTransformationExtraArgs(init, update)
+    return telling(Other("nadam_ema"), averaged)

@@ -22,22 +22,18 @@ import jax.numpy as jnp
 import optax
 
 from optjax._hyperparameter import Schedule, Transformation, checked
-from optjax._observe import Record, note, record, recorded
-from optjax._precision import is_known, precise, store, widen
-from optjax._tree import map_leaves
+from optjax._observe import Telling, tell
+from optjax._parts import Descend, Link, One, Product
+from optjax._precision import is_known, precise, widen
+from optjax._tree import cast_leaves, map_leaves
 
 __all__ = [
     "PreconditionState",
-    "UnitRate",
     "basic_form",
     "descend",
     "in_gradient_dtype",
     "precondition",
 ]
-
-
-class UnitRate(optax.GradientTransformationExtraArgs):
-    """A rate branch that returns V = 1, so that V ⊙ m is m without a product."""
 
 
 class PreconditionState(NamedTuple):
@@ -136,23 +132,23 @@ def descend(
         updates: optax.Updates, state: optax.OptState, params: Any = None
     ) -> tuple[optax.Updates, optax.OptState]:
         del params
+        new_state = state
         if callable(learning_rate):
             s = learning_rate(state.count)
-            state = state._replace(count=optax.safe_increment(state.count))
+            new_state = state._replace(count=optax.safe_increment(state.count))
         else:
             s = learning_rate
-        note(learning_rate=s)
         step = -s
         # XLA makes p + (−u) one operation, and p + (−1 · u) two.
         negated = isinstance(step, float) and step == -1.0
         # An array, s_t, is float32 or wider: so is the product.
         wide = (lambda u: u) if is_known(step) else widen
-        return map_leaves(lambda u: -u if negated else step * wide(u), updates), state
+        steps = map_leaves(lambda u: -u if negated else step * wide(u), updates)
+        tell(Link(Descend(learning_rate, s), updates, steps, state, new_state))
+        return steps, new_state
 
-    return recorded(
-        "descend",
-        optax.GradientTransformation(theirs.init, update),
-        learning_rate=learning_rate,
+    return optax.with_extra_args_support(
+        optax.GradientTransformation(theirs.init, update)
     )
 
 
@@ -176,7 +172,7 @@ def in_gradient_dtype(
     ) -> tuple[optax.Updates, optax.OptState]:
         gradients = jax.tree.map(_out_of_float16, updates)
         result, state = inner.update(gradients, state, params, **extra)
-        return map_leaves(store, result, updates), state
+        return cast_leaves(result, updates), state
 
     return optax.GradientTransformationExtraArgs(inner.init, update)
 
@@ -191,6 +187,7 @@ def _product(
     """`precondition` in float32 or wider, so that nothing overflows before s_t."""
     direction = optax.with_extra_args_support(direction)
     rate = optax.with_extra_args_support(rate)
+    is_one = isinstance(rate, Telling) and isinstance(rate.part, One)
 
     def init(params: optax.Params) -> PreconditionState:
         return PreconditionState(direction.init(params), rate.init(params))
@@ -204,13 +201,12 @@ def _product(
         m, direction_state = direction.update(updates, state.direction, params, **extra)
         extra["direction_state"] = direction_state
         v, rate_state = rate.update(updates, state.rate, params, **extra)
-        if isinstance(rate, UnitRate):
+        if is_one:
             product = map_leaves(widen, m)
         else:
             product = map_leaves(lambda m, v: v * widen(m), m, v)
         new_state = PreconditionState(direction_state, rate_state)
-        values = {"direction": m, "rate": v}
-        record(Record("precondition", values, state, new_state, updates, product))
+        tell(Link(Product(m, v), updates, product, state, new_state))
         return product, new_state
 
     return optax.GradientTransformationExtraArgs(init, update)

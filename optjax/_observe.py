@@ -1,85 +1,55 @@
 """Look inside an update while JAX traces it, and compute of it what is needed.
 
-A primitive wrapped by `recorded` tells what it computes, and whoever calls `update`
-within `observing()` receives the records in the order of the computation. That is
-Python at trace time: outside `observing()` nothing is kept, and the compiled program
-is the same either way.
+A primitive tells what it did, and whoever calls `update` within `observing()` receives
+the links in the order of the computation. That is Python at trace time: outside
+`observing()` nothing is kept, and the compiled program is the same either way.
 
 `trace_once` runs a function once, apart from the trace around it. `map_leaves` is one
 equation there, however many leaves there are, so that an update of thousands costs
 little to look at. What is wanted of it is then computed by `Program.compute`: nothing
 of the function's own Python runs again, and its effects happen once.
 
-A record's arrays belong to the trace that made them. An optimizer that is called
+A link's arrays belong to the trace that made them. An optimizer that is called
 inside another's `lax.cond` must be observed in there.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
+from optjax._parts import Link, Part
+
 __all__ = [
     "Observation",
     "Program",
-    "Record",
+    "Telling",
     "current",
-    "note",
     "observing",
-    "record",
-    "recorded",
+    "tell",
+    "telling",
     "trace_of",
     "trace_once",
 ]
-
-
-class Record(NamedTuple):
-    """What one primitive did in one update.
-
-    Attributes:
-        kind: the primitive's name, such as "ema" or "bound_clip".
-        values: its hyper-parameters, by name.
-        state: its state before.
-        new_state: its state after.
-        received: the updates that it was given.
-        returned: the updates that it returned.
-        params: the parameters that it was given.
-        now: what its schedules and bounds are at this step, by name.
-    """
-
-    kind: str
-    values: dict[str, Any]
-    state: Any
-    new_state: Any
-    received: Any
-    returned: Any
-    params: Any = None
-    now: dict[str, Any] = {}  # noqa: RUF012, a NamedTuple's default, never written to
-
-    def at_this_step(self, name: str) -> Any:
-        """A hyper-parameter, or what its schedule returned in this update."""
-        return self.now.get(name, self.values[name])
 
 
 class Observation:
     """What an observer receives of the updates inside its block.
 
     Attributes:
-        records: the records, in the order of the computation.
-        noted: what the primitive that runs has told of this step by `note`.
+      links: what was told, in the order of the computation.
     """
 
     def __init__(self, trace: Any = None):
-        self.records: list[Record] = []
+        self.links: list[Link] = []
         # The trace in which leaves are deferred, and those that are, each with what it
         # is a cast of. They are kept, so that no other array gets their ids.
         self._trace = trace
         self._deferred: dict[int, tuple[Any, Any]] = {}
-        self.noted: dict[str, Any] = {}
 
     def defers(self) -> bool:
         """Whether leaves are deferred here, and not inside a `cond`, say."""
@@ -123,17 +93,17 @@ def _within(observation: Observation) -> Iterator[Observation]:
 
 
 @contextmanager
-def observing() -> Iterator[list[Record]]:
-    """Collect the records of the updates called inside the block."""
+def observing() -> Iterator[list[Link]]:
+    """Collect the links of the updates called inside the block."""
     with _within(Observation()) as observation:
-        yield observation.records
+        yield observation.links
 
 
 class Program:
     """A function that ran once, to be computed in part or whole, where it is called.
 
     Attributes:
-        value: what it returned: a tree of this program's own arrays, and of others.
+      value: what it returned: a tree of this program's own arrays, and of others.
     """
 
     def __init__(self, closed: Any, arrays: Sequence[Any], value: Any):
@@ -231,24 +201,55 @@ def _is_literal(variable: Any) -> bool:
     return hasattr(variable, "val")
 
 
-def record(new: Record) -> None:
-    """Tell an observer, if there is one."""
+def tell(link: Link) -> None:
+    """Hand an observer, if there is one, what a primitive did in this update.
+
+    A `monitor`, `sgd_equivalent` and the compiled step see what is told, and what tells
+    nothing is to them an unknown part. To be called in `update`, of its very arrays.
+
+    Args:
+      link: the part, what it received and returned, its state before and after.
+
+    Example: a transformation whose bound moves with the step tells where it is now.
+      >>> import jax, jax.numpy as jnp, optax
+      >>> from optjax.extend import Clip, Link, tell
+      >>> def update(rates, t, params=None):
+      ...     upper = 1.0 / (t + 1)
+      ...     clipped = jax.tree.map(lambda v: jnp.minimum(v, upper), rates)
+      ...     tell(Link(Clip(0.0, upper), rates, clipped, t, t + 1))
+      ...     return clipped, t + 1
+      >>> halving = optax.GradientTransformation(lambda _: jnp.zeros([], int), update)
+    """
     observation = _current.get()
     if observation is not None:
-        observation.records.append(new)
+        observation.links.append(link)
 
 
-def note(**now: Any) -> None:
-    """Tell what schedules and bounds are at this step, for the record to come."""
-    observation = _current.get()
-    if observation is not None:
-        observation.noted = now
+class Telling(optax.GradientTransformationExtraArgs):
+    """A transformation that tells of its updates, and says beforehand as which part."""
+
+    part: Part
 
 
-def recorded(
-    kind: str, transformation: optax.GradientTransformation, **values: Any
-) -> optax.GradientTransformationExtraArgs:
-    """The same transformation, each of its updates told to an observer."""
+def telling(part: Part, transformation: optax.GradientTransformation) -> Telling:
+    """The same transformation, each of its updates told to an observer.
+
+    Args:
+      part: what it is, the same at every step; else let `update` call `tell`.
+      transformation: the transformation.
+
+    Example: a sum of squares in one's own words.
+      >>> import jax, jax.numpy as jnp, optax
+      >>> from optjax.extend import SquareSum, telling
+      >>> def update(g, nu, params=None):
+      ...     nu = jax.tree.map(lambda g, nu: nu + g * g, g, nu)
+      ...     return nu, nu
+      >>> def init(params):
+      ...     return jax.tree.map(jnp.zeros_like, params)
+      >>> own = telling(SquareSum(), optax.GradientTransformation(init, update))
+      >>> own.part
+      SquareSum()
+    """
     inner = optax.with_extra_args_support(transformation)
 
     def update(
@@ -258,11 +259,9 @@ def recorded(
         **extra: Any,
     ) -> tuple[optax.Updates, optax.OptState]:
         returned, new_state = inner.update(updates, state, params, **extra)
-        observation = _current.get()
-        if observation is not None:
-            now, observation.noted = observation.noted, {}
-            links = state, new_state, updates, returned, params
-            record(Record(kind, values, *links, now))
+        tell(Link(part, updates, returned, state, new_state))
         return returned, new_state
 
-    return optax.GradientTransformationExtraArgs(inner.init, update)
+    told = Telling(inner.init, update)
+    told.part = part
+    return told

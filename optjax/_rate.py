@@ -15,7 +15,7 @@ import numpy as np
 import optax
 from jax import lax
 
-from optjax._form import UnitRate, precondition
+from optjax._form import precondition
 from optjax._hyperparameter import (
     Decay,
     FloatDType,
@@ -25,7 +25,8 @@ from optjax._hyperparameter import (
     checked,
     positive,
 )
-from optjax._observe import Record, record, recorded
+from optjax._observe import tell, telling
+from optjax._parts import BiasCorrection, Clip, Link, One, Other, Root
 from optjax._precision import (
     Scalar,
     abs_sq,
@@ -36,11 +37,9 @@ from optjax._precision import (
     one_minus_power,
     precise,
     real_full_like,
-    sqrt,
-    store,
     widen,
 )
-from optjax._tree import map_leaves
+from optjax._tree import cast_leaves, map_leaves, root_leaves
 
 __all__ = [
     "AdadeltaState",
@@ -90,10 +89,8 @@ def rate_by_one() -> optax.GradientTransformationExtraArgs:
         ones = map_leaves(lambda g, *_: jnp.ones_like(widen(g).real), updates, *known)
         return ones, state
 
-    transformation = optax.GradientTransformationExtraArgs(
-        optax.init_empty_state, update
-    )
-    return UnitRate(*recorded("rate_by_one", transformation))
+    ones = optax.GradientTransformationExtraArgs(optax.init_empty_state, update)
+    return telling(One(), ones)
 
 
 @checked
@@ -117,6 +114,9 @@ def rate_by_accumulated_square(
     Returns:
       A transformation of gradients to rates of the same shapes, in float32 or wider.
       The rate is finite even where ν = ε = ε̄ = 0.
+
+    Raises:
+      ValueError: for a hyper-parameter that is not what its line says.
 
     Example:
       >>> import jax.numpy as jnp, optjax
@@ -143,16 +143,16 @@ def rate_by_accumulated_square(
             nu = map_leaves(lambda v: v + eps_root, nu)
         if is_smooth and is_half and _is_zero(eps):
             return map_leaves(lax.rsqrt, nu)
-        return map_leaves(rate, map_leaves(lax.sqrt if is_smooth else sqrt, nu))
+        root = map_leaves(lax.sqrt, nu) if is_smooth else root_leaves(nu)
+        return map_leaves(rate, root)
 
     def update(
         updates: optax.Updates, state: Any, params: Any = None, **extra: Any
     ) -> tuple[optax.Updates, Any]:
         nu, new_state = accumulator.update(updates, state, params, **extra)
         v = rates(nu)
-        values = {"eps": eps, "eps_root": eps_root, "power": power}
-        # Of ν and not of g, which the accumulator's own record tells of.
-        record(Record("rate_by_accumulated_square", values, state, new_state, nu, v))
+        # Of ν and not of g, which the accumulator itself tells of.
+        tell(Link(Root(eps, eps_root, power), nu, v, state, new_state))
         return v, new_state
 
     return optax.GradientTransformationExtraArgs(accumulator.init, update)
@@ -176,6 +176,9 @@ def scale_by_accumulated_square(
       eps: ε ≥ 0 outside the root.
       eps_root: ε̄ ≥ 0 inside the root.
       power: p in [0, ½].
+
+    Raises:
+      ValueError: for a hyper-parameter that is not what its line says.
 
     Example:
       >>> import jax.numpy as jnp, optjax
@@ -210,6 +213,9 @@ def rate_by_adadelta(
       nu_dtype: dtype in which ν and X are stored; by default the parameters', real
         (float32 for float16).
 
+    Raises:
+      ValueError: for a hyper-parameter that is not what its line says.
+
     Example:
       >>> import jax.numpy as jnp, optjax
       >>> tx, g = optjax.rate_by_adadelta(0.75, eps=1e-6), jnp.array(-2.0)
@@ -239,10 +245,11 @@ def rate_by_adadelta(
             lambda v, g, x: average(abs_sq(v * widen(g)), x), rate, updates, state.e_x
         )
         return rate, AdadeltaState(
-            map_leaves(store, e_g, state.e_g), map_leaves(store, e_x, state.e_x)
+            cast_leaves(e_g, state.e_g), cast_leaves(e_x, state.e_x)
         )
 
-    return optax.GradientTransformationExtraArgs(init, update)
+    adadelta = optax.GradientTransformationExtraArgs(init, update)
+    return telling(Other("rate_by_adadelta"), adadelta)
 
 
 @checked
@@ -255,6 +262,9 @@ def scale_by_adadelta(
       rho: ρ in [0, 1).
       eps: ε > 0.
       nu_dtype: dtype in which ν and X are stored.
+
+    Raises:
+      ValueError: for a hyper-parameter that is not what its line says.
 
     Example:
       >>> import jax.numpy as jnp, optjax
@@ -283,6 +293,9 @@ def rate_by_infinity_norm(
       nu_dtype: dtype in which ν is stored; by default the parameters', real (float32
         for float16).
 
+    Raises:
+      ValueError: for a hyper-parameter that is not what its line says.
+
     Example:
       >>> import jax.numpy as jnp, optjax
       >>> tx, g = optjax.rate_by_infinity_norm(), jnp.array([-2.0, 4.0])
@@ -308,9 +321,10 @@ def rate_by_infinity_norm(
             state.nu,
         )
         rate = map_leaves(lambda v: 1.0 / away_from_zero(v, at_least=eps), nu)
-        return rate, InfinityNormState(map_leaves(store, nu, state.nu))
+        return rate, InfinityNormState(cast_leaves(nu, state.nu))
 
-    return optax.GradientTransformationExtraArgs(init, update)
+    infinity_norm = optax.GradientTransformationExtraArgs(init, update)
+    return telling(Other("rate_by_infinity_norm"), infinity_norm)
 
 
 @checked
@@ -323,6 +337,9 @@ def scale_by_infinity_norm(
       b2: β₂ in [0, 1).
       eps: ε ≥ 0.
       nu_dtype: dtype in which ν is stored.
+
+    Raises:
+      ValueError: for a hyper-parameter that is not what its line says.
 
     Example:
       >>> import jax.numpy as jnp, optjax
@@ -356,6 +373,9 @@ def correct_bias(
       b2: β₂ in [0, 1), the accumulator's decay.
       learning_rate: α, for a bound that follows in the unit of a learning rate.
 
+    Raises:
+      ValueError: for a hyper-parameter that is not what its line says.
+
     Example:
       >>> import jax.numpy as jnp, optjax
       >>> tx, rate = optjax.correct_bias(b1=0.5, b2=0.75), jnp.array(1.0)
@@ -377,10 +397,8 @@ def correct_bias(
         scale = factor(t)
         return map_leaves(lambda v: scale * v, updates), CountState(count)
 
-    transformation = optax.GradientTransformationExtraArgs(_init_count, update)
-    return recorded(
-        "correct_bias", transformation, b1=b1, b2=b2, learning_rate=learning_rate
-    )
+    correction = optax.GradientTransformationExtraArgs(_init_count, update)
+    return telling(BiasCorrection(b1, b2, learning_rate), correction)
 
 
 @checked
@@ -396,6 +414,9 @@ def rectify(
     Args:
       b2: β₂ in [0, 1), the accumulator's decay.
       threshold: the ρ from which the rate is used; >= 4.
+
+    Raises:
+      ValueError: for a hyper-parameter that is not what its line says.
 
     Example:
       >>> import jax.numpy as jnp, optjax
@@ -426,7 +447,8 @@ def rectify(
 
         return map_leaves(rectified, updates), CountState(count)
 
-    return optax.GradientTransformationExtraArgs(_init_count, update)
+    rectified_rate = optax.GradientTransformationExtraArgs(_init_count, update)
+    return telling(Other("rectify"), rectified_rate)
 
 
 def _squares_held(b2: Scalar, t: Any) -> tuple[Any, Any]:
@@ -474,6 +496,9 @@ def limit_by_average(b3: Decay) -> optax.GradientTransformationExtraArgs:
     Args:
       b3: β₃ in [0, 1); 1 / (1 − β₃) is the memory in steps.
 
+    Raises:
+      ValueError: for a hyper-parameter that is not what its line says.
+
     Example:
       >>> import jax.numpy as jnp, optjax
       >>> tx, rate = optjax.limit_by_average(0.75), jnp.array(1.0)
@@ -495,6 +520,8 @@ def limit_by_average(b3: Decay) -> optax.GradientTransformationExtraArgs:
             lambda v, s: (1 - b3) * v + b3 * widen(s), updates, state.ema
         )
         limited = map_leaves(jnp.minimum, updates, average)
-        return limited, AverageState(map_leaves(store, average, state.ema))
+        new_state = AverageState(cast_leaves(average, state.ema))
+        tell(Link(Clip(0.0, average), updates, limited, state, new_state))
+        return limited, new_state
 
     return optax.GradientTransformationExtraArgs(init, update)

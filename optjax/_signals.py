@@ -81,9 +81,11 @@ def prepare() -> None:
     if not _is_command_line():
         return
     _set_handlers(lambda number, frame: _end(number))
-    if "--distributed" in sys.argv:
-        # Where another process is gone JAX says a page; it reads this when imported.
-        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "5")
+    # JAX's C++ says a page where another process is gone, unless it finds this when it
+    # is imported. Children of JAX's processes inherit a 1; a 0 is someone's wish.
+    wants_all = os.environ.get("TF_CPP_MIN_LOG_LEVEL") == "0"
+    if "--distributed" in sys.argv and not wants_all:
+        os.environ["TF_CPP_MIN_LOG_LEVEL"] = "5"
 
 
 def take() -> None:

@@ -12,7 +12,8 @@ import optax
 
 from optjax._form import in_gradient_dtype
 from optjax._hyperparameter import Decay, FloatDType, InexactDType, Positive, checked
-from optjax._observe import Record, record
+from optjax._observe import tell
+from optjax._parts import Link, Switched
 from optjax._precision import (
     abs_sq,
     full_like,
@@ -73,6 +74,9 @@ def scale_by_swats(
       mu_dtype: dtype in which m is stored; the parameters' by default (float32 for
         float16).
       nu_dtype: that of ν; bfloat16 stalls, see `ema_of_squares`.
+
+    Raises:
+      ValueError: for a hyper-parameter that is not what its line says.
 
     Example:
       >>> import jax.numpy as jnp, optjax
@@ -143,9 +147,7 @@ def scale_by_swats(
             sgd_rate=store(jnp.where(switches, rate, state.sgd_rate), state.sgd_rate),
             switched_at=jnp.where(switches, count, state.switched_at),
         )
-        # The rate of every coordinate is Λ from the switch on, and unbounded before.
-        values = {"direction": m, "rate": v, "sgd_rate": state.sgd_rate}
-        record(Record("precondition", values, state, new_state, updates, step))
+        tell(Link(Switched(m, v, state.sgd_rate), updates, step, state, new_state))
         return step, new_state
 
     return in_gradient_dtype(optax.GradientTransformationExtraArgs(init, update))

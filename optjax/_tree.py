@@ -7,10 +7,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from optjax._observe import current
-from optjax._precision import sqrt
+from optjax._observe import Observation, current
+from optjax._precision import sqrt, store
 
-__all__ = ["map_leaves"]
+__all__ = ["cast_leaves", "map_leaves", "root_leaves"]
 
 
 def map_leaves(f: Callable[..., Any], updates: Any, *states: Any) -> Any:
@@ -31,6 +31,48 @@ def map_leaves(f: Callable[..., Any], updates: Any, *states: Any) -> Any:
       ValueError: where a tree lacks a leaf, has one too many or of another shape;
         the message names the path.
     """
+    rows, rebuild = _rows(updates, *states)
+    if rows and _deferring() is not None:
+        # Here, since it loads what importing optjax should not.
+        from optjax._deferred import map_rows
+
+        return rebuild(map_rows(f, rows))
+    return rebuild(_each(f, rows))
+
+
+def cast_leaves(values: Any, like: Any) -> Any:
+    """Each leaf in the dtype of that of `like`, as `store` has it."""
+    rows, rebuild = _rows(values, like)
+    observation = _deferring()
+    if rows and observation is not None:
+        from optjax._deferred import cast_rows
+
+        return rebuild(cast_rows(observation, rows))
+    return rebuild(_each(store, rows))
+
+
+def root_leaves(tree: Any) -> Any:
+    """The root of each leaf, as `sqrt` has it: one equation, not one a leaf."""
+    rows, rebuild = _rows(tree)
+    leaves = [leaf for (leaf,) in rows]
+    if rows and _deferring() is not None:
+        from optjax._deferred import root_rows
+
+        return rebuild(root_rows(leaves))
+    return rebuild(sqrt(leaves))
+
+
+def _deferring() -> Observation | None:
+    observation = current()
+    return observation if observation is not None and observation.defers() else None
+
+
+def _rows(updates: Any, *states: Any) -> tuple[list[Any], Callable[[Any], Any]]:
+    """The leaves that belong together, and from one result for each the tree of them.
+
+    Raises:
+      ValueError: as `map_leaves` does.
+    """
     treedef: Any
     leaves, treedef = jax.tree.flatten(updates)
     columns = [leaves]
@@ -43,16 +85,7 @@ def map_leaves(f: Callable[..., Any], updates: Any, *states: Any) -> Any:
             if jnp.shape(leaf) != jnp.shape(other):
                 raise ValueError(_first_difference(updates, state))
         columns.append(column)
-    rows = list(zip(*columns, strict=True))
-    observation = current()
-    if rows and observation is not None and observation.defers():
-        # Here, since it loads what importing optjax should not.
-        from optjax._deferred import map_rows
-
-        return treedef.unflatten(map_rows(f, rows))
-    if f is sqrt:  # One equation with a derivative of its own, not one a leaf.
-        return treedef.unflatten(sqrt(leaves))
-    return treedef.unflatten(_each(f, rows))
+    return list(zip(*columns, strict=True)), treedef.unflatten
 
 
 #: From this many leaves of one type on it pays to trace `f` once for all of them.

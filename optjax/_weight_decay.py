@@ -6,7 +6,8 @@ import jax
 import optax
 
 from optjax._form import in_gradient_dtype
-from optjax._observe import note, recorded
+from optjax._observe import tell
+from optjax._parts import Decay, Link
 from optjax._precision import is_known, precise, widen
 from optjax._tree import map_leaves
 
@@ -31,33 +32,39 @@ def add_decayed_weights(
     theirs = optax.add_decayed_weights(weight_decay)
     is_zero = is_known(weight_decay) and weight_decay == 0
 
-    def update(
-        updates: optax.Updates, state: Any, params: optax.Params | None = None
+    def add(
+        updates: optax.Updates, state: Any, params: optax.Params, *, decay: Any
     ) -> tuple[optax.Updates, Any]:
-        if params is None:
-            raise ValueError(
-                "weight decay needs the parameters: update(gradients, state, params)."
-            )
         if callable(weight_decay):
-            decay = weight_decay(state.count)
             state = state._replace(count=optax.safe_increment(state.count))
-        else:
-            decay = weight_decay
-        note(weight_decay=decay)
         return map_leaves(
             lambda u, x: _add_decayed(u, decay, x), updates, params
         ), state
 
-    ours = optax.GradientTransformation(theirs.init, update)
+    ours = optax.GradientTransformationExtraArgs(theirs.init, add)
     if mask is not None:
         ours = optax.masked(ours, mask)
-    if is_zero:
-        ours = optax.GradientTransformation(ours.init, optax.identity().update)
-    return recorded(
-        "add_decayed_weights",
-        ours,
-        weight_decay=weight_decay,
-        mask=mask,
+
+    def update(
+        updates: optax.Updates, state: Any, params: optax.Params | None = None
+    ) -> tuple[optax.Updates, Any]:
+        decay, decayed, new_state = weight_decay, updates, state
+        if not is_zero:
+            if params is None:
+                raise ValueError(
+                    "weight decay needs the parameters: "
+                    "update(gradients, state, params)."
+                )
+            if callable(weight_decay):
+                counted = state if mask is None else state.inner_state
+                decay = weight_decay(counted.count)
+            decayed, new_state = ours.update(updates, state, params, decay=decay)
+        part = Decay(weight_decay, mask, decay)
+        tell(Link(part, updates, decayed, state, new_state, params))
+        return decayed, new_state
+
+    return optax.with_extra_args_support(
+        optax.GradientTransformation(ours.init, update)
     )
 
 

@@ -3,4 +3,56 @@
 docs/extending.md has a complete example of each.
 """
 
-__all__: list[str] = []
+from optjax._direction import EmaState, TraceState
+from optjax._observe import tell, telling
+from optjax._parts import (
+    Average,
+    BiasCorrection,
+    Clip,
+    Decay,
+    Descend,
+    Link,
+    One,
+    Part,
+    Product,
+    Root,
+    RunningMax,
+    SquareAverage,
+    SquareDebias,
+    SquareSum,
+    Trace,
+)
+from optjax._precision import abs_sq, widen
+from optjax._tree import cast_leaves, map_leaves
+from optjax.fused._coverage import Factor, Largest, Memory, Squares, cover
+
+__all__ = [
+    "Average",
+    "BiasCorrection",
+    "Clip",
+    "Decay",
+    "Descend",
+    "EmaState",
+    "Factor",
+    "Largest",
+    "Link",
+    "Memory",
+    "One",
+    "Part",
+    "Product",
+    "Root",
+    "RunningMax",
+    "SquareAverage",
+    "SquareDebias",
+    "SquareSum",
+    "Squares",
+    "Trace",
+    "TraceState",
+    "abs_sq",
+    "cast_leaves",
+    "cover",
+    "map_leaves",
+    "tell",
+    "telling",
+    "widen",
+]

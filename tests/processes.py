@@ -6,8 +6,14 @@ import socket
 import subprocess
 import sys
 
-#: One CPU device each, whatever this process was told.
-ENVIRONMENT = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
+#: One CPU device each, whatever this process was told; JAX's C++ says what it says to
+#: the children of a process that has imported JAX.
+ENVIRONMENT = {
+    **os.environ,
+    "JAX_PLATFORMS": "cpu",
+    "XLA_FLAGS": "",
+    "TF_CPP_MIN_LOG_LEVEL": "1",
+}
 
 
 @contextlib.contextmanager

@@ -1,5 +1,6 @@
 """Update and apply in one call, in one pass over memory where that is possible."""
 
+import functools
 import warnings
 from typing import Any
 
@@ -14,11 +15,10 @@ from optjax._hyperparameter import (
     checked,
 )
 from optjax._observe import Observation, trace_once
-from optjax.fused._kernel import DTYPES, Form
-from optjax.fused._library import fused_step_available
-from optjax.fused._plan import Group, NotCoveredError, plan
+from optjax.fused._library import why_unavailable
+from optjax.fused._plan import Call, plan
 
-__all__ = ["apply_step"]
+__all__ = ["apply_step", "calls_for", "why_nothing"]
 
 
 @checked
@@ -37,8 +37,9 @@ def apply_step(
     `adaboundw`, and of any `basic_form` of the same parts, are each read and written
     once by one compiled loop, where XLA reads them once for each output; also inside
     `optax.chain`, `masked`, `partition` and `inject_hyperparams`. Every other
-    optimizer, part or dtype is updated as it would be without. A program for another
-    platform, and one that `jax.export` makes, holds the same step written in JAX.
+    optimizer, part or dtype is updated as it would be without; `optjax.explain_step`
+    tells which is which. A program for another platform, and one that `jax.export`
+    makes, holds the same step written in JAX.
 
     The optimizer's own Python and side effects run as often as with `update`. Call it
     within `jit`: outside of it, and of other transformations of JAX, the call is
@@ -73,11 +74,8 @@ def apply_step(
     """
     inner = optax.with_extra_args_support(optimizer)
     operands = grads, state, params
-    if (
-        fused_step_available()
-        and jax.default_backend() == "cpu"
-        and any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(operands))
-    ):
+    is_traced = any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(operands))
+    if is_traced and not why_nothing():
         return _fused(inner, *operands, extra)
     updates, state = inner.update(grads, state, params, **extra)
     return optax.apply_updates(params, updates), state
@@ -97,25 +95,19 @@ def _fused(
     structure: Any
     leaves, structure = jax.tree.flatten(params)
 
-    def look(seen: Observation) -> tuple[Any, Any, list[Group] | None]:
+    def look(seen: Observation) -> tuple[Any, Any, list[Call]]:
         updates, new_state = optimizer.update(grads, state, params, **extra)
         try:
-            calls = _calls(seen, updates, state, new_state, leaves, structure)
-        except NotCoveredError:
-            calls = None
+            calls, _ = calls_for(seen, updates, params)
         except Exception as error:
-            warnings.warn(
-                f"apply_step could not tell whether the compiled step covers this "
-                f"optimizer, and takes its `update`: {error!r}. Please report it.",
-                stacklevel=5,
-            )
-            calls = None
+            _say(repr(error))
+            calls = []
         return updates, new_state, calls
 
     program = trace_once(look)
     updates, new_state, calls = program.value
     program = program.with_effects()
-    if calls is None:
+    if not calls:
         updates, new_state = program.compute((updates, new_state))
         return optax.apply_updates(params, updates), new_state
 
@@ -139,83 +131,47 @@ def _fused(
     ]
     new: dict[int, jax.Array] = {}
     for call, (coefficients, gradients, columns) in zip(calls, inputs, strict=True):
-        names = _columns(call.form)
-        columns = dict(zip(names, columns, strict=True))
         updated = step(
             call.form,
             coefficients,
             [jnp.asarray(g) for g in gradients],
-            [jnp.asarray(leaves[i]) for i in call.places],
-            *(columns.get(name) for name in ("m", "nu", "nu_max")),
+            call.form.leaves([jnp.asarray(leaves[i]) for i in call.places], *columns),
         )
-        for place, leaf in zip(call.places, updated.params, strict=True):
+        stepped, *kept_columns = (column for column in updated if column is not None)
+        for place, leaf in zip(call.places, stepped, strict=True):
             result[place] = leaf
-        for name, places in zip(names, call.new, strict=True):
-            for place, leaf in zip(places, getattr(updated, name), strict=True):
+        for places, column in zip(call.new, kept_columns, strict=True):
+            for place, leaf in zip(places, column, strict=True):
                 new[id(place)] = leaf
     arrays = [new.get(id(leaf), mine) for leaf, mine in zip(old, kept, strict=True)]
     return structure.unflatten(result), treedef.unflatten(arrays)
 
 
-def _calls(
-    seen: Observation,
-    updates: Any,
-    state: Any,
-    new_state: Any,
-    leaves: list[Any],
-    structure: Any,
-) -> list[Group]:
-    groups = plan(seen, _leaves_like(structure, updates), leaves)
-    for group in groups:
-        _check_covered(group, leaves, seen)
-    _check_state(groups, state, new_state, seen)
-    return [group._replace(coefficients=group.coefficients.pack()) for group in groups]
+def why_nothing() -> str:
+    """Why no step at all is compiled, "" where some are."""
+    backend = jax.default_backend()
+    elsewhere = f"the compiled step is for the CPU, and JAX computes on {backend}"
+    return why_unavailable() or (elsewhere if backend != "cpu" else "")
 
 
-def _columns(form: Form) -> list[str]:
-    """Which of the arrays the form keeps."""
-    return [
-        *["m"] * (form.direction != "gradient"),
-        *["nu"] * (form.accumulator != "one"),
-        *["nu_max"] * (form.accumulator == "max"),
-    ]
-
-
-def _check_covered(group: Group, leaves: list[Any], seen: Observation) -> None:
-    params = [leaves[i] for i in group.places]
-    for column in (group.grads, *group.old):
-        for x, like in zip(column, params, strict=True):
-            is_known = {jnp.result_type(x), jnp.result_type(like)} <= set(DTYPES)
-            if not is_known or seen.is_deferred(x) or jnp.shape(x) != jnp.shape(like):
-                raise NotCoveredError
-    if group.form.l2:
-        # g + λ x may be wider than g, which is what the compiled step rounds it to.
-        for g, x in zip(group.grads, params, strict=True):
-            if jnp.result_type(g, x, group.coefficients.l2) != jnp.result_type(g):
-                raise NotCoveredError
-
-
-def _check_state(
-    groups: list[Group], state: Any, new_state: Any, seen: Observation
-) -> None:
-    """Raise unless each array is made here and has the dtype and shape it had.
-
-    Else something around the primitives stores the state in another form.
-    """
-    made = {id(new) for group in groups for column in group.new for new in column}
-    before = _leaves_like(jax.tree.structure(new_state), state)
-    for old, new in zip(before, jax.tree.leaves(new_state), strict=True):
-        if seen.is_deferred(new) and (
-            id(new) not in made
-            or jnp.result_type(new) != jnp.result_type(old)
-            or jnp.shape(new) != jnp.shape(old)
-        ):
-            raise NotCoveredError
-
-
-def _leaves_like(structure: Any, tree: Any) -> list[Any]:
+def calls_for(
+    seen: Observation, updates: optax.Updates, params: optax.Params
+) -> tuple[list[Call], dict[int, str]]:
+    """The calls that do what the update does, and why not, by leaf, for the others."""
     leaves: list[Any]
-    leaves, own = jax.tree.flatten(tree)
-    if own != structure:
-        raise NotCoveredError
-    return leaves
+    structure: Any
+    leaves, structure = jax.tree.flatten(params)
+    if jax.tree.structure(updates) != structure:
+        reason = "the optimizer's updates are another tree than the parameters"
+        return [], dict.fromkeys(range(len(leaves)), reason)
+    return plan(seen, jax.tree.leaves(updates), leaves)
+
+
+@functools.cache
+def _say(error: str) -> None:
+    """Warn, once a process."""
+    warnings.warn(
+        "apply_step could not tell whether the compiled step covers this optimizer, "
+        f"and takes its `update`: {error}. Please report it.",
+        stacklevel=2,
+    )

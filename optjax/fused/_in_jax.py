@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from optjax._precision import away_from_zero, sqrt, store, widen
-from optjax.fused._kernel import Coefficients, Form, Leaves
+from optjax.fused._kernel import Coefficients, Direction, Form, Leaves
 
 __all__ = ["plain_root", "step_in_jax"]
 
@@ -16,18 +16,16 @@ def step_in_jax(
     form: Form,
     packed: jax.Array,
     grads: Sequence[jax.Array],
-    params: Sequence[jax.Array],
-    m: Sequence[jax.Array] | None,
-    nu: Sequence[jax.Array] | None,
-    nu_max: Sequence[jax.Array] | None,
+    leaves: Leaves,
     *,
     root: Callable[[jax.Array], jax.Array] = sqrt,
 ) -> Leaves:
     """The equations of `Form` and `Coefficients`, leaf by leaf."""
     c = Coefficients(*packed)
-    columns = Leaves(params, m, nu, nu_max)._asdict()
+    params, m, nu, nu_max = leaves
     new: dict[str, Any] = {
-        name: None if column is None else [] for name, column in columns.items()
+        name: None if column is None else []
+        for name, column in leaves._asdict().items()
     }
     for i, (gradient, x) in enumerate(zip(grads, params, strict=True)):
         g = widen(gradient)
@@ -36,7 +34,8 @@ def step_in_jax(
         d = g
         if m is not None:
             average = c.intake * g + c.keep * widen(m[i])
-            d = c.out * average + (c.ahead * g if form.direction == "ahead" else 0.0)
+            ahead = c.ahead * g if form.direction is Direction.AHEAD else 0.0
+            d = c.out * average + ahead
             d = widen(store(d, gradient))
             new["m"].append(store(average, m[i]))
         update = c.step * d

@@ -1,59 +1,93 @@
 """What a compiled step is told: x[t+1] = x[t] − s_t · V_t ⊙ m_t in one pass.
 
 An optimizer of the family is a `Form`, what the compiled loop looks like, and
-`Coefficients`, the scalars that it is handed at run time:
-
-    optimizer             direction   accumulator   bounded
-    sgd                   gradient    one
-    momentum              average     one
-    nesterov              ahead       one
-    adagrad, rmsprop      gradient    average
-    adam, adamw           average     average
-    nadam, nadamw         ahead       average
-    amsgrad               average     max
-    adabound, adaboundw   average     average       yes
-    amsbound              average     max           yes
+`Coefficients`, the scalars that it is handed at run time; `explain_step` prints which.
 """
 
+import enum
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-__all__ = ["DTYPES", "Coefficients", "Form", "Leaves", "check"]
+__all__ = [
+    "DTYPES",
+    "Accumulator",
+    "Coefficients",
+    "Direction",
+    "Form",
+    "Leaves",
+    "interface",
+]
 
 #: What a leaf may be stored in; arithmetic is float32 whatever it is.
 DTYPES = (jnp.dtype(jnp.float32), jnp.dtype(jnp.bfloat16))
+
+
+class Direction(enum.IntEnum):
+    """d of the gradient g."""
+
+    #: d = g, and no m.
+    GRADIENT = 0
+    #: m ← intake·g + keep·m and d = out·m.
+    AVERAGE = 1
+    #: The same and d = out·m + ahead·g.
+    AHEAD = 2
+
+
+class Accumulator(enum.IntEnum):
+    """What is behind the rate V."""
+
+    #: V = 1, and no ν.
+    ONE = 0
+    #: ν ← square_intake·g² + square_keep·ν.
+    AVERAGE = 1
+    #: The same and ν_max ← max(ν_max, before·ν).
+    MAX = 2
 
 
 class Form(NamedTuple):
     """The static part of an optimizer: which arrays it keeps, which terms it adds.
 
     Attributes:
-      direction: "gradient", d = g and no m; "average", m ← intake·g + keep·m and
-        d = out·m; "ahead", the same and d = out·m + ahead·g.
-      accumulator: "one", V = 1 and no ν; "average", ν ← square_intake·g² +
-        square_keep·ν; "max", the same and ν_max ← max(ν_max, before·ν).
+      direction: d.
+      accumulator: V.
       bounded: clip the rate to [lower, upper]; needs an accumulator.
       decay: subtract decay·x from x too.
       l2: add l2·x to the gradient before all else. Where that is bfloat16, so is
         the sum: l2, the product and the sum are each rounded to it.
     """
 
-    direction: Literal["gradient", "average", "ahead"]
-    accumulator: Literal["one", "average", "max"]
+    direction: Direction
+    accumulator: Accumulator
     bounded: bool = False
     decay: bool = False
     l2: bool = False
+
+    def leaves(self, params: Sequence[jax.Array], *kept: "Column") -> "Leaves":
+        """The parameters and what the form keeps, each under its name."""
+        names = [
+            *["m"] * (self.direction is not Direction.GRADIENT),
+            *["nu"] * (self.accumulator is not Accumulator.ONE),
+            *["nu_max"] * (self.accumulator is Accumulator.MAX),
+        ]
+        return Leaves(params, **dict(zip(names, kept, strict=True)))
+
+    def __str__(self) -> str:
+        direction = ("g", "m", "m ahead")[self.direction]
+        rate = ("", "V of ν", "V of max ν")[self.accumulator]
+        terms = [rate, direction, "bounded" * self.bounded]
+        terms += ["weight decay" * self.decay, "L2" * self.l2]
+        return ", ".join(filter(None, terms))
 
 
 class Coefficients(NamedTuple):
     r"""The scalars of one step, numbers or arrays of shape (); all float32.
 
-        V = 1 / max(√(before·ν + ε̄) + ε, √tiny)          accumulator "average"
-        V = 1 / max(√(after·ν_max + ε̄) + ε, √tiny)       accumulator "max"
+        V = 1 / max(√(before·ν + ε̄) + ε, √tiny)          accumulator AVERAGE
+        V = 1 / max(√(after·ν_max + ε̄) + ε, √tiny)       accumulator MAX
         V ← clip(scale·V, lower, upper)                  if bounded
         x ← x − (step · V ⊙ d + decay·x)
 
@@ -71,7 +105,7 @@ class Coefficients(NamedTuple):
       (16,)
     """
 
-    # The order in which step.cc reads them.
+    # In this order they are packed, and step.cc reads them.
     intake: Any = 1.0
     keep: Any = 0.0
     out: Any = 1.0
@@ -100,50 +134,26 @@ Column = Sequence[jax.Array] | None
 class Leaves(NamedTuple):
     """The parameters and the state of an optimizer: lists of leaves, in one order.
 
-    `m`, `nu` and `nu_max` are None where the form keeps none.
+    What the form does not keep is None.
     """
 
     params: Sequence[jax.Array]
-    m: Column
-    nu: Column
-    nu_max: Column
+    m: Column = None
+    nu: Column = None
+    nu_max: Column = None
 
 
-def check(form: Form, grads: Sequence[jax.Array], leaves: Leaves) -> None:
-    """Refuse arrays that do not fit the form, each other, or the two dtypes."""
-    if form.bounded and form.accumulator == "one":
-        raise ValueError(
-            "a bounded form must have an accumulator, got accumulator='one': without "
-            "one the rate is the same for all coordinates, so clip the step instead."
-        )
-    kept = {
-        "params": True,
-        "m": form.direction != "gradient",
-        "nu": form.accumulator != "one",
-        "nu_max": form.accumulator == "max",
+def interface() -> str:
+    """What the compiled library must say of itself, word for word.
+
+    `step.cc` makes its own from the same lists that make its constants, so that the
+    order of neither coefficients, arrays nor variants can differ unseen. The number
+    stands for what is computed of them: count it up here and there.
+    """
+    names = {
+        "coefficients": Coefficients._fields,
+        "arrays": ("grads", *Leaves._fields),
+        "direction": [d.name.lower() for d in Direction],
+        "accumulator": [a.name.lower() for a in Accumulator],
     }
-    for name, column in leaves._asdict().items():
-        if (column is not None) != kept[name]:
-            expected = "a list" if kept[name] else "None"
-            raise ValueError(
-                f"{name} must be {expected} for {form}, got "
-                f"{'None' if column is None else 'a list'}."
-            )
-        if column is not None and len(column) != len(grads):
-            raise ValueError(
-                f"{name} must have a leaf for every gradient, got {len(column)} for "
-                f"{len(grads)}."
-            )
-        for leaf, gradient in zip(column or (), grads, strict=bool(column)):
-            if leaf.shape != gradient.shape:
-                raise ValueError(
-                    f"gradients, parameters and state must have the same shapes, got a "
-                    f"gradient of shape {gradient.shape} and a leaf of {name} of shape "
-                    f"{leaf.shape}."
-                )
-    for leaf in [*grads, *jax.tree.leaves(leaves)]:
-        if leaf.dtype not in DTYPES:
-            raise ValueError(
-                f"leaves of the compiled step must be float32 or bfloat16, got "
-                f"{leaf.dtype}; use the optimizer's `update` for others."
-            )
+    return "step 3; " + "; ".join(" ".join([k, *v]) for k, v in names.items())

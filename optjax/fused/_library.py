@@ -13,17 +13,14 @@ from pathlib import Path
 
 import jax
 
-__all__ = ["TARGET", "fused_step_available"]
+from optjax.fused._kernel import interface
+
+__all__ = ["TARGET", "fused_step_available", "why_unavailable"]
 
 #: The name under which XLA knows the compiled function.
 TARGET = "optjax_step"
 
 _LIBRARY = Path(__file__).with_name("libstep.so")
-
-
-#: What the library computes and how it is called. It changes with either, so that a
-#: library compiled from another `step.cc` is refused.
-_INTERFACE = 2
 
 _SWITCH = {
     **dict.fromkeys(("1", "true", "yes", "on"), True),
@@ -48,12 +45,20 @@ def fused_step_available() -> bool:
       False
       >>> del os.environ["OPTJAX_FUSED"]
     """
-    if not _is_wanted() or not _LIBRARY.exists():
-        return False
+    return not why_unavailable()
+
+
+def why_unavailable() -> str:
+    """Why there is no compiled step, "" where there is one."""
+    if not _is_wanted():
+        return "OPTJAX_FUSED turns the compiled step off"
+    if not _LIBRARY.exists():
+        return "optjax was installed without a C++ compiler"
     error = _register()
-    if error is not None:
-        _say(str(error))
-    return error is None
+    if error is None:
+        return ""
+    _say(str(error))
+    return f"the library of the compiled step cannot be used: {error}"
 
 
 def _is_wanted() -> bool:
@@ -76,7 +81,7 @@ def _register() -> Exception | None:
         if built[0] != ours[0] or built > ours:
             # XLA would not refuse the library here, but to start at all.
             raise RuntimeError(f"it is built for FFI {built} and JAX has {ours}")
-        if _interface(library) != _INTERFACE:
+        if _interface_of(library) != interface():
             raise RuntimeError("it is compiled from another version of optjax")
         jax.ffi.register_ffi_target(
             TARGET, jax.ffi.pycapsule(library.OptjaxStep), platform="cpu"
@@ -93,7 +98,7 @@ def _say(reason: str) -> None:
         f"optjax runs without its compiled step, since {_LIBRARY} cannot be used: "
         f"{reason}. Reinstall optjax with this JAX installed to compile it again, "
         "or set OPTJAX_FUSED=0.",
-        stacklevel=3,
+        stacklevel=4,
     )
 
 
@@ -102,17 +107,18 @@ def _register_early() -> None:
 
     A program that was compiled and saved in another process calls it without asking.
     """
-    if os.environ.get("OPTJAX_FUSED", "1").strip().lower() not in _SWITCH:
-        return
-    if _is_wanted() and _LIBRARY.exists():
+    value = os.environ.get("OPTJAX_FUSED", "1").strip().lower()
+    if _SWITCH.get(value) and _LIBRARY.exists():
         _register()
 
 
-def _interface(library: ctypes.CDLL) -> int | None:
+def _interface_of(library: ctypes.CDLL) -> str | None:
+    """What the library says of itself, None for one that says nothing."""
     try:
-        return ctypes.c_int32.in_dll(library, "OptjaxStepInterface").value
+        text = ctypes.c_char.in_dll(library, "OptjaxStepInterface")
     except ValueError:  # No such symbol.
         return None
+    return ctypes.string_at(ctypes.addressof(text)).decode()
 
 
 def _version_built(library: ctypes.CDLL) -> tuple[int, int]:

@@ -18,8 +18,8 @@ from jax.interpreters import ad, batching, mlir
 from jax.sharding import AxisType
 
 from optjax.fused._in_jax import plain_root, step_in_jax
-from optjax.fused._kernel import Column, Form, Leaves, check
-from optjax.fused._library import TARGET, fused_step_available
+from optjax.fused._kernel import Form, Leaves
+from optjax.fused._library import TARGET
 from optjax.fused._partition import as_typed, partitioned
 
 __all__ = ["step"]
@@ -27,27 +27,18 @@ __all__ = ["step"]
 #: Leaves a call. XLA's compile time grows with the square of a call's operands.
 _GROUP = 32
 
-_DIRECTIONS = ("gradient", "average", "ahead")
-_ACCUMULATORS = ("one", "average", "max")
-
 
 def step(
-    form: Form,
-    coefficients: jax.Array,
-    grads: Sequence[jax.Array],
-    params: Sequence[jax.Array],
-    m: Column = None,
-    nu: Column = None,
-    nu_max: Column = None,
+    form: Form, coefficients: jax.Array, grads: list[jax.Array], leaves: Leaves
 ) -> Leaves:
     r"""x ← x − (s V ⊙ d + λ x) for every leaf, and the state that goes with it.
 
     Call it under `jax.jit` with parameters and state donated, in the same order in
     arguments and results: the step then happens in place. Where they are not donated,
     XLA copies them first. It can be batched by `jax.vmap`, coefficients or leaves or
-    both, and sharded arrays are updated shard by shard where they are. Where the
-    library is not there or turned off, and inside a `shard_map` that leaves some axes
-    to the partitioner, the step is computed as it is written in JAX.
+    both, and sharded arrays are updated shard by shard where they are. Inside a
+    `shard_map` that leaves some axes to the partitioner, the step is computed as it is
+    written in JAX.
 
     Where a gradient is bfloat16 its direction and its update are rounded to bfloat16,
     as by an Optax transformation.
@@ -56,26 +47,14 @@ def step(
       form: which optimizer.
       coefficients: `Coefficients(...).pack()`.
       grads: the gradients, float32 or bfloat16 each.
-      params: the parameters, of the same shapes, float32 or bfloat16 each.
-      m: the averages of gradients, likewise, or None if the form keeps none.
-      nu: the averages of squares, likewise.
-      nu_max: their running maxima, likewise.
+      leaves: the parameters and what the form keeps, of the same shapes, float32 or
+        bfloat16 each.
 
     Returns:
-      The new `(params, m, nu, nu_max)`, lists of leaves each in the dtype it had.
-
-    Raises:
-      ValueError: for arrays that do not fit the form, each other, or the two dtypes.
+      The new leaves, each in the dtype it had.
     """
-    grads = list(grads)
-    leaves = Leaves(
-        list(params), *(column and list(column) for column in (m, nu, nu_max))
-    )
-    check(form, grads, leaves)
-    if not grads:
-        return leaves
-    if not fused_step_available() or _is_partly_manual():
-        return step_in_jax(form, coefficients, grads, *leaves)
+    if _is_partly_manual():
+        return step_in_jax(form, coefficients, grads, leaves)
     _teach_transformations()
     compiled = as_typed(functools.partial(_in_groups, form), leaves)
     result: Leaves = compiled(coefficients, grads, leaves)
@@ -106,7 +85,7 @@ def _in_groups(
         for k, column in enumerate(result):
             for i, leaf in enumerate(places):
                 column[leaf] = updated[k * len(places) + i]
-    return _as_leaves(form, result)
+    return form.leaves(*result)
 
 
 def _places(columns: list[list[Any]]) -> Iterator[tuple[frozenset[str], list[int]]]:
@@ -158,15 +137,7 @@ def _columns(form: Form, leaves: int, operands: Sequence[Any]) -> tuple[Any, Lea
         list(operands[start : start + leaves])
         for start in range(0, len(operands), leaves)
     ]
-    return columns[0], _as_leaves(form, columns[1:])
-
-
-def _as_leaves(form: Form, columns: list[list[Any]]) -> Leaves:
-    """The parameters and what the form keeps, each by its name."""
-    params, *state = columns
-    m = state.pop(0) if form.direction != "gradient" else None
-    nu = state.pop(0) if form.accumulator != "one" else None
-    return Leaves(params, m, nu, state.pop(0) if state else None)
+    return columns[0], form.leaves(*columns[1:])
 
 
 def _in_jax(
@@ -176,7 +147,7 @@ def _in_jax(
     grads, columns = _columns(form, leaves, operands)
 
     def of_leaves(coefficients: Any, grads: Any, columns: Leaves) -> Leaves:
-        return step_in_jax(form, coefficients, grads, *columns, **how)
+        return step_in_jax(form, coefficients, grads, columns, **how)
 
     run: Callable[..., Leaves] = of_leaves
     # Leading dimensions of the coefficients are those of every leaf.
@@ -208,8 +179,8 @@ def _ffi_call(
         coefficients,
         *grads,
         *updated,
-        direction=np.int32(_DIRECTIONS.index(form.direction)),
-        accumulator=np.int32(_ACCUMULATORS.index(form.accumulator)),
+        direction=np.int32(form.direction),
+        accumulator=np.int32(form.accumulator),
         bounded=form.bounded,
         decay=form.decay,
         l2=form.l2,

@@ -50,12 +50,21 @@ namespace {
 
 namespace ffi = xla::ffi;
 
-// In the order in which kernel.py packs them.
+// The lists of which the names and the order are those of _kernel.py: of each both the
+// constants below and the text that _library.py compares are made.
+#define OPTJAX_COEFFICIENTS(X)                                                       \
+  X(intake) X(keep) X(out) X(ahead) X(square_intake) X(square_keep) X(before) X(after) \
+  X(eps_root) X(eps) X(scale) X(lower) X(upper) X(step) X(decay) X(l2)
+#define OPTJAX_ARRAYS(X) X(grads) X(params) X(m) X(nu) X(nu_max)
+#define OPTJAX_DIRECTIONS(X) X(gradient) X(average) X(ahead)
+#define OPTJAX_ACCUMULATORS(X) X(one) X(average) X(max)
+
+#define OPTJAX_FLOAT(name) float name;
+#define OPTJAX_ITEM(name) name,
+#define OPTJAX_WORD(name) " " #name
+
 struct Coefficients {
-  float intake, keep, out, ahead;
-  float square_intake, square_keep, before, after;
-  float eps_root, eps, scale, lower, upper;
-  float step, decay, l2;
+  OPTJAX_COEFFICIENTS(OPTJAX_FLOAT)
 };
 constexpr int64_t kCoefficients = sizeof(Coefficients) / sizeof(float);
 
@@ -70,17 +79,23 @@ constexpr int64_t kBlock = 256;
 constexpr int64_t kSmallestChunk = 8 * 1024;
 constexpr int64_t kLargestChunk = 64 * 1024;
 
-enum Direction : int32_t { kGradient, kAverage, kAhead };
-enum Accumulator : int32_t { kOne, kSquares, kMax };
+namespace direction {
+enum : int32_t { OPTJAX_DIRECTIONS(OPTJAX_ITEM) kCount };
+}
+namespace accumulator {
+enum : int32_t { OPTJAX_ACCUMULATORS(OPTJAX_ITEM) kCount };
+}
 
 // The arrays of one leaf, also the order of the operands.
-enum Array { kG, kP, kM, kNu, kNuMax, kArrays };
+namespace array {
+enum : int32_t { OPTJAX_ARRAYS(OPTJAX_ITEM) kCount };
+}
 
-constexpr int32_t kForms = 3 * 3 * 16;
+constexpr int32_t kForms = direction::kCount * accumulator::kCount * 16;
 
-constexpr int32_t FormIndex(int32_t direction, int32_t accumulator, bool bounded,
-                            bool decay, bool l2, bool round) {
-  return (((((direction * 3 + accumulator) * 2 + bounded) * 2 + decay) * 2 + l2) * 2) +
+constexpr int32_t FormIndex(int32_t d, int32_t a, bool bounded, bool decay, bool l2,
+                            bool round) {
+  return (((((d * accumulator::kCount + a) * 2 + bounded) * 2 + decay) * 2 + l2) * 2) +
          round;
 }
 
@@ -90,9 +105,9 @@ struct Form {
   static constexpr bool kL2 = kIndex / 2 % 2;
   static constexpr bool kDecay = kIndex / 4 % 2;
   static constexpr bool kBounded = kIndex / 8 % 2;
-  static constexpr int32_t kAccumulator = kIndex / 16 % 3;
-  static constexpr int32_t kDirection = kIndex / 48;
-  static constexpr bool kExists = kAccumulator != kOne || !kBounded;
+  static constexpr int32_t kAccumulator = kIndex / 16 % accumulator::kCount;
+  static constexpr int32_t kDirection = kIndex / 16 / accumulator::kCount;
+  static constexpr bool kExists = kAccumulator != accumulator::one || !kBounded;
 };
 
 OPTJAX_INLINE float FromBits(uint32_t bits) {
@@ -125,8 +140,8 @@ OPTJAX_INLINE float Maximum(float a, float b) {
 }
 
 struct Block {
-  const float* in[kArrays];
-  float* out[kArrays];
+  const float* in[array::kCount];
+  float* out[array::kCount];
 };
 
 // Inputs and outputs may be the same arrays, never overlapping ones.
@@ -135,15 +150,15 @@ OPTJAX_INLINE void UpdateBody(const Coefficients& coefficients, const Block& blo
                               int64_t n) {
   using F = Form<kIndex>;
   const Coefficients c = coefficients;
-  const float* g_in = block.in[kG];
-  const float* p_in = block.in[kP];
-  const float* m_in = block.in[kM];
-  const float* nu_in = block.in[kNu];
-  const float* nu_max_in = block.in[kNuMax];
-  float* p_out = block.out[kP];
-  float* m_out = block.out[kM];
-  float* nu_out = block.out[kNu];
-  float* nu_max_out = block.out[kNuMax];
+  const float* g_in = block.in[array::grads];
+  const float* p_in = block.in[array::params];
+  const float* m_in = block.in[array::m];
+  const float* nu_in = block.in[array::nu];
+  const float* nu_max_in = block.in[array::nu_max];
+  float* p_out = block.out[array::params];
+  float* m_out = block.out[array::m];
+  float* nu_out = block.out[array::nu];
+  float* nu_max_out = block.out[array::nu_max];
   OPTJAX_VECTORIZE
   for (int64_t i = 0; i < n; ++i) {
     const float p = p_in[i];
@@ -158,19 +173,19 @@ OPTJAX_INLINE void UpdateBody(const Coefficients& coefficients, const Block& blo
     }
 
     float d = g;
-    if constexpr (F::kDirection != kGradient) {
+    if constexpr (F::kDirection != direction::gradient) {
       const float m = c.intake * g + c.keep * m_in[i];
       m_out[i] = m;
       d = c.out * m;
-      if constexpr (F::kDirection == kAhead) d += c.ahead * g;
+      if constexpr (F::kDirection == direction::ahead) d += c.ahead * g;
       if constexpr (F::kRound) d = RoundToBfloat16(d);
     }
 
-    if constexpr (F::kAccumulator != kOne) {
+    if constexpr (F::kAccumulator != accumulator::one) {
       float nu = c.square_intake * (g * g) + c.square_keep * nu_in[i];
       nu_out[i] = nu;
       nu *= c.before;
-      if constexpr (F::kAccumulator == kMax) {
+      if constexpr (F::kAccumulator == accumulator::max) {
         nu = Maximum(nu, nu_max_in[i]);
         nu_max_out[i] = nu;
         nu *= c.after;
@@ -264,7 +279,7 @@ struct Buffer {
 };
 
 struct Leaf {
-  std::array<Buffer, kArrays> arrays;
+  std::array<Buffer, array::kCount> arrays;
   // How many elements share a row of coefficients, and where the leaf begins in the
   // concatenation of all leaves.
   int64_t row;
@@ -341,17 +356,17 @@ class Job {
 
   // Elements of one leaf that share their coefficients.
   void Elements(const Leaf& leaf, int64_t first, int64_t n, const Coefficients& c) {
-    const UpdateFunction update = leaf.arrays[kG].bfloat16 ? rounded_ : exact_;
+    const UpdateFunction update = leaf.arrays[array::grads].bfloat16 ? rounded_ : exact_;
     bool any_bfloat16 = false;
     for (const Buffer& buffer : leaf.arrays) any_bfloat16 |= buffer.bfloat16;
     // Rows of a power of two would fall on the same lines of the cache.
-    alignas(64) float scratch[kArrays][kBlock + 32];
+    alignas(64) float scratch[array::kCount][kBlock + 32];
     const int64_t block_size = any_bfloat16 ? kBlock : n;
     for (int64_t i = 0; i < n; i += block_size) {
       const int64_t count = std::min(block_size, n - i);
       const int64_t at = first + i;
       Block block;
-      for (int a = 0; a < kArrays; ++a) {
+      for (int a = 0; a < array::kCount; ++a) {
         const Buffer& buffer = leaf.arrays[a];
         if (buffer.bfloat16) {
           block.in[a] = block.out[a] = scratch[a];
@@ -363,7 +378,7 @@ class Job {
         }
       }
       update(c, block, count);
-      for (int a = kP; a < kArrays; ++a) {
+      for (int a = array::params; a < array::kCount; ++a) {
         const Buffer& buffer = leaf.arrays[a];
         if (buffer.bfloat16) {
           loops_.narrow(scratch[a], reinterpret_cast<uint16_t*>(buffer.out) + at, count);
@@ -392,23 +407,22 @@ ffi::Error Invalid(const std::string& message) {
   return ffi::Error(ffi::ErrorCode::kInvalidArgument, "optjax_step: " + message);
 }
 
-// Operands: coefficients (..., 16), then for each array that the form has (g, p, m, nu,
-// nu_max) its leaves; results: the same without g. The leading dimensions of the
-// coefficients are leading dimensions of every leaf, each with coefficients of its own.
-ffi::Error Step(ffi::ThreadPool pool, int32_t direction, int32_t accumulator,
-                bool bounded, bool decay, bool l2, ffi::RemainingArgs args,
-                ffi::RemainingRets rets) {
-  if (direction < 0 || direction > kAhead || accumulator < 0 || accumulator > kMax) {
+// Operands: coefficients (..., 16), then for each array that the form has its leaves;
+// results: the same without gradients. The leading dimensions of the coefficients are
+// leading dimensions of every leaf, each with coefficients of its own.
+ffi::Error Step(ffi::ThreadPool pool, int32_t d, int32_t a, bool bounded, bool decay,
+                bool l2, ffi::RemainingArgs args, ffi::RemainingRets rets) {
+  if (d < 0 || d >= direction::kCount || a < 0 || a >= accumulator::kCount) {
     return Invalid("unknown form");
   }
-  const int32_t exact = FormIndex(direction, accumulator, bounded, decay, l2, false);
-  const int32_t rounded = FormIndex(direction, accumulator, bounded, decay, l2, true);
+  const int32_t exact = FormIndex(d, a, bounded, decay, l2, false);
+  const int32_t rounded = FormIndex(d, a, bounded, decay, l2, true);
   if (kPlain.update[exact] == nullptr) return Invalid("a bound needs an accumulator");
 
-  std::vector<Array> arrays = {kG, kP};
-  if (direction != kGradient) arrays.push_back(kM);
-  if (accumulator != kOne) arrays.push_back(kNu);
-  if (accumulator == kMax) arrays.push_back(kNuMax);
+  std::vector<int32_t> arrays = {array::grads, array::params};
+  if (d != direction::gradient) arrays.push_back(array::m);
+  if (a != accumulator::one) arrays.push_back(array::nu);
+  if (a == accumulator::max) arrays.push_back(array::nu_max);
 
   const size_t leaf_count = rets.size() / (arrays.size() - 1);
   if (args.size() != 1 + leaf_count * arrays.size() ||
@@ -430,20 +444,20 @@ ffi::Error Step(ffi::ThreadPool pool, int32_t direction, int32_t accumulator,
   for (size_t i = 0; i < leaf_count; ++i) {
     Leaf leaf;
     int64_t elements = 0;
-    for (size_t a = 0; a < arrays.size(); ++a) {
-      const auto operand = args.get<ffi::AnyBuffer>(1 + a * leaf_count + i);
+    for (size_t k = 0; k < arrays.size(); ++k) {
+      const auto operand = args.get<ffi::AnyBuffer>(1 + k * leaf_count + i);
       if (!operand.has_value()) return operand.error();
       const ffi::DataType dtype = operand->element_type();
       if (dtype != ffi::DataType::F32 && dtype != ffi::DataType::BF16) {
         return Invalid("leaves must be float32 or bfloat16");
       }
-      if (a == 0) elements = operand->element_count();
-      Buffer& buffer = leaf.arrays[arrays[a]];
+      if (k == 0) elements = operand->element_count();
+      Buffer& buffer = leaf.arrays[arrays[k]];
       buffer.in = static_cast<const char*>(operand->untyped_data());
       buffer.bfloat16 = dtype == ffi::DataType::BF16;
       bool same = static_cast<int64_t>(operand->element_count()) == elements;
-      if (a > 0) {
-        auto result = rets.get<ffi::AnyBuffer>((a - 1) * leaf_count + i);
+      if (k > 0) {
+        auto result = rets.get<ffi::AnyBuffer>((k - 1) * leaf_count + i);
         if (!result.has_value()) return result.error();
         buffer.out = static_cast<char*>((*result)->untyped_data());
         same = same && (*result)->element_type() == dtype &&
@@ -490,9 +504,13 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(OptjaxStep, Step,
                                   .RemainingRets());
 
 // What this was compiled against. XLA refuses to start with a newer handler than itself,
-// so library.py looks before it registers one.
+// so _library.py looks before it registers one.
 extern "C" const int32_t OptjaxFfiVersion[2] = {XLA_FFI_API_MAJOR, XLA_FFI_API_MINOR};
 
-// What Step computes and how it is called; library.py takes no library with another
-// number. Count it up with every change of either.
-extern "C" const int32_t OptjaxStepInterface = 2;
+// What Step computes and how it is called; _library.py takes no library that
+// says anything else than _kernel.py. Count the number up with every change of the equation.
+extern "C" const char OptjaxStepInterface[] =
+    "step 3; coefficients" OPTJAX_COEFFICIENTS(OPTJAX_WORD)
+    "; arrays" OPTJAX_ARRAYS(OPTJAX_WORD)
+    "; direction" OPTJAX_DIRECTIONS(OPTJAX_WORD)
+    "; accumulator" OPTJAX_ACCUMULATORS(OPTJAX_WORD);

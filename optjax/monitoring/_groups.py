@@ -110,11 +110,11 @@ class Sample(NamedTuple):
     """The coordinates looked at, a row a group.
 
     Attributes:
-        positions: for each leaf, the chosen positions in the flattened leaf, ascending.
-        place: (groups, n), where in the leaves' chosen coordinates, laid end to end,
-            a group's are.
-        leaf: (groups, n), the index of each one's leaf.
-        sizes: how many of a row belong to the group; the rest of it is padding.
+      positions: for each leaf, the chosen positions in the flattened leaf, ascending.
+      place: (groups, n), where in the leaves' chosen coordinates, laid end to end,
+        a group's are.
+      leaf: (groups, n), the index of each one's leaf.
+      sizes: how many of a row belong to the group; the rest of it is padding.
     """
 
     positions: list[np.ndarray]

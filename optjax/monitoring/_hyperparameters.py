@@ -75,6 +75,9 @@ def inject_hyperparams(
       A function with the arguments of `inner_factory`. Read and set what it keeps by
       `hyperparameters(state)` and `set_hyperparameters(state, ...)`.
 
+    Raises:
+      ValueError: for `static_args` that the factory does not have; as the factory does.
+
     Example:
       >>> import jax.numpy as jnp, optjax
       >>> tx = optjax.inject_hyperparams(optjax.adabound)(learning_rate=1e-3)

@@ -40,6 +40,9 @@ def plot_rates(
       group: the group to show.
       ax: where to draw; a figure of its own by default.
 
+    Raises:
+      ValueError: for reports with another leading axis than one of time.
+
     Example:
         figure = plot_rates(reports)
         figure.savefig("rates.png")
@@ -91,6 +94,9 @@ def plot_transition(reports: Reports, ax: AxesToDrawIn | None = None) -> Figure:
     Args:
       reports: reports in the order of time, or one whose first axis is time.
       ax: where to draw; a figure of its own by default.
+
+    Raises:
+      ValueError: for reports with another leading axis than one of time.
     """
     over_time = _over_time(reports)
     names = list(over_time)
@@ -129,6 +135,9 @@ def plot_quantiles(reports: Reports, groups: Names | None = None) -> Figure:
     Args:
       reports: reports in the order of time, or one whose first axis is time.
       groups: which groups, a panel each; all by default.
+
+    Raises:
+      ValueError: for reports with another leading axis than one of time, or no group.
     """
     over_time = _over_time(reports)
     names = list(over_time) if groups is None else list(groups)

@@ -1,4 +1,4 @@
-"""Read the effective rate of every leaf from the records of one update."""
+"""Read the effective rate of every leaf from the links of one update."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -6,10 +6,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from optjax._observe import Observation, Record, trace_once
+from optjax._observe import Observation, trace_once
+from optjax._parts import Clip, Descend, Link, One, Part, Product, Switched
 from optjax.monitoring._groups import leaf_names
 
-__all__ = ["Rate", "is_same", "limit_of", "read_rates"]
+__all__ = ["Rate", "is_same", "limit_of", "part_behind", "read_rates"]
 
 # Bounds are taken to have converged if at this step they are within this factor of
 # each other.
@@ -17,7 +18,10 @@ _FOREVER, _CONVERGED = 1e30, 1.001
 
 
 class Rate(NamedTuple):
-    """V_t of one leaf; lo_t and hi_t; the rate that both converge to; s_t."""
+    """V_t of one leaf; lo_t and hi_t; the rate that both converge to; s_t.
+
+    A bound is one number or has the shape of the leaf.
+    """
 
     rate: jax.Array
     lower: Any
@@ -26,7 +30,7 @@ class Rate(NamedTuple):
     schedule: Any
 
 
-def read_rates(records: Sequence[Record]) -> dict[str, Rate]:
+def read_rates(links: Sequence[Link]) -> dict[str, Rate]:
     """The rate of each leaf that has one, by the leaf's name.
 
     Without bounds they are 0 and infinity, and what they converge to is NaN, save for
@@ -34,36 +38,41 @@ def read_rates(records: Sequence[Record]) -> dict[str, Rate]:
     """
     result: dict[str, Rate] = {}
     current: dict[str, Rate] = {}
-    for index, record in enumerate(records):
-        if record.kind == "precondition":
-            v = record.values["rate"]
-            lower, upper, limit = _bounds(record, records[:index])
+    for index, link in enumerate(links):
+        if isinstance(link.part, Product):
+            v = link.part.rate
+            *bounds, limit = _bounds(link.part, links[:index])
+            # One number is that of every leaf.
+            lower, upper = (jax.tree.leaves(jax.tree.broadcast(b, v)) for b in bounds)
+            leaves = zip(jax.tree.leaves(v), lower, upper, strict=True)
             current = {
-                name: Rate(leaf, lower, upper, limit, 1.0)
-                for name, leaf in zip(leaf_names(v), jax.tree.leaves(v), strict=True)
+                name: Rate(*leaf, limit, 1.0)
+                for name, leaf in zip(leaf_names(v), leaves, strict=True)
             }
             result |= current
-        elif record.kind == "descend":
-            s = record.at_this_step("learning_rate")
+        elif isinstance(link.part, Descend):
+            s = link.part.now
             result |= {name: r._replace(schedule=s) for name, r in current.items()}
             current = {}
     return result
 
 
-def _bounds(precondition: Record, before: Sequence[Record]) -> tuple[Any, Any, Any]:
-    if "sgd_rate" in precondition.values:
-        found = precondition.values["sgd_rate"]
+def _bounds(product: Product, before: Sequence[Link]) -> tuple[Any, Any, Any]:
+    if isinstance(product, Switched):
+        found = product.sgd_rate
         return 0.0, jnp.inf, jnp.where(found > 0, found, jnp.nan)
-    # Only of the primitive that returned V itself: another's are in another unit.
-    v = precondition.values["rate"]
-    made_by = next((r for r in reversed(before) if is_same(r.returned, v)), None)
-    if made_by is not None and made_by.kind == "rate_by_one":
-        return 0.0, jnp.inf, 1.0
-    if made_by is None or made_by.kind != "bound_clip":
-        return 0.0, jnp.inf, jnp.nan
-    lower, upper = made_by.values["lower"], made_by.values["upper"]
-    at = made_by.at_this_step
-    return at("lower"), at("upper"), limit_of(lower, upper)
+    match part_behind(product.rate, before):
+        case One():
+            return 0.0, jnp.inf, 1.0
+        case Clip(lower=lower, upper=upper, ends=ends):
+            return lower, upper, jnp.nan if ends is None else limit_of(*ends)
+    return 0.0, jnp.inf, jnp.nan
+
+
+def part_behind(tree: Any, links: Sequence[Link]) -> Part | None:
+    """The part that returned the tree itself: what came before is in another unit."""
+    behind = (link.part for link in reversed(links) if is_same(link.returned, tree))
+    return next(behind, None)
 
 
 def limit_of(lower: Any, upper: Any) -> Any:

@@ -196,6 +196,9 @@ def stack_reports(reports: Reports) -> Report:
     Args:
       reports: reports in the order of time, or one whose first axis is time.
 
+    Raises:
+      ValueError: for no report, or one with another number of leading axes.
+
     Example:
       >>> import jax, jax.numpy as jnp, optjax
       >>> tx = optjax.monitor(optjax.adam(0.1), every=2)
@@ -243,6 +246,9 @@ def transition(report: OneReport) -> dict[str, int | None]:
 
     Args:
       report: from `read_report`; with a leading axis of time, its end counts.
+
+    Raises:
+      ValueError: for what is no report.
 
     Example: AdaBound's band is within the factor 1.1 from t = 10/γ on.
       >>> import jax.numpy as jnp, optjax

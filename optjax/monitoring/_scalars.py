@@ -32,9 +32,12 @@ def scalars(report: OneReport) -> dict[str, float]:
     Args:
       report: of one step, from `optjax.read_report`.
 
+    Raises:
+      ValueError: for a report of several steps.
+
     Example:
       >>> import jax.numpy as jnp, optjax
-      >>> from optjax.monitoring._scalars import scalars
+      >>> from optjax.monitoring import scalars
       >>> tx = optjax.monitor(optjax.sgd(0.1))
       >>> x = jnp.ones(2)
       >>> _, state = tx.update(x, tx.init(x), x)
@@ -68,6 +71,9 @@ def histograms(report: OneReport) -> dict[str, Histogram]:
 
     Args:
       report: of one step, from `optjax.read_report`.
+
+    Raises:
+      ValueError: for a report of several steps.
     """
     return {
         f"{group}/log10_rate": Histogram(summary.histogram, EDGES)
@@ -88,6 +94,9 @@ def write_tensorboard(
       report: of one step, from `optjax.read_report`. One that has not seen a step yet
         writes nothing.
       prefix: what stands before the names.
+
+    Raises:
+      ValueError: for a report of several steps.
 
     Example:
         writer = tensorboardX.SummaryWriter("runs/mine")

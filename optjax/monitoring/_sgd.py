@@ -13,11 +13,23 @@ from optjax._base_rate import BaseRateState, relative_schedule, relative_to_base
 from optjax._direction import EmaState, TraceState, trace
 from optjax._form import basic_form, in_gradient_dtype
 from optjax._hyperparameter import ArrayTree, Transformation, checked
-from optjax._observe import Record, observing
+from optjax._observe import observing
+from optjax._parts import (
+    Average,
+    Clip,
+    Decay,
+    Descend,
+    Link,
+    One,
+    Product,
+    RelativeToBase,
+    Switched,
+    Trace,
+)
 from optjax._precision import widen
 from optjax._rate import rate_by_one
 from optjax._weight_decay import add_decayed_weights
-from optjax.monitoring._rates import is_same, limit_of
+from optjax.monitoring._rates import is_same, limit_of, part_behind
 
 __all__ = ["SgdEquivalent", "sgd_equivalent"]
 
@@ -26,12 +38,12 @@ class SgdEquivalent(NamedTuple):
     """SGD, x ← x − α m with m ← g + μ m; looking ahead, x ← x − α (g + μ m).
 
     Attributes:
-        learning_rate: α, a number or a schedule.
-        momentum: μ, 0 without momentum.
-        nesterov: whether it looks ahead, as Nesterov's does.
-        optimizer: that SGD, weight decay included.
-        hand_over: `hand_over(state, params)`, the SGD's state in which the momentum,
-            the schedule and its base go on from the bounded optimizer's state.
+      learning_rate: α, a number or a schedule.
+      momentum: μ, 0 without momentum.
+      nesterov: whether it looks ahead, as Nesterov's does.
+      optimizer: that SGD, weight decay included.
+      hand_over: `hand_over(state, params)`, the SGD's state in which the momentum, the
+        schedule and its base go on from the bounded optimizer's state.
     """
 
     learning_rate: optax.ScalarOrSchedule
@@ -55,9 +67,9 @@ class _Parts(NamedTuple):
     limit: Any
     direction: _Direction
     schedule: optax.ScalarOrSchedule
-    l2: list[Record]
-    inside: list[Record]
-    outside: list[Record]
+    l2: list[Decay]
+    inside: list[Decay]
+    outside: list[Decay]
 
 
 @checked
@@ -98,16 +110,17 @@ def sgd_equivalent(
     Reference: Luo et al., "Adaptive Gradient Methods with Dynamic Bound of Learning
     Rate", ICLR 2019.
     """
-    records, around = _records(optimizer, params)
-    parts = _parts(records, around)
-    relative = next((r.values for r in records if r.kind == "relative_to_base"), None)
+    links, around = _links(optimizer, params)
+    parts = _parts(links, around)
+    told = (link.part for link in links)
+    relative = next((part for part in told if isinstance(part, RelativeToBase)), None)
     if relative is None:
         _check_concrete(parts, parts.schedule)
         sgd, schedule = _sgd(parts, 1.0, parts.schedule), parts.schedule
     else:
-        # Where α_0 and s_t are 1, what is recorded is free of both.
-        parts = _parts(*_records(relative["make"](1.0, 1.0), params))
-        base = relative["learning_rate"], relative["base_lr"]
+        # Where α_0 and s_t are 1, what is told is free of both.
+        parts = _parts(*_links(relative.make(1.0, 1.0), params))
+        base = relative.learning_rate, relative.base_lr
         _check_concrete(parts, *base)
         sgd = relative_to_base(functools.partial(_sgd, parts), *base)
         schedule = relative_schedule(*base)
@@ -129,7 +142,7 @@ def sgd_equivalent(
 def _check_concrete(parts: "_Parts", *rates: Any) -> None:
     decays = (*parts.l2, *parts.inside, *parts.outside)
     numbers = [parts.limit, *parts.direction[:2], *rates]
-    numbers += [decay.values["weight_decay"] for decay in decays]
+    numbers += [decay.weight_decay for decay in decays]
     if any(isinstance(number, jax.core.Tracer) for number in numbers):
         raise ValueError(_TRACED)
 
@@ -175,18 +188,18 @@ _WITHOUT_PARAMETERS = (
 )
 
 
-def _records(
+def _links(
     optimizer: optax.GradientTransformation, params: optax.Params
-) -> tuple[list[Record], tuple[Any, Any]]:
-    """The records of one update, and the gradients and updates around them."""
-    records: list[Record] = []
+) -> tuple[list[Link], tuple[Any, Any]]:
+    """The links of one update, and the gradients and updates around them."""
+    links: list[Link] = []
     around: list[Any] = []
     inner = optax.with_extra_args_support(optimizer)
 
     def step(params: optax.Params, grads: optax.Updates) -> None:
         with observing() as seen:
             updates, _ = inner.update(grads, inner.init(params), params)
-        records.extend(seen)
+        links.extend(seen)
         around.extend((grads, updates))
 
     # Of float32: a cast of narrower updates at the end would look like one more step.
@@ -199,54 +212,57 @@ def _records(
         if is_given:
             raise
         raise ValueError(_WITHOUT_PARAMETERS) from error
-    return records, (around[0], around[1])
+    return links, (around[0], around[1])
 
 
-def _parts(records: list[Record], around: tuple[Any, Any]) -> _Parts:
-    index = next((i for i, r in enumerate(records) if r.kind == "precondition"), None)
-    if index is None:
+def _parts(links: list[Link], around: tuple[Any, Any]) -> _Parts:
+    """What the update is made of, up to its first product and from there on."""
+    before: list[Link] = []
+    product: Product | None = None
+    schedule: list[optax.ScalarOrSchedule] = []
+    decays: tuple[list[Decay], ...] = [], [], []
+    known: list[Link] = []
+    for link in links:
+        match link.part:
+            case Product() if product is None:
+                product, limit = link.part, _limit(before, link.part)
+                direction = _direction(before, link.part, link.received)
+            case Descend(learning_rate=s) if product is not None:
+                schedule.append(s)
+            case Decay():
+                place = 0 if product is None else 1 if not schedule else 2
+                decays[place].append(link.part)
+            case _:
+                before.append(link)
+                continue
+        known.append(link)
+    if product is None or len(schedule) != 1 or not _is_linked(known, around):
         raise ValueError(_MORE_THAN_A_FORM)
-    before, product, after = records[:index], records[index], records[index + 1 :]
-    limit, direction = _limit(before, product), _direction(before, product)
-    decays = [r for r in records if r.kind == "add_decayed_weights"]
-    descends = [r for r in after if r.kind == "descend"]
-    known = [product, *decays, *descends]
-    if len(descends) != 1 or not _is_linked(known, records, around):
-        raise ValueError(_MORE_THAN_A_FORM)
-    (descend,) = descends
-    between = after[: after.index(descend)]
-    return _Parts(
-        limit,
-        direction,
-        descend.values["learning_rate"],
-        l2=[r for r in decays if any(r is b for b in before)],
-        inside=[r for r in decays if any(r is b for b in between)],
-        outside=[r for r in decays if not any(r is b for b in (*before, *between))],
-    )
+    return _Parts(limit, direction, *schedule, *decays)
 
 
 def _widen_shape(x: Any) -> jax.Array:
     return widen(jnp.zeros(jnp.shape(x), jnp.result_type(x)))
 
 
-def _limit(before: Sequence[Record], product: Record) -> Any:
-    v = product.values["rate"]
-    made_by = next((r for r in reversed(before) if is_same(r.returned, v)), None)
-    if made_by is not None and made_by.kind == "rate_by_one":
-        return 1.0
-    if made_by is None or made_by.kind != "bound_clip":
-        raise ValueError(
-            "sgd_equivalent needs a rate that converges to a constant: one that ends "
-            "in bound_clip, as adabound's does. This one "
-            + (
-                "switches to a rate that it finds while it runs: read it from the "
-                "state's sgd_rate."
-                if "sgd_rate" in product.values
-                else "goes on adapting."
+def _limit(before: Sequence[Link], product: Product) -> Any:
+    match part_behind(product.rate, before):
+        case One():
+            return 1.0
+        case Clip(ends=tuple(ends)):
+            with jax.ensure_compile_time_eval():
+                limit = limit_of(*ends)
+        case _:
+            raise ValueError(
+                "sgd_equivalent needs a rate that converges to a constant: one that "
+                "ends in bound_clip, as adabound's does. This one "
+                + (
+                    "switches to a rate that it finds while it runs: read it from the "
+                    "state's sgd_rate."
+                    if isinstance(product, Switched)
+                    else "goes on adapting."
+                )
             )
-        )
-    with jax.ensure_compile_time_eval():
-        limit = limit_of(made_by.values["lower"], made_by.values["upper"])
     if isinstance(limit, jax.core.Tracer):
         return limit
     if np.isnan(limit):
@@ -256,38 +272,29 @@ def _limit(before: Sequence[Record], product: Record) -> Any:
     return float(limit)
 
 
-def _direction(before: Sequence[Record], product: Record) -> _Direction:
-    m = product.values["direction"]
-    if is_same(m, product.received):
+def _direction(before: Sequence[Link], product: Product, g: Any) -> _Direction:
+    if is_same(product.direction, g):
         return _Direction(1.0, None, False)
-    made_by = next((r for r in reversed(before) if is_same(r.returned, m)), None)
-    if made_by is not None and made_by.kind == "ema":
-        b1 = made_by.values["b1"]
-        return _Direction(1.0 - b1, b1, made_by.values["nesterov"])
-    if made_by is not None and made_by.kind == "trace":
-        return _Direction(1.0, made_by.values["momentum"], made_by.values["nesterov"])
+    match part_behind(product.direction, before):
+        case Average(decay=b1, nesterov=nesterov):
+            return _Direction(1.0 - b1, b1, nesterov)
+        case Trace(momentum=momentum, nesterov=nesterov):
+            return _Direction(1.0, momentum, nesterov)
     raise ValueError(
         "sgd_equivalent needs the gradient, optjax.ema or optjax.trace as direction."
     )
 
 
-def _is_linked(
-    known: Sequence[Record], records: Sequence[Record], around: tuple[Any, Any]
-) -> bool:
+def _is_linked(known: Sequence[Link], around: tuple[Any, Any]) -> bool:
     """Whether each transformation receives what the one before it returned."""
-    ordered = [r for r in records if any(r is k for k in known)]
-    links = [around[0]]
-    for record in ordered:
-        if not is_same(record.received, links[-1]):
-            return False
-        links.append(record.returned)
-    return is_same(links[-1], around[1])
+    first, last = around
+    received = [*(link.received for link in known), last]
+    returned = [first, *(link.returned for link in known)]
+    return all(map(is_same, received, returned))
 
 
-def _decay(record: Record, factor: Any = 1.0) -> optax.GradientTransformation:
-    return add_decayed_weights(
-        times(factor, record.values["weight_decay"]), record.values["mask"]
-    )
+def _decay(decay: Decay, factor: Any = 1.0) -> optax.GradientTransformation:
+    return add_decayed_weights(times(factor, decay.weight_decay), decay.mask)
 
 
 def _hand_over(old: optax.OptState, new: optax.OptState, per_sum: Any) -> Any:

@@ -28,24 +28,24 @@ class Summary(NamedTuple):
     `jax.lax.scan`, or the trials of a `jax.vmap`.
 
     Attributes:
-        step: the step t = 1, 2, … that is described; 0 before the first.
-        quantiles: of log10 r, at `PROBABILITIES`. NaN where the optimizer shows no
-            rate for the group, as for frozen parameters. Rates that are NaN count as
-            larger than all others here, and in none of the shares below.
-        histogram: the share of coordinates in each bin of log10 r between `EDGES`;
-            those outside are counted in the first or the last.
-        lower: s_t · lo_t, the least of the group; 0 where the rate has no bounds.
-        upper: s_t · hi_t, the largest; infinite where the rate has no bounds.
-        at_lower: the share of coordinates with V at the lower bound.
-        between: the share of those strictly between the bounds.
-        at_upper: the share of those at the upper bound. Where the bounds have met, a
-            coordinate is at both.
-        schedule: s_t, the mean of the group.
-        sgd_rate: s_t times the rate that both bounds converge to; NaN without one.
-        near_sgd: the share of coordinates within the stated factor of `sgd_rate`.
-        sgd_since: the first of the summarised steps since which `near_sgd` has not
-            been below the stated share; −1 where it is below.
-        update_ratio: ‖Δx‖ / ‖x‖ of the update that the optimizer returned.
+      step: the step t = 1, 2, … that is described; 0 before the first.
+      quantiles: of log10 r, at `PROBABILITIES`. NaN where the optimizer shows no
+        rate for the group, as for frozen parameters. Rates that are NaN count as
+        larger than all others here, and in none of the shares below.
+      histogram: the share of coordinates in each bin of log10 r between `EDGES`;
+        those outside are counted in the first or the last.
+      lower: s_t · lo_t, the least of the group; 0 where the rate has no bounds.
+      upper: s_t · hi_t, the largest; infinite where the rate has no bounds.
+      at_lower: the share of coordinates with V at the lower bound.
+      between: the share of those strictly between the bounds.
+      at_upper: the share of those at the upper bound. Where the bounds have met, a
+        coordinate is at both.
+      schedule: s_t, the mean of the group.
+      sgd_rate: s_t times the rate that both bounds converge to; NaN without one.
+      near_sgd: the share of coordinates within the stated factor of `sgd_rate`.
+      sgd_since: the first of the summarised steps since which `near_sgd` has not
+        been below the stated share; −1 where it is below.
+      update_ratio: ‖Δx‖ / ‖x‖ of the update that the optimizer returned.
     """
 
     step: Any
@@ -130,12 +130,21 @@ def summarise(
             table if len(distinct) == 1 else table[rows], rows.shape
         )
 
-    seen = [
-        _take(rates[name].rate, positions).astype(jnp.float32)
-        for name, positions in zip(leaves, chosen.positions, strict=True)
-    ]
-    v = jnp.concatenate(seen)[chosen.place]
-    lower, upper = of_leaf(lambda r: r.lower), of_leaf(lambda r: r.upper)
+    def of_coordinate(value: Callable[[Rate], jax.Array]) -> jax.Array:
+        """One number for each chosen coordinate, from one for each coordinate."""
+        seen = [
+            _take(value(rates[name]), positions).astype(jnp.float32)
+            for name, positions in zip(leaves, chosen.positions, strict=True)
+        ]
+        return jnp.concatenate(seen)[chosen.place]
+
+    def bound(value: Callable[[Rate], Any]) -> jax.Array:
+        if all(jnp.ndim(value(rates[name])) == 0 for name in leaves):
+            return of_leaf(value)
+        return of_coordinate(lambda r: jnp.broadcast_to(value(r), r.rate.shape))
+
+    v = of_coordinate(lambda r: r.rate)
+    lower, upper = bound(lambda r: r.lower), bound(lambda r: r.upper)
     limit, schedule = of_leaf(lambda r: r.limit), of_leaf(lambda r: r.schedule)
     log_rate = jnp.where(is_member, jnp.log10(schedule * v), jnp.nan)
     is_shown = chosen.sizes > 0

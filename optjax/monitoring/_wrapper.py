@@ -17,7 +17,8 @@ from optjax._hyperparameter import (
     function_or,
     whole,
 )
-from optjax._observe import Observation, Record, current, record, trace_of, trace_once
+from optjax._observe import Observation, current, tell, trace_of, trace_once
+from optjax._parts import Link, Product
 from optjax.monitoring._groups import (
     OVERALL,
     as_names,
@@ -148,14 +149,14 @@ def monitor(
 
         def run(seen: Observation, count: Any, inner_state: Any, params: Any) -> Any:
             returned = inner.update(updates, inner_state, params, **extra)
-            _check_within_reach(seen.records, trace_of(count))
-            rates = _of_leaves(members[OVERALL], read_rates(seen.records))
-            return returned, rates, seen.records
+            _check_within_reach(seen.links, trace_of(count))
+            rates = _of_leaves(members[OVERALL], read_rates(seen.links))
+            return returned, rates, seen.links
 
         # The optimizer's Python runs here alone, and its effects happen here alone.
         program = trace_once(run, count, inner_state, params)
         program = program.with_effects(count, inner_state, params)
-        (result, new_state), rates, records = program.value
+        (result, new_state), rates, links = program.value
 
         def look(carry: Any) -> Any:
             """The same update, of which only what the summaries need remains."""
@@ -188,12 +189,12 @@ def monitor(
         summaries = summaries._replace(values=values)
         inner_state, params = _with_derivative_of(before, tuple(after))
         # An observer around is told of the same update.
-        told = [] if current() is None else records
+        told = [] if current() is None else links
         result, inner_state, told = program.compute(
             (result, new_state, told), count, inner_state, params
         )
-        for each in told:
-            record(each)
+        for link in told:
+            tell(link)
         return result, MonitorState(count, inner_state, summaries)
 
     return optax.GradientTransformationExtraArgs(init, update)
@@ -218,9 +219,10 @@ def _check_groups(names: list[str], numbers: Any) -> None:
         )
 
 
-def _check_within_reach(records: Sequence[Record], trace: Any) -> None:
+def _check_within_reach(links: Sequence[Link], trace: Any) -> None:
     """There are rates, and the trace that made them is not another, now over."""
-    rates = [r.values["rate"] for r in records if r.kind == "precondition"]
+    parts = [link.part for link in links]
+    rates = [part.rate for part in parts if isinstance(part, Product)]
     if not rates:
         raise ValueError(
             "monitor reads V_t where basic_form or precondition multiplies by it, and "

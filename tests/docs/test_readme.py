@@ -13,6 +13,7 @@ BLOCKS = {
         "docs/sweeps.md",
         "docs/monitoring.md",
         "docs/sharding.md",
+        "docs/extending.md",
     )
     for number, block in enumerate(
         re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), flags=re.DOTALL)

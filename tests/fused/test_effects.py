@@ -1,6 +1,7 @@
 """What an optimizer does besides its update happens once, in apply_step and monitor."""
 
 import itertools
+import warnings
 
 import jax
 import jax.numpy as jnp
@@ -173,16 +174,26 @@ def test_the_effects_of_a_bound_under_a_monitor():
     np.testing.assert_allclose(got[2], want[2], rtol=1e-6)
 
 
-def test_an_error_of_the_planner_is_told(monkeypatch):
+@pytest.mark.skipif(not optjax.fused_step_available(), reason="no compiled step")
+def test_an_error_of_the_planner_is_told_once(monkeypatch):
+    """And raised where warnings are errors, as in this suite."""
+
     def fail(*_):
         raise KeyError("a mistake in here")
 
     monkeypatch.setattr("optjax.fused._apply.plan", fail)
     tx = optjax.adam(0.1)
     state = tx.init(X)
-    step = jax.jit(lambda g, s, x: optjax.apply_step(tx, g, s, x))
-    if not optjax.fused_step_available():
-        pytest.skip("no compiled step")
-    with pytest.warns(UserWarning, match="KeyError.*a mistake in here"):
-        x, _ = step(X, state, X)
+
+    def step():
+        return jax.jit(lambda g, s, x: optjax.apply_step(tx, g, s, x))(X, state, X)
+
+    with pytest.raises(UserWarning, match=r"KeyError.*a mistake in here"):
+        step()
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        for _ in range(3):
+            x, _ = step()
+    assert [str(w.message) for w in told if "a mistake in here" in str(w.message)]
+    assert len(told) == 1
     np.testing.assert_allclose(x, update_and_apply(tx, X, state, X)[0], rtol=1e-6)

@@ -19,13 +19,15 @@ jax.config.update("jax_num_cpu_devices", 2)
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
-from optjax.fused._kernel import Coefficients, Form, Leaves
+from optjax.fused._kernel import Accumulator, Coefficients, Direction, Form, Leaves
 from optjax.fused._primitive import step
+
+ADAM = Form(Direction.AVERAGE, Accumulator.AVERAGE)
 
 def run(rate, leaves, grads):
     c = Coefficients(intake=0.1, keep=0.9, square_intake=0.1, square_keep=0.9,
                      eps=1e-8, step=rate)
-    return step(Form("average", "average"), c.pack(), grads, *leaves)
+    return step(ADAM, c.pack(), grads, leaves)
 
 def check(result, expected):
     for got, want in zip(

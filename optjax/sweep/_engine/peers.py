@@ -18,7 +18,7 @@ from typing import Any
 
 import jax
 
-from optjax._signals import LOST
+from optjax._signals import LOST, SIGNALS, in_hand
 from optjax.sweep._problem import SweepError, one_line
 
 __all__ = ["LostProcessError", "join", "leave", "losses_named"]
@@ -33,8 +33,9 @@ _NOTICE_SECONDS = 3.0
 # Of the words of an error, one in every collective that has lost its other end.
 _WORDS = ("gloo", "nccl", "connection", "socket", "unavailable", "heartbeat")
 
-# Set when the main thread says that another process is gone, or ends with all.
-_ending = threading.Event()
+# Held, once taken, by the thread that ends this process and says why: the main one or,
+# where JAX aborts, one of JAX's. The other waits for that, but not for ever.
+_last_word = threading.RLock()
 
 
 class LostProcessError(SweepError):
@@ -72,7 +73,9 @@ def join(address: str | None, count: int | None, mine: int | None) -> None:
 def leave() -> None:
     """Part from the others, all of which must do so too."""
     if jax.process_count() > 1:
-        _ending.set()
+        # The others may be some seconds behind.
+        in_hand.update(SIGNALS)
+        _last_word.acquire(timeout=2 * _NOTICE_SECONDS)
         jax.distributed.shutdown()
 
 
@@ -90,7 +93,7 @@ def losses_named() -> Iterator[None]:
         is_ours = jax.process_count() == 1 or isinstance(error, SweepError)
         if is_ours or not any(word in words for word in _WORDS):
             raise
-        _ending.set()
+        _last_word.acquire(timeout=2 * _NOTICE_SECONDS)
         raise LostProcessError(_missing()) from error
 
 
@@ -120,27 +123,30 @@ def _missing() -> str:
 @ctypes.CFUNCTYPE(None, ctypes.c_int)
 def _aborted(number: int) -> None:
     """End this process, which JAX is aborting, in one line."""
-    if _ending.is_set():
-        # The main thread is about to.
-        time.sleep(2 * _NOTICE_SECONDS)
+    _last_word.acquire(timeout=2 * _NOTICE_SECONDS)
     line = (
         "JAX has aborted this process, as where another one is silent "
         "(TF_CPP_MIN_LOG_LEVEL=0 shows why); the same command in every process goes on"
     )
-    if _state().process_id > 0 and not _is_first_there():
+    if _state().process_id > 0 and _is_first_gone():
         line = str(LostProcessError("process 0"))
     os.write(2, f"optjax: {line}\n".encode())
     os._exit(LOST)
 
 
-def _is_first_there() -> bool:
-    """Whether the process that all others are connected to listens."""
+def _is_first_gone() -> bool:
+    """Whether the process that all others are connected to listens no more."""
     host, _, port = (_state().coordinator_address or "").rpartition(":")
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=2).close()
-    except (OSError, ValueError):
-        return False
-    return True
+    # Of one that is killed connections may end before it stops listening.
+    until = time.monotonic() + _NOTICE_SECONDS
+    while time.monotonic() < until:
+        try:
+            address = host.strip("[]"), int(port)
+            socket.create_connection(address, timeout=_NOTICE_SECONDS).close()
+        except (OSError, ValueError):
+            return True
+        time.sleep(0.1)
+    return False
 
 
 def _state() -> Any:
