@@ -114,7 +114,7 @@ def audit(
         measured = _compiled(subject, False)(*operands)
         if np.any(measured.effects.by_difference):
             measured = _compiled(subject, True)(*operands)
-    first_state = jax.eval_shape(subject.start, subject.still(), given, params)
+    first_state = jax.eval_shape(subject.start, subject.still, given, params)
     found = Audit(_layout(subject, first_state, params, groups), measured)
     if strict:
         found.raise_for()

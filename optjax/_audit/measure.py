@@ -89,9 +89,9 @@ def measure(
     Where a derivative is not finite, as that of a root at 0, a difference takes its
     place if it may, which doubles the program.
     """
-    still = subject.still()
+    still = subject.still
 
-    def step(e: jax.Array, state: Any, gradient: Any, params: Any) -> Any:
+    def step(e: Any, state: Any, gradient: Any, params: Any) -> Any:
         all_, second, parameters = e[-3], e[-2], e[-1]
         leaves, structure = jax.tree.flatten(gradient)
         turned = [
@@ -100,37 +100,44 @@ def measure(
         at = jax.tree.map(lambda x: _times(x, parameters), params)
         return subject.update(jax.tree.unflatten(structure, turned), state, at, **extra)
 
-    def derivative(seed: jax.Array) -> Any:
-        def begin(e: jax.Array) -> Any:
+    def along(knob: jax.Array, length: float) -> tuple[jax.Array, ...]:
+        """One of e, of no dtype either."""
+        return tuple(jnp.where(knob == i, length, 0.0) for i in range(len(still)))
+
+    def derivative(knob: jax.Array) -> Any:
+        turning = along(knob, 1.0)
+
+        def begin(e: Any) -> Any:
             parted = _Parted.of(subject.start(e, given, params))
             return parted.inexact, parted
 
         def follow(carry: Any, gradient: Any) -> Any:
             inexact, tangents, parted, params = carry
 
-            def one(e: jax.Array, inexact: Any) -> Any:
+            def one(e: Any, inexact: Any) -> Any:
                 before = parted.with_inexact(inexact)
                 update, new = step(e, before, gradient, params)
                 new = _Parted.of(new)
                 return (update, new.inexact), new
 
             (update, inexact), (tangent, tangents), parted = jax.jvp(
-                one, (still, inexact), (seed, tangents), has_aux=True
+                one, (still, inexact), (turning, tangents), has_aux=True
             )
             after = optax.apply_updates(params, update)
             return (inexact, tangents, parted, after), _effect(update, tangent, params)
 
-        inexact, tangents, parted = jax.jvp(begin, (still,), (seed,), has_aux=True)
+        inexact, tangents, parted = jax.jvp(begin, (still,), (turning,), has_aux=True)
         return _along(follow, (inexact, tangents, parted, params), gradients)
 
-    def difference(seed: jax.Array) -> Any:
+    def difference(knob: jax.Array) -> Any:
         h = _width(params)
+        sides = [along(knob, side) for side in (0.0, h, -h)]
 
         def follow(carry: Any, gradient: Any) -> Any:
             *states, params = carry
             three = [
-                step(side * h * seed, state, gradient, params)
-                for side, state in zip((0.0, 1.0, -1.0), states, strict=True)
+                step(e, state, gradient, params)
+                for e, state in zip(sides, states, strict=True)
             ]
             (update, _), (above, _), (below, _) = three
             tangent = jax.tree.map(
@@ -140,19 +147,19 @@ def measure(
             new = *(state for _, state in three), after
             return new, _effect(update, tangent, params)
 
-        states = (subject.start(e * h * seed, given, params) for e in (0.0, 1.0, -1.0))
+        states = (subject.start(e, given, params) for e in sides)
         return _along(follow, (*states, params), gradients)
 
-    def effect(seed: jax.Array) -> Any:
-        result = derivative(seed)
+    def effect(knob: jax.Array) -> Any:
+        result = derivative(knob)
         # Where the step itself is not finite no difference is.
         known = jnp.all(jnp.isfinite(result.tangents) | ~jnp.isfinite(result.update))
         if differences:
-            other = lambda: difference(seed)  # noqa: E731
+            other = lambda: difference(knob)  # noqa: E731
             result = jax.lax.cond(known, lambda: result, other)
         return result, jnp.logical_not(known)
 
-    sums, by_difference = jax.lax.map(effect, jnp.eye(still.size, dtype=still.dtype))
+    sums, by_difference = jax.lax.map(effect, jnp.arange(len(still)))
     effects = Effects(
         elasticity=jnp.swapaxes(sums.elasticity, 0, 1),
         turn=jnp.swapaxes(sums.turn, 0, 1),
@@ -269,10 +276,10 @@ def _square(tree: Any) -> jax.Array:
     return jnp.sum(jnp.stack(squares))
 
 
-def _times(x: jax.Array, e: jax.Array) -> jax.Array:
+def _times(x: jax.Array, e: Any) -> jax.Array:
     if not jnp.issubdtype(x.dtype, jnp.inexact):
         return x
-    return x * jnp.exp(e).astype(x.dtype)
+    return x * jnp.exp(e)
 
 
 def _dot(a: jax.Array, b: jax.Array) -> jax.Array:

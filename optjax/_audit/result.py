@@ -9,7 +9,6 @@ import numpy as np
 from optjax._audit.measure import Effects, Measured, Moves
 from optjax._audit.subject import PROBES
 from optjax._audit.verdicts import Verdict, judge
-from optjax.monitoring._groups import OVERALL
 
 __all__ = ["Audit", "AuditError", "Effect", "Layout"]
 
@@ -87,10 +86,11 @@ class Audit(Mapping[str, Mapping[str, Effect]]):
         if group not in members:
             raise KeyError(f"no group {group!r}; there are {', '.join(members)}")
         names = self.layout.hyperparameters + PROBES
-        return {
-            name: self._effect(index, list(members[group]))
-            for index, name in enumerate(names)
-        }
+        with np.errstate(all="ignore"):
+            return {
+                name: self._effect(index, list(members[group]))
+                for index, name in enumerate(names)
+            }
 
     def __iter__(self) -> Iterator[str]:
         return iter(name for name, _ in self.layout.groups)
@@ -156,8 +156,3 @@ class Audit(Mapping[str, Mapping[str, Effect]]):
             if np.any(is_known)
             else 0.0,
         )
-
-
-def overall(layout: Layout) -> tuple[int, ...]:
-    """All leaves."""
-    return dict(layout.groups)[OVERALL]

@@ -33,12 +33,12 @@ class Subject:
     hyperparameters: tuple[str, ...]
     kept_in: tuple[str, ...]
 
-    def still(self) -> jax.Array:
-        """The e at which nothing is turned."""
-        count = len(self.hyperparameters) + len(PROBES)
-        return jnp.zeros(count, jnp.result_type(float))
+    @property
+    def still(self) -> tuple[float, ...]:
+        """The e at which nothing is turned: Python numbers, as of no dtype yet."""
+        return (0.0,) * (len(self.hyperparameters) + len(PROBES))
 
-    def start(self, e: jax.Array, given: Any, params: Any) -> Any:
+    def start(self, e: Any, given: Any, params: Any) -> Any:
         """The state before the first step, of what `of` returned."""
         raise NotImplementedError
 
@@ -74,7 +74,7 @@ class OfState(Subject):
                     found.setdefault(str(name), str(_array(value).dtype))
         return cls((*found,), (*found.values(),), optimizer), state
 
-    def start(self, e: jax.Array, given: Any, params: Any) -> Any:
+    def start(self, e: Any, given: Any, params: Any) -> Any:
         """The state, turned."""
         del params
         return _turned(given, dict(zip(self.hyperparameters, e, strict=False)), {})
@@ -121,14 +121,14 @@ class OfFactory(Subject):
             if may_turn:
                 names.append(name)
             if may_turn and not callable(value):
-                turned[name] = jnp.asarray(value, jnp.result_type(float, value))
+                turned[name] = value
             else:
                 others[name] = value
-        kept_in = [str(turned[n].dtype) if n in turned else "float32" for n in names]
+        kept_in = [str(jnp.result_type(turned.get(n, 0.0))) for n in names]
         subject = cls((*names,), (*kept_in,), factory, (*others.items(),))
         return subject, (turned, state)
 
-    def start(self, e: jax.Array, given: Any, params: Any) -> Any:
+    def start(self, e: Any, given: Any, params: Any) -> Any:
         """With the numbers and e beside the state."""
         turned, state = given
         if state is None:
@@ -169,13 +169,14 @@ def _arguments(bound: inspect.BoundArguments) -> Iterator[tuple[str, Any, bool]]
             yield name, value, is_injectable(value, parameter)
 
 
-def _scaled(value: Any, e: jax.Array) -> Any:
+def _scaled(value: Any, e: Any) -> Any:
+    # e is of no dtype: a Python number turned is in that of what it meets, as ever.
     if callable(value):
         return lambda count: value(count) * jnp.exp(e)
-    return value * jnp.exp(e).astype(value.dtype)
+    return value * jnp.exp(e)
 
 
-def _turned(node: Any, e: Mapping[str, jax.Array], around: Mapping[str, Any]) -> Any:
+def _turned(node: Any, e: Mapping[str, Any], around: Mapping[str, Any]) -> Any:
     """The state with its injected numbers, and the α_0 below them, turned."""
 
     def turn(node: Any) -> Any:
@@ -201,9 +202,8 @@ def _turned(node: Any, e: Mapping[str, jax.Array], around: Mapping[str, Any]) ->
     )
 
 
-def _times(value: Any, e: jax.Array) -> Any:
-    array = jnp.asarray(_array(value))
-    return array * jnp.exp(e).astype(array.dtype)
+def _times(value: Any, e: Any) -> Any:
+    return _array(value) * jnp.exp(e)
 
 
 def _nodes(state: Any) -> list[Any]:

@@ -44,8 +44,8 @@ _SOME_DECAY = 5e-3
 _MORE_THAN_ONCE = 1.5
 # ε is √ν or more in this share of a group, or on average.
 _MANY, _MOSTLY = 0.25, -0.4
-# A gradient so much smaller than the others is rounding.
-_NO_GRADIENT = 1e-6
+# Gradients and updates so much smaller than those of other leaves are rounding.
+_ROUNDING = 1e-6
 _UPHILL, _RAW = -0.2, -0.999
 _STRONG_CLIP = 0.1
 
@@ -61,14 +61,15 @@ class _Facts:
         } or {OVERALL: list(range(len(layout.leaves)))}
         self._all = effects
         self.effects = {name: effects[name] for name in [*self.groups, OVERALL]}
-        self.has_gradient = self._gradients()
-        self.moves_at_all = np.any(self.moves.update > 0, axis=0)
+        self.has_gradient = self._is_more_than_rounding(self.moves.gradient)
+        self.moves_at_all = self._is_more_than_rounding(self.moves.update)
 
-    def _gradients(self) -> np.ndarray:
+    def _is_more_than_rounding(self, norms: np.ndarray) -> np.ndarray:
+        """Which leaves' coordinates are not small beside those of the others."""
         sizes = np.array(self.layout.sizes)
-        squares = np.max(self.moves.gradient, axis=0) ** 2
+        squares = np.max(norms, axis=0).astype(np.float64) ** 2
         whole = np.sqrt(np.sum(squares) / max(np.sum(sizes), 1))
-        return np.sqrt(squares / np.maximum(sizes, 1)) > _NO_GRADIENT * whole
+        return np.sqrt(squares / np.maximum(sizes, 1)) > _ROUNDING * whole
 
     def named(self, *roles: Role) -> list[tuple[int, str]]:
         """The hyper-parameters of these roles, with their index."""
@@ -95,11 +96,12 @@ class _Facts:
 
 def judge(layout: Any, measured: Measured, effects: Mapping[str, Any]) -> list[Verdict]:
     """Every rule's verdicts. What is not finite makes all else unknown."""
-    facts = _Facts(layout, measured, effects)
-    broken = [*_not_finite(facts), *_rounded(facts)]
-    if any(verdict.kind == "not finite" for verdict in broken):
-        return broken
-    return broken + [verdict for rule in _RULES for verdict in rule(facts)]
+    with np.errstate(all="ignore"):
+        facts = _Facts(layout, measured, effects)
+        broken = [*_not_finite(facts), *_rounded(facts)]
+        if any(verdict.kind == "not finite" for verdict in broken):
+            return broken
+        return broken + [verdict for rule in _RULES for verdict in rule(facts)]
 
 
 def _not_finite(facts: _Facts) -> Iterator[Verdict]:
@@ -355,9 +357,11 @@ def _floor(facts: _Facts) -> Iterator[Verdict]:
                 where.append(group)
                 share = max(share, effect.moved)
         if where:
+            # Within the root no coordinate's own elasticity is beyond −½.
+            much = f"{100 * share:.0f} %" if share > _MANY else "most"
             yield Verdict(
                 "floor",
-                f"{name} is larger than √ν in {100 * share:.0f} % of {_listed(where)}",
+                f"{name} is larger than √ν in {much} of {_listed(where)}",
                 f"the step goes as {name} to the power "
                 f"{facts.effects[where[0]][name].elasticity:.2f}",
                 f"It is SGD with momentum there: take a smaller {name}, or scale the "
