@@ -24,9 +24,11 @@ import optax
 import optjax
 from optjax import sweep
 from optjax.problems import rosenbrock
-from optjax.sweep._engine.groups import Settings, make_groups, pick_strategy
-from optjax.sweep._engine.lanes import STRATEGIES
+from optjax.sweep._engine.fastest import pick_strategy
+from optjax.sweep._engine.groups import make_groups
+from optjax.sweep._engine.plan import Plan
 from optjax.sweep._records import Config, TrialSpec
+from optjax.sweep._strategies import STRATEGIES
 from optjax.tasks import digits
 
 RECOMPILED = 16
@@ -59,15 +61,12 @@ class Task(NamedTuple):
 
     def group(self, count):
         """The same trials for the engine's parts, and their settings."""
-        settings = Settings(
-            self.updates,
-            self.evaluate_every,
-            self.metric,
-            self.mode,
-            None,
-            None,
-            None,
-            tuple(jax.local_devices()),
+        settings = Plan(
+            steps=self.updates,
+            evaluate_every=self.evaluate_every,
+            metric=self.metric,
+            mode=self.mode,
+            devices=tuple(jax.local_devices()),
         )
         specs = [
             TrialSpec(number, Config("adam", {"learning_rate": rate}, {}), 0)

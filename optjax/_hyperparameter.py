@@ -686,7 +686,8 @@ def _is_uncalled(value: Any) -> bool:
     if isinstance(value, type):
         return True
     module = str(getattr(value, "__module__", "")).partition(".")[0]
-    name = getattr(value, "__qualname__", "<locals>")
+    # An object of theirs, such as a schedule, has no name.
+    name = getattr(value, "__qualname__", "<an object>.")
     return module in ("optax", "optjax") and "." not in name
 
 

@@ -17,7 +17,8 @@ from flax import nnx
 
 import optjax
 from optjax import sweep
-from optjax.sweep._engine.groups import Settings, make_groups
+from optjax.sweep._engine.groups import make_groups
+from optjax.sweep._engine.plan import Plan
 from optjax.sweep._store.fingerprint import Fingerprint
 from optjax.tasks import char_language, digits, image_classification, models
 from optjax.tasks._data.images import Images
@@ -161,7 +162,14 @@ def digests(make_trial, metric="loss", factories=None):
     """Of the trial's programs, and of the data that they read."""
     factories = factories or {"adabound": optjax.adabound}
     spec = sweep.TrialSpec(0, sweep.Config("adabound", {"learning_rate": 0.1}, {}), 0)
-    settings = Settings(2, 1, metric, "min", None, 1, None, (jax.devices()[0],))
+    settings = Plan(
+        steps=2,
+        evaluate_every=1,
+        metric=metric,
+        mode="min",
+        lanes=1,
+        devices=(jax.devices()[0],),
+    )
     fingerprint = Fingerprint()
     (group,) = make_groups(make_trial, factories, [spec], settings, fingerprint)
     return {**group.digests, "data": fingerprint.data}

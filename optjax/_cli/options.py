@@ -1,4 +1,4 @@
-"""The arguments of `optjax sweep`, for tyro to read."""
+"""The arguments of `optjax race` and `optjax sweep`, for tyro to read."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,114 @@ from optjax.tasks._options import (
     TestExamples,
 )
 
-__all__ = ["SweepOptions"]
+__all__ = ["RaceOptions", "SweepOptions"]
+
+_Steps = Annotated[
+    int | None,
+    arg(
+        help="Updates in each trial.",
+        metavar="INT",
+        help_behavior_hint="(default: 300, or all epochs)",
+    ),
+]
+_EvaluateEvery = Annotated[
+    int | None,
+    arg(
+        help="Updates between two evaluations, a divisor of the steps.",
+        metavar="INT",
+        help_behavior_hint="(default: 10, or an epoch)",
+    ),
+]
+_FirstSeed = Annotated[int, arg(help="The first seed; the others count up from it.")]
+_Metric = Annotated[
+    str | None,
+    arg(
+        help="The trial's metric that ranks.",
+        metavar="NAME",
+        help_behavior_hint="(default: the task's, such as val_accuracy)",
+    ),
+]
+_Mode = Annotated[
+    str | None,
+    arg(
+        help="What is best of the metric: max or min.",
+        metavar="MODE",
+        help_behavior_hint="(default: the task's)",
+    ),
+]
+_Target = Annotated[
+    float | None,
+    arg(
+        help="A value of the metric: the table says how many updates it took.",
+        metavar="FLOAT",
+        help_behavior_hint="(default: the task's, such as 0.95, or none)",
+    ),
+]
+_OtherVersions = Annotated[
+    bool,
+    arg(
+        help="Go on in --out though it was begun with other versions of jax, flax, "
+        "optax, optjax or Python."
+    ),
+]
+
+
+@dataclass(frozen=True)
+class RaceOptions:
+    """What the command line says."""
+
+    task: Annotated[
+        str,
+        arg(help="What to train: a task's name, or module:attribute.", metavar="TASK"),
+    ] = "digits"
+    data: Data = None
+    optimizers: Annotated[
+        tuple[str, ...] | None,
+        arg(
+            help="Rows of the table that `optjax list` prints, or module:attribute.",
+            metavar="NAME ...",
+            help_behavior_hint="(default: all, or the recipe's)",
+        ),
+    ] = None
+    learning_rates: Annotated[
+        tuple[float, ...] | None,
+        arg(
+            help="The grid that every optimizer tries.",
+            metavar="FLOAT ...",
+            help_behavior_hint="(default: half decades from 1e-4 to 10, or the "
+            "recipe's for each optimizer)",
+        ),
+    ] = None
+    seeds: Annotated[
+        int | None,
+        arg(
+            help="How many seeds. A seed fixes the initial parameters and the order of "
+            "the batches, alike for every optimizer.",
+            metavar="INT",
+            help_behavior_hint="(default: 3, or 1 where trials are long)",
+        ),
+    ] = None
+    first_seed: _FirstSeed = 0
+    steps: _Steps = None
+    evaluate_every: _EvaluateEvery = None
+    epochs: Epochs = None
+    examples: Examples = None
+    test_examples: TestExamples = None
+    batch_size: BatchSize = None
+    dtype: Dtype = "float32"
+    metric: _Metric = None
+    mode: _Mode = None
+    target: _Target = None
+    out: Annotated[
+        str | None,
+        arg(
+            help="Directory for the files: not there, empty, or of this race.",
+            metavar="DIR",
+            help_behavior_hint="(default: a new one, runs/race-TASK-1, then -2; or "
+            "the newest, where it is of this race and not finished)",
+        ),
+    ] = None
+    other_versions: _OtherVersions = False
 
 
 @dataclass(frozen=True)
@@ -37,7 +144,7 @@ class SweepOptions:
     optimizers: Annotated[
         tuple[str, ...],
         arg(
-            help="Rows of the table that `optjax list` prints.",
+            help="Rows of the table that `optjax list` prints, or module:attribute.",
             metavar="NAME ...",
         ),
     ] = ("adam",)
@@ -58,34 +165,18 @@ class SweepOptions:
     seeds: Annotated[
         int, arg(help="Trials a configuration, each with a seed of its own.")
     ] = 3
-    steps: Annotated[
-        int | None,
-        arg(
-            help="Updates in each trial.",
-            metavar="INT",
-            help_behavior_hint="(default: the task's, or 300)",
-        ),
-    ] = None
-    evaluate_every: Annotated[
-        int | None,
-        arg(
-            help="Updates between two evaluations; divides --steps.",
-            metavar="INT",
-            help_behavior_hint="(default: the task's, an epoch or 10)",
-        ),
-    ] = None
+    first_seed: _FirstSeed = 0
+    steps: _Steps = None
+    evaluate_every: _EvaluateEvery = None
     data: Data = None
     epochs: Epochs = None
     examples: Examples = None
     test_examples: TestExamples = None
     batch_size: BatchSize = None
     dtype: Dtype = "float32"
-    metric: Annotated[
-        str, arg(help="The trial's metric that ranks.", metavar="NAME")
-    ] = "val_accuracy"
-    mode: Annotated[
-        str, arg(help="What is best of the metric: max or min.", metavar="MODE")
-    ] = "max"
+    metric: _Metric = None
+    mode: _Mode = None
+    target: _Target = None
     stop_early: Annotated[
         int | None,
         arg(
@@ -98,6 +189,15 @@ class SweepOptions:
     eta: Annotated[
         int, arg(help="Successive halving: the best 1/eta of the trials go on.")
     ] = 3
+    median: Annotated[
+        int | None,
+        arg(
+            help="The median rule: the updates that every trial gets before one whose "
+            "best is worse than the median of the averages is stopped.",
+            metavar="STEPS",
+            help_behavior_hint="(default: every trial runs to its end)",
+        ),
+    ] = None
     strategy: Annotated[
         str,
         arg(
@@ -143,13 +243,7 @@ class SweepOptions:
             metavar="ENGINE",
         ),
     ] = "local"
-    other_versions: Annotated[
-        bool,
-        arg(
-            help="Go on in --out though it was begun with other versions of jax, flax, "
-            "optax, optjax or Python."
-        ),
-    ] = False
+    other_versions: _OtherVersions = False
     distributed: Annotated[
         bool,
         arg(

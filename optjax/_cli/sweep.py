@@ -1,91 +1,69 @@
-"""What `optjax sweep` does, from words to files."""
+"""`optjax sweep`: its words, its TOML file, and what they make of a sweep."""
 
 import contextlib
-import functools
-import importlib
-import importlib.util
+import dataclasses
 import os
 import re
 import sys
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from optjax._cli.experiment import Experiment, load_task, perform
 from optjax._cli.options import SweepOptions
-from optjax.sweep._blame import in_own_code
-from optjax.sweep._engine.peers import join, leave
-from optjax.sweep._problem import SweepError, as_make_trial
-from optjax.sweep._records import DIVERGED
-from optjax.sweep._result import SweepResult
-from optjax.sweep._run import run
-from optjax.sweep._space.distributions import per_optimizer
-from optjax.sweep._space.text import parse_dimension
-from optjax.sweep._stopping import SuccessiveHalving
-from optjax.sweep._store.directory import as_directory, in_a_series
-from optjax.sweep._store.files import write_atomically
-from optjax.sweep._store.store import MARKER
-from optjax.sweep._view.progress import FINISHED_BEFORE, live_display
-from optjax.tasks import TASKS, Loaded, Settings
+from optjax._cli.words import UsageError, parse
+from optjax._names import did_you_mean
+from optjax.sweep import (
+    Median,
+    StoppingRule,
+    SuccessiveHalving,
+    SweepError,
+    parse_dimension,
+    per_optimizer,
+    use_all_cores,
+)
+from optjax.sweep._engine.peers import join
+from optjax.sweep._errors import one_line
+from optjax.tasks import Settings
 
 __all__ = [
-    "load_task",
     "parse_bytes",
     "parse_space",
     "read_config",
-    "run_command",
+    "run_sweep",
     "start_distributed",
 ]
 
+_HELP = """\
+Train every trial of a hyper-parameter search, each optimizer's in one program.
+
+  The same command goes on where it was, however it ended. Ctrl-C ends it at
+  once, with status 130; SIGTERM saves it first, 143. It prints the best
+  of each optimizer, and writes into a new directory, or the one given with
+  --out: results.csv (every trial), curves.csv (every evaluation), curves.png,
+  sensitivity.png and, where two numbers vary, heatmap.png.
+
+  TASK is digits, or module:attribute for your own: a function
+  make_trial(factory) or a tuple of functions (init, step[, evaluate]), as
+  optjax.sweep.run takes them. Modules in the current directory are found.
+
+  A hyper-parameter is NAME=VALUES: "0.1, 0.01" is a grid; "log(1e-4, 1)" and
+  "uniform(0, 1)" are ranges, and --draws says how often. One that an optimizer
+  does not have is left out for it.
+
+  A TOML file has the same names, and the hyper-parameters in a table [space].
+
+Examples:
+  optjax sweep digits --space learning_rate="1e-3, 1e-2, 1e-1"
+  optjax sweep digits --optimizers adam adabound --draws 32 --stop-early 30
+      --space learning_rate="log(1e-4, 1)" final_lr="0.01, 0.1, 1"
+  optjax sweep mymodel:trial --metric loss --mode min --out runs/mine
+      --space learning_rate="log(1e-4, 1)" --draws 64
+  optjax sweep --config sweep.toml --seeds 5
+"""
+
 _UNITS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
-# What is needed at the end of a sweep, or in the middle, and better missed before.
-_NEEDED = ("matplotlib", "rich")
-
-
-def load_task(task: str, settings: Settings) -> Loaded:
-    """The task that a name or `module:attribute` stands for.
-
-    A module is looked for in the current directory too. The attribute is what
-    `sweep.run` takes: `make_trial`, or a tuple of functions (init, step[, evaluate]).
-
-    Raises:
-      SweepError: for an unknown task, a module that cannot be imported, an attribute
-        that is not there or is something else, and data that cannot be read.
-    """
-    if task in TASKS:
-        try:
-            return TASKS[task].load(settings)
-        except ValueError as error:
-            raise SweepError(f"task {task}: {error}") from None
-    module_name, colon, attribute = task.partition(":")
-    if not module_name or not colon or not attribute:
-        raise SweepError(
-            f"unknown task {task!r}; known: {', '.join(TASKS)}; for your own give "
-            "module:attribute"
-        )
-    if os.getcwd() not in sys.path:
-        # It stays there, for what the module imports later.
-        sys.path.insert(0, os.getcwd())
-    try:
-        module = importlib.import_module(module_name)
-    except Exception as error:
-        raise SweepError(
-            f"task {task}: cannot import {module_name}: {_in_one_line(error)}"
-            f"{in_own_code(error)}"
-        ) from None
-    if not hasattr(module, attribute):
-        raise SweepError(f"task {task}: {module_name} has no attribute {attribute!r}")
-    try:
-        make_trial = as_make_trial(getattr(module, attribute))
-    except SweepError as error:
-        raise SweepError(f"task {task}: {error}") from None
-    for name, value in settings._asdict().items():
-        if value is not None and (name, value) != ("dtype", "float32"):
-            raise SweepError(
-                f"task {task}: it has its own data and model, and takes no {name}="
-            )
-    return Loaded(make_trial, task, None, seeds=3, steps=300, evaluate_every=10)
 
 
 def read_config(path: Path) -> tuple[list[str], dict[str, Any]]:
@@ -101,7 +79,7 @@ def read_config(path: Path) -> tuple[list[str], dict[str, Any]]:
         raise SweepError(f"cannot read {path}: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SweepError(f"{path} is not TOML: {error}") from None
-    defaults = {field.name: field.default for field in fields(SweepOptions)}
+    defaults = {field.name: field.default for field in dataclasses.fields(SweepOptions)}
     del defaults["config"]
     words: list[str] = []
     space: dict[str, Any] = {}
@@ -109,8 +87,8 @@ def read_config(path: Path) -> tuple[list[str], dict[str, Any]]:
     for key, value in sorted(settings.items(), key=lambda item: item[0] != "task"):
         name = key.replace("-", "_")
         if name not in defaults:
-            known = ", ".join(known.replace("_", "-") for known in defaults)
-            raise SweepError(f"{path}: unknown key {key!r}; known: {known}")
+            known = [known.replace("_", "-") for known in defaults]
+            raise SweepError(f"{path}: unknown key {key!r}{did_you_mean(key, known)}")
         if name == "space" and isinstance(value, dict):
             space = value
             try:
@@ -186,59 +164,49 @@ def start_distributed() -> None:
         join(os.environ.get("JAX_COORDINATOR_ADDRESS"), count, mine)
     except (RuntimeError, ValueError) as error:
         raise SweepError(
-            f"cannot join the other processes: {_in_one_line(error)}; set "
+            f"cannot join the other processes: {one_line(error)}; set "
             "JAX_COORDINATOR_ADDRESS=host:port, JAX_NUM_PROCESSES and JAX_PROCESS_ID"
         ) from None
 
 
-def run_command(
-    options: SweepOptions,
-    table: Mapping[str, Any],
-    say: Callable[[str], None],
-    complain: Callable[[str], None],
-) -> bool:
-    """Run the sweep, and print and draw what came out of it, in the first process.
+def run_sweep(words: Sequence[str]) -> int:
+    """Run it, and return the exit status.
 
-    Args:
-      options: the command line's.
-      table: the space of a TOML file.
-      say: called with the paths written.
-      complain: called with a line on what could not be drawn.
-
-    Returns:
-      Whether every picture is there, and some trial did not diverge.
+    Raises:
+      UsageError: where the words or the file cannot be read.
+      SweepError: where the sweep cannot start or go on.
     """
-    for package in _NEEDED:
-        if importlib.util.find_spec(package) is None:
-            raise ModuleNotFoundError(f"no module {package}", name=package)
+    options: SweepOptions = parse(SweepOptions, words, "optjax sweep", _HELP)
+    table: dict[str, Any] = {}
+    if options.config is not None:
+        in_file, table = read_config(options.config)
+        try:
+            default = parse(SweepOptions, in_file, "optjax sweep", _HELP)
+        except UsageError as error:
+            # A file has keys, where the command line has flags.
+            in_words = str(error).replace("; see optjax sweep --help", "")
+            raise UsageError(
+                f"{options.config}: {in_words.replace('--', '')}"
+            ) from None
+        options = parse(SweepOptions, words, "optjax sweep", _HELP, default)
+    if options.distributed:
+        start_distributed()
+    else:
+        use_all_cores()
+    return perform(_experiment(options, table))
+
+
+def _experiment(options: SweepOptions, table: Mapping[str, Any]) -> Experiment:
     if options.distributed and options.out is None:
         raise SweepError(
             "--distributed needs --out, a directory that all processes see"
         )
-    space = {
-        "optimizer": list(options.optimizers),
-        **parse_space(options.space, table),
-    }
+    space = parse_space(options.space, table)
     limit = options.memory_limit
     memory_limit = None if limit is None else parse_bytes(limit)
-    halving = None
-    if options.stop_early is not None:
-        halving = SuccessiveHalving(options.stop_early, options.eta)
-    if options.seeds < 1:
-        raise SweepError(f"seeds must be a whole number >= 1, got {options.seeds}")
-    if not options.optimizers:
-        raise SweepError("optimizers= needs a name, such as adam, got none")
-    task = load_task(
-        options.task,
-        Settings(
-            options.data,
-            options.epochs,
-            options.examples,
-            options.test_examples,
-            options.batch_size,
-            options.dtype,
-        ),
-    )
+    said = dataclasses.asdict(options)
+    settings = Settings(**{name: said[name] for name in Settings._fields})
+    task = load_task(options.task, settings)
     if "learning_rate" not in space and task.learning_rates is not None:
         space["learning_rate"] = per_optimizer(
             **{
@@ -248,123 +216,48 @@ def run_command(
             }
         )
     if options.engine == "ray":
-        _send_by_value(options.task)
-    import jax
-
-    is_first = jax.process_index() == 0
-
-    def run_in(out: Path) -> tuple[Path, SweepResult]:
-        was_there = (out / MARKER).exists()
-        with live_display(options.metric, task.unit, task.units) as show:
-            result = run(
-                task.make_trial,
-                space,
-                steps=_given(options.steps, task.steps),
-                evaluate_every=_given(options.evaluate_every, task.evaluate_every),
-                metric=options.metric,
-                mode=options.mode,
-                seeds=options.seeds,
-                out=out,
-                draws=options.draws,
-                method=options.method,
-                space_seed=options.space_seed,
-                stopping=halving,
-                strategy=options.strategy,
-                lanes=options.lanes,
-                memory_limit=memory_limit,
-                checkpoint_seconds=options.checkpoint_seconds,
-                evaluations_per_call=_given(
-                    options.evaluations_per_call, task.evaluations_per_call
-                ),
-                progress=show if is_first else False,
-                engine=options.engine,
-                about=task.words(options.task),
-                other_versions=options.other_versions,
-            )
-        if was_there and not result.finished_before:
-            say(f"went on in {out}")
-        return out, result
-
-    if options.out is not None:
-        out, result = run_in(as_directory(options.out))
-    else:
-        series = Path("runs", "sweep-" + re.sub(r"\W+", "-", options.task))
-        out, result = in_a_series(series, MARKER, run_in, complain)
-    # The others need not wait for the pictures.
-    leave()
-    return not is_first or _show(result, out, say, complain)
+        _send_by_value(options)
+    as_they_are = (
+        "draws",
+        "method",
+        "space_seed",
+        "strategy",
+        "lanes",
+        "checkpoint_seconds",
+        "engine",
+    )
+    per_call = options.evaluations_per_call
+    return Experiment.of(
+        options,
+        task,
+        command="sweep",
+        optimizers=options.optimizers,
+        space=space,
+        seeds=options.seeds,
+        memory_limit=memory_limit,
+        stopping=_stopping(options),
+        evaluations_per_call=task.evaluations_per_call
+        if per_call is None
+        else per_call,
+        **{name: said[name] for name in as_they_are},
+    )
 
 
-def _given(option: int | None, otherwise: Any) -> Any:
-    return otherwise if option is None else option
+def _stopping(options: SweepOptions) -> StoppingRule | None:
+    if options.stop_early is None:
+        return None if options.median is None else Median(options.median)
+    if options.median is not None:
+        raise SweepError("--stop-early and --median are two rules; give one of them")
+    return SuccessiveHalving(options.stop_early, options.eta)
 
 
-def _send_by_value(task: str) -> None:
-    """Let Ray's workers have the task's module though it lies on this machine only."""
-    module = sys.modules.get(task.partition(":")[0])
+def _send_by_value(options: SweepOptions) -> None:
+    """Let Ray's workers have the user's modules though they lie here only."""
     # The engine says what to install.
     with contextlib.suppress(ModuleNotFoundError):
         from ray import cloudpickle
 
-        if module is not None:
-            cloudpickle.register_pickle_by_value(module)
-
-
-def _show(
-    result: SweepResult,
-    out: Path,
-    say: Callable[[str], None],
-    complain: Callable[[str], None],
-) -> bool:
-    from rich.console import Console
-
-    if result.finished_before:
-        say(FINISHED_BEFORE)
-    Console().print(result.summary())
-    say(str(out / "results.csv"))
-    all_drawn = True
-    for name, draw in _pictures(result).items():
-        try:
-            if not (result.finished_before and (out / name).exists()):
-                write_atomically(out / name, draw().savefig)
-            say(str(out / name))
-        except Exception as error:
-            complain(f"could not draw {out / name}: {_in_one_line(error)}")
-            all_drawn = False
-    all_diverged = all(record.status == DIVERGED for record in result.records)
-    if all_diverged:
-        complain(f"all {len(result.records)} trials diverged; try other values")
-    return all_drawn and not all_diverged
-
-
-def _pictures(result: SweepResult) -> dict[str, Callable[[], Any]]:
-    pictures: dict[str, Callable[[], Any]] = {
-        "ranking.png": result.plot_ranking,
-        "curves.png": result.plot_curves,
-    }
-    varying = [name for name in result.hyper_names if _varies(result, name)]
-    if varying:
-        most = "learning_rate" if "learning_rate" in varying else varying[0]
-        pictures["sensitivity.png"] = functools.partial(result.plot_sensitivity, most)
-    if len(varying) == 2:
-        x, y = varying
-        having = [
-            name
-            for name in result.optimizers
-            if set(varying) <= set(result.best(name).config.hyper)
-        ]
-        for name in having:
-            file = "heatmap.png" if len(having) == 1 else f"heatmap-{name}.png"
-            pictures[file] = functools.partial(result.plot_heatmap, x, y, name)
-    return pictures
-
-
-def _varies(result: SweepResult, name: str) -> bool:
-    values = {record.trial.config.hyper.get(name) for record in result.records}
-    return len(values - {None}) > 1
-
-
-def _in_one_line(error: Exception) -> str:
-    words = " ".join(str(error).split()) or "no message"
-    is_ours = isinstance(error, SweepError)
-    return words if is_ours else f"{type(error).__name__}: {words}"
+        for words in (options.task, *options.optimizers):
+            module = sys.modules.get(words.partition(":")[0])
+            if ":" in words and module is not None:
+                cloudpickle.register_pickle_by_value(module)

@@ -4,16 +4,74 @@ Below the command line arguments are Python's: `draws=16`, `evaluate_every must 
 integer`. Who wrote `--draws 16` is answered with `--draws 16`.
 """
 
+import contextlib
 import inspect
+import io
 import re
 import typing
 from collections.abc import Callable, Sequence
 from typing import Any
 
-__all__ = ["in_shell_words", "parser_fault", "words_fault"]
+from optjax._names import did_you_mean
+
+__all__ = [
+    "USAGE_ERROR",
+    "UsageError",
+    "in_shell_words",
+    "parse",
+    "parser_fault",
+    "words_fault",
+]
+
+#: The exit status where the words are wrong, tyro's too.
+USAGE_ERROR = 2
 
 # Arguments that the command line calls by another name.
-_FLAGS = {"min_steps": "stop-early"}
+_FLAGS = {"min_steps": "stop-early", "warm_up": "median"}
+
+
+class UsageError(Exception):
+    """What is wrong with the command line, in one line."""
+
+
+def parse(
+    function: Callable[..., Any],
+    options: Sequence[str],
+    prog: str,
+    description: str,
+    default: Any = None,
+) -> Any:
+    """What `function` makes of the options.
+
+    Args:
+      function: whose arguments, or fields, the options are.
+      options: the words.
+      prog: the command.
+      description: what its help says.
+      default: a result of `function` that has what the options leave out.
+
+    Raises:
+      UsageError: where they cannot be read.
+    """
+    import tyro
+
+    if fault := words_fault(function, options):
+        raise UsageError(f"{fault}; see {prog} --help")
+    errors = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(errors):
+            return tyro.cli(
+                function,
+                prog=prog,
+                description=description,
+                args=list(options),
+                **({} if default is None else {"default": default}),
+            )
+    except SystemExit as stop:
+        if stop.code != USAGE_ERROR:
+            raise
+        line = parser_fault(function, options, errors.getvalue())
+        raise UsageError(f"{line}; see {prog} --help") from None
 
 
 def words_fault(function: Callable[..., Any], words: Sequence[str]) -> str:
@@ -55,8 +113,10 @@ def parser_fault(
     if found := re.match(r"Missing value for argument '?(--[\w-]+)", gist):
         return f"{found[1]} needs a value"
     gist = re.sub(r"^Unrecognized options: ", "unknown argument ", gist)
-    meant = re.search(r"(?:you meant|similar to \S+): *(--[\w-]+)", " ".join(bare))
-    return f"{gist}; did you mean {meant[1]}?" if meant else gist
+    unknown = re.search(r"--[\w-]+", gist)
+    flags = [f"--{name.replace('_', '-')}" for name in _types(function)]
+    hint = did_you_mean(unknown[0], flags, most=1) if unknown else ""
+    return gist + hint if hint.endswith("?") else gist
 
 
 def in_shell_words(message: str, names: Sequence[str]) -> str:

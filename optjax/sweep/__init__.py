@@ -4,8 +4,8 @@ result = optjax.sweep.run(trial, space, steps=300, evaluate_every=10,
                           metric="val_accuracy", out="runs/mine")
 """
 
-from optjax.sweep._engine.groups import use_all_cores
-from optjax.sweep._problem import SweepError
+from optjax.sweep._engine.devices import use_all_cores
+from optjax.sweep._errors import SweepError
 from optjax.sweep._records import (
     DIVERGED,
     FINISHED,
@@ -13,10 +13,11 @@ from optjax.sweep._records import (
     Config,
     Curve,
     Record,
+    Status,
     TrialSpec,
 )
 from optjax.sweep._result import SweepResult
-from optjax.sweep._run import Interrupted, Status, run, run_alone
+from optjax.sweep._run import Interrupted, run, run_alone
 from optjax.sweep._space.distributions import (
     choice,
     grid,
@@ -27,7 +28,8 @@ from optjax.sweep._space.distributions import (
 )
 from optjax.sweep._space.space import configurations
 from optjax.sweep._space.text import parse_dimension
-from optjax.sweep._stopping import SuccessiveHalving
+from optjax.sweep._stopping import Median, StoppingRule, SuccessiveHalving
+from optjax.sweep._strategies import Lane, Strategy
 from optjax.sweep._trial import (
     Factory,
     MakeTrial,
@@ -47,11 +49,15 @@ __all__ = [
     "Curve",
     "Factory",
     "Interrupted",
+    "Lane",
     "MakeTrial",
+    "Median",
     "Metrics",
     "Record",
     "State",
     "Status",
+    "StoppingRule",
+    "Strategy",
     "SuccessiveHalving",
     "SweepError",
     "SweepResult",

@@ -1,7 +1,7 @@
 """What a sweep is made of and what it measures, as plain data."""
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 __all__ = [
     "DIVERGED",
@@ -12,13 +12,20 @@ __all__ = [
     "STOPPED",
     "Config",
     "Curve",
+    "Mode",
     "Record",
+    "Status",
     "TrialSpec",
+    "describe",
+    "record_from_json",
+    "record_to_json",
 ]
 
-#: Ran its whole budget; stopped early by successive halving; went non-finite.
-FINISHED, STOPPED, DIVERGED = "finished", "stopped", "diverged"
+#: What is best of a metric.
+Mode = Literal["max", "min"]
 
+#: Ran its whole budget; stopped early by a rule; went non-finite.
+FINISHED, STOPPED, DIVERGED = "finished", "stopped", "diverged"
 
 #: The tables' own columns, which no metric may be called; a hyper-parameter of the
 #: same name is called hyper_...
@@ -26,7 +33,6 @@ OWN_COLUMNS = ("trial", "optimizer", "seed", "status", "steps", "step")
 
 #: Types whose values can be compared and written down.
 PLAIN = (str, bool, int, float, type(None))
-
 
 #: Each is a kilobyte of memory and a row of the tables.
 MOST_TRIALS = 3_000_000
@@ -36,11 +42,11 @@ class Config(NamedTuple):
     """One point of a space: an optimizer and its hyper-parameters.
 
     Attributes:
-        optimizer: a name among the sweep's optimizers.
-        hyper: numeric hyper-parameters, passed to the factory as traced float32
-            scalars, so that any number of them share one compiled program.
-        static: the others (strings, booleans, integers that shape the state), passed
-            as they are; each distinct combination is a program of its own.
+      optimizer: a name among the sweep's optimizers.
+      hyper: numeric hyper-parameters, passed to the factory as traced float32
+        scalars, so that any number of them share one compiled program.
+      static: the others (strings, booleans, integers that shape the state), passed
+        as they are; each distinct combination is a program of its own.
     """
 
     optimizer: str
@@ -67,13 +73,85 @@ class Record(NamedTuple):
     """One trial's end.
 
     Attributes:
-        trial: which trial.
-        status: FINISHED, STOPPED or DIVERGED.
-        steps: updates done when it ended.
-        curve: its metrics; of a diverged trial, up to and with the first non-finite.
+      trial: which trial.
+      status: FINISHED, STOPPED or DIVERGED.
+      steps: updates done when it ended.
+      curve: its metrics; of a diverged trial, up to and with the first non-finite.
     """
 
     trial: TrialSpec
     status: str
     steps: int
     curve: Curve
+
+
+class Status(NamedTuple):
+    """How far a sweep is, for a display.
+
+    Attributes:
+      total: trials in all.
+      done: trials that ended, in whatever way.
+      running: trials in a lane.
+      diverged: of those done.
+      stopped: of those done, by the stopping rule.
+      optimizer: whose group is running.
+      best: the best metric of a trial that has ended, or None.
+      best_config: its configuration in words.
+      steps: updates done by this process since it started.
+      most_steps_left: updates still to do if no trial is stopped or diverges.
+    """
+
+    total: int
+    done: int
+    running: int
+    diverged: int
+    stopped: int
+    optimizer: str
+    best: float | None
+    best_config: str
+    steps: int
+    most_steps_left: int
+
+
+def describe(config: Config) -> str:
+    """A configuration in words: adam(learning_rate=0.01)."""
+    values = {**config.hyper, **config.static}
+    inside = ", ".join(
+        f"{name}={value:g}" if isinstance(value, float) else f"{name}={value!r}"
+        for name, value in values.items()
+    )
+    return f"{config.optimizer}({inside})"
+
+
+def record_to_json(record: Record) -> dict[str, Any]:
+    """A record as plain data; `record_from_json` gives an equal one back.
+
+    Through `json` too, to the last bit and with NaN and the infinities, but for static
+    values that JSON does not know: a tuple comes back as a list.
+    """
+    config = record.trial.config
+    return {
+        "trial": record.trial.number,
+        "optimizer": config.optimizer,
+        "hyper": dict(config.hyper),
+        "static": dict(config.static),
+        "seed": record.trial.seed,
+        "status": record.status,
+        "steps": record.steps,
+        "curve_steps": list(record.curve.steps),
+        "curve": {name: list(v) for name, v in record.curve.values.items()},
+    }
+
+
+def record_from_json(data: Mapping[str, Any]) -> Record:
+    """The record that `record_to_json` was given."""
+    config = Config(data["optimizer"], data["hyper"], data["static"])
+    return Record(
+        TrialSpec(data["trial"], config, data["seed"]),
+        data["status"],
+        data["steps"],
+        Curve(
+            tuple(data["curve_steps"]),
+            {name: tuple(values) for name, values in data["curve"].items()},
+        ),
+    )

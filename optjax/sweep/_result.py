@@ -3,23 +3,23 @@
 import html
 import importlib
 import math
-import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-from optjax.sweep._problem import SweepError, describe
+from optjax.sweep._errors import SweepError
+from optjax.sweep._ranking import Ranking
 from optjax.sweep._records import (
     DIVERGED,
     OWN_COLUMNS,
     PLAIN,
     Config,
-    Curve,
     Record,
-    TrialSpec,
+    describe,
 )
 from optjax.sweep._store.files import as_text, write_atomically, write_csv
+from optjax.sweep._view.table import as_html, as_rich, shown
 
 if TYPE_CHECKING:
     import pandas
@@ -27,32 +27,11 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["Best", "SweepResult", "record_from_json", "record_to_json"]
-
-_SUMMARY_COLUMNS = ("optimizer", "median", "range", "hyper-parameters", "ended")
-
-
-class Best(NamedTuple):
-    """A configuration over its seeds; a diverged seed counts as worst of all.
-
-    Attributes:
-      config: the configuration.
-      median: of each trial's best metric; infinite in the worse direction where half
-        of the seeds or more diverged.
-      low: the worst seed's.
-      high: the best seed's.
-      records: the trials, in order of their seeds.
-    """
-
-    config: Config
-    median: float
-    low: float
-    high: float
-    records: tuple[Record, ...]
+__all__ = ["SweepResult"]
 
 
 @dataclass(frozen=True, repr=False)
-class SweepResult:
+class SweepResult(Ranking):
     """All trials of a sweep, in order.
 
     Attributes:
@@ -62,34 +41,11 @@ class SweepResult:
       about: what the caller said of it, and how it was run (strategy, devices,
         versions).
       finished_before: whether the directory had every trial, and nothing was run.
+      title: what the metric is called over tables and at axes; its name by default.
     """
 
-    records: tuple[Record, ...]
-    metric: str
-    mode: str
     about: Mapping[str, Any] = field(default_factory=dict)
     finished_before: bool = False
-
-    @property
-    def worst(self) -> float:
-        """What a diverged trial counts as: infinite, in the worse direction."""
-        return -math.inf if self.mode == "max" else math.inf
-
-    def score(self, record: Record) -> float:
-        """The best value of the metric on a trial's curve; `worst` if it diverged."""
-        if record.status == DIVERGED:
-            return self.worst
-        pick = max if self.mode == "max" else min
-        return pick(record.curve.values[self.metric])
-
-    @property
-    def hyper_names(self) -> tuple[str, ...]:
-        """Every hyper-parameter that some trial has, in order of first appearance."""
-        names: dict[str, None] = {}
-        for record in self.records:
-            names.update(dict.fromkeys(record.trial.config.hyper))
-            names.update(dict.fromkeys(record.trial.config.static))
-        return tuple(names)
 
     @property
     def metric_names(self) -> tuple[str, ...]:
@@ -214,115 +170,19 @@ class SweepResult:
         columns = ["trial", "optimizer", *map(_column, hyper), "seed", "status", "step"]
         return pandas.DataFrame(rows, columns=[*columns, *metrics])
 
-    def configurations(self, optimizer: str | None = None) -> list[Best]:
-        """Each configuration over its seeds, best first.
-
-        Ordered by the median, then the worst seed, then the order of the trials.
-        """
-        members: dict[Any, list[Record]] = {}
-        for record in self.records:
-            config = record.trial.config
-            if optimizer in (None, config.optimizer):
-                members.setdefault(_key(config), []).append(record)
-        found = [self._over_seeds(records) for records in members.values()]
-        return sorted(found, key=self._order)
-
-    def _order(self, best: Best) -> tuple[float, float]:
-        sign = -1.0 if self.mode == "max" else 1.0
-        return sign * best.median, sign * best.low
-
-    def _over_seeds(self, records: Sequence[Record]) -> Best:
-        scores = [self.score(record) for record in records]
-        worst, best = sorted((min(scores), max(scores)), reverse=self.mode == "min")
-        # An infinite one of the middle two makes their mean infinite: one diverged seed
-        # of two counts.
-        middle = statistics.median(scores)
-        ordered = sorted(records, key=lambda record: record.trial.seed)
-        return Best(records[0].trial.config, middle, worst, best, tuple(ordered))
-
-    def best(self, optimizer: str | None = None) -> Best:
-        """The configuration with the best median over its seeds.
-
-        Args:
-          optimizer: among this optimizer's only.
-
-        Raises:
-          ValueError: where there is no trial, or none of that optimizer.
-        """
-        found = self.configurations(optimizer)
-        if not found:
-            raise ValueError(
-                "no trial has ended"
-                if optimizer is None
-                else f"no trial of {optimizer!r} has ended; there are those of "
-                f"{', '.join(self.optimizers) or 'none'}"
-            )
-        return found[0]
-
-    @property
-    def optimizers(self) -> tuple[str, ...]:
-        """The optimizers, in order of first appearance."""
-        names = (record.trial.config.optimizer for record in self.records)
-        return tuple(dict.fromkeys(names))
-
-    def summary(self) -> "rich.table.Table":
+    def summary(self, target: float | None = None) -> "rich.table.Table":
         """Each optimizer's best configuration as a rich table, best first.
 
         Fits in 80 columns (needs the extra `sweep`).
+
+        Args:
+          target: a value of the metric; a column then has the updates to it.
+
+        Raises:
+          SweepError: where rich is not installed.
         """
         _require("rich", "summaries")
-        from rich import box
-        from rich.table import Table
-
-        table = Table(
-            title=self._heading, box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False
-        )
-        for name in _SUMMARY_COLUMNS:
-            table.add_column(
-                name,
-                justify="right" if name == "median" else "left",
-                overflow="fold",
-                no_wrap=name in ("median", "range"),
-            )
-        for best in self.best_of_each():
-            table.add_row(*self._summary_row(best))
-        return table
-
-    @property
-    def _heading(self) -> str:
-        better = "higher" if self.mode == "max" else "lower"
-        return f"best {self.metric} of each optimizer ({better} is better)"
-
-    def best_of_each(self) -> list[Best]:
-        """Each optimizer's best configuration, best first."""
-        found: dict[str, Best] = {}
-        for best in self.configurations():
-            found.setdefault(best.config.optimizer, best)
-        return list(found.values())
-
-    def _summary_row(self, best: Best) -> tuple[str, ...]:
-        config = best.config
-        spread = "–".join(_number(end) for end in sorted((best.low, best.high)))
-        return (
-            config.optimizer,
-            _number(best.median),
-            "–" if math.isinf(best.high) else spread,
-            "\n".join(
-                f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value}"
-                for name, value in {**config.hyper, **config.static}.items()
-            ),
-            self._ends(config.optimizer),
-        )
-
-    def _ends(self, optimizer: str) -> str:
-        statuses = [
-            record.status
-            for record in self.records
-            if record.trial.config.optimizer == optimizer
-        ]
-        return "\n".join(
-            f"{statuses.count(status)} {status}" for status in dict.fromkeys(statuses)
-        )
+        return as_rich(self, target)
 
     def plot_sensitivity(
         self, x: str = "learning_rate", ax: "Axes | None" = None
@@ -339,17 +199,20 @@ class SweepResult:
 
         return plot_sensitivity(self, x, ax)
 
-    def plot_curves(self, ax: "Axes | None" = None) -> "Figure":
+    def plot_curves(
+        self, ax: "Axes | None" = None, *, target: float | None = None
+    ) -> "Figure":
         """Draw the metric over the updates, each optimizer's best configuration.
 
         Args:
           ax: axes to draw in. By default a new figure, with a panel an optimizer where
             there are many.
+          target: a value of the metric at which a dotted line is drawn.
         """
         _require("matplotlib", "pictures")
         from optjax.sweep._view.plots import plot_curves
 
-        return plot_curves(self, ax)
+        return plot_curves(self, ax, target)
 
     def plot_ranking(self, ax: "Axes | None" = None) -> "Figure":
         """Draw each optimizer's best configuration, best first, with every seed.
@@ -387,7 +250,7 @@ class SweepResult:
         if math.isinf(best.high):
             return f"SweepResult({trials}, all diverged)"
         return (
-            f"SweepResult({trials}, best {self.metric} {_number(best.median)}: "
+            f"SweepResult({trials}, best {self.metric} {shown(best.median)}: "
             f"{describe(best.config)})"
         )
 
@@ -395,58 +258,7 @@ class SweepResult:
         """`summary()` for notebooks."""
         if not self.records:
             return f"<p>{html.escape(repr(self))}</p>"
-        rows = [_SUMMARY_COLUMNS, *map(self._summary_row, self.best_of_each())]
-        lines = [
-            "".join(
-                f"<{tag}>{html.escape(text).replace(chr(10), '<br>')}</{tag}>"
-                for text in row
-            )
-            for tag, row in zip(["th", *["td"] * (len(rows) - 1)], rows, strict=True)
-        ]
-        body = "".join(f"<tr>{line}</tr>" for line in lines)
-        return f"<p>{html.escape(self._heading)}</p><table>{body}</table>"
-
-
-def record_to_json(record: Record) -> dict[str, Any]:
-    """A record as plain data; `record_from_json` gives an equal one back.
-
-    Through `json` too, to the last bit and with NaN and the infinities, but for static
-    values that JSON does not know: a tuple comes back as a list.
-    """
-    config = record.trial.config
-    return {
-        "trial": record.trial.number,
-        "optimizer": config.optimizer,
-        "hyper": dict(config.hyper),
-        "static": dict(config.static),
-        "seed": record.trial.seed,
-        "status": record.status,
-        "steps": record.steps,
-        "curve_steps": list(record.curve.steps),
-        "curve": {name: list(v) for name, v in record.curve.values.items()},
-    }
-
-
-def record_from_json(data: Mapping[str, Any]) -> Record:
-    """The record that `record_to_json` was given."""
-    config = Config(data["optimizer"], data["hyper"], data["static"])
-    return Record(
-        TrialSpec(data["trial"], config, data["seed"]),
-        data["status"],
-        data["steps"],
-        Curve(
-            tuple(data["curve_steps"]),
-            {name: tuple(values) for name, values in data["curve"].items()},
-        ),
-    )
-
-
-def _key(config: Config) -> Any:
-    return (
-        config.optimizer,
-        tuple(sorted(config.hyper.items())),
-        tuple(sorted((name, repr(value)) for name, value in config.static.items())),
-    )
+        return as_html(self)
 
 
 def _column(hyper_name: str) -> str:
@@ -456,10 +268,6 @@ def _column(hyper_name: str) -> str:
 def _hyper_cells(config: Config, names: Sequence[str]) -> dict[str, Any]:
     values = {**config.hyper, **config.static}
     return {_column(name): values.get(name) for name in names}
-
-
-def _number(value: float) -> str:
-    return "diverged" if math.isinf(value) else f"{value:.4g}"
 
 
 def _require(module: str, what: str) -> Any:

@@ -51,6 +51,7 @@ class Loaded(NamedTuple):
         metric: the name of the metric that ranks.
         mode: whether the best of it is the "max" or the "min".
         title: what the metric is called over a table or at an axis.
+        target: a value of the metric that is worth telling the updates to, or None.
     """
 
     make_trial: MakeTrial
@@ -66,6 +67,7 @@ class Loaded(NamedTuple):
     metric: str = "val_accuracy"
     mode: Literal["max", "min"] = "max"
     title: str = "validation accuracy"
+    target: float | None = None
 
     @property
     def evaluations_per_call(self) -> int | None:
@@ -115,6 +117,7 @@ def _digits(settings: Settings = _RECIPE) -> Loaded:
         seeds=3,
         steps=300,
         evaluate_every=10,
+        target=0.95,
     )
 
 

@@ -33,6 +33,11 @@ def bad_step(state, optimizer):
     return state, {"loss": undefined}
 
 good = init, step
+words = "no"
+
+def breaks(learning_rate):
+    deep()
+
 no_init = bad_init, step
 no_step = init, bad_step
 """
@@ -74,18 +79,18 @@ race --optimizers "adam, sgd"          | such as --optimizers adam sgd
 race --optimizers "adam sgd"           | such as --optimizers adam sgd
 race --optimizers adam adam            | given once, got adam 2 times
 race --optimizers ""                   | --optimizers needs a value that is not empty
-race --optimizers                      | no optimizer given; name at least one
-race --optimizers Adam                 | unknown optimizer 'Adam'; did you mean adam
+race --optimizers                      | --optimizers needs a name, such as adam
+race --optimizers Adam                 | there is no optimizer 'Adam'; did you mean adam
 race --learning-rates 0.1,1            | such as --learning-rates 0.1 1, got '0.1,1'
 race --learning-rates 1e-3 fast        | with spaces between them, got '1e-3 fast'
-race --learning-rates 1e400            | positive and finite in float32, got inf
+race --learning-rates 1e400            | .*finite and >= 0, got inf
 race --seeds 1.5                       | --seeds must be a whole number, got '1.5'
 race --seeds=many                      | --seeds must be a whole number, got 'many'
 race --seeds                           | --seeds needs a value
-race --seeds -1                        | must be at least 1, got -1
+race --seeds -1                        | --seeds must be a whole number >= 1, got -1
 race --seeds 3 --seeds 4               | --seeds is given twice
-race --first-seed -1                   | the first seed must be at least 0, got -1
-race --steps 0                         | the number of steps must be at least 1, got 0
+race --first-seed -1                   | --first-seed must be from 0 to .*, got -1
+race --steps 0                         | --steps must be an integer >= 1, got 0
 race --steps 1e3                       | --steps must be a whole number, got '1e3'
 race --steps ''                        | --steps needs a value that is not empty
 race --epochs 3                        | takes no --epochs; set --steps, or choose
@@ -93,7 +98,14 @@ race --dtype float64                   | takes no --dtype
 race --task nope                       | unknown task 'nope'; known: digits
 race --task image-mlp                  | give --data, a folder with CIFAR-10
 race --task image-mlp --data nowhere   | found nothing there
-race --out file                        | the output must be a directory
+race --out file                        | choose another --out
+race --optimizers mine:nothing         | mine has no attribute 'nothing'
+race --optimizers mine:words           | mine:words must be a factory or a Row, got 'no'
+race --optimizers mine:breaks          | list index out of range (mine.py, line 5)$
+race --optimizers divides:x            | division by zero (divides.py, line 2)$
+race --optimizers adam :x              | optimizer :x: write module:attribute, got ':x'
+race --task mine:good                  | has loss; pass one of them as --metric
+race --task mine:good --metric loss --mode up      | --mode must be one of max, min
 race --out ''                          | --out needs a value that is not empty
 race --out=                            | --out needs a value that is not empty
 race --out 'a\\0b'                     | an argument has a NUL character
@@ -154,6 +166,10 @@ M --checkpoint-seconds nan             | --checkpoint-seconds must be a number >
 M --evaluations-per-call 0             | --evaluations-per-call must be an integer >= 1
 M --stop-early 7                       | --stop-early must be .* of --evaluate-every 10
 M --stop-early 10 --eta 1              | --eta must be an integer >= 2, got 1
+M --median 7                           | --median must be .* of --evaluate-every 10
+M --median 10 --stop-early 10          | are two rules; give one of them
+M --optimizers absent:x                | optimizer absent:x: cannot import absent
+M --first-seed 2147483647              | --first-seed must be from 0 to 2147483645
 M --draws 0                            | --draws must be an integer >= 1, got 0
 M --draws 3 --method halton            | --method must be one of sobol, random
 M --draws 3 --space-seed -1            | --space-seed must be an integer >= 0, got -1
@@ -165,7 +181,7 @@ M --config binary.toml                 | binary.toml is not TOML
 M --config bad.toml                    | bad.toml is not TOML: Invalid value
 M --config text.toml                   | text.toml: steps must be a whole number, got
 M --config list.toml                   | list.toml: steps must be one number or text
-M --config key.toml                    | key.toml: unknown key 'stepps'; known: task
+M --config key.toml                    | unknown key 'stepps'; did you mean steps?
 M --config date.toml                   | date.toml: seeds must be a whole number
 M --config float.toml                  | float.toml: seeds must be a whole number
 M --config names.toml                  | names.toml: optimizers must be texts, got [1,
@@ -201,7 +217,6 @@ def workplace(tmp_path, monkeypatch):
     def fail(*_, **__):
         raise AssertionError("work has started")
 
-    monkeypatch.setattr("optjax._race.run.race", fail)
     monkeypatch.setattr("optjax.sweep._engine.lanes.compile_lanes", fail)
     monkeypatch.setattr("optjax.sweep._engine.groups.compile_lanes", fail)
     return tmp_path

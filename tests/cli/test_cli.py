@@ -41,7 +41,7 @@ def no_work(monkeypatch):
     def fail(*_):
         raise AssertionError("work has started")
 
-    monkeypatch.setattr("optjax._race.run.race", fail)
+    monkeypatch.setattr("optjax.sweep._engine.groups.compile_lanes", fail)
 
 
 @pytest.mark.parametrize(
@@ -50,23 +50,22 @@ def no_work(monkeypatch):
         ("rac", "unknown command 'rac'; did you mean race?"),
         ("zzz", "unknown command 'zzz'; see optjax --help"),
         ("--foo", "unknown command '--foo'"),
-        ("race --optimizers adm", "unknown optimizer 'adm'; did you mean adam"),
-        ("race --optimizers", "no optimizer given"),
+        ("race --optimizers adm", "there is no optimizer 'adm'; did you mean adam"),
+        ("race --optimizers", "--optimizers needs a name, such as adam"),
         ("race --task digit", "unknown task 'digit'; did you mean digits?"),
-        ("race --learning-rates -1", "positive and finite in float32, got -1.0"),
-        ("race --learning-rates 0", "got 0.0"),
-        ("race --learning-rates 0.1 nan", "got nan"),
-        ("race --learning-rates", "no learning rate given"),
+        ("race --learning-rates -1", "finite and >= 0, got -1.0"),
+        ("race --learning-rates 0.1 nan", "learning_rate=nan of sgd: must be a number"),
+        ("race --learning-rates", "needs at least one value, got none"),
         ("race --learning-rates 0.1 fast", "--learning-rates"),
-        ("race --seeds 0", "the number of seeds must be at least 1, got 0"),
+        ("race --seeds 0", "--seeds must be a whole number >= 1, got 0"),
         ("race --seeds 1.5", "--seeds"),
         ("race --seeds", "--seeds"),
         ("race --step 3", "did you mean --steps?"),
         ("race adam", "adam"),
-        ("race --steps 15", "got 15; 20 would do"),
+        ("race --steps 15", "--evaluate-every 10 must divide --steps 15"),
         ("race --out=", "--out needs a value that is not empty"),
-        ("race --out {file}", "must be a directory"),
-        ("race --out {file}/below", "must be a directory"),
+        ("race --out {file}", "cannot write to the directory"),
+        ("race --out {file}/below", "cannot write to the directory"),
         ("list --all", "--all"),
     ],
 )
@@ -130,7 +129,9 @@ def test_bad_argument_in_a_process_of_its_own():
     assert done.returncode == 2
     assert done.stdout == ""
     assert done.stderr == (
-        "optjax: a learning rate must be positive and finite in float32, got -1.0\n"
+        "optjax: learning_rate=-1.0 of sgd: learning_rate must be a schedule or "
+        "finite and >= 0, got -1.0. The update subtracts learning_rate times the "
+        "direction, so a positive value descends.\n"
     )
 
 
@@ -241,7 +242,9 @@ def test_a_race_from_the_command_line(tmp_path):
     assert done.returncode == 0, done.stderr
     assert re.search(r"^1 sgd ", done.stdout, re.MULTILINE)
     assert str(tmp_path / "new" / "run" / "results.csv") in done.stdout
-    assert len(list((tmp_path / "new" / "run").glob("*.*"))) == 5
+    assert sorted(p.name for p in (tmp_path / "new" / "run").iterdir()) == [
+        *("curves.csv", "curves.png", "ranking.png", "results.csv", "sweep"),
+    ]
     assert len(done.stderr.splitlines()) == 1
 
 
@@ -277,5 +280,5 @@ def test_interrupt_is_one_line_and_status_130(tmp_path):
     assert err.splitlines()[-1].startswith("optjax: interrupted after ")
     assert "Traceback" not in err
     rows = (tmp_path / "results.csv").read_text().splitlines()
-    assert rows[0].startswith("optimizer,learning_rate,seed,status")
-    assert rows[1].startswith("sgd,0.0001,0,")
+    assert rows[0].startswith("trial,optimizer,learning_rate,seed,status")
+    assert rows[1].startswith("0,sgd,0.0001,0,")

@@ -16,6 +16,7 @@ import pytest
 from optjax._cli.main import main
 from optjax._cli.sweep import parse_bytes, parse_space
 from optjax.sweep import SweepError
+from optjax.sweep._view.live import Display
 
 SMALL = ["--seeds", "1", "--steps", "20", "--evaluate-every", "10"]
 GRID = ["--space", "learning_rate=1e-3, 1e-2"]
@@ -94,7 +95,7 @@ def test_a_toml_file_a_module_of_ones_own_and_resuming(tmp_path, monkeypatch, ca
 def test_a_flag_wins_over_the_file_though_it_says_the_default(
     tmp_path, monkeypatch, capsys
 ):
-    monkeypatch.setattr("optjax._cli.sweep.run", lambda *args, **words: ran(words))
+    monkeypatch.setattr("optjax._cli.experiment.run", lambda *args, **words: ran(words))
     seen = []
 
     def ran(words):
@@ -106,7 +107,7 @@ def test_a_flag_wins_over_the_file_though_it_says_the_default(
     flags = ["--seeds", "3", "--mode", "max", *GRID]
     assert main(["sweep", "--config", str(path), *flags]) == 2
     (words,) = seen
-    assert (words["seeds"], words["mode"], words["steps"]) == (3, "max", 40)
+    assert (words["seeds"], words["mode"], words["steps"]) == (range(3), "max", 40)
 
 
 def test_dimensions_of_the_command_line_win_over_those_of_the_file():
@@ -294,8 +295,8 @@ def test_without_out_each_sweep_has_a_directory_of_its_own(
     first = {path: path.read_bytes() for path in runs.rglob("*") if path.is_file()}
     with monkeypatch.context() as patch:
         patch.setattr(
-            "optjax._cli.sweep.live_display",
-            lambda *_: contextlib.nullcontext(interrupt),
+            "optjax._cli.experiment.live_display",
+            lambda *_, **__: contextlib.nullcontext(Display(interrupt)),
         )
         # The first is finished: a new one, which is not.
         assert main(command) == 130
@@ -339,7 +340,8 @@ def test_an_output_that_is_a_file_is_refused(tmp_path, capsys):
     ("text", "message"),
     [
         ("steps = ", "is not TOML"),
-        ("stepps = 3", "unknown key 'stepps'; known: task, space, optimizers"),
+        ("stepps = 3", "unknown key 'stepps'; did you mean steps?"),
+        ("bananas = 3", "unknown key 'bananas'; known: task, space, optimizers"),
         ('config = "other.toml"', "unknown key 'config'"),
         ('steps = "many"', "steps must be a whole number, got 'many'"),
         ("steps = [1, 2]", "steps must be one number or text, got [1, 2]"),

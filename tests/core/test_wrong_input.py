@@ -273,11 +273,11 @@ TAKES = {
     "one of sobol, random": ([], "random"),
     "one of max, min": (["name"], "max"),
     "one of local, ray": ([], "local"),
-    "one of auto, vmap, map, chunked": ([], "map"),
+    "one of auto, vmap, map, chunked": ([*OF_ONE, *UNCALLED[1:]], "map"),
     "a number of seeds >= 1, or distinct integers from 0 to 2**31 - 1": (SIZES, 1),
     "the path of a directory": ([t for t in TEXTS if t != "no text"], "out"),
     "an integer from 1 to 9223372036854775807": ([*SIZES, "2**31", "2**32"], 1),
-    "a SuccessiveHalving": ([], None),
+    "an object with decides_at and go_on": ([], sweep.Median(1)),
     "a number >= 0": ([*NON_NEGATIVE, "1e300", "10**400", "inf", "jnp.inf"], 1.0),
     "a function of a Status, or True or False": (["True", "np.True_", *OF_ONE], True),
     "a TrialSpec": ([], SPEC),
@@ -483,3 +483,8 @@ def test_injected_arguments_are_refused_where_they_are_given():
         optjax.inject_hyperparams(optjax.adam, hyperparam_dtype=jnp.int32)
     with pytest.raises(ValueError, match=r"Hand over optjax\.adam and not"):
         optjax.inject_hyperparams(optjax.adam(1e-3))
+
+
+def test_an_object_of_this_library_may_be_a_schedule():
+    """It has no name of its own, unlike a factory that was not called."""
+    optjax.sgd(optjax.pytorch.StepLR(0.1, step_size=30))

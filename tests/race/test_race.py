@@ -1,5 +1,6 @@
-"""The race: statistics on hand-made trials, then one small race from end to end."""
+"""The race: rankings of hand-made trials, then one small race from end to end."""
 
+import contextlib
 import csv
 import io
 import math
@@ -15,34 +16,38 @@ from matplotlib.image import imread
 from rich.console import Console
 
 import optjax
-from optjax import sweep
-from optjax._race import run as race_run
-from optjax._race.execute import Curves, execute, lanes
-from optjax._race.files import write_curves
-from optjax._race.plan import make_directory, make_plan
-from optjax._race.plots import plot_learning_curves, plot_sensitivity
-from optjax._race.progress import Tally, describe, progress
-from optjax._race.results import DIVERGED, FINISHED, Result, results
-from optjax._race.run import COMPLETE, INCOMPLETE, race
-from optjax._race.standings import cells, rank, standing
-from optjax._race.table import ranking_table
-from optjax.sweep import Config, SweepResult, TrialSpec
-from optjax.sweep._records import Curve, Record
-from optjax.sweep._store.files import write_atomically
+from optjax._cli.main import main
+from optjax._cli.race import LEARNING_RATES
+from optjax.sweep import (
+    DIVERGED,
+    FINISHED,
+    STOPPED,
+    Config,
+    Curve,
+    Record,
+    Status,
+    SweepResult,
+    TrialSpec,
+)
 from optjax.sweep._store.store import Store
-from optjax.tasks import TASKS
+from optjax.sweep._view.live import Display, Tally, live_display
 
 # ---------------------------------------------------------------- hand-made trials
 
 
-def finished(accuracy, *, rate=0.1, seed=0, optimizer="adam", reached=10, loss=0.1):
-    return Result(
-        optimizer, rate, seed, FINISHED, 100, accuracy, accuracy, loss, reached
-    )
+def trial(optimizer, rate, seed, status, values, **hyper):
+    steps = tuple(10 * (i + 1) for i in range(len(values)))
+    config = Config(optimizer, {"learning_rate": rate, **hyper}, {})
+    curve = Curve(steps, {"accuracy": tuple(values)})
+    return Record(TrialSpec(0, config, seed), status, steps[-1], curve)
+
+
+def finished(accuracy, *, rate=0.1, seed=0, optimizer="adam", before=()):
+    return trial(optimizer, rate, seed, FINISHED, [*before, accuracy])
 
 
 def diverged(*, rate=0.1, seed=0, optimizer="adam"):
-    return Result(optimizer, rate, seed, DIVERGED, 20, None, None, None, None)
+    return trial(optimizer, rate, seed, DIVERGED, [0.99, math.nan])
 
 
 def one_seed(accuracies, optimizer="adam"):
@@ -55,27 +60,39 @@ def one_seed(accuracies, optimizer="adam"):
     ]
 
 
+def result(*records, mode="max"):
+    return SweepResult(tuple(records), "accuracy", mode)
+
+
+def standing(records, target=None, mode="max"):
+    (line,) = result(*records, mode=mode).standings(target)
+    return line
+
+
+def rate_of(line):
+    return line.best.config.hyper["learning_rate"]
+
+
 def test_median_and_spread_over_seeds():
     trials = [finished(a, seed=i) for i, a in enumerate([0.97, 0.91, 0.95])]
-    (cell,) = cells(trials)
-    assert (cell.median, cell.low, cell.high) == (0.95, 0.91, 0.97)
+    best = standing(trials).best
+    assert (best.median, best.low, best.high) == (0.95, 0.91, 0.97)
 
 
 def test_diverged_seed_is_worse_than_any_accuracy_and_is_not_zero():
-    (cell,) = cells([finished(0.97), finished(0.91, seed=1), diverged(seed=2)])
-    assert (cell.median, cell.low, cell.high) == (0.91, -math.inf, 0.97)
-    assert cell.diverged == 1
-    (cell,) = cells([finished(0.97), diverged(seed=1), diverged(seed=2)])
-    assert cell.median == -math.inf
+    line = standing([finished(0.97), finished(0.91, seed=1), diverged(seed=2)])
+    assert (line.best.median, line.best.low, line.best.high) == (0.91, -math.inf, 0.97)
+    assert line.ends == {FINISHED: 2, DIVERGED: 1}
+    line = standing([finished(0.97), diverged(seed=1), diverged(seed=2)])
+    assert line.best.median == -math.inf
     # With an even number of seeds, half of them diverged is diverged.
-    (cell,) = cells([finished(0.97), diverged(seed=1)])
-    assert cell.median == -math.inf
+    assert standing([finished(0.97), diverged(seed=1)]).best.median == -math.inf
 
 
 def test_a_learning_rate_of_accuracy_zero_beats_a_diverged_one():
-    best = standing("adam", one_seed([None, 0.0, None])).best
-    assert best.learning_rate == 1e-2
-    assert best.median == 0.0
+    line = standing(one_seed([None, 0.0, None]))
+    assert rate_of(line) == 1e-2
+    assert line.best.median == 0.0
 
 
 @pytest.mark.parametrize(
@@ -89,58 +106,72 @@ def test_a_learning_rate_of_accuracy_zero_beats_a_diverged_one():
     ],
 )
 def test_steps_to_target_is_a_median_with_never_last(reached, expected):
-    (cell,) = cells([finished(0.9, seed=i, reached=r) for i, r in enumerate(reached)])
-    assert cell.steps_to_target == expected
+    # In float32 0.95 lies below 0.95, and still is 0.95.
+    there = float(np.float32(0.95))
+
+    def values(step):
+        return [there if 10 * (i + 1) == step else 0.9 for i in range(3)]
+
+    trials = [
+        trial("adam", 0.1, seed, FINISHED, values(step))
+        for seed, step in enumerate(reached)
+    ]
+    assert standing(trials, 0.95).steps_to_target == expected
+    assert standing(trials).steps_to_target == math.inf
+
+
+def test_steps_to_a_target_of_a_loss_are_those_to_less():
+    falls = trial("adam", 0.1, 0, FINISHED, [0.5, 0.2, 0.1])
+    assert standing([falls], 0.2, mode="min").steps_to_target == 20
+    assert standing([falls], 0.2).steps_to_target == 10
 
 
 def test_band_is_the_neighbourhood_within_one_percent():
-    line = standing("adam", one_seed([0.5, 0.96, 0.97, 0.965, 0.5]))
-    assert (line.lowest, line.highest) == (1e-2, 1.0)
-    assert line.decades == pytest.approx(2.0)
-    assert not line.below_grid
-    assert not line.above_grid
+    band = standing(one_seed([0.5, 0.965, 0.97, 0.962, 0.5])).band
+    assert (band.name, band.low, band.high) == ("learning_rate", 1e-2, 1.0)
+    assert not band.is_open
 
 
 def test_band_includes_exactly_one_percent_in_float32():
-    # 0.01 lower, but for the rounding of float32.
-    low, high = float(np.float32(0.96)), float(np.float32(0.97))
-    assert standing("adam", one_seed([low, high, 0.95])).lowest == 1e-3
+    # 1 % lower, but for the rounding of float32.
+    low, high = float(np.float32(0.99 * 0.97)), float(np.float32(0.97))
+    assert standing(one_seed([low, high, 0.95])).band.low == 1e-3
+    losses = [trial("sgd", r, 0, FINISHED, [x]) for r, x in ((0.1, 1.01), (1.0, 1.0))]
+    assert standing(losses, mode="min").band.low == 0.1
 
 
 def test_band_does_not_jump_over_a_gap_or_a_diverged_rate():
-    line = standing("adam", one_seed([0.97, 0.9, 0.97, None, 0.97]))
-    assert line.best.learning_rate == 1e-3
-    assert (line.lowest, line.highest) == (1e-3, 1e-3)
-    assert line.decades == 0
-    assert line.below_grid
-    assert not line.above_grid
-    line = standing("adam", one_seed([0.9, 0.96, 0.97, None, 0.97]))
-    assert (line.lowest, line.highest) == (1e-2, 1e-1)
+    line = standing(one_seed([0.97, 0.9, 0.97, None, 0.97]))
+    assert rate_of(line) == 1e-3
+    assert (line.band.low, line.band.high) == (1e-3, 1e-3)
+    assert line.band.is_open
+    band = standing(one_seed([0.9, 0.965, 0.97, None, 0.97])).band
+    assert (band.low, band.high) == (1e-2, 1e-1)
 
 
-def test_band_that_ends_with_the_grid_is_marked():
-    line = standing("adam", one_seed([0.97, 0.97, 0.97]))
-    assert line.below_grid
-    assert line.above_grid
-    assert line.decades == pytest.approx(2.0)
+def test_there_is_no_band_where_no_or_more_than_one_number_varies_or_all_diverged():
+    assert standing(one_seed([0.9])).band is None
+    assert standing(one_seed([None, None])).band is None
+    two = [
+        trial("adam", rate, 0, FINISHED, [rate + b1], b1=b1)
+        for rate in (0.1, 0.2)
+        for b1 in (0.0, 0.5)
+    ]
+    assert standing(two).band is None
+    assert standing(two[::2]).band.low == 0.2
 
 
-def test_ties_go_to_worst_seed_then_steps_then_loss_then_smaller_rate():
-    def pair(rate, low=0.9, **kwargs):
+def test_ties_go_to_the_worst_seed_and_then_to_the_first_trial():
+    def pair(rate, low=0.9):
         # Of three seeds: median 0.95 always.
         accuracies = [low, 0.95, 0.99]
-        return [
-            finished(a, rate=rate, seed=i, **kwargs) for i, a in enumerate(accuracies)
-        ]
+        return [finished(a, rate=rate, seed=i) for i, a in enumerate(accuracies)]
 
     def best(*groups):
-        return standing("adam", list(chain(*groups))).best.learning_rate
+        return rate_of(standing(list(chain(*groups))))
 
     assert best(pair(1.0), pair(2.0, low=0.94)) == 2.0
-    assert best(pair(1.0), pair(2.0, reached=5)) == 2.0
-    assert best(pair(1.0, reached=None), pair(2.0, reached=90)) == 2.0
-    assert best(pair(1.0), pair(2.0, loss=0.05)) == 2.0
-    assert best(pair(2.0), pair(1.0)) == 1.0
+    assert best(pair(1.0), pair(2.0)) == 1.0
 
 
 def test_ranking_lists_the_diverged_last_and_full_ties_in_order():
@@ -148,200 +179,60 @@ def test_ranking_lists_the_diverged_last_and_full_ties_in_order():
         *one_seed([None, None], "dead"),
         *one_seed([0.1, 0.0], "zero"),
         *one_seed([0.9, 0.95], "second"),
-        # The same but for the learning rate.
-        *[t._replace(learning_rate=t.learning_rate * 2) for t in one_seed([0.9, 0.95])],
+        *one_seed([0.95, 0.9]),
         *one_seed([0.99, None], "first"),
     ]
-    order = [line.optimizer for line in rank(trials)]
+    lines = result(*trials).standings()
+    order = [line.best.config.optimizer for line in lines]
     assert order == ["first", "second", "adam", "zero", "dead"]
-    assert rank(trials)[-1].best is None
-    assert (rank(trials)[-1].diverged, rank(trials)[-1].trials) == (2, 2)
+    assert (lines[-1].ends, lines[-1].trials) == ({DIVERGED: 2}, 2)
 
 
-# ---------------------------------------------------------------- curves to results
-
-PLAN = make_plan(
-    optimizers=["adam", "sgd"],
-    learning_rates=[0.1, 1.0],
-    seeds=1,
-    steps=30,
-    evaluate_every=10,
-)
+# ---------------------------------------------------------------- display and table
 
 
-def hand_made_curves():
-    """Two trials: one reaches 0.95 at step 20; the other breaks at step 20."""
-    return Curves(
-        train_loss=np.array([[2.0, 1.0, 0.5], [2.0, 1.0, 1.0]], np.float32),
-        val_loss=np.array([[2.0, 1.0, 0.75], [2.0, np.nan, 1.0]], np.float32),
-        val_accuracy=np.array([[0.5, 0.95, 0.9], [0.99, 0.1, 0.1]], np.float32),
-        finite=np.ones((2, 3), bool),
-    )
+def status(**changes):
+    said = {"total": 4, "done": 2, "running": 0, "diverged": 1, "stopped": 0}
+    rest = {"optimizer": "sgd", "best": 0.9, "best_config": "sgd(learning_rate=0.1)"}
+    return Status(**{**said, **rest, "steps": 600, "most_steps_left": 600, **changes})
 
 
-def test_results_of_a_finished_and_a_diverged_trial():
-    good, bad = results(PLAN, "adam", hand_made_curves())
-    assert good[:5] == ("adam", 0.1, 0, FINISHED, 30)
-    assert good.best_accuracy == pytest.approx(0.95)
-    assert good.final_accuracy == pytest.approx(0.9)
-    assert good.final_loss == 0.75
-    # 0.95 in float32 lies below 0.95 in float64, and still counts as 95 %.
-    assert good.steps_to_target == 20
-    assert bad == ("adam", 1.0, 0, DIVERGED, 20, None, None, None, None)
-
-
-@pytest.mark.parametrize("name", ["train_loss", "val_loss", "finite"])
-def test_each_sign_of_divergence_counts_at_any_evaluation(name):
-    curves = hand_made_curves()
-    broken = getattr(curves, name).copy()
-    broken[0, 0] = False if name == "finite" else np.inf
-    trial, _ = results(PLAN, "adam", curves._replace(**{name: broken}))
-    assert (trial.status, trial.steps) == (DIVERGED, 10)
-    assert trial.best_accuracy is None
-
-
-def test_curves_file_leaves_the_accuracy_empty_after_divergence(tmp_path):
-    write_curves(tmp_path / "curves.csv", PLAN, {"adam": hand_made_curves()})
-    rows = read(tmp_path / "curves.csv")
-    assert [row["step"] for row in rows] == ["10", "20", "30"] * 2
-    assert [row["val_accuracy"] == "" for row in rows] == [False] * 4 + [True] * 2
-    assert rows[4]["val_loss"] == "nan"
-
-
-# ---------------------------------------------------------------- plan
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"task": "digit"}, "unknown task 'digit'; did you mean digits"),
-        ({"optimizers": ["adabond"]}, "did you mean adabound"),
-        ({"optimizers": ["zzz"]}, "unknown optimizer 'zzz'; known: sgd, momentum"),
-        ({"optimizers": []}, "no optimizer"),
-        ({"optimizers": ["sgd", "sgd"]}, "sgd 2 times"),
-        ({"learning_rates": []}, "no learning rate"),
-        ({"learning_rates": [0.1, 0.0]}, "positive and finite in float32, got 0.0"),
-        ({"learning_rates": [-0.1]}, "got -0.1"),
-        ({"learning_rates": [math.nan]}, "got nan"),
-        ({"learning_rates": [math.inf]}, "got inf"),
-        ({"learning_rates": [1e-60]}, "got 1e-60"),
-        ({"learning_rates": [1e60]}, "got 1e"),
-        ({"learning_rates": [0.1, 0.1 + 1e-12]}, "0.1 2 times"),
-        ({"seeds": 0}, "number of seeds must be at least 1, got 0"),
-        (
-            {"optimizers": ["sgd"], "learning_rates": [0.1, 1], "seeds": 10**9},
-            "got 2 learning rates of 1 optimizers × 1,000,000,000 seeds = 2,000,000,0",
-        ),
-        ({"first_seed": -1}, "first seed must be at least 0, got -1"),
-        ({"first_seed": 2**31 - 1, "seeds": 2}, "below 2³¹"),
-        ({"steps": 0}, "number of steps must be at least 1"),
-        ({"evaluate_every": 0}, "between evaluations must be at least 1"),
-        ({"steps": 25, "evaluate_every": 10}, "got 25; 30 would do"),
-    ],
-)
-def test_plan_refuses(arguments, message):
-    with pytest.raises(ValueError, match=re.escape(message)) as caught:
-        make_plan(**arguments)
-    assert "\n" not in str(caught.value)
-
-
-def test_plan_defaults_hold_every_row_and_sort_the_grid():
-    assert make_plan().optimizers == tuple(optjax.OPTIMIZERS)
-    plan = make_plan(learning_rates=[1, 0.1], seeds=2, first_seed=5)
-    assert lanes(plan, "adam") == [(0.1, 5), (0.1, 6), (1.0, 5), (1.0, 6)]
-    assert plan.trials == 4 * len(optjax.OPTIMIZERS)
-
-
-def test_plan_with_learning_rates_of_each_optimizer():
-    plan = make_plan(
-        optimizers=["sgd", "adam"],
-        learning_rates={"sgd": [0.1], "adam": [1e-2, 1e-3], "yogi": [1.0]},
-        seeds=2,
-    )
-    assert lanes(plan, "sgd") == [(0.1, 0), (0.1, 1)]
-    assert plan.trials == 6
-    assert plan.grid == (1e-3, 1e-2, 0.1)
-    with pytest.raises(ValueError, match="no learning rate given for adam"):
-        make_plan(optimizers=["adam"], learning_rates={"sgd": [0.1]})
-
-
-def test_output_directory(tmp_path):
-    make_directory(tmp_path / "a" / "b")
-    assert list((tmp_path / "a" / "b").iterdir()) == []
-    (tmp_path / "file").write_text("")
-    for path in (tmp_path / "file", tmp_path / "file" / "below"):
-        with pytest.raises(ValueError, match="must be a directory"):
-            make_directory(path)
-
-
-def test_output_directory_that_cannot_be_written(tmp_path, monkeypatch):
-    def refuse(**_):
-        raise PermissionError(13, "Permission denied")
-
-    # Not by chmod: a superuser may write anywhere.
-    monkeypatch.setattr("tempfile.TemporaryFile", refuse)
-    with pytest.raises(ValueError, match=r"cannot write .*: Permission denied"):
-        make_directory(tmp_path)
-
-
-def test_atomic_write_keeps_the_old_file_when_writing_fails(tmp_path):
-    path = tmp_path / "table.csv"
-    path.write_text("old")
-
-    def fail(temporary):
-        temporary.write_text("half")
-        raise OSError(28, "No space left on device")
-
-    with pytest.raises(OSError, match="No space"):
-        write_atomically(path, fail)
-    assert path.read_text() == "old"
-    assert list(tmp_path.iterdir()) == [path]
-
-
-# ---------------------------------------------------------------- progress and table
-
-
-def test_tally_counts_and_keeps_the_best():
+def test_tally_says_what_became_of_the_trials_how_fast_and_for_how_long():
     now = iter([0.0, *[10.0] * 10])
-    plan = make_plan(optimizers=["sgd", "adam"], learning_rates=[1e-3, 1e-2], seeds=1)
-    tally = Tally(plan, clock=lambda: next(now))
-    assert "time left unknown" in tally.trials_line
-    tally.add("sgd", one_seed([0.9, None], "sgd"))
-    assert tally.trials_line == (
-        "2 of 4 trials, 1 diverged · 60 steps/s · about 10 s left"
-    )
-    assert tally.best_line == "best so far: sgd 90.00 % at learning rate 0.001"
-    tally.add("adam", one_seed([0.8, 0.95]))
-    assert tally.best_line == "best so far: adam 95.00 % at learning rate 0.01"
-    assert tally.trials_line.startswith("4 of 4 trials, 1 diverged")
-    assert tally.trials_line.endswith("took 10 s")
+    tally = Tally("accuracy", "images", 2, clock=lambda: next(now))
+    assert tally.trials_line(status()) == "2 of 4 trials · 1 diverged"
+    everything = status(running=1, stopped=2)
+    assert tally.trials_line(everything).endswith("1 running · 2 stopped · 1 diverged")
+    assert tally.speed_line(status()) == "120 images/s · at most 10 s left"
+    assert tally.speed_line(status(steps=0)) == "compiling"
+    assert tally.speed_line(status(steps=0, done=4)).startswith("finished before")
+    assert tally.best_line(status()) == "best accuracy 0.9: sgd(learning_rate=0.1)"
+    assert tally.best_line(status(best=None)) == ""
 
 
-def test_progress_is_plain_lines_off_a_terminal_and_live_on_one():
-    plan = make_plan(optimizers=["sgd", "adam"], learning_rates=[1e-3, 1e-2], seeds=1)
-    dead = one_seed([None, None], "sgd")
-    for terminal in (False, True):
-        stream = io.StringIO()
-        console = Console(file=stream, force_terminal=terminal, width=100)
-        with progress(plan, console) as report:
-            report("sgd", dead)
-            report("adam", one_seed([0.8, 0.95]))
-        text = stream.getvalue()
-        assert ("\x1b[" in text) is terminal
-        assert "adam 95.00 % at learning rate 0.01" in text
-        if not terminal:
-            first, second = text.splitlines()
-            assert first.startswith("sgd, diverged at every learning rate · 2 of 4")
-            assert second.startswith("adam 95.00 %")
-        else:
-            assert "4 of 4 trials, 2 diverged" in text
-            assert "2/2" in text
+def test_off_a_terminal_there_is_a_line_an_optimizer_where_asked(capsys):
+    with live_display("accuracy", has_lines=True) as display:
+        display.on_group("dead", one_seed([None, None], "dead"))
+        display.show(status())
+        display.on_group("adam", one_seed([0.8, 0.95]))
+    first, second = capsys.readouterr().err.splitlines()
+    assert first == "dead diverged (learning_rate=0.001)"
+    assert second.startswith("adam 0.95 (learning_rate=0.01) · 2 of 4 trials · 1 diver")
+    with live_display("accuracy") as display:
+        display.show(status())
+    assert display.on_group is None
+    assert capsys.readouterr().err == ""
 
 
-def test_describe():
-    assert describe(standing("adam", one_seed([0.5]))) == (
-        "adam 50.00 % at learning rate 0.001"
-    )
+def test_on_a_terminal_it_is_live(monkeypatch, capsys):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm")
+    with live_display("accuracy") as display:
+        display.show(status())
+    text = capsys.readouterr().err
+    assert "\x1b[" in text
+    assert "2 of 4 trials · 1 diverged" in text
+    assert "sgd · " in text
 
 
 def printed(table, width=80):
@@ -350,29 +241,56 @@ def printed(table, width=80):
     return stream.getvalue()
 
 
-def test_table_shows_diverged_and_never(request):
+def lines_of(text):
+    lines = (line.split() for line in text.splitlines() if re.match(r" *\d+ ", line))
+    return {words[1]: words for words in lines}
+
+
+def test_table_shows_diverged_and_never():
     trials = [
         *one_seed([None, None], "dead"),
-        *[t._replace(steps_to_target=None) for t in one_seed([0.5, 0.9], "slow")],
+        *one_seed([0.5, 0.9], "slow"),
         finished(0.97, optimizer="adaboundw", rate=3e-4),
         finished(0.96, optimizer="adaboundw", rate=3e-4, seed=1),
         diverged(optimizer="adaboundw", rate=3e-4, seed=2),
     ]
-    text = printed(ranking_table(PLAN, rank(trials)))
-    lines = {
-        line.split()[1]: line.split()
-        for line in text.splitlines()
-        if re.match(r" *\d ", line)
-    }
+    text = printed(result(*trials).summary(target=0.95))
+    lines = lines_of(text)
     assert lines["adaboundw"] == [
-        *("1", "adaboundw", "96.00", "div.–97.00", "0.0003", "10"),
-        *("≥0.0", "0.0003–0.0003", "1/3"),
+        *("1", "adaboundw", "0.96", "div.–0.97", "0.0003", "10", "–", "1/3"),
     ]
     assert lines["slow"] == [
-        *("2", "slow", "90.00", "90.00–90.00", "0.01", "–", "≥0.0", "0.01–0.01", "–"),
+        *("2", "slow", "0.9", "0.9–0.9", "0.01", "–", "≥0.01–0.01", "–"),
     ]
-    assert lines["dead"] == ["3", "dead", "diverged", *"–––––", "2/2"]
+    assert lines["dead"] == ["3", "dead", "diverged", "–", "0.001", "–", "–", "2/2"]
     assert max(map(len, text.splitlines())) <= 80
+
+
+def test_table_leaves_out_what_says_nothing():
+    text = printed(result(finished(0.9), finished(0.8, optimizer="sgd")).summary())
+    head = text.split("─")[0]
+    for column in ("steps", "band", "diverged", "stopped"):
+        assert column not in head
+    stopped = trial("sgd", 0.1, 1, STOPPED, [0.1])
+    text = printed(result(finished(0.9, optimizer="sgd"), stopped).summary())
+    assert lines_of(text)["sgd"][-1] == "1/2"
+
+
+def test_the_whole_family_fits_in_80_columns():
+    rates = [1e-3, 3e-3, 1e-2]
+    trials = [
+        trial(
+            name, rate, seed, DIVERGED if rate == 1e-2 else FINISHED, [0.9512, 0.9783]
+        )
+        for name in optjax.OPTIMIZERS
+        for rate in rates
+        for seed in range(3)
+    ]
+    text = printed(result(*trials).summary(0.95))
+    assert max(map(len, text.splitlines())) <= 80
+    # A line each.
+    assert len(lines_of(text)) == len(optjax.OPTIMIZERS)
+    assert all(words[-1] == "3/9" for words in lines_of(text).values())
 
 
 # ---------------------------------------------------------------- a small race
@@ -388,21 +306,20 @@ class Race:
     messages: str
 
 
-SMALL = make_plan(
-    optimizers=["sgd", "adam", "adabound"],
-    learning_rates=[0.01, 1e4],
-    seeds=2,
-    steps=40,
-    evaluate_every=10,
-)
+OPTIMIZERS, RATES = ["sgd", "adam", "adabound"], [0.01, 1e4]
+WORDS = [
+    *("race", "--optimizers", *OPTIMIZERS, "--learning-rates", "1e4", "0.01"),
+    *("--seeds", "2", "--steps", "40", "--evaluate-every", "10"),
+]
+FILES = ["results.csv", "curves.csv", "ranking.png", "curves.png", "sensitivity.png"]
 
 
-def run_race(out, plan=SMALL):
-    make_directory(out)
-    console = Console(file=io.StringIO(), width=80)
-    messages = Console(file=io.StringIO(), width=80)
-    status = race(plan, TASKS[plan.task].load(), out, console, messages)
-    return Race(status, out, console.file.getvalue(), messages.file.getvalue())
+def run_race(out, capsys, words=()):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("COLUMNS", "80")
+        capsys.readouterr()
+        done = main([*WORDS, *words, "--out", str(out)])
+    return Race(done, out, *capsys.readouterr())
 
 
 def read(path):
@@ -412,140 +329,87 @@ def read(path):
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory):
-    return run_race(tmp_path_factory.mktemp("race") / "new")
+    out = tmp_path_factory.mktemp("race") / "new"
+    with pytest.MonkeyPatch.context() as patch:
+        said, told = io.StringIO(), io.StringIO()
+        patch.setenv("COLUMNS", "80")
+        patch.setattr("sys.stdout", said)
+        patch.setattr("sys.stderr", told)
+        done = main([*WORDS, "--out", str(out)])
+    return Race(done, out, said.getvalue(), told.getvalue())
 
 
 def test_race_writes_every_trial(small):
-    assert small.status == COMPLETE
+    assert small.status == 0
     rows = read(small.out / "results.csv")
     assert [
         (r["optimizer"], float(r["learning_rate"]), int(r["seed"])) for r in rows
-    ] == [(name, *lane) for name in SMALL.optimizers for lane in lanes(SMALL, name)]
+    ] == [
+        (name, rate, seed) for name in OPTIMIZERS for rate in RATES for seed in (0, 1)
+    ]
     assert {r["status"] for r in rows} == {FINISHED, DIVERGED}
     for row in rows:
-        measured = [row["best_accuracy"], row["final_accuracy"], row["final_loss"]]
+        measured = [row[f"val_{n}"] for n in ("accuracy_best", "accuracy_final")]
         if row["status"] == DIVERGED:
-            assert measured == ["", "", ""]
-            assert row["steps_to_95"] == ""
-            assert int(row["steps"]) in SMALL.evaluation_steps
+            assert measured == ["", ""]
+            assert int(row["steps"]) in (10, 20, 30, 40)
         else:
-            best, final, loss = map(float, measured)
+            best, final = map(float, measured)
             assert 0 < final <= best <= 1
-            assert math.isfinite(loss)
+            assert math.isfinite(float(row["val_loss_final"]))
             assert row["steps"] == "40"
     adam = [
         r for r in rows if r["optimizer"] == "adam" and r["learning_rate"] == "0.01"
     ]
-    assert all(float(row["best_accuracy"]) > 0.9 for row in adam)
+    assert all(float(row["val_accuracy_best"]) > 0.9 for row in adam)
     sgd = [r for r in rows if r["optimizer"] == "sgd" and r["learning_rate"] == "10000"]
     assert [row["status"] for row in sgd] == [DIVERGED, DIVERGED]
 
 
 def test_race_writes_every_evaluation(small):
-    rows = read(small.out / "curves.csv")
-    assert len(rows) == 3 * 4 * 4
     best = {}
-    for row in rows:
-        key = row["optimizer"], row["learning_rate"], row["seed"]
-        if row["val_accuracy"]:
-            best[key] = max(best.get(key, 0.0), float(row["val_accuracy"]))
+    for row in read(small.out / "curves.csv"):
+        accuracy = float(row["val_accuracy"])
+        best[row["trial"]] = max(best.get(row["trial"], 0.0), accuracy)
     for row in read(small.out / "results.csv"):
         if row["status"] == FINISHED:
-            key = row["optimizer"], row["learning_rate"], row["seed"]
-            assert float(row["best_accuracy"]) == best[key]
+            assert float(row["val_accuracy_best"]) == best[row["trial"]]
 
 
 def test_race_prints_the_ranking_and_the_paths(small):
     ranked = re.findall(r"^ *\d+ (\w+)", small.text, re.MULTILINE)
-    assert sorted(ranked) == sorted(SMALL.optimizers)
+    assert sorted(ranked) == sorted(OPTIMIZERS)
+    assert "best validation accuracy of each optimizer" in small.text
     # sgd at 1e4 diverged with both seeds.
     assert re.search(r"sgd .* 2/4$", small.text, re.MULTILINE)
-    names = ["results.csv", "curves.csv", "ranking.png", "learning_curves.png"]
-    names += ["learning_rate_sensitivity.png"]
-    assert small.text.splitlines()[-5:] == [str(small.out / name) for name in names]
-    assert sorted(p.name for p in small.out.iterdir()) == sorted([*names, "trials"])
-    assert len(small.messages.splitlines()) == len(SMALL.optimizers)
+    assert small.text.splitlines()[-5:] == [str(small.out / name) for name in FILES]
+    assert sorted(p.name for p in small.out.iterdir()) == sorted([*FILES, "sweep"])
+    assert [line.split()[0] for line in small.messages.splitlines()] == OPTIMIZERS
 
 
 def test_race_draws_pictures_with_something_on_them(small):
-    for name in ("ranking", "learning_curves", "learning_rate_sensitivity"):
-        pixels = imread(small.out / f"{name}.png")[..., :3]
+    for name in FILES[2:]:
+        pixels = imread(small.out / name)[..., :3]
         assert min(pixels.shape[:2]) > 200
         coloured = np.ptp(pixels, axis=-1) > 0.3
         assert coloured.sum() > 100
 
 
-def drawn(plot, *args, monkeypatch):
-    """Return the figure that `plot` would save."""
-    figures = []
-    monkeypatch.setattr(
-        "matplotlib.figure.Figure.savefig",
-        lambda figure, *_, **__: figures.append(figure),
+def test_a_race_in_which_all_diverged_says_so_and_is_drawn(tmp_path, capsys):
+    words = ["race", "--optimizers", "sgd", "--learning-rates", "1e4", "--seeds", "1"]
+    assert main([*words, "--steps", "20", "--out", str(tmp_path)]) == 1
+    text, messages = capsys.readouterr()
+    assert re.search(r"1 sgd +diverged", text)
+    assert "1/1" in text
+    assert messages.splitlines()[-1] == (
+        "optjax: all 1 trials diverged; try other values"
     )
-    plot(Path("unused.png"), *args)
-    return figures[0]
+    assert (tmp_path / "ranking.png").stat().st_size > 0
 
 
-TRIALS = [
-    finished(0.9, rate=0.1),
-    finished(0.95, rate=1.0),
-    finished(0.8, rate=0.1, optimizer="sgd"),
-    diverged(rate=1.0, optimizer="sgd"),
-]
-
-
-def test_sensitivity_marks_diverged_and_leaves_a_gap(monkeypatch):
-    figure = drawn(
-        plot_sensitivity, PLAN, rank(TRIALS), TRIALS, monkeypatch=monkeypatch
-    )
-    adam, sgd = figure.axes
-    assert adam.get_title("left") == "adam: 95.0 %"
-    assert [text.get_text() for text in adam.texts] == []
-    assert [text.get_text() for text in sgd.texts] == ["1"]
-    crosses = [line for line in sgd.lines if line.get_marker() == "x"]
-    assert [line.get_xdata()[0] for line in crosses] == [1.0]
-    (own,) = [line for line in sgd.lines if line.get_marker() == "."]
-    np.testing.assert_array_equal(own.get_ydata(), [80.0, np.nan])
-    assert adam.get_xscale() == "log"
-
-
-def test_learning_curves_are_those_of_the_best_rate(monkeypatch):
-    curves = {"adam": hand_made_curves(), "sgd": hand_made_curves()}
-    standings = rank(TRIALS)
-    figure = drawn(
-        plot_learning_curves, PLAN, standings, curves, monkeypatch=monkeypatch
-    )
-    # adam's best is 1.0, whose hand-made curve breaks at step 20; sgd's is 0.1.
-    adam, sgd = figure.axes
-    assert sgd.get_title("left") == "sgd, lr 0.1"
-    ours = {axis: axis.lines[2] for axis in (adam, sgd)}
-    np.testing.assert_allclose(ours[sgd].get_ydata(), [50, 95, 90], rtol=1e-6)
-    np.testing.assert_allclose(ours[adam].get_ydata(), [99, np.nan, np.nan], rtol=1e-6)
-
-
-def test_a_race_in_which_all_diverged_says_so_and_is_drawn(tmp_path):
-    plan = make_plan(
-        optimizers=["sgd"], learning_rates=[1e4], seeds=1, steps=20, evaluate_every=10
-    )
-    done = run_race(tmp_path, plan)
-    assert done.status == INCOMPLETE
-    assert re.search(r"1 sgd +diverged", done.text)
-    assert "1/1" in done.text
-    assert done.messages.splitlines()[-1] == (
-        "optjax: all 1 trials diverged; try smaller learning rates"
-    )
-    assert (tmp_path / "learning_rate_sensitivity.png").stat().st_size > 0
-
-
-def test_same_seeds_give_the_same_files(small, tmp_path):
-    run_race(tmp_path)
-    for name in ("results.csv", "curves.csv"):
-        assert (tmp_path / name).read_bytes() == (small.out / name).read_bytes()
-
-
-@pytest.mark.parametrize("commits", [1, 2, 3, 4])
+@pytest.mark.parametrize("commits", [1, 2, 4])
 def test_a_race_that_died_goes_on_to_the_same_files(
-    small, tmp_path, monkeypatch, commits
+    small, tmp_path, monkeypatch, commits, capsys
 ):
     """The first commit begins the trials; each further one ends an optimizer."""
 
@@ -559,182 +423,140 @@ def test_a_race_that_died_goes_on_to_the_same_files(
     with monkeypatch.context() as patch:
         patch.setattr(Store, "commit", die)
         with pytest.raises(RuntimeError, match="killed"):
-            run_race(tmp_path)
-    again = run_race(tmp_path)
-    assert again.status == COMPLETE
-    for name in ("results.csv", "curves.csv"):
+            run_race(tmp_path, capsys)
+    again = run_race(tmp_path, capsys)
+    assert again.status == 0
+    went_on = "finished before" if commits == 4 else f"went on in {tmp_path}"
+    assert went_on in again.text
+    for name in FILES[:2]:
         assert (tmp_path / name).read_bytes() == (small.out / name).read_bytes()
     # Those that were done before come first, so all are in the plan's order.
-    assert [line.split()[0] for line in again.messages.splitlines()] == [
-        line.split()[0] for line in small.messages.splitlines()
-    ]
+    assert [line.split()[0] for line in again.messages.splitlines()] == OPTIMIZERS
 
 
-def test_a_race_leaves_other_directories_as_they_are(small, tmp_path):
-    swept = tmp_path / "swept"
-
-    def sweep_into(out):
-        sweep.run(
-            TASKS["digits"].load().make_trial,
-            {"optimizer": "sgd", "learning_rate": 0.1},
-            steps=10,
-            evaluate_every=10,
-            metric="val_accuracy",
-            seeds=1,
-            out=out,
-            progress=False,
-        )
-
-    sweep_into(swept)
+def test_a_race_leaves_other_directories_as_they_are(small, tmp_path, capsys):
     mine = tmp_path / "mine"
     mine.mkdir()
     (mine / "results.csv").write_text("mine")
-    for out in (swept, mine):
-        before = {path: path.read_bytes() for path in out.rglob("*.*")}
-        with pytest.raises(sweep.SweepError, match=r"must be empty, .* \w+\.csv and"):
-            run_race(out)
-        assert {path: path.read_bytes() for path in out.rglob("*.*")} == before
-    # Nor does a sweep go into a race's, nor another race.
+    refused = run_race(mine, capsys)
+    assert refused.status == 2
+    assert "must be empty, or hold this experiment, but" in refused.messages
+    assert [path.name for path in mine.iterdir()] == ["results.csv"]
     before = {path: path.read_bytes() for path in small.out.rglob("*.*")}
-    with pytest.raises(sweep.SweepError, match=r"curves\.csv and no sweep/progr"):
-        sweep_into(small.out)
-    with pytest.raises(sweep.SweepError, match="trials holds another sweep: "):
-        run_race(small.out, SMALL._replace(seeds=(0,)))
+    other = run_race(small.out, capsys, ["--first-seed", "1"])
+    assert other.status == 2
+    assert "holds another sweep: seeds were 0, 1 and are 1, 2" in other.messages
     assert {path: path.read_bytes() for path in small.out.rglob("*.*")} == before
+    # The same race again has nothing to do.
+    again = run_race(small.out, capsys)
+    assert again.text == f"finished before; nothing was run\n{small.text}"
 
 
-def test_each_optimizer_is_compiled_once():
+def test_each_optimizer_is_compiled_once(tmp_path, capsys):
     compiled = []
 
     def listen(event, _seconds, **_):
         if event == "/jax/core/compile/backend_compile_duration":
             compiled.append(event)
 
-    task = TASKS["digits"].load()
-    done = {}
-    plan = make_plan(
-        optimizers=["sgd", "yogi"],
-        learning_rates=[0.01, 1e4],
-        seeds=3,
-        steps=40,
-        evaluate_every=10,
-    )
+    words = ["race", "--optimizers", "sgd", "yogi", "--learning-rates", "0.01", "1e4"]
+    words += ["--seeds", "3", "--steps", "40", "--out", str(tmp_path)]
     jax.monitoring.register_event_duration_secs_listener(listen)
     try:
-        execute(plan, task, done.__setitem__)
+        assert main(words) == 0
     finally:
         jax.monitoring.unregister_event_duration_listener(listen)
-    assert done["yogi"].val_loss.shape == (6, 4)
     assert len(compiled) == 2
 
 
-def test_all_lanes_at_once_agree_with_one_after_the_other(monkeypatch):
-    task = TASKS["digits"].load()
-    plan = SMALL._replace(
-        optimizers=("adam",),
-        learning_rates={"adam": (0.001, 0.01)},
-        seeds=(0,),
-        steps=20,
-    )
-    done = []
-    execute(plan, task, lambda _, curves: done.append(curves))
-    # As on an accelerator.
-    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    execute(plan, task, lambda _, curves: done.append(curves))
-    mapped, batched = done
-    # Sums in another order differ in the last digits, and steps amplify that.
-    np.testing.assert_allclose(mapped.val_loss, batched.val_loss, rtol=1e-3)
-    np.testing.assert_allclose(mapped.train_loss, batched.train_loss, rtol=1e-3)
-    assert not np.array_equal(mapped.val_loss, batched.val_loss)
-
-
-def without_training(error, after):
-    """Return an executor of made-up curves that stops with `error`."""
-
-    def executor(plan, _task, on_done, **_):
-        shape = plan.trials // len(plan.optimizers), len(plan.evaluation_steps)
-        half = np.full(shape, 0.5, np.float32)
-        for i, name in enumerate(plan.optimizers):
-            if i == after:
-                raise error
-            on_done(name, Curves(half, half, half, np.ones(shape, bool)))
-        curve = Curve((plan.steps,), {"val_accuracy": (0.5,)})
-        return SweepResult(
-            tuple(
-                Record(TrialSpec(0, Config(name, {}, {}), 0), "finished", 1, curve)
-                for name in plan.optimizers
-            ),
-            "val_accuracy",
-            "max",
-        )
-
-    return executor
-
-
-@pytest.mark.parametrize(
-    ("after", "kept"),
-    [
-        (1, "after 1 of 3 optimizers; they are in {out}/results.csv"),
-        (0, "after 0 of 3 optimizers; nothing was written"),
-    ],
-)
-def test_interrupt_keeps_what_is_done(tmp_path, monkeypatch, after, kept):
+@pytest.mark.parametrize(("backend", "strategy"), [("cpu", "map"), ("gpu", "vmap")])
+def test_the_lanes_run_as_suits_the_machine(backend, strategy, tmp_path, monkeypatch):
+    said = {}
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
     monkeypatch.setattr(
-        race_run, "execute", without_training(KeyboardInterrupt(), after)
+        "optjax._cli.race.perform", lambda race: said.update(race.keywords) or 0
     )
-    stopped = run_race(tmp_path)
+    assert main(["race"]) == 0
+    assert said["strategy"] == strategy
+    assert (said["compiler_options"] is None) == (backend == "gpu")
+
+
+def test_by_default_every_row_races_over_the_grid(monkeypatch):
+    races = []
+    monkeypatch.setattr(
+        "optjax._cli.race.perform", lambda race: races.append(race) or 0
+    )
+    assert main(["race", "--seeds", "2", "--first-seed", "5"]) == 0
+    (race,) = races
+    assert race.space["optimizer"] == list(optjax.OPTIMIZERS)
+    assert set(race.space["learning_rate"].by_name.values()) == {LEARNING_RATES}
+    assert list(race.keywords["seeds"]) == [5, 6]
+    assert (race.keywords["metric"], race.title) == (
+        "val_accuracy",
+        "validation accuracy",
+    )
+    assert race.target == 0.95
+
+
+REGRESSION = """
+import jax, jax.numpy as jnp, optax
+import optjax
+from optjax import tasks
+
+def init(key, optimizer):
+    x = jax.random.normal(key, (2,))
+    return x, optimizer.init(x)
+
+def step(state, optimizer):
+    x, opt_state = state
+    loss, gradient = jax.value_and_grad(lambda x: jnp.sum(x**2))(x)
+    updates, opt_state = optimizer.update(gradient, opt_state, x)
+    return (optax.apply_updates(x, updates), opt_state), {"loss": loss}
+
+fit = init, step
+
+def slow(learning_rate):
+    return optjax.sgd(learning_rate / 100)
+"""
+
+
+def test_a_regression_races_and_so_does_a_row_of_ones_own(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "80")
+    (tmp_path / "regression_of_mine.py").write_text(REGRESSION)
+    words = ["race", "--task", "regression_of_mine:fit", "--metric", "loss"]
+    words += ["--mode", "min", "--steps", "40", "--learning-rates", "0.1", "0.3"]
+    words += ["--optimizers", "regression_of_mine:slow", "sgd", "--target", "1e-3"]
+    assert main([*words, "--out", "out"]) == 0
+    rows = read(tmp_path / "out" / "results.csv")
+    assert {row["optimizer"] for row in rows} == {"regression_of_mine:slow", "sgd"}
+    text = capsys.readouterr().out
+    assert "best loss of each optimizer (lower is better)" in text
+    lines = lines_of(text)
+    assert lines["sgd"][0] == "1"
+    assert lines["regression_of_mine:slow"][0] == "2"
+    assert int(lines["sgd"][5]) < 40
+
+
+def test_a_signal_keeps_the_table_of_what_has_ended(tmp_path, monkeypatch, capsys):
+    def stop(optimizer, records):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            "optjax._cli.experiment.live_display",
+            lambda *_, **__: contextlib.nullcontext(Display(lambda status: None, stop)),
+        )
+        stopped = run_race(tmp_path, capsys)
     assert stopped.status == 130
     assert stopped.text == ""
-    assert stopped.messages.splitlines()[after:] == [
-        f"optjax: interrupted {kept.format(out=tmp_path)}"
-    ]
-    assert sorted(path.name for path in tmp_path.iterdir()) == (
-        ["curves.csv", "results.csv"] if after else []
+    table = tmp_path / "results.csv"
+    assert stopped.messages == (
+        f"optjax: interrupted after 4 trials, which are in {table}; the same command "
+        "goes on\n"
     )
-    if after:
-        rows = read(tmp_path / "results.csv")
-        assert [row["optimizer"] for row in rows] == ["sgd"] * 4
-        assert len(read(tmp_path / "curves.csv")) == 16
-
-
-def test_tables_are_written_although_an_optimizer_fails(tmp_path, monkeypatch):
-    error = RuntimeError("out of memory")
-    monkeypatch.setattr(race_run, "execute", without_training(error, 2))
-    with pytest.raises(RuntimeError, match="out of memory"):
-        run_race(tmp_path)
-    assert len(read(tmp_path / "results.csv")) == 8
-
-
-def test_tables_are_written_although_a_picture_fails(tmp_path, monkeypatch):
-    def fail(*_):
-        raise RuntimeError("no fonts")
-
-    monkeypatch.setattr(race_run, "execute", without_training(None, None))
-    monkeypatch.setattr(race_run, "plot_learning_curves", fail)
-    done = run_race(tmp_path)
-    assert done.status == INCOMPLETE
-    assert "could not draw" in done.messages
-    assert "no fonts" in done.messages
-    assert sorted(path.name for path in tmp_path.iterdir()) == [
-        "curves.csv",
-        "learning_rate_sensitivity.png",
-        "ranking.png",
-        "results.csv",
-    ]
-
-
-def test_a_full_disk_is_said_in_one_line_and_the_ranking_still_printed(
-    tmp_path, monkeypatch
-):
-    def fail(*_):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(race_run, "execute", without_training(None, None))
-    monkeypatch.setattr(race_run, "write_curves", fail)
-    done = run_race(tmp_path)
-    assert done.status == INCOMPLETE
-    assert done.messages.splitlines()[3:] == [
-        f"optjax: could not write {tmp_path / 'curves.csv'}: No space left on device"
-    ]
-    assert re.search(r"1 sgd +50\.00", done.text)
-    assert (tmp_path / "results.csv").exists()
+    assert [row["optimizer"] for row in read(table)] == ["sgd"] * 4
+    assert run_race(tmp_path, capsys).status == 0
+    assert len(read(table)) == 12

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from optjax import sweep
-from optjax.sweep._engine.groups import Group
+from optjax.sweep._engine.groups import TrialGroup
 from optjax.sweep._engine.lanes import Program
 from optjax.sweep._store.sealed import read_sealed
 from optjax.sweep._store.store import Store
@@ -63,7 +63,7 @@ def in_numpy(group, settings, strategy):
 
 @pytest.fixture(autouse=True)
 def no_compilation(monkeypatch):
-    monkeypatch.setattr(Group, "compile", in_numpy)
+    monkeypatch.setattr(TrialGroup, "compile", in_numpy)
     # What a power failure takes is not tested here.
     monkeypatch.setattr(os, "fsync", lambda file: None)
 

@@ -11,13 +11,15 @@ import optax
 import pytest
 
 from optjax import sweep
-from optjax.sweep._engine import groups
-from optjax.sweep._engine.chunks import Chunk, read_chunk, split, write_chunk
-from optjax.sweep._engine.groups import Group, Settings, make_groups, pick_strategy
+from optjax.sweep._engine import fastest
+from optjax.sweep._engine.fastest import pick_strategy
+from optjax.sweep._engine.groups import TrialGroup, make_groups
 from optjax.sweep._engine.lanes import Program
+from optjax.sweep._engine.pieces import Piece, read_piece, split, write_piece
+from optjax.sweep._engine.plan import Plan
 from optjax.sweep._engine.scheduler import Scheduler
-from optjax.sweep._problem import NotWrittenError
-from optjax.sweep._stopping import Rungs
+from optjax.sweep._errors import NotWrittenError
+from optjax.sweep._stopping import decisions
 
 # -------------------------------------------------- the scheduler, with made-up metrics
 
@@ -39,7 +41,10 @@ def scheduler(trials, *, lanes=8, devices=2, stopping=None, metrics=("loss",)):
         evaluate_every=EVERY,
         evaluations=EVALUATIONS,
         evaluations_per_call=2,
-        rungs=Rungs(stopping, EVERY, EVALUATIONS),
+        stopping=stopping,
+        decisions=()
+        if stopping is None
+        else decisions(stopping, EVERY * EVALUATIONS, EVERY),
     )
 
 
@@ -242,25 +247,25 @@ def test_the_curve_is_that_of_a_loop_over_steps(by_map):
     np.testing.assert_allclose(record.curve.values["val"], vals, rtol=1e-5)
 
 
-# ------------------------------------------------------------------------- in chunks
+# ------------------------------------------------------------------------- in pieces
 
 
-def test_chunks_cut_groups_and_come_back_from_disk_as_they_were(by_map, tmp_path):
+def test_pieces_cut_groups_and_come_back_from_disk_as_they_were(by_map, tmp_path):
     specs = [record.trial for record in by_map.records]
-    chunks = split([specs[:18], specs[18:]], 7)
-    assert [len(chunk.specs) for chunk in chunks] == [7, 7, 4, 7, 7, 4]
-    assert [chunk.number for chunk in chunks] == list(range(6))
-    assert [spec for chunk in chunks for spec in chunk.specs] == specs
-    assert read_chunk(tmp_path, chunks[2]) is None
-    write_chunk(tmp_path, chunks[2], by_map.records[14:18])
-    assert repr(read_chunk(tmp_path, chunks[2])) == repr(list(by_map.records[14:18]))
+    pieces = split([specs[:18], specs[18:]], 7)
+    assert [len(piece.specs) for piece in pieces] == [7, 7, 4, 7, 7, 4]
+    assert [piece.number for piece in pieces] == list(range(6))
+    assert [spec for piece in pieces for spec in piece.specs] == specs
+    assert read_piece(tmp_path, pieces[2]) is None
+    write_piece(tmp_path, pieces[2], by_map.records[14:18])
+    assert repr(read_piece(tmp_path, pieces[2])) == repr(list(by_map.records[14:18]))
 
 
-def test_a_chunk_that_cannot_be_written_is_named(by_map, tmp_path):
-    chunk = Chunk(3, tuple(record.trial for record in by_map.records))
-    (tmp_path / "chunks").write_text("not a directory")
-    with pytest.raises(NotWrittenError, match=r"write chunk 3 in .*: File exists"):
-        write_chunk(tmp_path, chunk, by_map.records)
+def test_a_piece_that_cannot_be_written_is_named(by_map, tmp_path):
+    piece = Piece(3, tuple(record.trial for record in by_map.records))
+    (tmp_path / "pieces").write_text("not a directory")
+    with pytest.raises(NotWrittenError, match=r"write piece 3 in .*: File exists"):
+        write_piece(tmp_path, piece, by_map.records)
 
 
 def test_a_static_value_that_json_does_not_know_survives(tmp_path):
@@ -268,9 +273,9 @@ def test_a_static_value_that_json_does_not_know_survives(tmp_path):
     spec = sweep.TrialSpec(5, config, 0)
     curve = sweep.Curve((5,), {"loss": (0.1,)})
     records = [sweep.Record(spec, sweep.FINISHED, 5, curve)]
-    chunk = Chunk(0, (spec,))
-    write_chunk(tmp_path, chunk, records)
-    assert read_chunk(tmp_path, chunk) == records
+    piece = Piece(0, (spec,))
+    write_piece(tmp_path, piece, records)
+    assert read_piece(tmp_path, piece) == records
 
 
 # --------------------------------------------------------------- what is compiled
@@ -456,13 +461,20 @@ class Clock:
 
             return Program(lambda: None, advance, group.lanes)
 
-        monkeypatch.setattr(groups.time, "perf_counter", lambda: self.now)
-        monkeypatch.setattr(Group, "compile", compile_)
+        monkeypatch.setattr(fastest.time, "perf_counter", lambda: self.now)
+        monkeypatch.setattr(TrialGroup, "compile", compile_)
 
 
 def group_of(trials, steps, every, platform="cpu"):
     devices = (types.SimpleNamespace(platform=platform),)
-    settings = Settings(steps, every, "val", "min", None, None, 2**30, devices)
+    settings = Plan(
+        steps=steps,
+        evaluate_every=every,
+        metric="val",
+        mode="min",
+        memory_limit=2**30,
+        devices=devices,
+    )
     specs = [
         sweep.TrialSpec(n, sweep.Config("sgd", {"learning_rate": 1.0 + n}, {}), 0)
         for n in range(trials)

@@ -16,8 +16,9 @@ from identity_worker import digests
 
 import optjax
 from optjax import sweep
-from optjax.sweep._engine.groups import Group, Settings, make_groups
-from optjax.sweep._run import Status
+from optjax.sweep import Status
+from optjax.sweep._engine.groups import TrialGroup, make_groups
+from optjax.sweep._engine.plan import Plan
 from optjax.sweep._store import fingerprint as fingerprints
 from optjax.sweep._store import identity as identities
 from optjax.sweep._store.identity import check_same
@@ -127,7 +128,7 @@ OTHER_SETTINGS = {
     ),
     "stopping": (
         {"stopping": sweep.SuccessiveHalving(1, 2)},
-        "stopping was none and is min_steps=1, eta=2",
+        "stopping was none and is SuccessiveHalving(min_steps=1, eta=2)",
     ),
     "a factory": (
         {
@@ -189,7 +190,7 @@ def test_killed_midway_it_does_not_go_on_with_another_loss(tmp_path):
 def test_a_finished_sweep_run_again_compiles_and_times_nothing(tmp_path, monkeypatch):
     first = run(tmp_path, strategy="auto")
     assert not first.finished_before
-    monkeypatch.setattr(Group, "compile", lambda *_: pytest.fail("it compiled"))
+    monkeypatch.setattr(TrialGroup, "compile", lambda *_: pytest.fail("it compiled"))
     seen: list[Status] = []
     again = run(tmp_path, strategy="auto", progress=seen.append)
     assert again.finished_before
@@ -460,7 +461,14 @@ def test_an_array_is_read_once_however_many_groups_close_over_it(monkeypatch):
         for nesterov in (False, True)
     ]
     specs = [sweep.TrialSpec(i, config, 0) for i, config in enumerate(configs)]
-    settings = Settings(2, 1, "loss", "min", None, 1, None, (jax.devices()[0],))
+    settings = Plan(
+        steps=2,
+        evaluate_every=1,
+        metric="loss",
+        mode="min",
+        lanes=1,
+        devices=(jax.devices()[0],),
+    )
     fingerprint = fingerprints.Fingerprint()
     make_trial = sweep.from_functions(*trial())
     groups = make_groups(make_trial, {"sgd": optjax.sgd}, specs, settings, fingerprint)

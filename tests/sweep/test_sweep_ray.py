@@ -31,7 +31,7 @@ KEYWORDS = {
 }
 RATES = [0.003, 0.01, 0.1, 300.0]
 SPACE = {"optimizer": ["momentum", "adam"], "learning_rate": RATES}
-# Two seeds of each, four trials a chunk.
+# Two seeds of each, four trials a piece.
 CHUNKS = 4
 
 
@@ -93,7 +93,7 @@ def cluster():
 
 
 def curves(out):
-    """The lines of curves.csv without their order, that in which chunks end."""
+    """The lines of curves.csv without their order, that in which pieces end."""
     header, *lines = (out / "curves.csv").read_text().splitlines()
     assert header == "trial,optimizer,seed,step,loss"
     return sorted(lines)
@@ -138,11 +138,11 @@ def test_the_table_is_that_of_the_local_engine_bit_for_bit(cluster, local, tmp_p
     assert (seen[-1].running, seen[-1].most_steps_left) == (0, 0)
 
 
-def test_resuming_runs_the_missing_chunks_only(cluster, local, tmp_path):
+def test_resuming_runs_the_missing_pieces_only(cluster, local, tmp_path):
     out, first, second = (tmp_path / name for name in ("out", "first", "second"))
 
     def interrupt(status):
-        # They are written as chunks come, before the chunk is counted.
+        # They are written as pieces come, before the piece is counted.
         assert len({line.split(",")[0] for line in curves(out)}) == status.done
         if status.done >= 8:
             raise KeyboardInterrupt
@@ -150,8 +150,8 @@ def test_resuming_runs_the_missing_chunks_only(cluster, local, tmp_path):
     with pytest.raises(sweep.Interrupted) as caught:
         run_on_ray(toy(leave_marks(first)), out, interrupt)
     assert len(caught.value.result.records) == 8
-    chunks = (out / "sweep" / "chunks").iterdir()
-    before = {path: path.stat().st_mtime_ns for path in chunks}
+    pieces = (out / "sweep" / "pieces").iterdir()
+    before = {path: path.stat().st_mtime_ns for path in pieces}
     assert len(before) == 2
     run_on_ray(toy(leave_marks(second)), out)
     assert list(marks(second).values()) == [1, 1]
@@ -170,10 +170,10 @@ def interrupted_at(done, trial, out):
         run_on_ray(trial, out, interrupt)
 
 
-def test_a_chunk_that_is_not_whole_is_run_again(cluster, local, tmp_path):
+def test_a_piece_that_is_not_whole_is_run_again(cluster, local, tmp_path):
     out, second = tmp_path / "out", tmp_path / "second"
     interrupted_at(16, toy(), out)
-    first, *others = sorted((out / "sweep" / "chunks").iterdir())
+    first, *others = sorted((out / "sweep" / "pieces").iterdir())
     short = read_sealed(first)
     del short["records"][1]
     cut, garbled, foreign = others
@@ -192,20 +192,22 @@ def test_a_driver_with_other_cores_goes_on(cluster, local, tmp_path, monkeypatch
     interrupted_at(8, toy(), out)
     devices = jax.local_devices()
     several = (*devices, *devices, *devices)
-    monkeypatch.setattr(sys.modules["optjax.sweep._run"], "_devices", lambda: several)
+    monkeypatch.setattr(
+        sys.modules["optjax.sweep._run"], "all_devices", lambda: several
+    )
     run_on_ray(toy(leave_marks(second)), out)
     assert list(marks(second).values()) == [1, 1]
     assert (out / "results.csv").read_bytes() == local.results
 
 
-def test_a_chunk_that_raises_is_named_in_one_line(cluster, tmp_path):
+def test_a_piece_that_raises_is_named_in_one_line(cluster, tmp_path):
     def fail():
         raise FileNotFoundError("data.npz\nis on another machine")
 
     with pytest.raises(sweep.SweepError) as caught:
         run_on_ray(toy(on_workers(fail)), tmp_path)
     (line,) = str(caught.value).splitlines()
-    assert line.startswith("chunk ")
+    assert line.startswith("piece ")
     assert "(trials " in line
     assert "init raised FileNotFoundError: data.npz" in line
     assert not (tmp_path / "results.csv").exists()
@@ -219,7 +221,7 @@ def test_every_trial_ends_once_though_a_node_is_lost(cluster, local, tmp_path):
     def lose_a_node(status):
         if lost:
             return
-        # Some chunk is at work: two nodes, four chunks, one has ended.
+        # Some piece is at work: two nodes, four pieces, one has ended.
         deadline = time.monotonic() + 60
         while len(marks(attempts)) < 3 and time.monotonic() < deadline:
             time.sleep(0.05)
@@ -237,7 +239,7 @@ def test_every_trial_ends_once_though_a_node_is_lost(cluster, local, tmp_path):
     assert curves(out) == local.curves
     numbers = [
         record["trial"]
-        for path in (out / "sweep" / "chunks").iterdir()
+        for path in (out / "sweep" / "pieces").iterdir()
         for record in json.loads(path.read_text())["records"]
     ]
     assert sorted(numbers) == list(range(16))

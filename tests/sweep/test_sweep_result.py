@@ -10,7 +10,7 @@ import pytest
 
 from optjax import sweep
 from optjax.sweep import DIVERGED, FINISHED, STOPPED, Config, Curve, Record, TrialSpec
-from optjax.sweep._result import record_from_json, record_to_json
+from optjax.sweep._records import record_from_json, record_to_json
 from optjax.sweep._store.files import write_atomically
 
 
@@ -289,7 +289,9 @@ def test_repr_and_summary_say_the_best():
     Console(width=80, file=page).print(RESULT.summary())
     text = page.getvalue()
     assert "learning_rate=0.1" in text
-    assert "1 diverged" in text
+    # Of four trials one diverged, and of two one was stopped.
+    assert "diverged stopped" in text
+    assert text.count("1/4") == text.count("1/2") == 1
     assert max(map(len, text.splitlines())) <= 80
     # Best first.
     assert text.index("sgd") < text.index("adabound")

@@ -25,7 +25,7 @@ from optjax.sweep import (
     per_optimizer,
     uniform,
 )
-from optjax.sweep._problem import SweepError
+from optjax.sweep._errors import SweepError
 from optjax.sweep._records import Config
 from optjax.sweep._space.distributions import Choice, LogUniform, PerOptimizer, Uniform
 

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from optjax._cli.main import main
-from optjax.sweep._engine.groups import Group
+from optjax.sweep._engine.groups import TrialGroup
 from optjax.sweep._store.store import Store
 from optjax.tasks import TASKS, Settings
 
@@ -130,7 +130,7 @@ def test_a_directory_knows_what_it_trained(
         captured = capsys.readouterr()
         assert f"holds another sweep: {differing}" in captured.err
         assert captured.out == ""
-    monkeypatch.setattr(Group, "compile", lambda *_: pytest.fail("it compiled"))
+    monkeypatch.setattr(TrialGroup, "compile", lambda *_: pytest.fail("it compiled"))
     # The same pictures elsewhere are the same data.
     (tmp_path / "moved").symlink_to(images)
     assert main(words(data=tmp_path / "moved")) == 0

@@ -16,15 +16,10 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from optjax.sweep._strategies import Strategy
 from optjax.sweep._trial import State, Trial
 
-__all__ = ["STRATEGIES", "Assignment", "Program", "compile_lanes", "lane_bytes"]
-
-#: How the lanes of one device run: all at once, one after the other, or in small
-#: batches one after the other. Several devices always share the lanes evenly.
-STRATEGIES = ("vmap", "map", "chunked")
-
-_CHUNK = 8
+__all__ = ["Assignment", "Program", "compile_lanes", "lane_bytes"]
 
 
 class Assignment(NamedTuple):
@@ -65,11 +60,11 @@ def compile_lanes(
     metrics: Sequence[str],
     *,
     lanes: int,
-    strategy: str,
+    strategy: Strategy,
     evaluate_every: int,
     evaluations: int,
     devices: Sequence[jax.Device],
-    compiler_options: dict[str, str | bool] | None = None,
+    compiler_options: Mapping[str, str | bool] | None = None,
 ) -> Program:
     """Compile a group's program.
 
@@ -78,7 +73,7 @@ def compile_lanes(
       hyper: names of its hyper-parameters.
       metrics: names of its metrics, in the order wanted.
       lanes: K, a multiple of the number of devices.
-      strategy: one of `STRATEGIES`.
+      strategy: how one device runs its lanes.
       evaluate_every: updates between two evaluations.
       evaluations: evaluations a call.
       devices: what the lanes are shared over, of one or of several processes.
@@ -113,7 +108,7 @@ def compile_lanes(
         )
 
     def device_lanes(carry: Any, told: Any) -> tuple[Any, jax.Array]:
-        carry, rows = _over_lanes(strategy, lane)(carry, told)
+        carry, rows = strategy(lane)(carry, told)
         if jax.process_count() > 1:
             # Every process takes the same decisions, so each needs every lane's rows.
             rows = jax.lax.all_gather(rows, "lanes", tiled=True)
@@ -146,7 +141,7 @@ def compile_lanes(
     compiled = (
         jax.jit(sharded, donate_argnums=0)
         .lower(batched(packed_shape), batched(told_shape))
-        .compile(compiler_options)
+        .compile(None if compiler_options is None else dict(compiler_options))
     )
 
     def start() -> Any:
@@ -167,17 +162,6 @@ def compile_lanes(
         return carry, np.asarray(rows)
 
     return Program(start, advance, lanes)
-
-
-def _over_lanes(strategy: str, lane: Callable[..., Any]) -> Callable[..., Any]:
-    if strategy == "vmap":
-        return jax.vmap(lane)
-    batch = _CHUNK if strategy == "chunked" else None
-
-    def mapped(carry: Any, told: Any) -> Any:
-        return jax.lax.map(lambda both: lane(*both), (carry, told), batch_size=batch)
-
-    return mapped
 
 
 def _state_shape(trial: Trial, hyper: Sequence[str]) -> Any:

@@ -19,7 +19,7 @@ from typing import Any
 import jax
 
 from optjax._signals import LOST, SIGNALS, in_hand
-from optjax.sweep._problem import SweepError, one_line
+from optjax.sweep._errors import SweepError, one_line
 
 __all__ = ["LostProcessError", "join", "leave", "losses_named"]
 

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from optjax.sweep._engine.interrupt import Stop
-from optjax.sweep._problem import SweepError, one_line
+from optjax.sweep._errors import SweepError, one_line
 
 __all__ = ["agree", "together"]
 
@@ -49,7 +49,7 @@ def together(stop: Stop | None = None) -> Iterator[None]:
     except Exception as error:
         failure = error
     signal = 0 if stop is None else stop.signal
-    message = "" if failure is None else _message(failure)
+    message = "" if failure is None else one_line(failure)
     signals, messages = _gather(signal, message)
     if stop is not None:
         stop.agreed = max(signals)
@@ -58,10 +58,6 @@ def together(stop: Stop | None = None) -> Iterator[None]:
     for number, message in enumerate(messages):
         if message:
             raise SweepError(f"process {number} has failed: {message}")
-
-
-def _message(error: Exception) -> str:
-    return str(error) if isinstance(error, SweepError) else one_line(error)
 
 
 def _gather(signal: int, message: str) -> tuple[list[int], list[str]]:

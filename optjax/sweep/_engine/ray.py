@@ -1,101 +1,138 @@
-"""A sweep on a Ray cluster: one task a chunk of trials, each one compiled program."""
+"""A sweep on a Ray cluster: one task a piece of trials, each one compiled program."""
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from optjax.sweep._engine.chunks import Chunk, read_chunk, run_chunk, write_chunk
-from optjax.sweep._engine.groups import Settings
+import numpy as np
+
 from optjax.sweep._engine.interrupt import Stop
-from optjax.sweep._problem import SweepError
+from optjax.sweep._engine.pieces import (
+    Piece,
+    read_piece,
+    run_piece,
+    split,
+    write_piece,
+)
+from optjax.sweep._engine.session import Session
+from optjax.sweep._errors import SweepError
 from optjax.sweep._records import Record
+from optjax.sweep._strategies import Strategy, StrategyName
 from optjax.sweep._trial import Factory, MakeTrial
 
 __all__ = ["run_on_ray"]
 
-# A lost node's tasks start again elsewhere; this many losses of one chunk is a fault.
+# A piece of a cluster's work: long enough to pay for its compilation, short enough to
+# lose.
+_PIECE_TRIALS = 64
+# A lost node's tasks start again elsewhere; this many losses of one piece is a fault.
 _RETRIES = 5
-# How long a signal may wait while no chunk ends.
+# How long a signal may wait while no piece ends.
 _SECONDS = 0.5
 
 
 def run_on_ray(
+    session: Session,
+    strategy: Literal["auto"] | StrategyName | Strategy,
     make_trial: MakeTrial,
     factories: Mapping[str, Factory],
-    chunks: Sequence[Chunk],
-    settings: Settings,
-    strategy: str,
-    directory: Path,
-    on_records: Callable[[Chunk, list[Record]], None],
-    stop: Stop,
 ) -> bool:
-    """Run the chunks that `directory` does not have yet, and write each as it ends.
+    """Run the pieces that the directory does not have, and write each as it ends.
 
     Ray is connected to as the process is set up for it (`ray.init()`, the environment
     variable RAY_ADDRESS), and started on this machine where it is not. A task takes
     one CPU, and JAX there sees one device.
 
     Args:
+      session: whose devices are not sent; each worker has its own.
+      strategy: of the lanes inside a task.
       make_trial: sent to the workers by value, with the data that it holds.
       factories: optimizers by name.
-      chunks: the whole sweep.
-      settings: whose devices are not sent; each worker has its own.
-      strategy: of the lanes inside a task.
-      directory: where chunks are written.
-      on_records: called with each chunk's records, those found first.
-      stop: obeyed between chunks, and while none is ready.
 
     Returns:
-      Whether any was left to run.
+      Whether every trial had ended before.
 
     Raises:
-      SweepError: where Ray is not installed, or a chunk fails.
+      SweepError: where Ray is not installed, or a piece fails.
+      Stopped: at a signal, between pieces.
     """
+    if isinstance(strategy, str) and strategy == "auto":
+        # The workers' devices are not this process's: nothing is timed here.
+        strategy = "map"
+    size = session.plan.lanes or _PIECE_TRIALS
+    pieces = split([group.specs for group in session.groups], size)
+    # Opening cuts curves.csv: it is written anew from the pieces that are there.
+    session.open_store(
+        strategy=strategy,
+        devices="ray",
+        lanes=[size],
+        evaluations_per_call=[session.plan.evaluations_per_call],
+    )
     try:
         import ray
     except ModuleNotFoundError:
         raise SweepError(
             "the ray engine needs Ray; run: pip install 'optjax[ray]'"
         ) from None
+    metrics, ledger = session.groups[0].metrics, session.ledger
+    left = len(pieces)
+
+    def on_records(piece: Piece, records: Sequence[Record]) -> None:
+        nonlocal left
+        left -= 1
+        for record in records:
+            values = np.array([record.curve.values[name] for name in metrics])
+            steps = np.array([record.curve.steps])
+            session.store.append([record.trial], steps, values.T[None])
+            ledger.end(record)
+            ledger.steps += record.steps
+            ledger.steps_left -= session.plan.steps
+        waiting = ledger.total - len(ledger.records())
+        name = piece.specs[0].config.optimizer
+        session.report(ledger.status(name, min(waiting, left * size)))
+
     missing = []
-    for chunk in chunks:
-        records = read_chunk(directory, chunk)
+    for piece in pieces:
+        records = read_piece(session.store.own, piece)
         if records is None:
-            missing.append(chunk)
+            missing.append(piece)
         else:
-            on_records(chunk, records)
+            on_records(piece, records)
     if not missing:
-        return False
+        return True
     started_here = not ray.is_initialized()
     if started_here:
         ray.init(log_to_driver=False, include_dashboard=False)
-        stop.take()
+        session.stop.take()
+    used = {piece.specs[0].config.optimizer for piece in pieces}
+    sent = dataclasses.replace(session.plan, devices=(), lanes=size)
     try:
         _run(
             ray,
-            (make_trial, dict(factories), settings._replace(devices=()), strategy),
+            (make_trial, {name: factories[name] for name in used}, sent, strategy),
             missing,
-            directory,
+            session.store.own,
             on_records,
-            stop,
+            session.stop,
         )
     finally:
         if started_here:
             ray.shutdown()
-    return True
+    return False
 
 
 def _run(
     ray: Any,
     common: tuple[Any, ...],
-    chunks: Sequence[Chunk],
+    pieces: Sequence[Piece],
     directory: Path,
-    on_records: Callable[[Chunk, list[Record]], None],
+    on_records: Callable[[Piece, list[Record]], None],
     stop: Stop,
 ) -> None:
     task = ray.remote(max_retries=_RETRIES, num_cpus=1)(_task)
     shared = ray.put(common)
-    running = {task.remote(shared, chunk): chunk for chunk in chunks}
+    running = {task.remote(shared, piece): piece for piece in pieces}
     try:
         while running:
             stop.check()
@@ -103,31 +140,31 @@ def _run(
             if not some:
                 continue
             (ready,) = some
-            chunk = running.pop(ready)
-            records = _get(ray, ready, chunk)
-            write_chunk(directory, chunk, records)
-            on_records(chunk, records)
+            piece = running.pop(ready)
+            records = _get(ray, ready, piece)
+            write_piece(directory, piece, records)
+            on_records(piece, records)
     finally:
         # None is left where all went well; a cluster goes on after an error.
         for other in running:
             ray.cancel(other)
 
 
-def _get(ray: Any, ready: Any, chunk: Chunk) -> list[Record]:
+def _get(ray: Any, ready: Any, piece: Piece) -> list[Record]:
     try:
         return ray.get(ready)
     except ray.exceptions.RayError as error:
         first_line = str(error).strip().splitlines()[-1]
         raise SweepError(
-            f"chunk {chunk.number} (trials {chunk.specs[0].number} to "
-            f"{chunk.specs[-1].number}) failed on Ray: {first_line}. The chunks "
+            f"piece {piece.number} (trials {piece.specs[0].number} to "
+            f"{piece.specs[-1].number}) failed on Ray: {first_line}. The pieces "
             "that ended are kept; the same command goes on"
         ) from error
 
 
-def _task(common: tuple[Any, ...], chunk: Chunk) -> list[Record]:
+def _task(common: tuple[Any, ...], piece: Piece) -> list[Record]:
     import jax
 
-    make_trial, factories, settings, strategy = common
-    settings = settings._replace(devices=(jax.local_devices()[0],))
-    return run_chunk(make_trial, factories, chunk, settings, strategy)
+    make_trial, factories, plan, strategy = common
+    plan = dataclasses.replace(plan, devices=(jax.local_devices()[0],))
+    return run_piece(make_trial, factories, piece, plan, strategy)

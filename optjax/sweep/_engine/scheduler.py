@@ -14,10 +14,11 @@ from optjax.sweep._records import (
     FINISHED,
     STOPPED,
     Curve,
+    Mode,
     Record,
     TrialSpec,
 )
-from optjax.sweep._stopping import Rungs
+from optjax.sweep._stopping import StoppingRule, ask
 
 __all__ = ["Scheduler"]
 
@@ -35,11 +36,12 @@ class Scheduler:
         devices: int,
         metrics: Sequence[str],
         metric: str,
-        mode: str,
+        mode: Mode,
         evaluate_every: int,
         evaluations: int,
         evaluations_per_call: int,
-        rungs: Rungs,
+        stopping: StoppingRule | None = None,
+        decisions: Sequence[int] = (),
     ) -> None:
         """Fill the lanes with the first trials.
 
@@ -52,8 +54,10 @@ class Scheduler:
           mode: "max" or "min".
           evaluate_every: updates between two evaluations.
           evaluations: a trial's whole budget.
-          evaluations_per_call: how many a call runs; divides the budget and each rung.
-          rungs: where trials are stopped.
+          evaluations_per_call: how many a call runs; divides the budget and each of
+            `decisions`.
+          stopping: which trials go on.
+          decisions: the evaluations at which it is asked.
         """
         self._trials = trials
         self._metrics = tuple(metrics)
@@ -65,7 +69,13 @@ class Scheduler:
         self._every = evaluate_every
         self._evaluations = evaluations
         self._per_call = evaluations_per_call
-        self._rungs = rungs
+        self._stopping = stopping
+        # Of each decision the trials that have come there, in order.
+        self._came: dict[int, list[int]] = {at: [] for at in decisions}
+        # What a rule sees: higher is better, −inf from a divergence on.
+        self._values = np.full(
+            (len(trials), max(decisions, default=0)), -np.inf, np.float32
+        )
         # Free lanes are filled device by device in turn, so that the last few trials
         # of a group do not all land on one.
         self._order = np.arange(lanes).reshape(devices, -1).T.ravel()
@@ -139,30 +149,30 @@ class Scheduler:
             elif self._done[lane] >= self._evaluations:
                 ended[int(lane)] = FINISHED
             self._rows.setdefault(int(self._trial[lane]), []).append(kept)
-        self._halve(busy, rows, ended)
+            self._show_rule(int(lane), kept if sound[position].all() else kept[:-1])
+        self._decide(busy, ended)
         records = [self._record(lane, status) for lane, status in sorted(ended.items())]
         self._trial[list(ended)] = _IDLE
         self._refill()
         return records
 
-    def _halve(self, busy: np.ndarray, rows: np.ndarray, ended: dict[int, str]) -> None:
-        for rung in self._rungs.at:
-            here = [lane for lane in busy if self._done[lane] == rung]
-            if not here:
+    def _show_rule(self, lane: int, rows: np.ndarray) -> None:
+        """Let a rule see a call's values, those before a divergence."""
+        trial, first = self._trial[lane], self._done[lane] - self._per_call
+        seen = self._values[trial, first:][: len(rows)]
+        seen[:] = self._sign * rows[: len(seen), self._column]
+
+    def _decide(self, busy: np.ndarray, ended: dict[int, str]) -> None:
+        for at, came in self._came.items():
+            here = [int(lane) for lane in busy if self._done[lane] == at]
+            if self._stopping is None or not here:
                 continue
-            scores = np.array(
-                [
-                    -np.inf
-                    if lane in ended
-                    else self._sign * rows[lane, -1, self._column]
-                    for lane in here
-                ]
-            )
-            for lane, goes_on in zip(
-                here, self._rungs.go_on(rung, scores), strict=True
-            ):
-                if not goes_on:
-                    ended.setdefault(int(lane), STOPPED)
+            came += self._trial[here].tolist()
+            everyone = self._values[came, :at]
+            goes_on = ask(self._stopping, everyone[-len(here) :], everyone)
+            for lane, is_going_on in zip(here, goes_on, strict=True):
+                if not is_going_on:
+                    ended.setdefault(lane, STOPPED)
 
     def _record(self, lane: int, status: str) -> Record:
         trial = int(self._trial[lane])

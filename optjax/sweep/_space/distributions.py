@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from optjax.sweep._problem import SweepError
+from optjax.sweep._errors import SweepError
 
 __all__ = [
     "Choice",

@@ -22,16 +22,16 @@ import types
 import typing
 from collections.abc import Collection, Iterable, Iterator, Mapping, Set
 from numbers import Integral, Real
-from typing import Annotated, Any, NamedTuple, TypeAlias
+from typing import Annotated, Any, Literal, NamedTuple, TypeAlias, get_args
 
 import jax
 import numpy as np
 
 from optjax._hyperparameter import Count, instance, one_of, whole, without_kind
-from optjax.optimizers import OPTIMIZERS
-from optjax.sweep._names import did_you_mean, listing
-from optjax.sweep._problem import SweepError, checked, describe
-from optjax.sweep._records import Config
+from optjax._names import did_you_mean, listing
+from optjax.sweep._errors import SweepError, checked, in_own_code
+from optjax.sweep._records import Config, describe
+from optjax.sweep._rows import known_factories
 from optjax.sweep._space.distributions import (
     Choice,
     Distribution,
@@ -57,7 +57,8 @@ Space: TypeAlias = Annotated[
     ),
 ]
 Draws: TypeAlias = Annotated[int, whole(1)]
-Method: TypeAlias = Annotated[str, one_of(("sobol", "random"))]
+MethodName = Literal["sobol", "random"]
+Method: TypeAlias = Annotated[MethodName, one_of(get_args(MethodName))]
 Factories: TypeAlias = Annotated[
     Mapping[str, Factory], instance(Mapping, "a mapping of names to factories")
 ]
@@ -97,9 +98,9 @@ def configurations(
       method: "sobol" (scrambled Sobol points, which cover evenly, best with a power
         of two) or "random" (independent).
       seed: of the points, >= 0.
-      factories: optimizers by name, the rows of `optjax.OPTIMIZERS` by default. What
-        one takes is read off its signature; of a `functools.partial`, a keyword preset
-        can be overridden.
+      factories: optimizers by name, by default the rows of `optjax.OPTIMIZERS`, those
+        of installed packages, and any `module:attribute`. What one takes is read off
+        its signature; of a `functools.partial`, a keyword preset can be overridden.
 
     Returns:
       At least one configuration.
@@ -122,7 +123,7 @@ def configurations(
       adabound ['final_lr', 'learning_rate']
     """
     if factories is None:
-        factories = {name: row.factory for name, row in OPTIMIZERS.items()}
+        factories = known_factories()
     keys = [key for key in space if key != "optimizer"]
     names = _chosen_names(space, factories)
     dimensions = {key: _dimension(key, space[key], factories) for key in keys}
@@ -388,7 +389,7 @@ def _build(what: str, optimizer: _Optimizer, values: Mapping[str, Any]) -> None:
         optimizer.factory(**hyper, **config.static)
     except Exception as error:
         message = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise SweepError(f"{what}: {message}") from error
+        raise SweepError(f"{what}: {message}{in_own_code(error)}") from error
 
 
 def _check_fits_float32(what: str, value: Real) -> None:

@@ -4,8 +4,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from optjax.sweep._names import did_you_mean
-from optjax.sweep._problem import SweepError
+from optjax._names import did_you_mean
+from optjax.sweep._errors import SweepError
 from optjax.sweep._space.distributions import (
     Choice,
     Distribution,

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from optjax._hyperparameter import shown
-from optjax.sweep._problem import DamagedError, RefusedError, SweepError
+from optjax.sweep._errors import DamagedError, RefusedError, SweepError
 from optjax.sweep._store.sealed import read_sealed
 
 __all__ = ["Lock", "as_directory", "claim", "in_a_series"]

@@ -62,6 +62,10 @@ class Fingerprint:
         """The digest of a tree's shapes and dtypes, in order."""
         return _digest(",".join(f"{x.dtype}{x.shape}" for x in jax.tree.leaves(tree)))
 
+    def value(self, value: Any) -> str:
+        """The digest of any other value: of an object its class's code and fields."""
+        return _digest(self._value(value))
+
     @property
     def data(self) -> list[str]:
         """The digests of all long constants, in the order of the programs' reading."""

@@ -7,6 +7,7 @@ of it.
 """
 
 import contextlib
+import dataclasses
 import importlib.metadata
 import json
 import sys
@@ -14,11 +15,14 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from optjax.sweep._engine.groups import Group, Settings
-from optjax.sweep._problem import RefusedError
+from optjax.sweep._engine.groups import TrialGroup
+from optjax.sweep._engine.plan import Plan
+from optjax.sweep._errors import RefusedError
 from optjax.sweep._records import PLAIN, TrialSpec
+from optjax.sweep._store.fingerprint import Fingerprint
+from optjax.sweep._strategies import Strategy, StrategyName
 
-__all__ = ["check_same", "identity"]
+__all__ = ["check_same", "identity", "in_words"]
 
 # What turns a program into digits.
 _LIBRARIES = ("jax", "jaxlib", "flax", "optax")
@@ -29,18 +33,19 @@ _FUNCTIONS = {
 }
 # What follows from the rest, and tells something only where nothing else does.
 _CONSEQUENCES = ("state", "lanes", "evaluations_per_call", "metrics")
+_CODES = {"stopping": "the stopping rule", "strategy": "the strategy"}
 _MOST_VALUES = 6
 _ELSEWHERE = "choose another out= (--out), or delete it"
 
 
 def identity(
-    groups: Sequence[Group],
-    settings: Settings,
+    groups: Sequence[TrialGroup],
+    plan: Plan,
     *,
-    data: Sequence[str],
+    fingerprint: Fingerprint,
     about: Mapping[str, Any],
     devices: str,
-    strategy: str,
+    strategy: StrategyName | Strategy,
     lanes: Sequence[int],
     evaluations_per_call: Sequence[int | None],
 ) -> dict[str, Any]:
@@ -48,15 +53,14 @@ def identity(
 
     Args:
       groups: with their digests.
-      settings: what the groups have in common.
-      data: the digests of what the programs read.
+      plan: what the groups have in common.
+      fingerprint: that made these; it knows what the programs read.
       about: the caller's own words.
       devices: that the lanes share.
       strategy: how a device runs its lanes.
       lanes: how many, by group or in common.
       evaluations_per_call: how many, by group or in common.
     """
-    stopping = settings.stopping
     programs = [
         {
             "of": [group.name, list(group.hyper), _static(group.specs[0])],
@@ -64,10 +68,12 @@ def identity(
         }
         for group in groups
     ]
+    own = {"stopping": plan.stopping, "strategy": strategy}
+    codes = {name: fingerprint.value(value) for name, value in own.items()}
     return {
         "about": dict(about),
-        "data": list(data),
-        "programs": [{"versions": _versions(), "groups": programs}],
+        "data": fingerprint.data,
+        "programs": [{"versions": _versions(), "groups": programs, "codes": codes}],
         "trials": [
             [
                 spec.config.optimizer,
@@ -78,18 +84,23 @@ def identity(
             for group in groups
             for spec in group.specs
         ],
-        "steps": settings.steps,
-        "evaluate_every": settings.evaluate_every,
-        "metric": settings.metric,
-        "mode": settings.mode,
-        "stopping": dict(stopping._asdict()) if stopping else None,
-        "compiler_options": settings.compiler_options or None,
+        "steps": plan.steps,
+        "evaluate_every": plan.evaluate_every,
+        "metric": plan.metric,
+        "mode": plan.mode,
+        "stopping": _described(plan.stopping),
+        "compiler_options": plan.compiler_options and dict(plan.compiler_options),
         "devices": devices,
-        "strategy": strategy,
+        "strategy": _described(strategy),
         "state": [group.digests["state"] for group in groups],
         "lanes": list(lanes),
         "evaluations_per_call": list(evaluations_per_call),
     }
+
+
+def in_words(value: Any) -> str:
+    """A rule or a strategy as messages name it."""
+    return _show(_described(value))
 
 
 def check_same(
@@ -151,12 +162,14 @@ def _differences(
     was, is_ = _columns(saved["trials"]), _columns(wanted["trials"])
     # Another version may read the same data in another order.
     as_read = list if made else sorted
+    (now,) = wanted["programs"]
     telling = [
         *_changed(saved["about"], wanted["about"]),
         *(["other data"] if as_read(saved["data"]) != as_read(wanted["data"]) else []),
-        *(_changed_programs(made, wanted["programs"][0]) if made else []),
+        *(_changed_programs(made, now) if made else []),
         *_changed(was, is_),
         *_changed(saved, wanted, without=apart),
+        *(_changed_codes(saved, wanted, made, now) if made else []),
     ]
     if not telling and saved["trials"] != wanted["trials"]:
         telling = ["the trials are others, or in another order"]
@@ -175,6 +188,15 @@ def _changed_programs(was: Mapping[str, Any], is_: Mapping[str, Any]) -> Iterato
         if other:
             whose = "" if len(other) == len(pairs) else f" of {_show(_once(other))}"
             yield f"{words}{whose} differs"
+
+
+def _changed_codes(
+    was: Mapping[str, Any], is_: Mapping[str, Any], made: Any, now: Any
+) -> Iterator[str]:
+    # Where the object is another one, that is said.
+    for name, words in _CODES.items():
+        if was[name] == is_[name] and made["codes"][name] != now["codes"][name]:
+            yield f"{words} {_show(is_[name])} differs"
 
 
 def _columns(trials: Sequence[Any]) -> dict[str, list[Any]]:
@@ -232,13 +254,26 @@ def _versions() -> dict[str, str]:
 
 
 def _static(spec: TrialSpec) -> dict[str, Any]:
-    """The static values as JSON: what is not plain has an address in its repr."""
-    return {
-        name: value
-        if isinstance(value, PLAIN)
-        else getattr(value, "__qualname__", type(value).__qualname__)
-        for name, value in spec.config.static.items()
-    }
+    return {name: _plain(value) for name, value in spec.config.static.items()}
+
+
+def _plain(value: Any) -> Any:
+    """A value as JSON: what is not plain has an address in its repr."""
+    if isinstance(value, PLAIN):
+        return value
+    return getattr(value, "__qualname__", type(value).__qualname__)
+
+
+def _described(value: Any) -> Any:
+    """A rule or a strategy as JSON: its name, and its fields where it has some."""
+    if dataclasses.is_dataclass(value):
+        names = [field.name for field in dataclasses.fields(value)]
+    else:
+        names = [*getattr(value, "_fields", ())]
+    if not names:
+        return _plain(value)
+    fields = {name: _plain(getattr(value, name)) for name in names}
+    return {"is": _plain(value), **fields}
 
 
 def _show(value: Any) -> str:
@@ -250,5 +285,8 @@ def _show(value: Any) -> str:
         more = f", … ({len(value)} in all)" if len(value) > _MOST_VALUES else ""
         return ", ".join(map(_show, value[:_MOST_VALUES])) + more
     if isinstance(value, dict):
-        return ", ".join(f"{name}={_show(inside)}" for name, inside in value.items())
+        named = dict(value)
+        kind = named.pop("is", "")
+        inside = ", ".join(f"{name}={_show(value)}" for name, value in named.items())
+        return f"{kind}({inside})" if kind else inside
     return str(value)

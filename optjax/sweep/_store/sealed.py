@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from optjax.sweep._problem import DamagedError
+from optjax.sweep._errors import DamagedError
 from optjax.sweep._store.files import write_atomically
 
 __all__ = ["digest", "read_sealed", "write_sealed"]

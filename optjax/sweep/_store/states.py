@@ -15,7 +15,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from optjax.sweep._problem import DamagedError
+from optjax.sweep._errors import DamagedError
 from optjax.sweep._store.sealed import digest
 
 __all__ = ["Lanes", "check_lanes", "read_lanes", "write_lanes"]

@@ -6,7 +6,7 @@
         progress.json    how much of curves.csv counts, and which lanes belong to it
         sweep.json       what the sweep is; a directory belongs to one sweep
         states/          the lanes after some call, for sweeps that run long enough
-        chunks/          finished chunks, where a cluster runs them
+        pieces/          finished pieces, where a cluster runs them
         lock             held by the process that writes
 
 progress.json is replaced atomically and last, so at any moment the directory describes
@@ -26,25 +26,25 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from optjax.sweep._problem import DamagedError, NotWrittenError, SweepError
+from optjax.sweep._errors import DamagedError, NotWrittenError, SweepError
 from optjax.sweep._records import TrialSpec
 from optjax.sweep._store.directory import Lock, claim
 from optjax.sweep._store.identity import check_same
 from optjax.sweep._store.sealed import digest, read_sealed, write_sealed
 from optjax.sweep._store.states import Lanes, check_lanes, read_lanes, write_lanes
 
-__all__ = ["MARKER", "Progress", "Store", "named_errors"]
+__all__ = ["MARKER", "Checkpoint", "Store", "named_errors"]
 
 _OWN = "sweep"
 _PROGRESS = "progress.json"
 #: The first file of a sweep's directory.
 MARKER = f"{_OWN}/{_PROGRESS}"
-_FORMAT = 3
+_FORMAT = 4
 # The lanes of two points, so that one is whole while the next is written.
 _TURNS = "ab"
 
 
-class Progress(NamedTuple):
+class Checkpoint(NamedTuple):
     """A consistent point of a sweep.
 
     Attributes:
@@ -82,7 +82,7 @@ class Store:
         self._lock: Lock | None = None
         self._curves: Any = None
         self._columns: tuple[str, ...] = ()
-        self._progress = Progress()
+        self._checkpoint = Checkpoint()
         self._committed = b""
         self._bytes = 0
         self._digest = digest()
@@ -123,7 +123,7 @@ class Store:
         columns: Sequence[str],
         *,
         other_versions: bool = False,
-    ) -> Progress:
+    ) -> Checkpoint:
         """Begin the sweep that `identity` says, or go on with it.
 
         The first process opens before the others, which only read.
@@ -142,19 +142,19 @@ class Store:
         """
         self._columns = tuple(columns)
         wanted = {"format": _FORMAT, **identity, "metrics": list(columns)}
-        progress = self._read_progress()
+        checkpoint = self._read_checkpoint()
         saved = self.saved_identity()
         if saved is not None:
             wanted = check_same(
                 saved, wanted, self.directory, other_versions=other_versions
             )
-        elif progress.curves_bytes:
+        elif checkpoint.curves_bytes:
             raise DamagedError(self.own / "sweep.json", "it is not there")
-        if not progress.curves_bytes:
+        if not checkpoint.curves_bytes:
             if self._writes:
-                self._begin(progress, wanted)
-            return self._progress
-        self._progress = progress
+                self._begin(checkpoint, wanted)
+            return self._checkpoint
+        self._checkpoint = checkpoint
         self._read_curves()
         if self._writes:
             if wanted != saved:
@@ -162,7 +162,7 @@ class Store:
                     write_sealed(self.own / "sweep.json", wanted)
             self._check_states()
             self._cut_curves(self._bytes)
-        return self._progress
+        return self._checkpoint
 
     def saved_identity(self) -> dict[str, Any] | None:
         """What sweep.json says, or None where there is none."""
@@ -209,20 +209,20 @@ class Store:
                 [row.split(",")[first:] for row in rows if row], np.float32
             ).reshape(count, len(self._columns))
 
-    def commit(self, progress: Progress) -> None:
+    def commit(self, checkpoint: Checkpoint) -> None:
         """Make a point the one to resume from; its states must be saved already."""
-        before, self._progress = self._progress, self._now(progress)
+        before, self._checkpoint = self._checkpoint, self._now(checkpoint)
         if not self._writes:
             return
         with named_errors(self.directory, f"write {_PROGRESS}"):
             if self._curves is not None:
                 os.fsync(self._curves.fileno())
             self._check_alone()
-            write_sealed(self.own / _PROGRESS, self._progress._asdict())
+            write_sealed(self.own / _PROGRESS, self._checkpoint._asdict())
             # Those of the point before, and of a process that died while it saved.
             files = max(jax.process_count(), len(before.states))
             names = {f"{turn}-{number}" for turn in _TURNS for number in range(files)}
-            for name in names - {*self._progress.states}:
+            for name in names - {*self._checkpoint.states}:
                 self._states(name).unlink(missing_ok=True)
 
     def write_results(self, write: Callable[[Path], None]) -> None:
@@ -231,17 +231,17 @@ class Store:
             with named_errors(self.directory, "write results.csv"):
                 self._check_alone()
                 write(self.directory / "results.csv")
-        if not self._progress.finished:
-            self.commit(self._progress._replace(finished=True))
+        if not self._checkpoint.finished:
+            self.commit(self._checkpoint._replace(finished=True))
 
     def save_states(self, group: int, calls: int, lanes: Lanes) -> list[str]:
         """Save the lanes; every process takes part and writes its own.
 
         Returns:
-          The files' names, for `Progress.states`.
+          The files' names, for `Checkpoint.states`.
         """
         # Never where the lanes are that the last point needs.
-        turn = _TURNS["a-0" in self._progress.states]
+        turn = _TURNS["a-0" in self._checkpoint.states]
         names = [f"{turn}-{number}" for number in range(jax.process_count())]
         path = self._states(names[jax.process_index()])
         with named_errors(self.directory, "save the lanes' states"):
@@ -255,34 +255,34 @@ class Store:
         return read_lanes(*self._saved_states(), like)
 
     def _saved_states(self) -> tuple[list[Path], dict[str, Any]]:
-        groups, calls, names, *_ = self._progress
+        groups, calls, names, *_ = self._checkpoint
         about = {"group": groups, "calls": calls, "files": list(names)}
         return [self._states(name) for name in names], about
 
     def _states(self, name: str) -> Path:
         return self.own / "states" / name
 
-    def _begin(self, progress: Progress, wanted: Mapping[str, Any]) -> None:
+    def _begin(self, checkpoint: Checkpoint, wanted: Mapping[str, Any]) -> None:
         """Write the first point; until it says so, nothing counts as begun."""
         with named_errors(self.directory, f"write {self.own}"):
-            write_sealed(self.own / _PROGRESS, progress._asdict())
+            write_sealed(self.own / _PROGRESS, checkpoint._asdict())
             write_sealed(self.own / "sweep.json", wanted)
         header = ",".join(("trial", "optimizer", "seed", "step", *self._columns))
         self._cut_curves(0)
         self._add(header + "\n")
-        self.commit(Progress())
+        self.commit(Checkpoint())
 
-    def _read_progress(self) -> Progress:
+    def _read_checkpoint(self) -> Checkpoint:
         path = self.own / _PROGRESS
         saved = read_sealed(path)
         if saved is None:
-            return Progress()
-        if set(saved) != set(Progress._fields):
+            return Checkpoint()
+        if set(saved) != set(Checkpoint._fields):
             raise DamagedError(path, "it is of another version of optjax")
-        return Progress(**saved)
+        return Checkpoint(**saved)
 
     def _read_curves(self) -> None:
-        path, length = self.directory / "curves.csv", self._progress.curves_bytes
+        path, length = self.directory / "curves.csv", self._checkpoint.curves_bytes
         try:
             with path.open("rb") as file:
                 self._committed = file.read(length)
@@ -294,7 +294,7 @@ class Store:
             )
         self._digest.update(self._committed)
         self._bytes = length
-        if self._digest.hexdigest() != self._progress.curves_digest:
+        if self._digest.hexdigest() != self._checkpoint.curves_digest:
             raise DamagedError(path, "it was changed after it was written")
 
     def _check_states(self) -> None:
@@ -307,17 +307,17 @@ class Store:
                 "begins again",
                 stacklevel=2,
             )
-            self._committed = self._committed[: self._progress.group_bytes]
+            self._committed = self._committed[: self._checkpoint.group_bytes]
             self._bytes = len(self._committed)
             self._digest = digest()
             self._digest.update(self._committed)
-            self.commit(Progress(groups=self._progress.groups))
+            self.commit(Checkpoint(groups=self._checkpoint.groups))
 
-    def _now(self, progress: Progress) -> Progress:
+    def _now(self, checkpoint: Checkpoint) -> Checkpoint:
         """The point with what the store knows of it."""
-        before = self._progress
-        begins = progress.groups != before.groups or not before.curves_bytes
-        return progress._replace(
+        before = self._checkpoint
+        begins = checkpoint.groups != before.groups or not before.curves_bytes
+        return checkpoint._replace(
             curves_bytes=self._bytes,
             curves_digest=self._digest.hexdigest(),
             group_bytes=self._bytes if begins else before.group_bytes,

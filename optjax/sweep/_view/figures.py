@@ -7,13 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from matplotlib.figure import Figure
 
-from optjax.sweep._problem import SweepError
-from optjax.sweep._records import Config
+from optjax.sweep._errors import SweepError
+from optjax.sweep._ranking import Ranking
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-    from optjax.sweep._result import Best, SweepResult
 
 __all__ = [
     "DPI",
@@ -21,9 +19,7 @@ __all__ = [
     "check_not_empty",
     "draw_title",
     "frame",
-    "numeric",
     "over_seeds",
-    "varying",
     "wrapped",
 ]
 
@@ -66,32 +62,15 @@ def wrapped(parts: Sequence[str], width: int) -> str:
     return textwrap.fill("; ".join(unbroken), width).replace("\N{NO-BREAK SPACE}", " ")
 
 
-def check_not_empty(result: "SweepResult") -> None:
+def check_not_empty(result: Ranking) -> None:
     """Refuse to draw nothing."""
     if not result.records:
         raise SweepError("there is nothing to draw: no trial has ended")
 
 
-def over_seeds(result: "SweepResult", *, shaded: bool = True) -> str:
+def over_seeds(result: Ranking, *, shaded: bool = True) -> str:
     """What a value over the seeds is, in words."""
     seeds = len({record.trial.seed for record in result.records})
     if seeds == 1:
         return "one seed"
     return f"median of {seeds} seeds" + ", range shaded" * shaded
-
-
-def numeric(config: Config, name: str) -> float | None:
-    """A hyper-parameter, or None where it is absent or no number."""
-    value = {**config.hyper, **config.static}.get(name)
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    return float(value)
-
-
-def varying(found: Sequence["Best"]) -> list[str]:
-    """The hyper-parameters that are not the same in all configurations."""
-    values: dict[str, set[str]] = {}
-    for best in found:
-        for name, value in {**best.config.hyper, **best.config.static}.items():
-            values.setdefault(name, set()).add(repr(value))
-    return [name for name, seen in values.items() if len(seen) > 1]

@@ -9,26 +9,19 @@ from matplotlib import colormaps
 from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
 
-from optjax.sweep._problem import SweepError
-from optjax.sweep._view.figures import (
-    check_not_empty,
-    draw_title,
-    frame,
-    numeric,
-    over_seeds,
-    varying,
-)
+from optjax.sweep._errors import SweepError
+from optjax.sweep._ranking import Best, Ranking, numeric, varying
+from optjax.sweep._view.figures import check_not_empty, draw_title, frame, over_seeds
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from optjax.sweep._result import Best, SweepResult
 
 __all__ = ["plot_heatmap"]
 
 
 def plot_heatmap(
-    result: "SweepResult",
+    result: Ranking,
     x: str,
     y: str,
     optimizer: str | None = None,
@@ -76,7 +69,7 @@ def plot_heatmap(
         ax.plot(*zip(*lost, strict=True), "x", color="#D55E00", ms=9, mew=2)
     better = "higher" if result.mode == "max" else "lower"
     bar = figure.colorbar(drawn, ax=ax)
-    bar.set_label(f"{result.metric} ({better} is better)")
+    bar.set_label(f"{result.label} ({better} is better)")
     ax.set_xlabel(x)
     ax.set_ylabel(y)
     others = [name for name in varying(found) if name not in (x, y)]
@@ -90,7 +83,7 @@ def plot_heatmap(
     return figure
 
 
-def _with_both(result: "SweepResult", x: str, y: str) -> str:
+def _with_both(result: Ranking, x: str, y: str) -> str:
     having = dict.fromkeys(
         record.trial.config.optimizer
         for record in result.records

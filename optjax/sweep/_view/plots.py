@@ -13,7 +13,8 @@ import numpy as np
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
-from optjax.sweep._problem import SweepError
+from optjax.sweep._errors import SweepError
+from optjax.sweep._ranking import Best, Ranking, numeric, varying
 from optjax.sweep._records import DIVERGED, FINISHED, STOPPED, Record
 from optjax.sweep._view.figures import (
     DPI,
@@ -21,16 +22,13 @@ from optjax.sweep._view.figures import (
     check_not_empty,
     draw_title,
     frame,
-    numeric,
     over_seeds,
-    varying,
     wrapped,
 )
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from optjax.sweep._result import Best, SweepResult
 
 __all__ = ["plot_curves", "plot_sensitivity"]
 
@@ -81,10 +79,11 @@ class _Words(NamedTuple):
     is_log_x: bool
     has_dots: bool
     is_max: bool
+    target: float | None = None
 
 
 def plot_sensitivity(
-    result: "SweepResult", x: str = "learning_rate", ax: "Axes | None" = None
+    result: Ranking, x: str = "learning_rate", ax: "Axes | None" = None
 ) -> Figure:
     """Metric against `x`: a line an optimizer, a band over seeds, × for diverged.
 
@@ -127,7 +126,7 @@ def plot_sensitivity(
     words = _Words(
         parts,
         x,
-        result.metric,
+        result.label,
         is_log_x=all(line.x[0] > 0 for line in lines),
         has_dots=True,
         is_max=result.mode == "max",
@@ -136,7 +135,7 @@ def plot_sensitivity(
 
 
 def _line_over(
-    result: "SweepResult", optimizer: str, at: Mapping[float, "Best"], joined: bool
+    result: Ranking, optimizer: str, at: Mapping[float, Best], joined: bool
 ) -> _Line:
     places = sorted(at)
     points = [at[place] for place in places]
@@ -159,7 +158,9 @@ def _line_over(
     )
 
 
-def plot_curves(result: "SweepResult", ax: "Axes | None" = None) -> Figure:
+def plot_curves(
+    result: Ranking, ax: "Axes | None" = None, target: float | None = None
+) -> Figure:
     """The metric over the updates: each optimizer's best configuration over its seeds.
 
     A seed counts as diverged from its first non-finite evaluation on. Trials that
@@ -174,21 +175,23 @@ def plot_curves(result: "SweepResult", ax: "Axes | None" = None) -> Figure:
         "each optimizer's best configuration",
         over_seeds(result),
         *["× a seed diverges"] * diverged,
+        *([] if target is None else [f"dotted: {target:g}"]),
         *[f"thin grey: {stopped} trial{'s' * (stopped > 1)} stopped early"]
         * bool(stopped),
     ]
     words = _Words(
         parts,
         "updates",
-        result.metric,
+        result.label,
         is_log_x=False,
         has_dots=False,
         is_max=result.mode == "max",
+        target=target,
     )
     return _draw(lines, words, ax)
 
 
-def _line_of_best(result: "SweepResult", optimizer: str) -> _Line:
+def _line_of_best(result: Ranking, optimizer: str) -> _Line:
     best = result.best(optimizer)
     finished = [r for r in best.records if r.status == FINISHED]
     ended = [r for r in best.records if r.status != STOPPED]
@@ -221,7 +224,7 @@ def _line_of_best(result: "SweepResult", optimizer: str) -> _Line:
 
 
 def _curves_of(
-    result: "SweepResult", members: Sequence[Record]
+    result: Ranking, members: Sequence[Record]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Scores (seeds, evaluations), steps, and the share that diverges at each."""
     going = [r for r in members if r.status != DIVERGED]
@@ -260,6 +263,7 @@ def _draw(lines: Sequence[_Line], words: _Words, ax: "Axes | None") -> Figure:
     for line, style in zip(told_apart, styles, strict=True):
         _draw_medians(ax, line, style, words)
     limits = _set_scales(ax, lines, words)
+    _draw_target(ax, words)
     for row, (line, style) in enumerate(zip(told_apart, styles, strict=True)):
         _draw_band(ax, line, style["color"], limits[0 if words.is_max else 1])
         _draw_crosses(ax, line, style["color"], row, words)
@@ -297,8 +301,9 @@ def _draw_panels(lines: Sequence[_Line], words: _Words) -> Figure:
         ax.set_title(line.name, fontsize=8, loc="left")
         ax.tick_params(labelsize=7)
         ax.spines[["top", "right"]].set_visible(False)
-    limits = _set_scales(axes[0], lines, words)
+    limits = _closer(_set_scales(axes[0], lines, words), lines, words)
     for ax, line in zip(axes, lines, strict=False):
+        _draw_target(ax, words)
         _draw_band(ax, line, style["color"], limits[0 if words.is_max else 1])
         _draw_crosses(ax, line, _COLOURS[1], 0, words)
     axes[0].set_ylim(limits, auto=None)
@@ -364,6 +369,30 @@ def _draw_medians(
     if words.has_dots and np.isfinite(median).any():
         best = int((np.nanargmax if words.is_max else np.nanargmin)(median))
         ax.plot(line.x[best], median[best], "o", ms=7, color=style["color"], zorder=4)
+
+
+def _closer(
+    limits: tuple[float, float], lines: Sequence[_Line], words: _Words
+) -> tuple[float, float]:
+    """Limits without the worst quarter of the points, where many lines compare.
+
+    Every line's best is inside.
+    """
+    sign = 1.0 if words.is_max else -1.0
+    medians = [sign * line.median[np.isfinite(line.median)] for line in lines]
+    medians = [median for median in medians if len(median)]
+    if not medians:
+        return limits
+    bests = [median.max() for median in medians]
+    edge = min(np.quantile(np.concatenate(medians), 0.25), min(bests))
+    edge -= 0.05 * (max(bests) - edge)
+    low, high = limits
+    return (max(low, edge), high) if words.is_max else (low, min(high, -edge))
+
+
+def _draw_target(ax: "Axes", words: _Words) -> None:
+    if words.target is not None:
+        ax.axhline(words.target, color=_GREY, lw=0.8, ls=":", zorder=1)
 
 
 def _set_scales(

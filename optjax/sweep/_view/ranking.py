@@ -5,19 +5,19 @@ from typing import TYPE_CHECKING
 
 from matplotlib.figure import Figure
 
-from optjax.sweep._view.figures import check_not_empty, frame, varying
+from optjax.sweep._ranking import Best, Ranking, varying
+from optjax.sweep._view.figures import check_not_empty, frame
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from optjax.sweep._result import Best, SweepResult
 
 __all__ = ["plot_ranking"]
 
 _BLUE, _VERMILLION = "#0072B2", "#D55E00"
 
 
-def plot_ranking(result: "SweepResult", ax: "Axes | None" = None) -> Figure:
+def plot_ranking(result: Ranking, ax: "Axes | None" = None) -> Figure:
     """A row an optimizer, best first: its median, its seeds, its configuration."""
     check_not_empty(result)
     found = result.best_of_each()
@@ -44,7 +44,7 @@ def plot_ranking(result: "SweepResult", ax: "Axes | None" = None) -> Figure:
             )
     ax.set_yticks(range(len(found)), [_label(best, shown) for best in found])
     ax.invert_yaxis()
-    ax.set_xlabel(result.metric)
+    ax.set_xlabel(result.label)
     seeds = len({record.trial.seed for record in result.records})
     better = "right" if result.mode == "max" else "left"
     words = [f"best of each optimizer, {better} is better", "|: a seed"]
@@ -58,7 +58,7 @@ def plot_ranking(result: "SweepResult", ax: "Axes | None" = None) -> Figure:
     return figure
 
 
-def _label(best: "Best", shown: list[str]) -> str:
+def _label(best: Best, shown: list[str]) -> str:
     values = {**best.config.hyper, **best.config.static}
     said = [
         f"{name.replace('learning_rate', 'lr')} {values[name]:.3g}"

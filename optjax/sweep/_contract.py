@@ -1,78 +1,24 @@
-"""What can be wrong with a trial, found by abstract evaluation before any work."""
+"""What a trial must be, found by abstract evaluation before any work."""
 
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from typing import Annotated, Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr
 
-from optjax._hyperparameter import Kind, checked_by
-from optjax.sweep._blame import in_own_code
-from optjax.sweep._records import OWN_COLUMNS, Config
+from optjax.sweep._errors import SweepError, in_own_code, one_line
+from optjax.sweep._records import OWN_COLUMNS, Config, describe
 from optjax.sweep._trial import Bound, Factory, MakeTrial, Trial, from_functions
 
 __all__ = [
-    "DamagedError",
-    "NotWrittenError",
-    "RefusedError",
-    "SweepError",
     "Traced",
-    "Trainable",
     "as_make_trial",
     "call_make_trial",
-    "checked",
-    "describe",
-    "one_line",
     "trace",
 ]
 
 _REAL = (jnp.floating, jnp.integer, jnp.bool_)
-
-
-class SweepError(ValueError):
-    """A sweep that cannot start or go on; one line says which trial or key and why."""
-
-
-class NotWrittenError(SweepError):
-    """A sweep that its directory has no room for, or that may not write there."""
-
-
-class RefusedError(SweepError):
-    """A directory that is not for this sweep; another one may be."""
-
-
-class DamagedError(RefusedError):
-    """A file of a sweep that is not as the sweep left it."""
-
-    def __init__(self, path: Path, why: str) -> None:
-        """Name the file and say what to do."""
-        self.path, self.why = path, why
-        super().__init__(
-            f"{path} is damaged: {why}. Put the file back as it was, or choose "
-            "another out= and begin again"
-        )
-
-
-#: `optjax._hyperparameter.checked`, with a sweep's error.
-checked = checked_by(lambda name, fault: SweepError(f"{name} {fault.rstrip('.')}"))
-
-
-def one_line(error: Exception) -> str:
-    """The kind and the first line of an error."""
-    first_line = (str(error).strip().splitlines() or ["no message"])[0]
-    return f"{type(error).__name__}: {first_line}"
-
-
-def describe(config: Config) -> str:
-    """A configuration in words: adam(learning_rate=0.01)."""
-    values = {**config.hyper, **config.static}
-    inside = ", ".join(
-        f"{name}={value:g}" if isinstance(value, float) else f"{name}={value!r}"
-        for name, value in values.items()
-    )
-    return f"{config.optimizer}({inside})"
 
 
 def as_make_trial(trial: Any) -> MakeTrial:
@@ -99,22 +45,6 @@ def as_make_trial(trial: Any) -> MakeTrial:
         "trial must be a function make_trial(factory) -> Trial or a tuple of functions "
         f"(init, step[, evaluate]), got a {type(trial).__name__}"
     )
-
-
-class _MakeTrialKind(Kind):
-    """What `as_make_trial` takes."""
-
-    def fault(self, value: Any) -> str:
-        try:
-            as_make_trial(value)
-        except SweepError as error:
-            return str(error).removeprefix("trial ")
-        return ""
-
-
-Trainable: TypeAlias = Annotated[
-    MakeTrial | tuple[Callable[..., Any], ...], _MakeTrialKind("a trial")
-]
 
 
 def call_make_trial(make_trial: MakeTrial, factory: Factory, config: Config) -> Trial:

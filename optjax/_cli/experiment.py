@@ -1,0 +1,286 @@
+"""What `optjax race` and `optjax sweep` share: where it runs, what it shows."""
+
+import dataclasses
+import functools
+import importlib.util
+import re
+import sys
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from optjax import _signals as signals
+from optjax._cli.options import RaceOptions, SweepOptions
+from optjax._names import did_you_mean
+from optjax.sweep import DIVERGED, Interrupted, SweepError, SweepResult, run
+from optjax.sweep._contract import as_make_trial
+from optjax.sweep._engine.peers import leave
+from optjax.sweep._errors import one_line
+from optjax.sweep._rows import load_attribute
+from optjax.sweep._store.directory import as_directory, in_a_series
+from optjax.sweep._store.files import write_atomically
+from optjax.sweep._store.store import MARKER
+from optjax.sweep._view.live import FINISHED_BEFORE, live_display
+from optjax.tasks import TASKS, Loaded, Settings
+
+__all__ = ["DONE", "NOT_DONE", "Experiment", "complain", "load_task", "perform"]
+
+#: Exit statuses: all is there; a picture is not, or every trial diverged.
+DONE, NOT_DONE = 0, 1
+
+# What is needed at the end, or in the middle, and better missed before.
+_NEEDED = ("matplotlib", "rich")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """A sweep that a command line asks for, and what to show of it.
+
+    Attributes:
+      command: which one asks.
+      task_name: as it was given.
+      task: what is trained.
+      space: the hyper-parameters.
+      out: the directory, or None for a new one.
+      target: a value of the metric whose updates are told, or None.
+      keywords: the rest for `sweep.run`.
+    """
+
+    command: str
+    task_name: str
+    task: Loaded
+    space: Mapping[str, Any]
+    out: str | None
+    target: float | None
+    keywords: Mapping[str, Any]
+
+    @classmethod
+    def of(
+        cls,
+        options: RaceOptions | SweepOptions,
+        task: Loaded,
+        *,
+        command: str,
+        optimizers: Sequence[str],
+        space: Mapping[str, Any],
+        seeds: int,
+        **keywords: Any,
+    ) -> "Experiment":
+        """What both commands say alike, from their options; the task says the rest.
+
+        Raises:
+          SweepError: for optimizers and seeds that no sweep has.
+        """
+        _check_names(optimizers)
+        if seeds < 1:
+            raise SweepError(f"seeds must be a whole number >= 1, got {seeds}")
+        first = options.first_seed
+        if not 0 <= first <= 2**31 - seeds:
+            raise SweepError(
+                f"first_seed must be from 0 to {2**31 - seeds}, so that all seeds are "
+                f"below 2**31, got {first}"
+            )
+        return cls(
+            command=command,
+            task_name=options.task,
+            task=task,
+            space={"optimizer": list(optimizers), **space},
+            out=options.out,
+            target=_given(options.target, task.target),
+            keywords={
+                "steps": _given(options.steps, task.steps),
+                "evaluate_every": _given(options.evaluate_every, task.evaluate_every),
+                "metric": _given(options.metric, task.metric),
+                "mode": _given(options.mode, task.mode),
+                "seeds": range(first, first + seeds),
+                "about": task.words(options.task),
+                "other_versions": options.other_versions,
+                **keywords,
+            },
+        )
+
+    @property
+    def title(self) -> str:
+        """What the metric is called."""
+        metric = self.keywords["metric"]
+        return self.task.title if metric == self.task.metric else metric
+
+
+def load_task(task: str, settings: Settings) -> Loaded:
+    """The task that a name or `module:attribute` stands for.
+
+    A module is looked for in the current directory too. The attribute is a `Loaded`,
+    or what `sweep.run` takes: `make_trial`, or a tuple of functions
+    (init, step[, evaluate]).
+
+    Raises:
+      SweepError: for an unknown task, a module that cannot be imported, an attribute
+        that is not there or is something else, and data that cannot be read.
+    """
+    who = f"task {task}"
+    if task in TASKS:
+        try:
+            return TASKS[task].load(settings)
+        except ValueError as error:
+            raise SweepError(f"{who}: {error}") from None
+    if not all(task.partition(":")):
+        hint = did_you_mean(task, TASKS)
+        own = "" if hint.endswith("?") else "; for your own give module:attribute"
+        raise SweepError(f"unknown task {task!r}{hint}{own}")
+    own_task = load_attribute(task, who)
+    for name, value in settings._asdict().items():
+        if value is not None and (name, value) != ("dtype", "float32"):
+            raise SweepError(
+                f"{who}: it has its own data and model, and takes no {name}="
+            )
+    if isinstance(own_task, Loaded):
+        return own_task
+    try:
+        make_trial = as_make_trial(own_task)
+    except SweepError as error:
+        raise SweepError(f"{who}: {error}") from None
+    return Loaded(make_trial, task, None, seeds=3, steps=300, evaluate_every=10)
+
+
+def perform(experiment: Experiment) -> int:
+    """Run it, print and draw what came of it, and return the exit status.
+
+    With several processes only the first prints and draws.
+
+    Raises:
+      SweepError: where it cannot start or go on.
+    """
+    for package in _NEEDED:
+        if importlib.util.find_spec(package) is None:
+            raise ModuleNotFoundError(f"no module {package}", name=package)
+    if experiment.out is not None:
+        return _run_in(experiment, as_directory(experiment.out))
+    name = re.sub(r"\W+", "-", experiment.task_name)
+    series = Path("runs", f"{experiment.command}-{name}")
+    return in_a_series(series, MARKER, functools.partial(_run_in, experiment), complain)
+
+
+def complain(line: str) -> None:
+    """Say on standard error what went wrong."""
+    print(f"optjax: {line}", file=sys.stderr)
+
+
+def _run_in(experiment: Experiment, out: Path) -> int:
+    import jax
+
+    task, words = experiment.task, experiment.keywords
+    is_first = jax.process_index() == 0
+    was_there = (out / MARKER).exists()
+    try:
+        with live_display(
+            words["metric"],
+            words["mode"],
+            title=experiment.title,
+            unit=task.unit,
+            units=task.units,
+            has_lines=is_first,
+        ) as display:
+            result = run(
+                task.make_trial,
+                experiment.space,
+                out=out,
+                progress=display.show if is_first else False,
+                on_group=display.on_group if is_first else None,
+                **words,
+            )
+    except Interrupted as stopped:
+        return _end_early(stopped, out, is_first)
+    if was_there and not result.finished_before:
+        print(f"optjax: went on in {out}")
+    # The others need not wait for the pictures.
+    leave()
+    return _show(experiment, result, out) if is_first else DONE
+
+
+def _end_early(stopped: Interrupted, out: Path, is_first: bool) -> int:
+    ended = stopped.result.records
+    if stopped.by_all:
+        leave()
+    kept = ""
+    if ended and is_first and (out / MARKER).exists():
+        # It is made anew when the sweep goes on.
+        table = out / "results.csv"
+        stopped.result.to_csv(table)
+        kept = f", which are in {table}"
+    complain(f"{stopped} after {len(ended)} trials{kept}; the same command goes on")
+    return signals.status(stopped.signal)
+
+
+def _show(experiment: Experiment, result: SweepResult, out: Path) -> int:
+    from rich.console import Console
+
+    if result.finished_before:
+        print(FINISHED_BEFORE)
+    result = dataclasses.replace(result, title=experiment.title)
+    Console().print(result.summary(experiment.target))
+    for name in ("results.csv", "curves.csv"):
+        print(out / name)
+    status = DONE
+    for name, draw in _pictures(result, experiment.target).items():
+        try:
+            if not (result.finished_before and (out / name).exists()):
+                write_atomically(out / name, draw().savefig)
+            print(out / name)
+        except Exception as error:
+            complain(f"could not draw {out / name}: {one_line(error)}")
+            status = NOT_DONE
+    if all(record.status == DIVERGED for record in result.records):
+        complain(f"all {len(result.records)} trials diverged; try other values")
+        status = NOT_DONE
+    return status
+
+
+def _pictures(
+    result: SweepResult, target: float | None
+) -> dict[str, Callable[[], Any]]:
+    pictures: dict[str, Callable[[], Any]] = {
+        "ranking.png": result.plot_ranking,
+        "curves.png": functools.partial(result.plot_curves, target=target),
+    }
+    varying = [name for name in result.hyper_names if _varies(result, name)]
+    if varying:
+        most = "learning_rate" if "learning_rate" in varying else varying[0]
+        pictures["sensitivity.png"] = functools.partial(result.plot_sensitivity, most)
+    if len(varying) == 2:
+        x, y = varying
+        having = [
+            name
+            for name in result.optimizers
+            if set(varying) <= set(result.best(name).config.hyper)
+        ]
+        for name in having:
+            file = "heatmap.png" if len(having) == 1 else f"heatmap-{name}.png"
+            pictures[file] = functools.partial(result.plot_heatmap, x, y, name)
+    return pictures
+
+
+def _varies(result: SweepResult, name: str) -> bool:
+    values = {record.trial.config.hyper.get(name) for record in result.records}
+    return len(values - {None}) > 1
+
+
+def _check_names(optimizers: Sequence[str]) -> None:
+    if not optimizers:
+        raise SweepError("optimizers= needs a name, such as adam, got none")
+    for name, count in Counter(optimizers).items():
+        apart = re.split(r"[\s,]+", name.strip())
+        if len(apart) > 1:
+            raise SweepError(
+                f"--optimizers takes names with spaces between them, such as "
+                f"--optimizers {' '.join(apart)}, got {name!r}"
+            )
+        if count > 1:
+            raise SweepError(
+                f"each optimizer must be given once, got {name} {count} times"
+            )
+
+
+def _given(option: Any, otherwise: Any) -> Any:
+    return otherwise if option is None else option

@@ -1,1 +1,0 @@
-"""The race: every optimizer on one task, over learning rates and seeds."""

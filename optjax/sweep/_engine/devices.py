@@ -1,0 +1,32 @@
+"""The devices that a sweep shares its lanes over."""
+
+import os
+
+import jax
+
+__all__ = ["all_devices", "use_all_cores"]
+
+
+def all_devices() -> tuple[jax.Device, ...]:
+    """Those of this process, or of all processes of `jax.distributed`."""
+    return tuple(jax.devices() if jax.process_count() > 1 else jax.local_devices())
+
+
+def use_all_cores() -> bool:
+    """Make JAX see one CPU device a core, for a sweep to share its lanes over.
+
+    Must be called before anything else uses JAX in the process; the command line does
+    so itself. On an accelerator it changes nothing that matters.
+
+    Returns:
+      Whether it was early enough.
+
+    Example:
+      >>> import optjax.sweep
+      >>> was_early_enough = optjax.sweep.use_all_cores()
+    """
+    try:
+        jax.config.update("jax_num_cpu_devices", os.cpu_count() or 1)
+    except RuntimeError:
+        return False
+    return True

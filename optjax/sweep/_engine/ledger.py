@@ -1,0 +1,72 @@
+"""What a sweep has measured so far: trials that have ended, updates done and to do."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+from optjax.sweep._engine.plan import Plan
+from optjax.sweep._records import (
+    DIVERGED,
+    STOPPED,
+    Record,
+    Status,
+    TrialSpec,
+    describe,
+)
+
+__all__ = ["Ledger"]
+
+
+class Ledger:
+    """Counts what happens, for displays and for the result.
+
+    Attributes:
+      total: trials in all.
+      steps: updates done by this process since it started.
+      steps_left: updates to do if no trial ends early.
+      strategy: how a device runs its lanes, in words; "" until that is known.
+    """
+
+    def __init__(self, plan: Plan, total: int) -> None:
+        """Nothing has happened yet."""
+        self._metric = plan.metric
+        self._pick = max if plan.mode == "max" else min
+        self._records: list[Record] = []
+        self._ends: Counter[str] = Counter()
+        self._best: tuple[float, str] | None = None
+        self.total = total
+        self.steps = 0
+        self.steps_left = total * plan.steps
+        self.strategy = ""
+
+    def end(self, record: Record) -> None:
+        """Take in a trial that has ended."""
+        self._records.append(record)
+        self._ends[record.status] += 1
+        if record.status == DIVERGED:
+            return
+        value = self._pick(record.curve.values[self._metric])
+        if self._best is None or self._pick(value, self._best[0]) != self._best[0]:
+            self._best = value, describe(record.trial.config)
+
+    def records(self, of: Sequence[TrialSpec] | None = None) -> list[Record]:
+        """Those that have ended, or of some trials those, in the trials' order."""
+        wanted = None if of is None else {spec.number for spec in of}
+        return sorted(
+            (r for r in self._records if wanted is None or r.trial.number in wanted),
+            key=lambda record: record.trial.number,
+        )
+
+    def status(self, optimizer: str, running: int) -> Status:
+        """How far the sweep is, with so many trials of an optimizer in lanes."""
+        return Status(
+            total=self.total,
+            done=len(self._records),
+            running=running,
+            diverged=self._ends[DIVERGED],
+            stopped=self._ends[STOPPED],
+            optimizer=optimizer,
+            best=self._best[0] if self._best else None,
+            best_config=self._best[1] if self._best else "",
+            steps=self.steps,
+            most_steps_left=self.steps_left,
+        )

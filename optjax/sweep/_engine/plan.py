@@ -1,0 +1,58 @@
+"""What all programs of a sweep have in common."""
+
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import jax
+
+from optjax.sweep._records import Mode
+from optjax.sweep._stopping import StoppingRule, decisions
+
+__all__ = ["Plan"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """How long trials are, what ranks them, and what they may take.
+
+    Attributes:
+      steps: updates in a whole trial.
+      evaluate_every: updates between two evaluations; divides `steps`.
+      metric: the one that ranks.
+      mode: what is best of it.
+      stopping: which trials end early, or None.
+      lanes: most lanes at a time, or None for as many as are sensible.
+      memory_limit: bytes that the lanes may take, or None for the usual share.
+      devices: that the lanes are shared over.
+      compiler_options: for XLA.
+      evaluations_per_call: most evaluations of a lane in a call, or None.
+    """
+
+    steps: int
+    evaluate_every: int
+    metric: str
+    mode: Mode
+    devices: tuple[jax.Device, ...]
+    stopping: StoppingRule | None = None
+    lanes: int | None = None
+    memory_limit: int | None = None
+    compiler_options: Mapping[str, str | bool] | None = None
+    evaluations_per_call: int | None = None
+
+    @property
+    def evaluations(self) -> int:
+        """How often a whole trial is evaluated."""
+        return self.steps // self.evaluate_every
+
+    @property
+    def device_names(self) -> str:
+        """How many devices, and of what kind."""
+        return f"{len(self.devices)} × {self.devices[0].device_kind}"
+
+    @functools.cached_property
+    def decisions(self) -> tuple[int, ...]:
+        """The evaluations at which trials may be stopped, ascending."""
+        if self.stopping is None:
+            return ()
+        return decisions(self.stopping, self.steps, self.evaluate_every)

@@ -1,0 +1,92 @@
+"""What both engines of a sweep work with: its groups, its directory, who is told."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+
+from optjax.sweep._engine.groups import TrialGroup
+from optjax.sweep._engine.interrupt import Stop
+from optjax.sweep._engine.ledger import Ledger
+from optjax.sweep._engine.plan import Plan
+from optjax.sweep._engine.processes import together
+from optjax.sweep._records import Record, Status
+from optjax.sweep._store.fingerprint import Fingerprint
+from optjax.sweep._store.identity import identity, in_words
+from optjax.sweep._store.store import Checkpoint, Store
+from optjax.sweep._strategies import Strategy, StrategyName
+
+__all__ = ["Session"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Session:
+    """One call of `run`.
+
+    Attributes:
+      plan: what all groups have in common.
+      groups: the trials by program.
+      ledger: what has been measured.
+      store: the directory.
+      stop: the signals.
+      report: called with a `Status`.
+      on_group: called with an optimizer's name and its records, or None.
+      checkpoint_seconds: how much work a crash may cost, or None to save nothing.
+      fingerprint: that made the groups' digests; None where nothing is compared.
+      about: the caller's words.
+      other_versions: whether other libraries may have begun it.
+    """
+
+    plan: Plan
+    groups: Sequence[TrialGroup]
+    ledger: Ledger
+    store: Store
+    stop: Stop
+    report: Callable[[Status], None]
+    on_group: Callable[[str, Sequence[Record]], None] | None
+    checkpoint_seconds: float | None
+    fingerprint: Fingerprint | None
+    about: Mapping[str, Any]
+    other_versions: bool
+
+    def open_store(
+        self,
+        *,
+        strategy: StrategyName | Strategy,
+        devices: str,
+        lanes: Sequence[int],
+        evaluations_per_call: Sequence[int | None],
+    ) -> Checkpoint:
+        """Open the store, the first process before the others, which only read.
+
+        Raises:
+          SweepError: where it holds another sweep, or is damaged.
+        """
+        self.ledger.strategy = in_words(strategy)
+        told: dict[str, Any] = {}
+        if self.fingerprint is not None:
+            told = identity(
+                self.groups,
+                self.plan,
+                fingerprint=self.fingerprint,
+                about=self.about,
+                devices=devices,
+                strategy=strategy,
+                lanes=lanes,
+                evaluations_per_call=evaluations_per_call,
+            )
+        checkpoint, metrics = Checkpoint(), self.groups[0].metrics
+        is_first = jax.process_index() == 0
+        for is_my_turn in (is_first, not is_first):
+            with together():
+                if is_my_turn:
+                    checkpoint = self.store.open(
+                        told, metrics, other_versions=self.other_versions
+                    )
+        return checkpoint
+
+    def tell(self, group: TrialGroup) -> None:
+        """Say that a group has ended."""
+        if self.on_group is not None:
+            self.on_group(group.name, self.ledger.records(group.specs))

@@ -1,0 +1,161 @@
+"""How far a sweep is: a live display on a terminal, a line an optimizer elsewhere."""
+
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+from optjax.sweep._ranking import Ranking
+from optjax.sweep._records import Mode, Record, Status, describe
+from optjax.sweep._view.table import shown
+
+__all__ = ["FINISHED_BEFORE", "Display", "Tally", "live_display"]
+
+#: What is said of a directory that had everything.
+FINISHED_BEFORE = "finished before; nothing was run"
+
+
+class Tally:
+    """A sweep's status in words, with speed and time left."""
+
+    def __init__(
+        self,
+        metric: str,
+        unit: str = "steps",
+        units: int = 1,
+        clock: Callable[[], float] = time.monotonic,
+    ):
+        """Start the clock; an update counts as so many of the unit."""
+        self._metric = metric
+        self._unit, self._units = unit, units
+        self._clock = clock
+        self._began = clock()
+
+    def trials_line(self, status: Status) -> str:
+        """Trials by what became of them."""
+        counts = {
+            "running": status.running,
+            "stopped": status.stopped,
+            "diverged": status.diverged,
+        }
+        parts = [f"{count} {name}" for name, count in counts.items() if count]
+        return " · ".join([f"{status.done:,} of {status.total:,} trials", *parts])
+
+    def speed_line(self, status: Status) -> str:
+        """Updates a second over all lanes, and at most how long it still takes."""
+        seconds = max(self._clock() - self._began, 1e-9)
+        if not status.steps and status.done == status.total:
+            return FINISHED_BEFORE
+        if not status.steps:
+            return "compiling"
+        speed = status.steps / seconds
+        left = status.most_steps_left / speed
+        rate = f"{speed * self._units:,.0f} {self._unit}/s"
+        return f"{rate} · at most {_duration(left)} left"
+
+    def best_line(self, status: Status) -> str:
+        """The best trial so far."""
+        if status.best is None:
+            return ""
+        return f"best {self._metric} {status.best:.4g}: {status.best_config}"
+
+
+class Display(NamedTuple):
+    """What a sweep tells of itself while it runs.
+
+    Attributes:
+      show: called with each `Status`.
+      on_group: called with an optimizer's name and its records as they have ended.
+    """
+
+    show: Callable[[Status], None]
+    on_group: Callable[[str, Sequence[Record]], None] | None = None
+
+
+@contextmanager
+def live_display(
+    metric: str,
+    mode: Mode = "max",
+    *,
+    title: str = "",
+    unit: str = "steps",
+    units: int = 1,
+    has_lines: bool = False,
+) -> Iterator[Display]:
+    """Yield a display, live where standard error is a terminal.
+
+    Args:
+      metric: that ranks.
+      mode: what is best of it.
+      title: what it is called.
+      unit: what updates are counted in.
+      units: how many of them an update is.
+      has_lines: whether there is a line an optimizer where there is no terminal; quiet
+        otherwise, as where rich is not installed.
+    """
+    tally = Tally(title or metric, unit, units)
+    try:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, SpinnerColumn, TimeElapsedColumn
+        from rich.text import Text
+    except ModuleNotFoundError:
+        yield Display(lambda status: None)
+        return
+    console = Console(file=sys.stderr)
+    if not console.is_terminal:
+        yield _lines(tally, metric, mode) if has_lines else Display(lambda _: None)
+        return
+
+    class Bar(Progress):
+        """A bar of trials with the tally below."""
+
+        lines: tuple[str, ...] = ()
+
+        def get_renderables(self) -> Iterable[Any]:
+            yield self.make_tasks_table(self.tasks)
+            for line in self.lines:
+                yield Text(f"  {line}", overflow="ellipsis", no_wrap=True)
+
+    with Bar(
+        SpinnerColumn(),
+        BarColumn(),
+        TimeElapsedColumn(),
+        console=console,
+        transient=True,
+    ) as display:
+        bar = display.add_task("", total=None)
+
+        def show(status: Status) -> None:
+            whose = f"{status.optimizer} · " if status.optimizer else ""
+            display.lines = (
+                tally.trials_line(status),
+                whose + tally.speed_line(status),
+                tally.best_line(status),
+            )
+            display.update(bar, total=status.total, completed=status.done)
+
+        yield Display(show)
+
+
+def _lines(tally: Tally, metric: str, mode: Mode) -> Display:
+    last: list[str] = []
+
+    def show(status: Status) -> None:
+        last[:] = [tally.trials_line(status), tally.speed_line(status)]
+
+    def on_group(optimizer: str, records: Sequence[Record]) -> None:
+        best = Ranking(tuple(records), metric, mode).best()
+        at = describe(best.config).removeprefix(optimizer)
+        words = [f"{optimizer} {shown(best.median)} {at}", *last]
+        print(" · ".join(words), file=sys.stderr, flush=True)
+
+    return Display(show, on_group)
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"

@@ -1,0 +1,150 @@
+"""The ranking as a table, on a terminal and in a notebook."""
+
+import html
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from optjax.sweep._ranking import TOLERANCE, Ranking, Standing
+from optjax.sweep._records import DIVERGED, STOPPED
+
+if TYPE_CHECKING:
+    import rich.table
+
+__all__ = ["as_html", "as_rich", "shown"]
+
+_TO_THE_LEFT = ("optimizer", "range", "hyper-parameters", "band")
+
+
+def as_rich(ranking: Ranking, target: float | None) -> "rich.table.Table":
+    """A table of rich's, which fits in 80 columns."""
+    from rich import box
+    from rich.table import Table
+
+    columns, rows = _cells(ranking, target)
+    table = Table(
+        title=_heading(ranking),
+        caption=_caption(columns),
+        caption_justify="left",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        # The box has a space of its own between columns.
+        padding=0,
+        show_edge=False,
+    )
+    for name in columns:
+        is_folded = name.startswith(("hyper", "band", "best"))
+        table.add_column(
+            # On several lines, since the numbers below are short.
+            name.replace(" ", "\n"),
+            justify="left"
+            if name in ("optimizer", "range", "hyper-parameters")
+            else "right",
+            overflow="fold",
+            no_wrap=not is_folded,
+        )
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def as_html(ranking: Ranking) -> str:
+    """The same for notebooks."""
+    columns, rows = _cells(ranking, None)
+    lines = [
+        "".join(
+            f"<{tag}>{html.escape(text).replace(chr(10), '<br>')}</{tag}>"
+            for text in row
+        )
+        for tag, row in zip(["th", *["td"] * len(rows)], [columns, *rows], strict=True)
+    ]
+    body = "".join(f"<tr>{line}</tr>" for line in lines)
+    return f"<p>{html.escape(_heading(ranking))}</p><table>{body}</table>"
+
+
+def shown(value: float) -> str:
+    """A value of the metric."""
+    return "diverged" if math.isinf(value) else f"{value:.4g}"
+
+
+def _heading(ranking: Ranking) -> str:
+    better = "higher" if ranking.mode == "max" else "lower"
+    return f"best {ranking.label} of each optimizer ({better} is better)"
+
+
+def _caption(columns: Sequence[str]) -> str:
+    words = [
+        "Median and range over the seeds of each trial's best evaluation; a diverged "
+        "(div.) trial counts as worse than any."
+    ]
+    if any(name.startswith("band") for name in columns):
+        words.append(
+            f"Band: the values around the best whose median is at most {TOLERANCE:.0%} "
+            "worse; ≥ where it reaches the end of what was tried."
+        )
+    words.append("Optimizers whose ranges overlap are not told apart by these seeds.")
+    return " ".join(words)
+
+
+def _cells(ranking: Ranking, target: float | None) -> tuple[list[str], list[list[str]]]:
+    """The columns that say something, and a row an optimizer, best first."""
+    standings = ranking.standings(target)
+    hyper = dict.fromkeys(
+        name
+        for standing in standings
+        for name in (*standing.best.config.hyper, *standing.best.config.static)
+    )
+    # Where all have the same one, its name stands above.
+    only = next(iter(hyper)) if len(hyper) == 1 else None
+    columns: dict[str, list[str]] = {
+        "": [str(place) for place in range(1, len(standings) + 1)],
+        "optimizer": [s.best.config.optimizer for s in standings],
+        "median": [shown(s.best.median) for s in standings],
+        "range": [_range(s) for s in standings],
+    }
+    if hyper:
+        name = f"best {only.replace('_', ' ')}" if only else "hyper-parameters"
+        columns[name] = [_hyper(s, only) for s in standings]
+    if target is not None:
+        columns[f"steps to {target:g}"] = [
+            f"{s.steps_to_target:.0f}" if math.isfinite(s.steps_to_target) else "–"
+            for s in standings
+        ]
+    if any(s.band for s in standings):
+        columns["band"] = [_band(s, only) for s in standings]
+    for status in (DIVERGED, STOPPED):
+        counts = [s.ends.get(status, 0) for s in standings]
+        if any(counts):
+            columns[status] = [
+                f"{count}/{s.trials}" if count else "–"
+                for count, s in zip(counts, standings, strict=True)
+            ]
+    return [*columns], [list(row) for row in zip(*columns.values(), strict=True)]
+
+
+def _range(standing: Standing) -> str:
+    best = standing.best
+    if math.isinf(best.high):
+        return "–"
+    if math.isinf(best.low):
+        return f"div.–{shown(best.high)}"
+    return "–".join(shown(end) for end in sorted((best.low, best.high)))
+
+
+def _hyper(standing: Standing, only: str | None) -> str:
+    config = standing.best.config
+    values = {
+        name: f"{value:.4g}" if isinstance(value, float) else str(value)
+        for name, value in {**config.hyper, **config.static}.items()
+    }
+    if only is not None:
+        return values.get(only, "–")
+    return "\n".join(f"{name}={value}" for name, value in values.items())
+
+
+def _band(standing: Standing, only: str | None) -> str:
+    band = standing.band
+    if band is None:
+        return "–"
+    ends = f"{'≥' * band.is_open}{band.low:.3g}–{band.high:.3g}"
+    return ends if only else f"{band.name} {ends}"

@@ -1,0 +1,44 @@
+"""optjax.pytorch against PyTorch and `adabound`: optimizers, keywords, schedulers."""
+
+import jax
+import numpy as np
+import pytest
+from golden import dialect
+from golden.dialect import CASES
+from reference import run
+from reference.scan import assert_same_path, displacements, moved
+
+import optjax.pytorch
+
+START, GRADS = dialect.problem()
+INDICES = np.array(dialect.STORED) - 1
+
+
+@pytest.mark.parametrize(("dtype", "rtol"), [("float32", 1e-5), ("float64", 1e-11)])
+@pytest.mark.parametrize("name", CASES)
+def test_ours_is_pytorch(name, dtype, rtol):
+    with jax.enable_x64(dtype == "float64"):
+        actual = displacements(dialect.ours(CASES[name]), START, GRADS, dtype)
+    expected = moved(dialect.committed(name), START)
+    start = START if dtype == "float64" else None
+    assert_same_path(actual, expected, rtol, INDICES, start)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_committed_trajectory_is_still_pytorch(name):
+    pytest.importorskip("torch")
+    pytest.importorskip("adabound")
+    live = moved(dialect.follow(CASES[name]), START)
+    live = {key: value[INDICES] for key, value in live.items()}
+    assert_same_path(live, moved(dialect.committed(name), START), 1e-12, start=START)
+
+
+@pytest.mark.parametrize("amsbound", [False, True])
+def test_adaboundw_is_the_authors(amsbound):
+    """Whose repository has it and whose package does not: by the NumPy rule."""
+    arguments = {"gamma": 0.05, "weight_decay": 0.01, "amsbound": amsbound}
+    path = run("adaboundw", START, GRADS, 1e-2, fixed_decay=True, **arguments)
+    with jax.enable_x64(True):
+        tx = optjax.pytorch.AdaBoundW(lr=1e-2, **arguments)
+        actual = displacements(tx, START, GRADS, "float64")
+    assert_same_path(actual, moved(path, START), 1e-11, start=START)
