@@ -1,6 +1,7 @@
 """`optjax.audit`: which number moves the step."""
 
 import functools
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -171,5 +172,6 @@ def _is_scheduled(node: Any) -> bool:
 
 
 def _pure(tree: Any) -> Any:
-    """Arrays in place of the variables of Flax NNX."""
-    return tree
+    """Arrays in place of the variables of Flax NNX, which only NNX makes."""
+    nnx = sys.modules.get("flax.nnx")
+    return tree if nnx is None else nnx.as_pure(tree)

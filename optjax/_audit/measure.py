@@ -14,65 +14,29 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from optjax._audit.links import Told, read_links
 from optjax._audit.subject import Subject
-from optjax._precision import abs_sq, widen
+from optjax._audit.sums import Effects, Moves, Sums, clip_factor, effects, moves, sums
+from optjax._observe import observing
+from optjax._precision import widen
+from optjax.monitoring._groups import leaf_names
 
-__all__ = ["Effects", "Measured", "Moves", "measure"]
-
-
-class Effects(NamedTuple):
-    """What turning each knob does, of shape (steps, knobs, leaves).
-
-    Attributes:
-      elasticity: ∂ log‖Δx‖ / ∂ log h.
-      turn: how far the direction of Δx turns.
-      moved: the share of coordinates whose own |∂ log|Δx_i| / ∂ log h| is ½ or more.
-      decay: −⟨x, ∂Δx⟩ / (‖x‖ ‖Δx‖), how much of the step it takes towards 0.
-      by_difference: of shape (knobs,): whether there was no finite derivative and
-        these are central differences.
-    """
-
-    elasticity: Any
-    turn: Any
-    moved: Any
-    decay: Any
-    by_difference: Any
-
-
-class Moves(NamedTuple):
-    """The steps themselves, of shape (steps, leaves).
-
-    Attributes:
-      update: ‖Δx‖.
-      gradient: ‖g‖.
-      parameter: ‖x‖.
-      downhill: −⟨Δx, g⟩ / (‖Δx‖ ‖g‖).
-      lost: the share of coordinates that x + Δx leaves where they are, of those with an
-        update.
-      finite: whether Δx is; where g is not, it counts as finite.
-      finite_gradient: whether g is.
-    """
-
-    update: Any
-    gradient: Any
-    parameter: Any
-    downhill: Any
-    lost: Any
-    finite: Any
-    finite_gradient: Any
+__all__ = ["Measured", "measure"]
 
 
 class Measured(NamedTuple):
-    """`Effects`, `Moves`, and the values of the hyper-parameters, (steps, knobs).
+    """`Effects`, `Moves`, what parts have `Told`, and more of each step.
 
-    `clip` is the factor by which the step is shorter than the gradients are long, as
-    a clip makes it, (steps,): not finite where the smallest gradients say nothing.
+    `values` are those of the hyper-parameters, of shape (steps, knobs), and `clip` is
+    the factor by which the step is shorter than the gradients are long, as a clip makes
+    it, of shape (steps,): not finite where the smallest gradients say nothing.
     """
 
     effects: Effects
     moves: Moves
     values: Any
     clip: Any
+    told: Told
 
 
 def measure(
@@ -124,7 +88,7 @@ def measure(
                 one, (still, inexact), (turning, tangents), has_aux=True
             )
             after = optax.apply_updates(params, update)
-            return (inexact, tangents, parted, after), _effect(update, tangent, params)
+            return (inexact, tangents, parted, after), sums(update, tangent, params)
 
         inexact, tangents, parted = jax.jvp(begin, (still,), (turning,), has_aux=True)
         return _along(follow, (inexact, tangents, parted, params), gradients)
@@ -145,44 +109,43 @@ def measure(
             )
             after = optax.apply_updates(params, update)
             new = *(state for _, state in three), after
-            return new, _effect(update, tangent, params)
+            return new, sums(update, tangent, params)
 
         states = (subject.start(e, given, params) for e in sides)
         return _along(follow, (*states, params), gradients)
 
-    def effect(knob: jax.Array) -> Any:
-        result = derivative(knob)
-        # Where the step itself is not finite no difference is.
-        known = jnp.all(jnp.isfinite(result.tangents) | ~jnp.isfinite(result.update))
-        if differences:
-            other = lambda: difference(knob)  # noqa: E731
-            result = jax.lax.cond(known, lambda: result, other)
-        return result, jnp.logical_not(known)
-
-    sums, by_difference = jax.lax.map(effect, jnp.arange(len(still)))
-    effects = Effects(
-        elasticity=jnp.swapaxes(sums.elasticity, 0, 1),
-        turn=jnp.swapaxes(sums.turn, 0, 1),
-        moved=jnp.swapaxes(sums.moved, 0, 1),
-        decay=jnp.swapaxes(sums.decay, 0, 1),
-        by_difference=by_difference,
-    )
-
     def follow(carry: Any, gradient: Any) -> Any:
         count, before, params = carry
-        update, state = step(still, before, gradient, params)
-        after = optax.apply_updates(params, update)
-        values = jnp.array(
-            [jnp.asarray(v, jnp.float32) for v in subject.values(count, state)],
-            jnp.float32,
+        with observing() as links:
+            update, state = step(still, before, gradient, params)
+        told = read_links(links, leaf_names(params), update)
+        rest, slope = jax.jvp(
+            lambda g: step(still, before, g, params)[0],
+            (jax.tree.map(jnp.zeros_like, gradient),),
+            (gradient,),
         )
-        scale = _clip(lambda g: step(still, before, g, params)[0], gradient, update)
-        seen = _moves(update, gradient, params, after), values, scale
+        after = optax.apply_updates(params, update)
+        moved = moves(update, rest, gradient, params, after)
+        held = subject.values(count, state)
+        values = jnp.array([jnp.asarray(v, jnp.float32) for v in held], jnp.float32)
+        seen = moved, values, clip_factor(moved.response, slope), told
         return (count + 1, state, after), seen
 
     first = jnp.zeros([], jnp.int32), subject.start(still, given, params), params
-    moves, values, clip = _along(follow, first, gradients)
-    return Measured(effects, moves, values, clip)
+    moved, *others = _along(follow, first, gradients)
+
+    def turn(knob: jax.Array) -> tuple[Sums, jax.Array]:
+        result = derivative(knob)
+        # Where the step itself is not finite no difference is.
+        known = jnp.isfinite(result.along) | ~jnp.isfinite(moved.update)
+        if differences:
+            other = lambda: difference(knob)  # noqa: E731
+            result = jax.lax.cond(jnp.all(known), lambda: result, other)
+        return result, ~jnp.all(known)
+
+    turned, by_difference = jax.lax.map(turn, jnp.arange(len(still)))
+    values, clip, told = others
+    return Measured(effects(turned, by_difference, moved), moved, values, clip, told)
 
 
 class _Parted:
@@ -213,84 +176,10 @@ jax.tree_util.register_pytree_node(
 )
 
 
-class _Sums(NamedTuple):
-    elasticity: Any
-    turn: Any
-    moved: Any
-    decay: Any
-    tangents: Any
-    update: Any
-
-
-def _effect(update: Any, tangent: Any, params: Any) -> _Sums:
-    """A number of each a leaf; `tangents` and `update` are squares, to look at."""
-
-    def of_leaf(u: jax.Array, du: jax.Array, x: jax.Array) -> _Sums:
-        u, du, x = widen(u), widen(du), widen(x)
-        square, x_square = jnp.sum(abs_sq(u)), jnp.sum(abs_sq(x))
-        elasticity = _dot(u, du) / square
-        rest = jnp.sum(abs_sq(du - elasticity * u))
-        is_moved = (jnp.abs(du) >= 0.5 * jnp.abs(u)) & (du != 0)
-        return _Sums(
-            elasticity,
-            jnp.sqrt(rest / square),
-            jnp.mean(is_moved.astype(square.dtype)) if u.size else jnp.zeros(()),
-            -_dot(x, du) / jnp.sqrt(square * x_square),
-            jnp.sum(abs_sq(du)),
-            square,
-        )
-
-    return _a_leaf(of_leaf, update, tangent, params)
-
-
-def _moves(update: Any, gradient: Any, params: Any, after: Any) -> Moves:
-    def of_leaf(u: Any, g: Any, x: Any, new: Any) -> Moves:
-        has_update = u != 0
-        is_lost = has_update & (new == x)
-        u, g = widen(u), widen(g)
-        length, slope = jnp.sqrt(jnp.sum(abs_sq(u))), jnp.sqrt(jnp.sum(abs_sq(g)))
-        is_finite = jnp.all(jnp.isfinite(g))
-        return Moves(
-            length,
-            slope,
-            jnp.sqrt(jnp.sum(abs_sq(x))),
-            -_dot(u, g) / (length * slope),
-            jnp.sum(is_lost) / jnp.maximum(jnp.sum(has_update), 1),
-            jnp.all(jnp.isfinite(u)) | ~is_finite,
-            is_finite,
-        )
-
-    return _a_leaf(of_leaf, update, gradient, params, after)
-
-
-def _clip(step: Callable[[Any], Any], gradient: Any, update: Any) -> jax.Array:
-    """‖Δx(g) − Δx(0)‖ over what it would be if Δx went on from 0 as it begins there."""
-    none = jax.tree.map(jnp.zeros_like, gradient)
-    rest, slope = jax.jvp(step, (none,), (gradient,))
-    whole = jax.tree.map(lambda a, b: widen(a) - widen(b), update, rest)
-    return jnp.sqrt(_square(whole) / _square(slope))
-
-
-def _square(tree: Any) -> jax.Array:
-    squares = [jnp.sum(abs_sq(leaf)) for leaf in jax.tree.leaves(tree)]
-    return jnp.sum(jnp.stack(squares))
-
-
 def _times(x: jax.Array, e: Any) -> jax.Array:
     if not jnp.issubdtype(x.dtype, jnp.inexact):
         return x
     return x * jnp.exp(e)
-
-
-def _dot(a: jax.Array, b: jax.Array) -> jax.Array:
-    return jnp.sum(jnp.real(jnp.conj(a) * b))
-
-
-def _a_leaf(f: Callable[..., Any], *trees: Any) -> Any:
-    """`f` of every leaf, its fields stacked along the leaves."""
-    columns = map(jax.tree.leaves, trees)
-    rows = [f(*leaves) for leaves in zip(*columns, strict=True)]
-    return jax.tree.map(lambda *xs: jnp.stack(xs), *rows)
 
 
 def _along(follow: Callable[..., Any], carry: Any, gradients: Any) -> Any:

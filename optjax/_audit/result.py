@@ -6,8 +6,9 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from optjax._audit.measure import Effects, Measured, Moves
+from optjax._audit.measure import Measured
 from optjax._audit.subject import PROBES
+from optjax._audit.sums import Effects, Moves
 from optjax._audit.verdicts import Verdict, judge
 
 __all__ = ["Audit", "AuditError", "Effect", "Layout"]
@@ -97,6 +98,21 @@ class Audit(Mapping[str, Mapping[str, Effect]]):
 
     def __len__(self) -> int:
         return len(self.layout.groups)
+
+    def at(self, step: int) -> "Audit":
+        """Of several steps one."""
+        steps = len(self.measured.values)
+        if not -steps <= step < steps:
+            raise IndexError(f"step must be one of {steps}, got {step}.")
+
+        def one(fields: Any) -> Any:
+            return jax.tree.map(lambda x: x[step % steps][None], fields)
+
+        effects, moves, values, clip, told = self.measured
+        elasticity, turn, moved, decay, by_difference = effects
+        effects = Effects(*one((elasticity, turn, moved, decay)), by_difference)
+        rest = one((moves, values, clip, told))
+        return Audit(self.layout, Measured(effects, *rest))
 
     @property
     def verdicts(self) -> list[Verdict]:

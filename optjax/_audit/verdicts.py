@@ -48,6 +48,8 @@ _MANY, _MOSTLY = 0.25, -0.4
 _ROUNDING = 1e-6
 _UPHILL, _RAW = -0.2, -0.999
 _STRONG_CLIP = 0.1
+# But for rounding.
+_ALL = 0.99
 
 
 class _Facts:
@@ -83,6 +85,12 @@ class _Facts:
         return np.sum(np.where(is_step, values, 0.0), axis=0) / np.maximum(
             np.sum(is_step, axis=0), 1
         )
+
+    def told(self, group: str, field: str) -> float:
+        """What the parts tell of a group, NaN of one that has no such part."""
+        members = self.groups[group]
+        values = np.mean(getattr(self.measured.told, field), axis=0)[members]
+        return float(np.average(values, weights=np.array(self.layout.sizes)[members]))
 
     def live(self) -> list[str]:
         """The groups that move."""
@@ -175,15 +183,18 @@ def _no_gradient(facts: _Facts) -> Iterator[Verdict]:
 
 def _no_update(facts: _Facts) -> Iterator[Verdict]:
     frozen = facts.has_gradient & ~facts.moves_at_all
-    if not frozen.any() or (facts.layout.in_parts and not facts.moves_at_all.any()):
+    told = facts.measured.told
+    waits = facts.layout.in_parts or np.any(told.waits)
+    if not frozen.any() or (waits and not facts.moves_at_all.any()):
         return
     zeros = [
         (index, name)
         for index, name in facts.named(Role.STEP)
         if np.any(facts.values[:, index] == 0)
     ]
-    if zeros or facts.moves_at_all.any():
-        if not zeros:
+    is_off = zeros or np.any(told.learning_rate == 0)
+    if is_off or facts.moves_at_all.any():
+        if not is_off:
             where = facts.leaves(frozen)
             yield Verdict(
                 "frozen",
@@ -201,6 +212,9 @@ def _no_update(facts: _Facts) -> Iterator[Verdict]:
     )
 
 
+_FROM_0 = "Let a warm-up begin above 0, and a schedule end after the training"
+
+
 def _schedule(facts: _Facts) -> Iterator[Verdict]:
     steps = len(facts.values)
     for index, name in facts.named(Role.STEP):
@@ -210,8 +224,16 @@ def _schedule(facts: _Facts) -> Iterator[Verdict]:
                 "schedule at 0",
                 f"{name} is 0",
                 f"in {zero} of the {steps} steps looked at, which are lost",
-                "Let a warm-up begin above 0, and a schedule end after the training",
+                _FROM_0,
             )
+    told = facts.measured.told.learning_rate
+    if not facts.named(Role.STEP) and np.any(told == 0):
+        yield Verdict(
+            "schedule at 0",
+            "the learning rate is 0",
+            f"in {np.sum(told == 0)} of the {steps} steps looked at, which are lost",
+            _FROM_0,
+        )
     if facts.layout.counts_batches:
         yield Verdict(
             "counts batches",
@@ -222,7 +244,7 @@ def _schedule(facts: _Facts) -> Iterator[Verdict]:
 
 
 def _uphill(facts: _Facts) -> Iterator[Verdict]:
-    update, gradient = facts.moves.update, facts.moves.gradient
+    update, gradient = facts.moves.response, facts.moves.gradient
     product = np.where(
         (update > 0) & (gradient > 0), facts.moves.downhill * update * gradient, 0.0
     )
@@ -286,11 +308,30 @@ def _inert(facts: _Facts) -> Iterator[Verdict]:
         ]
         if not dead or (not is_step and len(dead) < len(live)):
             continue
-        count = (
-            "" if len(dead) == len(live) else f" in {len(dead)} of {len(live)} groups"
-        )
         why, remedy = _why_inert(facts, dead, role(name))
-        yield Verdict("inert", f"{name} is inert{count}", why, remedy, tuple(dead))
+        yield Verdict(
+            "inert", f"{name} is inert{_count(dead, live)}", why, remedy, tuple(dead)
+        )
+
+
+_AT_BOUND = (
+    "every rate is at its bound, and final_lr decides",
+    "Turn final_lr, or let the bounds close later: optjax.gamma_for",
+)
+
+
+def _at_bound(facts: _Facts) -> Iterator[Verdict]:
+    """Of an optimizer whose numbers cannot be turned, by what its parts tell."""
+    if facts.named(Role.STEP):
+        return
+    live = facts.live()
+    where = [group for group in live if facts.told(group, "at_bound") > _ALL]
+    if where:
+        count = (
+            "" if len(where) == len(live) else f" in {len(where)} of {len(live)} groups"
+        )
+        cause = f"the learning rate is inert{count}"
+        yield Verdict("inert", cause, *_AT_BOUND, tuple(where))
 
 
 def _why_inert(facts: _Facts, dead: Sequence[str], which: Role) -> tuple[str, str]:
@@ -300,17 +341,14 @@ def _why_inert(facts: _Facts, dead: Sequence[str], which: Role) -> tuple[str, st
             "Look at the mask of what is decayed, and whether update gets the "
             "parameters",
         )
+    if all(facts.told(group, "at_bound") > _ALL for group in dead):
+        return _AT_BOUND
     bounds = [
         name
         for name in facts.layout.hyperparameters
         if role(name) is Role.AT_TIMES
         and all(facts.effects[g][name].moved > 0.9 for g in dead)
     ]
-    if bounds and "final_lr" in bounds:
-        return (
-            "every rate is at its bound, and final_lr decides",
-            "Turn final_lr, or let the bounds close later: optjax.gamma_for",
-        )
     if _is_coupled(facts):
         return (
             "the step is clipped or normalized after it",
@@ -347,6 +385,12 @@ def _clip(facts: _Facts) -> Iterator[Verdict]:
 
 
 def _floor(facts: _Facts) -> Iterator[Verdict]:
+    if not facts.named(Role.FLOOR):
+        told = {group: facts.told(group, "below_floor") for group in facts.live()}
+        below = [group for group, share in told.items() if share > _MANY]
+        if below:
+            yield _floor_verdict("ε", max(told[group] for group in below), below)
+        return
     for _, name in facts.named(Role.FLOOR):
         where, share = [], 0.0
         for group in facts.live():
@@ -357,17 +401,19 @@ def _floor(facts: _Facts) -> Iterator[Verdict]:
                 where.append(group)
                 share = max(share, effect.moved)
         if where:
-            # Within the root no coordinate's own elasticity is beyond −½.
-            much = f"{100 * share:.0f} %" if share > _MANY else "most"
-            yield Verdict(
-                "floor",
-                f"{name} is larger than √ν in {much} of {_listed(where)}",
-                f"the step goes as {name} to the power "
-                f"{facts.effects[where[0]][name].elasticity:.2f}",
-                f"It is SGD with momentum there: take a smaller {name}, or scale the "
-                "loss up",
-                tuple(where),
-            )
+            yield _floor_verdict(name, share, where)
+
+
+def _floor_verdict(name: str, share: float, where: Sequence[str]) -> Verdict:
+    # Within the root no coordinate's own elasticity is beyond −½.
+    much = f"{100 * share:.0f} %" if share > _MANY else "most"
+    return Verdict(
+        "floor",
+        f"{name} is larger than √ν in {much} of {_listed(where)}",
+        "the step is as long as the gradient there, and not as the learning rate",
+        f"It is SGD with momentum: take a smaller {name}, or scale the loss up",
+        tuple(where),
+    )
 
 
 def _decay(facts: _Facts) -> Iterator[Verdict]:
@@ -425,6 +471,11 @@ def _twice(facts: _Facts) -> Iterator[Verdict]:
             )
 
 
+def _count(some: Sequence[str], all_: Sequence[str]) -> str:
+    is_all = len(some) == len(all_)
+    return "" if is_all else f" in {len(some)} of {len(all_)} groups"
+
+
 def _listed(names: Sequence[str], most: int = 3) -> str:
     shown = ", ".join(names[:most])
     return shown + (f" and {len(names) - most} more" if len(names) > most else "")
@@ -437,6 +488,7 @@ _RULES: tuple[Callable[[_Facts], Iterator[Verdict]], ...] = (
     _uphill,
     _lost,
     _inert,
+    _at_bound,
     _clip,
     _floor,
     _decay,

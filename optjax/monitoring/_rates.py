@@ -18,7 +18,7 @@ _FOREVER, _CONVERGED = 1e30, 1.001
 
 
 class Rate(NamedTuple):
-    """V_t of one leaf; lo_t and hi_t; the rate that both converge to; s_t.
+    """V_t of one leaf; lo_t and hi_t; the rate that both converge to; s_t; m_t.
 
     A bound is one number or has the shape of the leaf.
     """
@@ -28,6 +28,7 @@ class Rate(NamedTuple):
     upper: Any
     limit: Any
     schedule: Any
+    direction: Any
 
 
 def read_rates(links: Sequence[Link]) -> dict[str, Rate]:
@@ -44,10 +45,13 @@ def read_rates(links: Sequence[Link]) -> dict[str, Rate]:
             *bounds, limit = _bounds(link.part, links[:index])
             # One number is that of every leaf.
             lower, upper = (jax.tree.leaves(jax.tree.broadcast(b, v)) for b in bounds)
-            leaves = zip(jax.tree.leaves(v), lower, upper, strict=True)
+            m = jax.tree.leaves(link.part.direction)
+            leaves = zip(jax.tree.leaves(v), lower, upper, m, strict=True)
             current = {
-                name: Rate(*leaf, limit, 1.0)
-                for name, leaf in zip(leaf_names(v), leaves, strict=True)
+                name: Rate(rate, low, high, limit, 1.0, direction)
+                for name, (rate, low, high, direction) in zip(
+                    leaf_names(v), leaves, strict=True
+                )
             }
             result |= current
         elif isinstance(link.part, Descend):
