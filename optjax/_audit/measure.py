@@ -68,7 +68,7 @@ def measure(
         """One of e, of no dtype either."""
         return tuple(jnp.where(knob == i, length, 0.0) for i in range(len(still)))
 
-    def derivative(knob: jax.Array) -> Any:
+    def derivative(knob: jax.Array, gradients: Any, given: Any, params: Any) -> Any:
         turning = along(knob, 1.0)
 
         def begin(e: Any) -> Any:
@@ -93,7 +93,7 @@ def measure(
         inexact, tangents, parted = jax.jvp(begin, (still,), (turning,), has_aux=True)
         return _along(follow, (inexact, tangents, parted, params), gradients)
 
-    def difference(knob: jax.Array) -> Any:
+    def difference(knob: jax.Array, gradients: Any, given: Any, params: Any) -> Any:
         h = _width(params)
         sides = [along(knob, side) for side in (0.0, h, -h)]
 
@@ -135,11 +135,14 @@ def measure(
     moved, *others = _along(follow, first, gradients)
 
     def turn(knob: jax.Array) -> tuple[Sums, jax.Array]:
-        result = derivative(knob)
+        # Without the barrier XLA takes what is the same for every knob out of the loop,
+        # and keeps a dozen arrays of the parameters' size.
+        operands = jax.lax.optimization_barrier((knob, gradients, given, params))
+        result = derivative(*operands)
         # Where the step itself is not finite no difference is.
         known = jnp.isfinite(result.along) | ~jnp.isfinite(moved.update)
         if differences:
-            other = lambda: difference(knob)  # noqa: E731
+            other = lambda: difference(*operands)  # noqa: E731
             result = jax.lax.cond(jnp.all(known), lambda: result, other)
         return result, ~jnp.all(known)
 

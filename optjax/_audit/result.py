@@ -109,8 +109,7 @@ class Audit(Mapping[str, Mapping[str, Effect]]):
             return jax.tree.map(lambda x: x[step % steps][None], fields)
 
         effects, moves, values, clip, told = self.measured
-        elasticity, turn, moved, decay, by_difference = effects
-        effects = Effects(*one((elasticity, turn, moved, decay)), by_difference)
+        effects = Effects(*(*one(effects[:-1]), effects.by_difference))
         rest = one((moves, values, clip, told))
         return Audit(self.layout, Measured(effects, *rest))
 

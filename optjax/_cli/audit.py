@@ -98,10 +98,11 @@ def run_audit(words: Sequence[str]) -> int:
         raise SweepError(f"unknown optimizer {options.optimizer!r}{hint}")
     factory = ROWS[options.optimizer].factory
     recipe = (task.learning_rates or {}).get(options.optimizer, ())
-    hyper = {"learning_rate": rate for rate in recipe[:1]} | _read(options.hyper)
+    hyper = dict(zip(["learning_rate"], recipe, strict=False)) | _read(options.hyper)
     if "learning_rate" not in hyper:
         raise SweepError("hyper must have a learning rate, such as learning_rate=0.001")
-    trial = call_make_trial(task.make_trial, _spying(factory), hyper)
+    config: dict[str, Any] = {"optimizer": options.optimizer, **hyper}
+    trial = call_make_trial(task.make_trial, _spying(factory), config)
     key = jax.random.key(options.seed)
     step = jax.jit(trial.step)
     state = trial.init(key, jax.tree.map(jnp.float32, hyper))
