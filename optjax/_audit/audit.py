@@ -27,6 +27,7 @@ def audit(
     first: Any,
     second: Any,
     params: Any,
+    /,
     *,
     state: Any = None,
     steps: Size | None = None,

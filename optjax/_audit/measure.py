@@ -16,7 +16,7 @@ import optax
 
 from optjax._audit.links import Told, read_links
 from optjax._audit.subject import Subject
-from optjax._audit.sums import Effects, Moves, Sums, clip_factor, effects, moves, sums
+from optjax._audit.sums import Effects, Moves, Sums, effects, moves, sums
 from optjax._observe import observing
 from optjax._precision import widen
 from optjax.monitoring._groups import leaf_names
@@ -25,17 +25,14 @@ __all__ = ["Measured", "measure"]
 
 
 class Measured(NamedTuple):
-    """`Effects`, `Moves`, what parts have `Told`, and more of each step.
+    """`Effects`, `Moves`, the values of the hyper-parameters, and what parts tell.
 
-    `values` are those of the hyper-parameters, of shape (steps, knobs), and `clip` is
-    the factor by which the step is shorter than the gradients are long, as a clip makes
-    it, of shape (steps,): not finite where the smallest gradients say nothing.
+    `values` are of shape (steps, hyper-parameters).
     """
 
     effects: Effects
     moves: Moves
     values: Any
-    clip: Any
     told: Told
 
 
@@ -88,7 +85,9 @@ def measure(
                 one, (still, inexact), (turning, tangents), has_aux=True
             )
             after = optax.apply_updates(params, update)
-            return (inexact, tangents, parted, after), sums(update, tangent, params)
+            return (inexact, tangents, parted, after), _of_leaves(
+                sums, update, tangent, params
+            )
 
         inexact, tangents, parted = jax.jvp(begin, (still,), (turning,), has_aux=True)
         return _along(follow, (inexact, tangents, parted, params), gradients)
@@ -109,7 +108,7 @@ def measure(
             )
             after = optax.apply_updates(params, update)
             new = *(state for _, state in three), after
-            return new, sums(update, tangent, params)
+            return new, _of_leaves(sums, update, tangent, params)
 
         states = (subject.start(e, given, params) for e in sides)
         return _along(follow, (*states, params), gradients)
@@ -124,15 +123,14 @@ def measure(
             (jax.tree.map(jnp.zeros_like, gradient),),
             (gradient,),
         )
-        after = optax.apply_updates(params, update)
-        moved = moves(update, rest, gradient, params, after)
         held = subject.values(count, state)
         values = jnp.array([jnp.asarray(v, jnp.float32) for v in held], jnp.float32)
-        seen = moved, values, clip_factor(moved.response, slope), told
-        return (count + 1, state, after), seen
+        moved = _of_leaves(moves, update, rest, slope, gradient, params)
+        after = count + 1, state, optax.apply_updates(params, update)
+        return after, (moved, values, told)
 
     first = jnp.zeros([], jnp.int32), subject.start(still, given, params), params
-    moved, *others = _along(follow, first, gradients)
+    moved, values, told = _along(follow, first, gradients)
 
     def turn(knob: jax.Array) -> tuple[Sums, jax.Array]:
         # Without the barrier XLA takes what is the same for every knob out of the loop,
@@ -147,8 +145,14 @@ def measure(
         return result, ~jnp.all(known)
 
     turned, by_difference = jax.lax.map(turn, jnp.arange(len(still)))
-    values, clip, told = others
-    return Measured(effects(turned, by_difference, moved), moved, values, clip, told)
+    return Measured(effects(turned, by_difference, moved), moved, values, told)
+
+
+def _of_leaves(use: Callable[..., Any], *trees: Any) -> Any:
+    """`use` of each leaf, stacked."""
+    columns = map(jax.tree.leaves, trees)
+    results = [use(*leaves) for leaves in zip(*columns, strict=True)]
+    return jax.tree.map(lambda *xs: jnp.stack(xs), *results)
 
 
 class _Parted:

@@ -108,10 +108,9 @@ class Audit(Mapping[str, Mapping[str, Effect]]):
         def one(fields: Any) -> Any:
             return jax.tree.map(lambda x: x[step % steps][None], fields)
 
-        effects, moves, values, clip, told = self.measured
+        effects, *others = self.measured
         effects = Effects(*(*one(effects[:-1]), effects.by_difference))
-        rest = one((moves, values, clip, told))
-        return Audit(self.layout, Measured(effects, *rest))
+        return Audit(self.layout, Measured(effects, *one(others)))
 
     @property
     def verdicts(self) -> list[Verdict]:

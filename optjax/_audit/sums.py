@@ -1,14 +1,14 @@
 """Sums over the coordinates of each leaf: how long a step is, and how it turns."""
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from optjax._precision import abs_sq, widen
 
-__all__ = ["Effects", "Moves", "Sums", "clip_factor", "effects", "moves", "sums"]
+__all__ = ["Effects", "Moves", "Sums", "effects", "moves", "sums"]
 
 
 class Effects(NamedTuple):
@@ -36,6 +36,7 @@ class Moves(NamedTuple):
     Attributes:
       update: ‖Δx‖.
       response: ‖Δx − Δx(g=0)‖, what the gradients of the step itself do to it.
+      slope: what that would be if Δx went on from g = 0 as it begins there.
       gradient: ‖g‖.
       parameter: ‖x‖.
       downhill: the cosine of the response and −g: momentum may go uphill for a while.
@@ -47,6 +48,7 @@ class Moves(NamedTuple):
 
     update: Any
     response: Any
+    slope: Any
     gradient: Any
     parameter: Any
     downhill: Any
@@ -71,18 +73,14 @@ class Sums(NamedTuple):
     inwards: Any
 
 
-def sums(update: Any, tangent: Any, params: Any) -> Sums:
-    """Those of one step."""
-
-    def of_leaf(u: jax.Array, du: jax.Array, x: jax.Array) -> Sums:
-        u, du, x = widen(u), widen(du), widen(x)
-        along = _dot(u, du)
-        across = du - along / jnp.sum(abs_sq(u)) * u
-        is_moved = (jnp.abs(du) >= 0.5 * jnp.abs(u)) & (du != 0)
-        share = jnp.sum(is_moved.astype(along.dtype)) / max(u.size, 1)
-        return Sums(along, jnp.sqrt(jnp.sum(abs_sq(across))), share, -_dot(x, du))
-
-    return _of_each_leaf(of_leaf, update, tangent, params)
+def sums(u: jax.Array, du: jax.Array, x: jax.Array) -> Sums:
+    """Those of one leaf in one step, of Δx, ∂Δx and x."""
+    u, du, x = widen(u), widen(du), widen(x)
+    along = _dot(u, du)
+    across = du - along / jnp.sum(abs_sq(u)) * u
+    is_moved = (jnp.abs(du) >= 0.5 * jnp.abs(u)) & (du != 0)
+    share = jnp.sum(is_moved.astype(along.dtype)) / max(u.size, 1)
+    return Sums(along, jnp.sqrt(jnp.sum(abs_sq(across))), share, -_dot(x, du))
 
 
 def effects(of_knobs: Sums, by_difference: Any, moves: Moves) -> Effects:
@@ -98,46 +96,31 @@ def effects(of_knobs: Sums, by_difference: Any, moves: Moves) -> Effects:
     )
 
 
-def moves(update: Any, rest: Any, gradient: Any, params: Any, after: Any) -> Moves:
-    """Of one step, of that without gradients, and of the parameters after it."""
-
-    def of_leaf(u: Any, rest: Any, g: Any, x: Any, new: Any) -> Moves:
-        has_update = u != 0
-        is_lost = has_update & (new == x)
-        u, rest, g = widen(u), widen(rest), widen(g)
-        # Where there is no answer to no gradients, as 0/0, all of it is the response.
-        response = u - jnp.where(jnp.isfinite(rest), rest, 0.0)
-        slope, length = (
-            jnp.sqrt(jnp.sum(abs_sq(g))),
-            jnp.sqrt(jnp.sum(abs_sq(response))),
-        )
-        is_finite = jnp.all(jnp.isfinite(g))
-        return Moves(
-            update=jnp.sqrt(jnp.sum(abs_sq(u))),
-            response=length,
-            gradient=slope,
-            parameter=jnp.sqrt(jnp.sum(abs_sq(x))),
-            downhill=-_dot(response, g) / (length * slope),
-            lost=jnp.sum(is_lost) / jnp.maximum(jnp.sum(has_update), 1),
-            finite=jnp.all(jnp.isfinite(u)) | ~is_finite,
-            finite_gradient=is_finite,
-        )
-
-    return _of_each_leaf(of_leaf, update, rest, gradient, params, after)
+def moves(u: Any, rest: Any, slope: Any, g: Any, x: Any) -> Moves:
+    """Of one leaf in one step, of Δx, Δx and ∂Δx/∂g · g at g = 0, g and x."""
+    has_update = u != 0
+    is_lost = has_update & (optax.apply_updates(x, u) == x)
+    u, rest, g = widen(u), widen(rest), widen(g)
+    # Where there is no answer to no gradients, as 0/0, all of it is the response.
+    response = u - jnp.where(jnp.isfinite(rest), rest, 0.0)
+    length, gradient = _norm(response), _norm(g)
+    is_finite = jnp.all(jnp.isfinite(g))
+    return Moves(
+        update=_norm(u),
+        response=length,
+        slope=_norm(slope),
+        gradient=gradient,
+        parameter=_norm(x),
+        downhill=-_dot(response, g) / (length * gradient),
+        lost=jnp.sum(is_lost) / jnp.maximum(jnp.sum(has_update), 1),
+        finite=jnp.all(jnp.isfinite(u)) | ~is_finite,
+        finite_gradient=is_finite,
+    )
 
 
-def clip_factor(response: Any, slope: Any) -> jax.Array:
-    """‖Δx − Δx(0)‖ over what it would be if Δx went on from 0 as it begins there."""
-    squares = [jnp.sum(abs_sq(widen(leaf))) for leaf in jax.tree.leaves(slope)]
-    return jnp.sqrt(jnp.sum(response**2) / jnp.sum(jnp.stack(squares)))
+def _norm(x: Any) -> jax.Array:
+    return jnp.sqrt(jnp.sum(abs_sq(widen(x))))
 
 
 def _dot(a: jax.Array, b: jax.Array) -> jax.Array:
     return jnp.sum(jnp.real(jnp.conj(a) * b))
-
-
-def _of_each_leaf(f: Callable[..., Any], *trees: Any) -> Any:
-    """`f` of every leaf, its fields stacked along the leaves."""
-    columns = map(jax.tree.leaves, trees)
-    rows = [f(*leaves) for leaves in zip(*columns, strict=True)]
-    return jax.tree.map(lambda *xs: jnp.stack(xs), *rows)

@@ -371,7 +371,8 @@ def _is_coupled(facts: _Facts) -> bool:
 
 
 def _clip(facts: _Facts) -> Iterator[Verdict]:
-    scale = facts.measured.clip
+    response, slope = facts.moves.response, facts.moves.slope
+    scale = np.sqrt(np.sum(response**2, axis=1) / np.sum(slope**2, axis=1))
     everything = facts.effects[OVERALL]["gradients"]
     is_strong = np.all(np.isfinite(scale)) and np.max(scale) < _STRONG_CLIP
     if is_strong and _is_coupled(facts):

@@ -15,6 +15,7 @@ from optjax._cli.words import parse
 from optjax._names import did_you_mean
 from optjax.sweep import SweepError
 from optjax.sweep._contract import call_make_trial
+from optjax.sweep._records import Config
 from optjax.sweep._rows import ROWS
 from optjax.tasks import Settings
 from optjax.tasks._options import BatchSize, Data, Dtype, Examples
@@ -98,10 +99,11 @@ def run_audit(words: Sequence[str]) -> int:
         raise SweepError(f"unknown optimizer {options.optimizer!r}{hint}")
     factory = ROWS[options.optimizer].factory
     recipe = (task.learning_rates or {}).get(options.optimizer, ())
-    hyper = dict(zip(["learning_rate"], recipe, strict=False)) | _read(options.hyper)
+    hyper: dict[str, float] = dict(zip(["learning_rate"], recipe, strict=False))
+    hyper |= _read(options.hyper)
     if "learning_rate" not in hyper:
         raise SweepError("hyper must have a learning rate, such as learning_rate=0.001")
-    config: dict[str, Any] = {"optimizer": options.optimizer, **hyper}
+    config = Config(options.optimizer, hyper, {})
     trial = call_make_trial(task.make_trial, _spying(factory), config)
     key = jax.random.key(options.seed)
     step = jax.jit(trial.step)
@@ -117,7 +119,7 @@ def run_audit(words: Sequence[str]) -> int:
 
 
 def _read(words: Sequence[str]) -> dict[str, float]:
-    hyper = {}
+    hyper: dict[str, float] = {}
     for word in words:
         name, _, number = word.partition("=")
         try:

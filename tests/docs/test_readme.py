@@ -12,6 +12,7 @@ BLOCKS = {
         "README.md",
         "docs/sweeps.md",
         "docs/monitoring.md",
+        "docs/audit.md",
         "docs/sharding.md",
         "docs/extending.md",
     )
