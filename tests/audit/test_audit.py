@@ -86,7 +86,7 @@ def test_the_share_of_decoupled_decay(factory):
     found = optjax.audit(factory, hyper, G, X)
     tx = factory(**hyper)
     update, _ = tx.update(G, tx.init(X), X)
-    share = 0.01 * 0.1 * optax.tree.norm(X) / optax.tree.norm(update)
+    share = float(0.01 * 0.1 * optax.tree.norm(X) / optax.tree.norm(update))
     for name in ("weight_decay", "parameters"):
         effect = found["overall"][name]
         assert effect.decay == pytest.approx(share, rel=1e-5)
@@ -178,11 +178,11 @@ def test_groups_and_steps():
     grads = jax.tree.map(lambda g: jnp.stack([g, 2 * g]), G)
     audit = functools.partial(optjax.audit, optjax.sgd, {"learning_rate": 0.1})
     found = audit(grads, X, steps=2, groups=lambda name: name.rpartition("/")[2])
-    assert list(found) == ["bias", "kernel", "overall"]
+    assert list(found) == ["kernel", "bias", "overall"]
     assert found.at(1)["kernel"]["learning_rate"].elasticity == pytest.approx(1.0)
     with pytest.raises(IndexError, match="one of 2, got 2"):
         found.at(2)
-    with pytest.raises(KeyError, match="no group 'head'; there are bias, kernel"):
+    with pytest.raises(KeyError, match="no group 'head'; there are kernel, bias"):
         found["head"]
     with pytest.raises(ValueError, match="leading axis of steps=3, got"):
         audit(grads, X, steps=3)
