@@ -23,6 +23,7 @@ from optjax._accumulator import (
     sum_of_squares,
 )
 from optjax._adashift import scale_by_adashift
+from optjax._audit.audit import audit
 from optjax._bound import (
     Bounds,
     bound_clip,
@@ -75,6 +76,7 @@ __all__ = [
     "Bounds",
     "Target",
     "apply_step",
+    "audit",
     "basic_form",
     "bound_around",
     "bound_clip",

@@ -1,4 +1,4 @@
-"""The command line: `optjax race`, `optjax sweep`, `optjax list`, `optjax --version`.
+"""The command line: `optjax race`, `sweep`, `audit`, `list` and `--version`.
 
 Each command imports what it needs when it runs, so that help and `list` start without
 Flax, scikit-learn and matplotlib.
@@ -25,6 +25,7 @@ Stochastic gradient methods from SGD to AdaBound as one equation.
 commands:
   race        train a small network with every optimizer, and rank them
   sweep       search hyper-parameters of a task of yours, and never lose a trial
+  audit       ask an optimizer which of its numbers move its steps
   list        print the table of the optimizers
 
 options:
@@ -33,7 +34,8 @@ options:
 
 exit status:
   0    done
-  1    a file or a picture could not be written, or every trial diverged
+  1    a file or a picture could not be written, every trial diverged, or an
+       audit found something wrong
   2    a bad argument or a missing library, said before any work
   3    another process of a distributed sweep is gone
   130  interrupted by Ctrl-C
@@ -42,6 +44,8 @@ exit status:
 
 # The libraries of the extras `race` and `sweep`, by the names they are imported by.
 _EXTRA = {"PIL", "flax", "matplotlib", "pyarrow", "rich", "sklearn", "tyro"}
+
+_COMMANDS = ("race", "sweep", "audit", "list")
 
 _DONE, _NOT_WRITTEN = 0, 1
 
@@ -104,12 +108,12 @@ def _run(args: Sequence[str]) -> int:
 
         print(f"optjax {__version__}")
         return _DONE
-    if command in ("race", "sweep", "list"):
+    if command in _COMMANDS:
         if os.getcwd() not in sys.path:
             # It stays there, for what a module of the user's imports later.
             sys.path.insert(0, os.getcwd())
         return _command(command, words)
-    hint = did_you_mean(command, ["race", "sweep", "list", "--version"])
+    hint = did_you_mean(command, [*_COMMANDS, "--version"])
     hint = hint if hint.endswith("?") else "; see optjax --help"
     raise UsageError(f"unknown command {command!r}{hint}")
 
@@ -126,6 +130,11 @@ def _command(command: str, words: Sequence[str]) -> int:
 
             run_list(words)
             return _DONE
+        if command == "audit":
+            from optjax._cli.audit import AuditOptions, run_audit
+
+            flags = [*inspect.signature(AuditOptions).parameters]
+            return run_audit(words)
         from optjax._cli.options import RaceOptions, SweepOptions
 
         if command == "race":

@@ -6,9 +6,9 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
-__all__ = ["RaceOptions", "SweepOptions"]
+__all__ = ["BatchSize", "Data", "Dtype", "Examples", "RaceOptions", "SweepOptions"]
 
-_Data = Annotated[
+Data = Annotated[
     str | None,
     arg(
         help="The task's data: a folder, a file, or hf:NAME.",
@@ -25,7 +25,7 @@ _Epochs = Annotated[
         help_behavior_hint="(default: the recipe's)",
     ),
 ]
-_Examples = Annotated[
+Examples = Annotated[
     int | None,
     arg(
         help="Train on the first so many examples only.",
@@ -41,7 +41,7 @@ _TestExamples = Annotated[
         help_behavior_hint="(default: all)",
     ),
 ]
-_BatchSize = Annotated[
+BatchSize = Annotated[
     int | None,
     arg(
         help="Examples an update.",
@@ -49,7 +49,7 @@ _BatchSize = Annotated[
         help_behavior_hint="(default: the recipe's)",
     ),
 ]
-_Dtype = Annotated[
+Dtype = Annotated[
     str,
     arg(
         help="What the task's model computes in: float32 or bfloat16.",
@@ -114,7 +114,7 @@ class RaceOptions:
         str,
         arg(help="What to train: a task's name, or module:attribute.", metavar="TASK"),
     ] = "digits"
-    data: _Data = None
+    data: Data = None
     optimizers: Annotated[
         tuple[str, ...] | None,
         arg(
@@ -145,10 +145,10 @@ class RaceOptions:
     steps: _Steps = None
     evaluate_every: _EvaluateEvery = None
     epochs: _Epochs = None
-    examples: _Examples = None
+    examples: Examples = None
     test_examples: _TestExamples = None
-    batch_size: _BatchSize = None
-    dtype: _Dtype = "float32"
+    batch_size: BatchSize = None
+    dtype: Dtype = "float32"
     metric: _Metric = None
     mode: _Mode = None
     target: _Target = None
@@ -207,12 +207,12 @@ class SweepOptions:
     first_seed: _FirstSeed = 0
     steps: _Steps = None
     evaluate_every: _EvaluateEvery = None
-    data: _Data = None
+    data: Data = None
     epochs: _Epochs = None
-    examples: _Examples = None
+    examples: Examples = None
     test_examples: _TestExamples = None
-    batch_size: _BatchSize = None
-    dtype: _Dtype = "float32"
+    batch_size: BatchSize = None
+    dtype: Dtype = "float32"
     metric: _Metric = None
     mode: _Mode = None
     target: _Target = None

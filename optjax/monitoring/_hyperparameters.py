@@ -24,7 +24,13 @@ from optjax._hyperparameter import (
     without_kind,
 )
 
-__all__ = ["hyperparameters", "inject_hyperparams", "set_hyperparameters"]
+__all__ = [
+    "hyperparameters",
+    "inject_hyperparams",
+    "is_injectable",
+    "is_injected",
+    "set_hyperparameters",
+]
 
 _MAY_FOLLOW_A_SCHEDULE = ("learning_rate", "weight_decay")
 
@@ -102,7 +108,7 @@ def inject_hyperparams(
             parameter = signature.parameters[name]
             if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
                 continue
-            if name in named or not _is_injectable(value, parameter):
+            if name in named or not is_injectable(value, parameter):
                 static.add(name)
             elif isinstance(value, numbers.Real):
                 # An integer's later values would be cut to integers too.
@@ -151,7 +157,7 @@ class _Name(str):
         return str, (str(self),)
 
 
-def _is_injectable(value: Any, parameter: inspect.Parameter) -> bool:
+def is_injectable(value: Any, parameter: inspect.Parameter) -> bool:
     """Whether a value is a hyper-parameter: a real number or a schedule."""
     if callable(value):
         # A function in the place of a number is a schedule; masks have other defaults.
@@ -257,7 +263,7 @@ def set_hyperparameters(state: OptimizerState, **values: _Values) -> Any:
             )
 
     def changed(node: Any) -> Any:
-        if not _is_injected(node):
+        if not is_injected(node):
             return node
         hyper = {
             name: _like(name, values[name], old) if name in values else old
@@ -278,7 +284,7 @@ def set_hyperparameters(state: OptimizerState, **values: _Values) -> Any:
         new = _like("base_lr", values["base_lr"], node.base_lr)
         return node._replace(base_lr=new)
 
-    return jax.tree.map(changed, state, is_leaf=_is_injected)
+    return jax.tree.map(changed, state, is_leaf=is_injected)
 
 
 def _try(values: Mapping[str, Any]) -> None:
@@ -331,8 +337,8 @@ def _array(value: Any) -> Any:
 def _injected(state: Any) -> list[Any]:
     found = [
         node
-        for node in jax.tree.leaves(state, is_leaf=_is_injected)
-        if _is_injected(node)
+        for node in jax.tree.leaves(state, is_leaf=is_injected)
+        if is_injected(node)
     ]
     if not found:
         raise ValueError(
@@ -342,5 +348,6 @@ def _injected(state: Any) -> list[Any]:
     return found
 
 
-def _is_injected(node: Any) -> bool:
+def is_injected(node: Any) -> bool:
+    """Whether it is the state of an `inject_hyperparams`, ours or Optax's."""
     return hasattr(node, "hyperparams") and hasattr(node, "hyperparams_states")

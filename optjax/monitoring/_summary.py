@@ -64,6 +64,8 @@ class Summary(NamedTuple):
     sgd_since: Any
     grafted_rate: Any
     update_ratio: Any
+    rate_elasticity: Any
+    bound_elasticity: Any
 
 
 def empty(groups: int) -> Summary:
@@ -88,6 +90,8 @@ def empty(groups: int) -> Summary:
         sgd_since=jnp.full(groups, -1, jnp.int32),
         grafted_rate=unknown(),
         update_ratio=unknown(),
+        rate_elasticity=unknown(),
+        bound_elasticity=unknown(),
     )
 
 
@@ -102,6 +106,7 @@ def summarise(
     most: int | None,
     share: float,
     factor: float,
+    audit: bool,
 ) -> Summary:
     """Summarise every group's rates, looking at `most` of its coordinates.
 
@@ -135,10 +140,10 @@ def summarise(
             table if len(distinct) == 1 else table[rows], rows.shape
         )
 
-    def of_coordinate(value: Callable[[Rate], jax.Array]) -> jax.Array:
+    def of_coordinate(value: Callable[[str, Rate], jax.Array]) -> jax.Array:
         """One number for each chosen coordinate, from one for each coordinate."""
         seen = [
-            _take(value(rates[name]), positions).astype(jnp.float32)
+            _take(value(name, rates[name]), positions).astype(jnp.float32)
             for name, positions in zip(leaves, chosen.positions, strict=True)
         ]
         return jnp.concatenate(seen)[chosen.place]
@@ -146,9 +151,9 @@ def summarise(
     def bound(value: Callable[[Rate], Any]) -> jax.Array:
         if all(jnp.ndim(value(rates[name])) == 0 for name in leaves):
             return of_leaf(value)
-        return of_coordinate(lambda r: jnp.broadcast_to(value(r), r.rate.shape))
+        return of_coordinate(lambda _, r: jnp.broadcast_to(value(r), r.rate.shape))
 
-    v = of_coordinate(lambda r: r.rate)
+    v = of_coordinate(lambda _, r: r.rate)
     lower, upper = bound(lambda r: r.lower), bound(lambda r: r.upper)
     limit, schedule = of_leaf(lambda r: r.limit), of_leaf(lambda r: r.schedule)
     log_rate = jnp.where(is_member, jnp.log10(schedule * v), jnp.nan)
@@ -157,6 +162,15 @@ def summarise(
     since = jnp.where(before.sgd_since < 0, step, before.sgd_since)
     least = jnp.min(jnp.where(is_member, schedule * lower, jnp.inf), axis=1)
     largest = jnp.max(jnp.where(is_member, schedule * upper, 0.0), axis=1)
+    if audit:
+        held = is_member & ~jnp.isnan(limit) & ((v <= lower) | (v >= upper))
+        whole = of_coordinate(lambda name, _: updates[name])
+        at_bound = -schedule * v * of_coordinate(lambda _, r: r.direction)
+        square = jnp.sum(whole**2, axis=1, where=is_member)
+        of_bounds = jnp.sum(whole * at_bound, axis=1, where=held) / square
+        result = result._replace(
+            rate_elasticity=1.0 - of_bounds, bound_elasticity=of_bounds
+        )
     return result._replace(
         quantiles=_quantiles(log_rate, chosen.sizes),
         histogram=_histogram(log_rate, sizes),

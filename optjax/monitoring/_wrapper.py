@@ -60,6 +60,7 @@ def monitor(
     sample: Size | None = 1024,
     share: _Share = 0.99,
     factor: _Factor = 1.1,
+    audit: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
     r"""r_t = s_t · V_t, summarised in the state of the optimizer that computes it.
 
@@ -88,6 +89,8 @@ def monitor(
       share: the share of a group's coordinates that must be near the SGD rate for the
         group to count as SGD.
       factor: how near: SGD rate / factor ≤ r ≤ SGD rate · factor.
+      audit: keep the elasticities of the learning rate and of the bounds too; those of
+        every hyper-parameter, and verdicts, are `optjax.audit`'s.
 
     Returns:
       An optimizer whose state is a `MonitorState`.
@@ -158,6 +161,7 @@ def monitor(
                 most=most,
                 share=share,
                 factor=factor,
+                audit=audit,
             )
             # Without the barrier JAX takes the state past the loop.
             kept = jax.lax.optimization_barrier((inner_state, params))

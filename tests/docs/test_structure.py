@@ -94,6 +94,7 @@ LAYERS = [
     [CORE],
     ["optjax.optimizers"],
     ["optjax.monitoring", "optjax.fused", "optjax.problems"],
+    ["optjax._audit"],
     ["optjax"],
     ["optjax.pytorch", "optjax.sweep"],
     ["optjax.tasks"],

@@ -1,0 +1,178 @@
+"""`optjax.audit`: which number moves the step."""
+
+import functools
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from optjax._audit.measure import Measured, measure
+from optjax._audit.result import Audit, Layout
+from optjax._audit.subject import OfFactory, OfState, Subject
+from optjax._groups import Groups, group_leaves
+from optjax._hyperparameter import Size, checked
+from optjax._tree import leaf_names
+from optjax.monitoring._hyperparameters import is_injected
+
+__all__ = ["audit"]
+
+
+@checked
+def audit(
+    optimizer: Any,
+    first: Any,
+    second: Any,
+    params: Any,
+    /,
+    *,
+    state: Any = None,
+    steps: Size | None = None,
+    groups: Groups | None = 1,
+    strict: bool = False,
+    **extra: Any,
+) -> Audit:
+    r"""∂ log‖Δx‖ / ∂ log h: which hyper-parameters h move the step, and what is wrong.
+
+        audit(optimizer, grads, state, params)
+        audit(factory, {"learning_rate": 1e-3}, grads, params)
+
+    Every h is turned, in each group of parameters, by a forward-mode derivative through
+    `update`, which is a black box: any Optax transformation whose hyper-parameters are
+    injected, by `optjax.inject_hyperparams` or Optax's, or any factory with its
+    arguments. The sizes of the gradients and of the parameters are turned like
+    hyper-parameters. It takes no step.
+
+    It prints as verdicts, with cause, evidence and remedy, and a table of elasticities,
+    with ∠ the turn of the direction. In a compiled step it is a tree of arrays of fixed
+    shapes; print what comes out.
+
+    Args:
+      optimizer: a gradient transformation, or a function that makes one.
+      first: its gradients; or the factory's arguments by name. Of those, and of its
+        defaults, every number and schedule is turned.
+      second: its state; or the gradients.
+      params: the parameters.
+      state: the state of the factory's optimizer; by default that of a first step,
+        which what is turned has made too: α_0 of AdaBound is then the α it is given.
+      steps: how many steps to take, in which every leaf of the gradients has a leading
+        axis; by default one, without. One step does not show β₂, and several carry a
+        tangent of the state along.
+      groups: how many leading parts of a leaf's path name its group, None for a group
+        a leaf, or a function from the path to the group; as in `optjax.monitor`.
+      strict: raise where there is a verdict; not in a compiled step.
+      **extra: further arguments of the optimizer's `update`.
+
+    Returns:
+      A mapping from groups to hyper-parameters to their `elasticity`, `turn`, share of
+      coordinates `moved` and part of the step that is `decay`; with `verdicts` and
+      `raise_for()`.
+
+    Raises:
+      ValueError: for gradients without the leading axis of `steps`, and with `strict`
+        for any verdict.
+
+    Example: AdaBound whose rates are all at a bound.
+      >>> import jax.numpy as jnp, optjax
+      >>> x, g = {"w": jnp.ones(3)}, {"w": jnp.array([1.0, 2.0, 3.0])}
+      >>> hyper = {"learning_rate": 1e-3, "gamma": 1e3}
+      >>> found = optjax.audit(optjax.adabound, hyper, g, x)
+      >>> found.verdicts[0].cause
+      'learning_rate is inert'
+      >>> round(found["w"]["final_lr"].elasticity, 3)
+      1.0
+    """
+    is_transformation = isinstance(optimizer, optax.GradientTransformation)
+    if not is_transformation and hasattr(optimizer, "gradient_transformation"):
+        optimizer, is_transformation = optimizer.gradient_transformation(), True
+    params = jax.tree.map(jnp.asarray, _pure(params))
+    gradients = jax.tree.map(jnp.asarray, _pure(first if is_transformation else second))
+    if steps is None:
+        gradients = jax.tree.map(lambda g: g[None], gradients)
+    wrong = [
+        np.shape(g)
+        for g, x in zip(
+            jax.tree.leaves(gradients), jax.tree.leaves(params), strict=False
+        )
+        if np.shape(g) != (steps or 1, *np.shape(x))
+    ]
+    if wrong or len(jax.tree.leaves(gradients)) != len(jax.tree.leaves(params)):
+        raise ValueError(
+            "audit needs gradients of the parameters' shapes, with a leading axis of "
+            f"steps={steps}, got {wrong[:1] or 'another tree'}."
+        )
+    subject: Subject
+    if is_transformation:
+        subject, given = OfState.of(optimizer, _pure(second))
+    else:
+        subject, given = OfFactory.of(optimizer, first, _pure(state))
+    operands = gradients, given, params, extra
+    if any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(operands)):
+        measured = measure(subject, True, *operands)
+    else:
+        measured = _compiled(subject, False)(*operands)
+        if np.any(measured.effects.by_difference):
+            measured = _compiled(subject, True)(*operands)
+    first_state = jax.eval_shape(subject.start, subject.still, given, params)
+    found = Audit(_layout(subject, first_state, params, groups), measured)
+    if strict:
+        found.raise_for()
+    return found
+
+
+def _compiled(subject: Subject, differences: bool) -> Callable[..., Measured]:
+    """One for the same optimizer at every step; an unhashable mask makes it new."""
+    try:
+        return _kept(subject, differences)
+    except TypeError:
+        return jax.jit(functools.partial(measure, subject, differences))
+
+
+@functools.lru_cache(maxsize=16)
+def _kept(subject: Subject, differences: bool) -> Callable[..., Measured]:
+    return jax.jit(functools.partial(measure, subject, differences))
+
+
+def _layout(subject: Subject, state: Any, params: Any, groups: Any) -> Layout:
+    names = leaf_names(params)
+    leaves = jax.tree.leaves(params)
+    index = {name: i for i, name in enumerate(names)}
+    in_parts = [n for n in _nodes(state) if isinstance(n, optax.MultiStepsState)]
+    return Layout(
+        tuple(names),
+        tuple(x.size for x in leaves),
+        tuple(x.ndim for x in leaves),
+        tuple(str(x.dtype) for x in leaves),
+        tuple(
+            (group, tuple(index[name] for name in members))
+            for group, members in group_leaves(names, groups).items()
+        ),
+        subject.hyperparameters,
+        subject.kept_in,
+        bool(in_parts),
+        bool(in_parts) and any(map(_is_scheduled, _nodes(state))),
+    )
+
+
+def _nodes(state: Any) -> list[Any]:
+    """Those of the state outermost that gather gradients or follow a schedule."""
+
+    def ends(node: Any) -> bool:
+        return isinstance(node, optax.MultiStepsState) or _is_scheduled(node)
+
+    return jax.tree.leaves(state, is_leaf=ends)
+
+
+def _is_scheduled(node: Any) -> bool:
+    if is_injected(node):
+        return bool(node.hyperparams_states)
+    return isinstance(node, optax.ScaleByScheduleState)
+
+
+def _pure(tree: Any) -> Any:
+    """Arrays in place of the variables of Flax NNX, which only NNX makes."""
+    nnx = sys.modules.get("flax.nnx")
+    return tree if nnx is None else nnx.as_pure(tree)

@@ -1,0 +1,243 @@
+"""`optjax.audit`: what is known exactly, wherever it is called."""
+
+import functools
+
+import equinox
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+
+import optjax
+
+X = {
+    "dense": {"kernel": jnp.array([[0.5, -1.0], [2.0, 0.3]])},
+    "out": {"bias": jnp.ones(2)},
+}
+G = jax.tree.map(lambda x: 0.1 + 0.3 * x, X)
+
+
+def elasticities(found, name):
+    return [effects[name].elasticity for effects in found.values()]
+
+
+def test_sgd_goes_with_its_learning_rate():
+    found = optjax.audit(optjax.sgd, {"learning_rate": 0.1}, G, X)
+    np.testing.assert_allclose(elasticities(found, "learning_rate"), 1.0, rtol=1e-6)
+    np.testing.assert_allclose(elasticities(found, "gradients"), 1.0, rtol=1e-6)
+    assert found["overall"]["learning_rate"].turn < 1e-6
+    assert found["dense"]["parameters"] == (0.0, 0.0, 0.0, 0.0)
+    assert found.verdicts == []
+    found.raise_for()
+
+
+@pytest.mark.parametrize(("norm", "expected"), [(1e-3, 0.0), (1e3, 1.0)])
+def test_a_clip_that_is_active_normalizes(norm, expected):
+    def optimizer(learning_rate, max_norm):
+        clip = optax.clip_by_global_norm(max_norm)
+        return optax.chain(optax.sgd(learning_rate), clip)
+
+    hyper = {"learning_rate": 0.1, "max_norm": norm}
+    effects = optjax.audit(optimizer, hyper, G, X)["overall"]
+    assert effects["learning_rate"].elasticity == pytest.approx(expected, abs=1e-6)
+    assert effects["max_norm"].elasticity == pytest.approx(1 - expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("name", ["adabound", "amsbound"])
+def test_at_their_bounds_final_lr_is_all(name):
+    hyper = {"learning_rate": 1e-3, "gamma": 1e6}
+    found = optjax.audit(getattr(optjax, name), hyper, G, X)
+    np.testing.assert_allclose(elasticities(found, "learning_rate"), 0.0, atol=1e-6)
+    np.testing.assert_allclose(elasticities(found, "final_lr"), 1.0, rtol=1e-6)
+    (verdict,) = found.verdicts
+    assert verdict.kind == "inert"
+    assert "every rate is at its bound" in verdict.evidence
+
+
+@pytest.mark.parametrize("make", [optjax.inject_hyperparams, optax.inject_hyperparams])
+def test_injected_the_base_goes_along(make):
+    """So that a running AdaBound answers as one that is made anew."""
+    tx = make(optjax.adabound)(1e-3, gamma=1e6)
+    found = optjax.audit(tx, G, tx.init(X), X)["dense"]
+    assert found["learning_rate"].elasticity == pytest.approx(0.0, abs=1e-6)
+    assert found["final_lr"].elasticity == pytest.approx(1.0, rel=1e-6)
+
+
+def test_a_given_base_is_a_number_of_its_own():
+    hyper = {"learning_rate": 1e-3, "base_lr": 1e-3, "gamma": 1e6}
+    found = optjax.audit(optjax.adabound, hyper, G, X)["dense"]
+    assert found["learning_rate"].elasticity == pytest.approx(1.0, rel=1e-6)
+    assert found["base_lr"].elasticity == pytest.approx(-1.0, rel=1e-6)
+
+
+def test_adam_without_eps_forgets_the_gradients_size():
+    hyper = {"learning_rate": 1e-3, "eps": 0.0}
+    grads = jax.tree.map(lambda g: jnp.stack([g, -2 * g, 3 * g]), G)
+    found = optjax.audit(optjax.adam, hyper, grads, X, steps=3)
+    np.testing.assert_allclose(elasticities(found, "gradients"), 0.0, atol=1e-6)
+
+
+@pytest.mark.parametrize("factory", [optjax.adamw, optax.adamw])
+def test_the_share_of_decoupled_decay(factory):
+    """‖αλx‖ / ‖Δx‖, by λ and by the parameters alike."""
+    hyper = {"learning_rate": 0.01, "weight_decay": 0.1}
+    found = optjax.audit(factory, hyper, G, X)
+    tx = factory(**hyper)
+    update, _ = tx.update(G, tx.init(X), X)
+    share = float(0.01 * 0.1 * optax.tree.norm(X) / optax.tree.norm(update))
+    for name in ("weight_decay", "parameters"):
+        effect = found["overall"][name]
+        assert effect.decay == pytest.approx(share, rel=1e-5)
+        assert np.hypot(*effect[:2]) == pytest.approx(share, rel=1e-5)
+
+
+def test_a_schedule_is_turned_as_a_whole():
+    hyper = {"learning_rate": optax.linear_schedule(0.1, 0.0, 4)}
+    grads = jax.tree.map(lambda g: jnp.stack([g] * 3), G)
+    found = optjax.audit(optjax.adam, hyper, grads, X, steps=3)
+    assert found["overall"]["learning_rate"].elasticity == pytest.approx(1.0)
+    np.testing.assert_allclose(
+        found.measured.values[:, 0], [0.1, 0.075, 0.05], rtol=1e-6
+    )
+
+
+def test_where_a_root_has_no_derivative_differences_are_taken():
+    """Optax's Adam, at a coordinate without gradient."""
+    grads = {**G, "out": {"bias": jnp.array([0.0, 0.1])}}
+    found = optjax.audit(optax.adam, {"learning_rate": 1e-3}, grads, X)
+    assert np.all(np.isfinite(found.measured.effects.elasticity))
+    assert found.measured.effects.by_difference.any()
+    np.testing.assert_allclose(elasticities(found, "learning_rate"), 1.0, rtol=1e-4)
+    ours = optjax.audit(optjax.adam, {"learning_rate": 1e-3}, grads, X)
+    assert not ours.measured.effects.by_difference.any()
+
+
+def test_what_the_parts_of_a_plain_optimizer_tell():
+    for tx, kind in [
+        (optjax.adabound(1e-3, gamma=1e6), "inert"),
+        (optjax.adam(1e-3, eps=10.0), "floor"),
+        (optjax.sgd(optax.linear_schedule(0.0, 0.1, 5)), "schedule at 0"),
+    ]:
+        found = optjax.audit(tx, G, tx.init(X), X)
+        assert [verdict.kind for verdict in found.verdicts] == [kind]
+
+
+def test_waiting_is_not_failing():
+    """AdaShift's first gradients are gathered, and those of a larger batch."""
+    for tx in [
+        optjax.adashift(0.1),
+        optax.MultiSteps(optjax.adam(0.1), 2),
+        optax.MultiSteps(optax.adam(0.1), 2).gradient_transformation(),
+    ]:
+        assert optjax.audit(tx, G, tx.init(X), X).verdicts == []
+
+
+def test_compiled_it_is_arrays_and_read_outside():
+    tx = optjax.inject_hyperparams(optjax.adam)(1e-3)
+
+    @jax.jit
+    def step(state, grads):
+        found = optjax.audit(tx, grads, state, X)
+        updates, state = tx.update(grads, state, X)
+        return updates, state, found
+
+    state = tx.init(X)
+    plain = jax.jit(tx.update)(G, state, X)
+    updates, after, found = step(state, G)
+    assert all(map(np.array_equal, *map(jax.tree.leaves, ((updates, after), plain))))
+    assert found["dense"]["learning_rate"].elasticity == pytest.approx(1.0)
+    assert found.verdicts == []
+    assert jax.tree.structure(found) == jax.tree.structure(step(after, G)[2])
+    assert "learning_rate" in str(found)
+
+
+class Model(nnx.Module):
+    def __init__(self):
+        self.dense = nnx.Linear(2, 2, rngs=nnx.Rngs(0))
+
+
+def test_trees_of_other_libraries():
+    model = Model()
+    tx = optjax.inject_hyperparams(optjax.adam)(1e-3)
+    optimizer = nnx.Optimizer(model, tx, wrt=nnx.Param)
+    params = nnx.state(model, nnx.Param)
+    grads = jax.tree.map(jnp.ones_like, params)
+    found = optjax.audit(tx, grads, optimizer.opt_state, params)
+    assert list(found) == ["dense/bias", "dense/kernel", "overall"]
+    assert found["dense/bias"]["learning_rate"].elasticity == pytest.approx(1.0)
+
+    linear = equinox.nn.Linear(2, 2, key=jax.random.key(0))
+    grads = jax.tree.map(jnp.ones_like, linear)
+    found = optjax.audit(tx, grads, tx.init(linear), linear, groups=None)
+    assert list(found) == ["weight", "bias", "overall"]
+
+
+def test_groups_and_steps():
+    grads = jax.tree.map(lambda g: jnp.stack([g, 2 * g]), G)
+    audit = functools.partial(optjax.audit, optjax.sgd, {"learning_rate": 0.1})
+    found = audit(grads, X, steps=2, groups=lambda name: name.rpartition("/")[2])
+    assert list(found) == ["kernel", "bias", "overall"]
+    assert found.at(1)["kernel"]["learning_rate"].elasticity == pytest.approx(1.0)
+    with pytest.raises(IndexError, match="one of 2, got 2"):
+        found.at(2)
+    with pytest.raises(KeyError, match="no group 'head'; there are kernel, bias"):
+        found["head"]
+    with pytest.raises(ValueError, match="leading axis of steps=3, got"):
+        audit(grads, X, steps=3)
+
+
+def test_strict():
+    dead = functools.partial(optjax.audit, lambda lr: optax.sgd(0.1), {"lr": 0.5}, G, X)
+    with pytest.raises(ValueError, match="lr is inert"):
+        dead(strict=True)
+    dead().raise_for(ignore=("inert",))
+
+
+def test_one_program_for_a_loop():
+    tx, traces = optjax.sgd(0.1), []
+
+    def update(updates, state, params=None):
+        traces.append(1)
+        return tx.update(updates, state, params)
+
+    spied = optax.GradientTransformation(tx.init, update)
+    for _ in range(3):
+        optjax.audit(spied, G, spied.init(X), X)
+    assert len(traces) < 10
+
+
+def test_memory_does_not_grow_with_the_number_of_knobs():
+    """Each has a pass of its own, and XLA keeps nothing for the next."""
+    x = {"a": jnp.zeros(200_000)}
+
+    def memory(factory):
+        tx = optjax.inject_hyperparams(factory)(learning_rate=1e-3)
+        audit = jax.jit(functools.partial(optjax.audit, tx))
+        analysis = audit.lower(x, tx.init(x), x).compile().memory_analysis()
+        return analysis.temp_size_in_bytes
+
+    def many(learning_rate, c=0.9, d=0.9, e=0.9, f=0.9, g=0.9, h=0.9, i=0.9):
+        return optax.sgd(learning_rate * c * d * e * f * g * h * i)
+
+    few, more = memory(lambda learning_rate: optax.sgd(learning_rate)), memory(many)
+    assert more < 1.1 * few
+
+
+def test_the_monitor_keeps_two_of_them():
+    """The same numbers, of a step with rates at a bound and between."""
+    x = {"w": jnp.linspace(-1.0, 1.0, 40)}
+    g = {"w": 10.0 ** jnp.linspace(-3.0, 1.0, 40)}
+    hyper = {"learning_rate": 1e-2, "final_lr": 0.05, "gamma": 0.5}
+    found = optjax.audit(optjax.adabound, hyper, g, x)["overall"]
+    tx = optjax.monitor(optjax.adabound(**hyper), audit=True)
+    _, state = tx.update(g, tx.init(x), x)
+    summary = optjax.read_report(state)["overall"]
+    rate, bounds = found["learning_rate"].elasticity, found["final_lr"].elasticity
+    assert 0.1 < rate < 0.9
+    assert summary.rate_elasticity == pytest.approx(rate, rel=1e-5)
+    assert summary.bound_elasticity == pytest.approx(bounds, rel=1e-5)
+    plain = optjax.monitor(optjax.adabound(**hyper))
+    _, state = plain.update(g, plain.init(x), x)
+    assert np.isnan(optjax.read_report(state)["overall"].rate_elasticity)

@@ -1,0 +1,77 @@
+"""Where nothing is wrong nothing is said: every row's default on three tasks."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from rows import ROWS
+
+import optjax
+
+STEPS = 20
+RANDOM = np.random.default_rng(0)
+
+
+def array(*shape):
+    return jnp.asarray(RANDOM.normal(size=shape), jnp.float32)
+
+
+PARAMS = {
+    "hidden": {"kernel": array(4, 8) / 2, "bias": array(8) / 10},
+    "out": {"kernel": array(8, 3) / 3},
+}
+INPUTS = array(STEPS, 32, 4)
+TARGETS = jnp.tanh(INPUTS @ array(4, 3)) + 0.1 * array(STEPS, 32, 3)
+
+
+def outputs(params, x):
+    hidden = jnp.tanh(x @ params["hidden"]["kernel"] + params["hidden"]["bias"])
+    return hidden @ params["out"]["kernel"]
+
+
+def regression(y, target):
+    return jnp.mean((y - target) ** 2)
+
+
+def classification(y, target):
+    labels = jnp.argmax(target, axis=-1)
+    return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(y, labels))
+
+
+def binary(y, target):
+    return jnp.mean(optax.sigmoid_binary_cross_entropy(y, target > 0))
+
+
+TASKS = regression, classification, binary
+
+
+@functools.partial(jax.jit, static_argnames="task")
+def gradient(task, params, x, y):
+    return jax.grad(lambda params: task(outputs(params, x), y))(params)
+
+
+def gradients_on_the_way(task, tx):
+    """Those of 20 steps of training."""
+    params, state, way = PARAMS, tx.init(PARAMS), []
+    for x, y in zip(INPUTS, TARGETS, strict=True):
+        way.append(gradient(task, params, x, y))
+        updates, state = tx.update(way[-1], state, params)
+        params = optax.apply_updates(params, updates)
+    return jax.tree.map(lambda *gs: jnp.stack(gs), *way)
+
+
+@pytest.mark.parametrize("case", ROWS, ids=lambda case: case.row)
+def test_no_false_alarm(case):
+    """Of the 20 steps together, and of each."""
+    factory = optjax.OPTIMIZERS[case.row].factory
+    hyper = {"learning_rate": case.learning_rate}
+    for task in TASKS:
+        grads = gradients_on_the_way(task, factory(**hyper))
+        found = optjax.audit(factory, hyper, grads, PARAMS, steps=STEPS)
+        found = jax.device_get(found)
+        assert found.verdicts == []
+        for step in range(STEPS):
+            assert found.at(step).verdicts == [], step
