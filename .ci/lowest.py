@@ -1,7 +1,7 @@
 """Prints constraints for pip: the lowest version of everything the package runs with.
 
-They are pyproject.toml's own lower bounds, without those of its tests' and linters'
-tools.
+They are pyproject.toml's own lower bounds, without those of its tests', linters' and
+pages' tools.
 """
 
 import pathlib
@@ -12,7 +12,7 @@ text = (pathlib.Path(__file__).parent.parent / "pyproject.toml").read_text()
 project = tomllib.loads(text)["project"]
 requirements = set(project["dependencies"])
 for extra, more in project["optional-dependencies"].items():
-    if extra not in ("test", "lint"):
+    if extra not in ("test", "lint", "docs"):
         requirements.update(more)
 for requirement in sorted(requirements):
     if bound := re.fullmatch(r"([\w.-]+)>=([\d.]+)", requirement):

@@ -35,6 +35,7 @@ from optjax._bound import (
 )
 from optjax._direction import ema, nadam_ema, trace
 from optjax._form import basic_form, precondition
+from optjax._from_optax import from_optax_state
 from optjax._rate import (
     correct_bias,
     limit_by_average,
@@ -50,6 +51,7 @@ from optjax._rate import (
 from optjax._rounding import stochastic_rounding
 from optjax._sharding import state_shardings
 from optjax._swats import scale_by_swats
+from optjax._target import Target, bound_around, grafted_target, projected_target
 from optjax.fused._apply import apply_step
 from optjax.fused._explain import explain_step
 from optjax.fused._library import fused_step_available
@@ -58,7 +60,12 @@ from optjax.monitoring._hyperparameters import (
     inject_hyperparams,
     set_hyperparameters,
 )
-from optjax.monitoring._report import read_report, stack_reports, transition
+from optjax.monitoring._report import (
+    read_report,
+    stack_reports,
+    suggest_final_lr,
+    transition,
+)
 from optjax.monitoring._sgd import sgd_equivalent
 from optjax.monitoring._wrapper import monitor
 from optjax.optimizers import *
@@ -67,9 +74,11 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Bounds",
+    "Target",
     "apply_step",
     "audit",
     "basic_form",
+    "bound_around",
     "bound_clip",
     "centered_ema_of_squares",
     "constant_bounds",
@@ -80,8 +89,10 @@ __all__ = [
     "ema_of_squares",
     "explain_step",
     "exponential_bounds",
+    "from_optax_state",
     "fused_step_available",
     "gamma_for",
+    "grafted_target",
     "hyperbolic_bounds",
     "hyperparameters",
     "inject_hyperparams",
@@ -91,6 +102,7 @@ __all__ = [
     "monitor",
     "nadam_ema",
     "precondition",
+    "projected_target",
     "rate_by_accumulated_square",
     "rate_by_adadelta",
     "rate_by_infinity_norm",
@@ -109,6 +121,7 @@ __all__ = [
     "stack_reports",
     "state_shardings",
     "stochastic_rounding",
+    "suggest_final_lr",
     "sum_of_squares",
     "trace",
     "transition",

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
+from optjax._direction import Averaging
 from optjax._hyperparameter import (
     Decay,
     FloatDType,
@@ -327,7 +328,7 @@ def ema_of_squared_residuals(
         **extra: Any,
     ) -> tuple[optax.Updates, SquareState]:
         del params, extra
-        if not hasattr(direction_state, "ema"):
+        if not isinstance(direction_state, Averaging):
             raise ValueError(
                 "ema_of_squared_residuals measures g - m and needs the direction "
                 "branch to be optjax.ema(...), got a direction whose state is "

@@ -42,8 +42,12 @@ __all__ = [
     "BoundClipState",
     "Bounds",
     "FinalRate",
+    "LowerOf",
     "Speed",
+    "UpperOf",
+    "band_note",
     "bound_clip",
+    "check_order",
     "constant_bounds",
     "exponential_bounds",
     "gamma_for",
@@ -67,8 +71,8 @@ _lower = nonnegative("A rate is a step size")
 _upper = number("a number >= 0", lambda x: x >= 0, "A rate is a step size")
 _Lower: TypeAlias = Annotated[Scalar, _lower]
 _Upper: TypeAlias = Annotated[Scalar, _upper]
-_LowerOf: TypeAlias = Annotated[Bound, _or_of_the_step(_lower)]
-_UpperOf: TypeAlias = Annotated[Bound, _or_of_the_step(_upper)]
+LowerOf: TypeAlias = Annotated[Bound, _or_of_the_step(_lower)]
+UpperOf: TypeAlias = Annotated[Bound, _or_of_the_step(_upper)]
 FinalRate: TypeAlias = Annotated[
     Scalar,
     positive(
@@ -85,6 +89,10 @@ _RunShare: TypeAlias = Annotated[float, above(0, "It is a share of the run", mos
 _Factor: TypeAlias = Annotated[float, above(1, "1.1 is ten percent")]
 
 
+#: A band within this factor of the rate in its middle is closed.
+_CLOSED = 1.1
+
+
 class Bounds(NamedTuple):
     """A lower and an upper bound, each a number or a function of t = 1, 2, …"""
 
@@ -99,9 +107,7 @@ class BoundClipState(NamedTuple):
 
 
 @checked
-def bound_clip(
-    lower: _LowerOf, upper: _UpperOf
-) -> optax.GradientTransformationExtraArgs:
+def bound_clip(lower: LowerOf, upper: UpperOf) -> optax.GradientTransformationExtraArgs:
     r"""V_t ↦ clip(V_t, lo_t, hi_t), for the rate branch of `basic_form`.
 
     It clips rates, not updates: put it after a `rate_by_*` and `optax.scale(α)`, so
@@ -124,7 +130,7 @@ def bound_clip(
     Reference: Luo et al., "Adaptive Gradient Methods with Dynamic Bound of Learning
     Rate", ICLR 2019.
     """
-    _check_order(lower, upper)
+    check_order(lower, upper)
 
     def update(
         updates: optax.Updates, state: BoundClipState, params: Any = None, **extra: Any
@@ -164,7 +170,7 @@ def constant_bounds(lower: _Lower, upper: _Upper) -> Bounds:
       >>> optjax.constant_bounds(0.01, 0.1)
       Bounds(lower=0.01, upper=0.1)
     """
-    _check_order(lower, upper)
+    check_order(lower, upper)
     return Bounds(lower, upper)
 
 
@@ -257,7 +263,9 @@ def linear_bounds(final_lr: FinalRate, horizon: Positive) -> Bounds:
 
 
 @checked
-def gamma_for(steps: _Steps, fraction: _RunShare = 0.5, factor: _Factor = 1.1) -> float:
+def gamma_for(
+    steps: _Steps, fraction: _RunShare = 0.5, factor: _Factor = _CLOSED
+) -> float:
     r"""γ = 1 / ((factor − 1) · fraction · steps).
 
     The γ of `hyperbolic_bounds` (and of `adabound`) at which the whole band lies
@@ -284,7 +292,28 @@ def gamma_for(steps: _Steps, fraction: _RunShare = 0.5, factor: _Factor = 1.1) -
     return 1.0 / ((factor - 1.0) * fraction * steps)
 
 
-def _check_order(lower: Bound, upper: Bound) -> None:
+def band_note(lower: float, upper: float, steps: float) -> str:
+    """How far from closed a band is at the end of a run, in words; "" where it is not.
+
+    Args:
+      lower: lo_t at the last step.
+      upper: hi_t.
+      steps: of the run.
+
+    Example:
+      >>> from optjax._bound import band_note
+      >>> band_note(0.039, 0.256, 640)
+      'the band is still 0.039 to 0.26 wide at step 640; gamma=0.031 closes it half way'
+    """
+    if not (steps > 0 and np.isfinite(upper)) or upper <= lower * _CLOSED**2:
+        return ""
+    return (
+        f"the band is still {lower:.2g} to {upper:.2g} wide at step {steps}; "
+        f"gamma={gamma_for(float(steps), factor=_CLOSED):.2g} closes it half way"
+    )
+
+
+def check_order(lower: Bound, upper: Bound) -> None:
     """Where both are numbers and known."""
     if not any(callable(b) or isinstance(b, jax.core.Tracer) for b in (lower, upper)):
         least = float(lower)  # type: ignore[arg-type]

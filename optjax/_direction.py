@@ -6,7 +6,7 @@ compute in float32 or wider, keep every state's dtype, and return directions in 
 gradient's.
 """
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax.numpy as jnp
 import optax
@@ -29,7 +29,15 @@ from optjax._precision import (
 )
 from optjax._tree import cast_leaves, map_leaves
 
-__all__ = ["EmaState", "NadamEmaState", "TraceState", "ema", "nadam_ema", "trace"]
+__all__ = [
+    "Averaging",
+    "EmaState",
+    "NadamEmaState",
+    "TraceState",
+    "ema",
+    "nadam_ema",
+    "trace",
+]
 
 
 class TraceState(NamedTuple):
@@ -86,6 +94,13 @@ def trace(
 
     summed = optax.GradientTransformationExtraArgs(init, update)
     return telling(Trace(decay, nesterov), summed)
+
+
+@runtime_checkable
+class Averaging(Protocol):
+    """The state of a direction that keeps a running average, not debiased."""
+
+    ema: optax.Updates
 
 
 class EmaState(NamedTuple):

@@ -50,7 +50,8 @@ def precondition(
     r"""V_t ⊙ m_t: feed the gradient to two branches and multiply what they return.
 
     `direction` maps g_t to m_t and `rate` maps g_t to V_t, leaf by leaf and of equal
-    shapes. The rate is also handed the direction's new state, as the extra argument
+    shapes. The rate is also handed m_t and g_t, as the extra arguments `direction` and
+    `gradient`, for bounds that are measured of them, and the direction's new state,
     `direction_state`, for accumulators such as AdaBelief's that measure g_t − m_t.
 
     Args:
@@ -199,7 +200,8 @@ def _product(
         **extra: Any,
     ) -> tuple[optax.Updates, PreconditionState]:
         m, direction_state = direction.update(updates, state.direction, params, **extra)
-        extra["direction_state"] = direction_state
+        extra |= {"direction_state": direction_state, "direction": m}
+        extra["gradient"] = updates
         v, rate_state = rate.update(updates, state.rate, params, **extra)
         if is_one:
             product = map_leaves(widen, m)

@@ -7,6 +7,7 @@ fields children, so that arrays in it can be computed like any others.
 """
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple, dataclass_transform
 
@@ -19,6 +20,7 @@ __all__ = [
     "Average",
     "BiasCorrection",
     "Clip",
+    "ClipAround",
     "Decay",
     "Descend",
     "Link",
@@ -152,6 +154,18 @@ class Clip(Part):
     lower: Any
     upper: Any
     ends: tuple[Any, Any] | None = None
+
+
+class ClipAround(Clip):
+    """V_t ↦ clip(V_t, f_t lo_t, f_t hi_t); `optjax.bound_around`.
+
+    Attributes:
+      rate: f_t, a tree of numbers like the rates, NaN where it is not known.
+      freeze_after: the last step whose f_t is measured, or infinity.
+    """
+
+    rate: Any = None
+    freeze_after: Scalar = math.inf
 
 
 class Product(Part):

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from optjax._observe import Observation, current
 from optjax._precision import sqrt, store
 
-__all__ = ["cast_leaves", "map_leaves", "root_leaves"]
+__all__ = ["cast_leaves", "leaf_names", "map_leaves", "root_leaves"]
 
 
 def map_leaves(f: Callable[..., Any], updates: Any, *states: Any) -> Any:
@@ -115,6 +115,29 @@ def _each(f: Callable[..., Any], rows: list[tuple[Any, ...]]) -> Iterator[Any]:
             programs[kind] = jaxpr_as_fun(jax.make_jaxpr(f)(*row))
         (result,) = programs[kind](*row)
         yield result
+
+
+def leaf_names(tree: Any) -> list[str]:
+    """The name of each leaf, its path joined by "/", such as "hidden/kernel".
+
+    Flax NNX hands `init` variables and `update` their values; the names agree.
+    """
+    paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(tree)]
+    siblings = Counter(path[:-1] for path in paths)
+    value = jax.tree_util.GetAttrKey("value")
+    names = []
+    for path in paths:
+        # A variable has nothing but its value.
+        if path and path[-1] == value and siblings[path[:-1]] == 1:
+            path = path[:-1]
+        names.append(jax.tree_util.keystr(path, simple=True, separator="/"))
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise ValueError(
+            "leaves are told apart by their paths joined by '/', but two are called "
+            f"{twice[0]!r}. Name one of them otherwise."
+        )
+    return names
 
 
 def _first_difference(updates: Any, state: Any) -> str:

@@ -9,6 +9,7 @@ from optjax._parts import (
     Average,
     BiasCorrection,
     Clip,
+    ClipAround,
     Decay,
     Descend,
     Link,
@@ -25,27 +26,33 @@ from optjax._parts import (
 from optjax._precision import abs_sq, widen
 from optjax._tree import cast_leaves, map_leaves
 from optjax.fused._coverage import Factor, Largest, Memory, Squares, cover
+from optjax.tasks import Loaded, Recipe, Settings, Task
 
 __all__ = [
     "Average",
     "BiasCorrection",
     "Clip",
+    "ClipAround",
     "Decay",
     "Descend",
     "EmaState",
     "Factor",
     "Largest",
     "Link",
+    "Loaded",
     "Memory",
     "One",
     "Part",
     "Product",
+    "Recipe",
     "Root",
     "RunningMax",
+    "Settings",
     "SquareAverage",
     "SquareDebias",
     "SquareSum",
     "Squares",
+    "Task",
     "Trace",
     "TraceState",
     "abs_sq",

@@ -20,7 +20,9 @@ from optjax import sweep
 from optjax.sweep._engine.groups import make_groups
 from optjax.sweep._engine.plan import Plan
 from optjax.sweep._store.fingerprint import Fingerprint
-from optjax.tasks import char_language, digits, image_classification, models
+from optjax.tasks import digits, models
+from optjax.tasks import images as image_task
+from optjax.tasks import text as text_task
 from optjax.tasks._data.images import Images
 from optjax.tasks._data.text import Text
 
@@ -122,9 +124,9 @@ def trials():
     )
     text = Text(of_bytes(0, 3, 200), of_bytes(0, 3, 100), "abc")
     of_images = functools.partial(
-        image_classification.trial,
-        images=images,
-        recipe=image_classification.Recipe(batch_size=8),
+        image_task.trial,
+        data=images,
+        recipe=image_task.PAPER._replace(batch_size=8),
     )
     return {
         "functions": sweep.from_functions(init, step, evaluate),
@@ -149,9 +151,10 @@ def trials():
             of_images, make_model=models.MLP, dtype=jnp.bfloat16
         ),
         "characters": functools.partial(
-            char_language.trial,
-            text=text,
-            recipe=char_language.Recipe(batch_size=4, sequence_length=5),
+            text_task.trial,
+            data=text,
+            recipe=text_task.RECIPE._replace(batch_size=4),
+            sequence_length=5,
             layers=2,
             hidden=8,
         ),

@@ -7,12 +7,15 @@ import subprocess
 import sys
 
 #: One CPU device each, whatever this process was told; JAX's C++ says what it says to
-#: the children of a process that has imported JAX.
+#: the children of a process that has imported JAX. They find the tests' modules.
 ENVIRONMENT = {
     **os.environ,
     "JAX_PLATFORMS": "cpu",
     "XLA_FLAGS": "",
     "TF_CPP_MIN_LOG_LEVEL": "1",
+    "PYTHONPATH": os.pathsep.join(
+        filter(None, [os.path.dirname(__file__), os.environ.get("PYTHONPATH")])
+    ),
 }
 
 

@@ -53,6 +53,7 @@ class Case:
 _ADAM = {"b1": 0.8, "b2": 0.95, "eps": 1e-2}
 _ROOT = {**_ADAM, "eps_root": 1e-2}
 _BOUNDED = {**_ADAM, "final_lr": 0.1, "gamma": 0.5, "weight_decay": 0.05}
+_GRAFTED = {**_ADAM, "gamma": 0.5, "weight_decay": 0.05, "b3": 0.5, "freeze_after": 3.5}
 _RMSPROP = {"decay": 0.8, "eps": 1e-2, "initial_scale": 0.3}
 
 # keep_num is no number: it shapes the state. At its default of 10 the few steps of a
@@ -81,6 +82,7 @@ ROWS = [
     Case("adabound", 0.05, _BOUNDED),
     Case("amsbound", 0.05, _BOUNDED),
     Case("adaboundw", 0.05, _BOUNDED),
+    Case("graftbound", 0.05, _GRAFTED),
 ]
 
 VARIANTS = [
@@ -129,6 +131,7 @@ VARIANTS = [
         {"amsbound": True},
         "amsbound",
     ),
+    Case("graftbound", 0.05, _GRAFTED, {"groups": 0}, "all"),
 ]
 
 CASES = ROWS + VARIANTS

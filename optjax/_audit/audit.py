@@ -13,10 +13,10 @@ import optax
 from optjax._audit.measure import Measured, measure
 from optjax._audit.result import Audit, Layout
 from optjax._audit.subject import OfFactory, OfState, Subject
+from optjax._groups import Groups, group_leaves
 from optjax._hyperparameter import Size, checked
-from optjax.monitoring._groups import group_leaves, leaf_names
+from optjax._tree import leaf_names
 from optjax.monitoring._hyperparameters import is_injected
-from optjax.monitoring._wrapper import GroupsOf
 
 __all__ = ["audit"]
 
@@ -31,7 +31,7 @@ def audit(
     *,
     state: Any = None,
     steps: Size | None = None,
-    groups: GroupsOf | None = 1,
+    groups: Groups = 1,
     strict: bool = False,
     **extra: Any,
 ) -> Audit:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from optjax._observe import trace_of
 from optjax._parts import Descend, Link, Root, Shifted
 from optjax._precision import widen
-from optjax.monitoring._groups import leaf_names
+from optjax._tree import leaf_names
 from optjax.monitoring._rates import read_rates
 
 __all__ = ["Told", "read_links"]

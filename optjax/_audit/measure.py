@@ -19,7 +19,7 @@ from optjax._audit.subject import Subject
 from optjax._audit.sums import Effects, Moves, Sums, effects, moves, sums
 from optjax._observe import observing
 from optjax._precision import widen
-from optjax.monitoring._groups import leaf_names
+from optjax._tree import leaf_names
 
 __all__ = ["Measured", "measure"]
 

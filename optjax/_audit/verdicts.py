@@ -8,7 +8,7 @@ import numpy as np
 from optjax._audit.measure import Measured
 from optjax._audit.names import Role, role
 from optjax._audit.subject import PROBES
-from optjax.monitoring._groups import OVERALL
+from optjax._groups import OVERALL
 
 __all__ = ["Verdict", "judge"]
 

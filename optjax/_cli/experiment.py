@@ -23,7 +23,7 @@ from optjax.sweep._store.directory import as_directory, in_a_series
 from optjax.sweep._store.files import write_atomically
 from optjax.sweep._store.store import MARKER
 from optjax.sweep._view.live import FINISHED_BEFORE, live_display
-from optjax.tasks import TASKS, Loaded, Settings
+from optjax.tasks import TASKS, Loaded, Settings, Task
 
 __all__ = ["DONE", "NOT_DONE", "Experiment", "complain", "load_task", "perform"]
 
@@ -45,6 +45,7 @@ class Experiment:
       space: the hyper-parameters.
       out: the directory, or None for a new one.
       target: a value of the metric whose updates are told, or None.
+      has_lines: whether there is a line an optimizer where there is no terminal.
       keywords: the rest for `sweep.run`.
     """
 
@@ -54,6 +55,7 @@ class Experiment:
     space: Mapping[str, Any]
     out: str | None
     target: float | None
+    has_lines: bool
     keywords: Mapping[str, Any]
 
     @classmethod
@@ -66,6 +68,7 @@ class Experiment:
         optimizers: Sequence[str],
         space: Mapping[str, Any],
         seeds: int,
+        has_lines: bool = False,
         **keywords: Any,
     ) -> "Experiment":
         """What both commands say alike, from their options; the task says the rest.
@@ -89,6 +92,7 @@ class Experiment:
             space={"optimizer": list(optimizers), **space},
             out=options.out,
             target=_given(options.target, task.target),
+            has_lines=has_lines,
             keywords={
                 "steps": _given(options.steps, task.steps),
                 "evaluate_every": _given(options.evaluate_every, task.evaluate_every),
@@ -111,8 +115,8 @@ class Experiment:
 def load_task(task: str, settings: Settings) -> Loaded:
     """The task that a name or `module:attribute` stands for.
 
-    A module is looked for in the current directory too. The attribute is a `Loaded`,
-    or what `sweep.run` takes: `make_trial`, or a tuple of functions
+    A module is looked for in the current directory too. The attribute is a `Task`, a
+    `Loaded`, or what `sweep.run` takes: `make_trial`, or a tuple of functions
     (init, step[, evaluate]).
 
     Raises:
@@ -130,18 +134,16 @@ def load_task(task: str, settings: Settings) -> Loaded:
         own = "" if hint.endswith("?") else "; for your own give module:attribute"
         raise SweepError(f"unknown task {task!r}{hint}{own}")
     own_task = load_attribute(task, who)
-    for name, value in settings._asdict().items():
-        if value is not None and (name, value) != ("dtype", "float32"):
-            raise SweepError(
-                f"{who}: it has its own data and model, and takes no {name}="
-            )
-    if isinstance(own_task, Loaded):
-        return own_task
     try:
-        make_trial = as_make_trial(own_task)
-    except SweepError as error:
+        if isinstance(own_task, Task):
+            return own_task.load(settings)
+        for name in settings.given:
+            raise SweepError(f"it has its own data and model, and takes no {name}=")
+        if isinstance(own_task, Loaded):
+            return own_task
+        return Loaded(as_make_trial(own_task), task)
+    except ValueError as error:
         raise SweepError(f"{who}: {error}") from None
-    return Loaded(make_trial, task, None, seeds=3, steps=300, evaluate_every=10)
 
 
 def perform(experiment: Experiment) -> int:
@@ -180,7 +182,7 @@ def _run_in(experiment: Experiment, out: Path) -> int:
             title=experiment.title,
             unit=task.unit,
             units=task.units,
-            has_lines=is_first,
+            has_lines=experiment.has_lines and is_first,
         ) as display:
             result = run(
                 task.make_trial,

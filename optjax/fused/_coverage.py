@@ -283,7 +283,7 @@ def assemble(
         values["l2"] = l2
     # Those with dimensions are broadcast against each leaf.
     if not all(_is_number(value) for value in values.values()):
-        raise NotCoveredError("a hyper-parameter or bound of its is not one number")
+        raise NotCoveredError("a hyper-parameter or bound is not one number")
     return form, Coefficients(**values)
 
 

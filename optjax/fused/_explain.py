@@ -8,6 +8,7 @@ import optax
 
 from optjax._hyperparameter import ArrayTree, Transformation, checked
 from optjax._observe import Observation, trace_once
+from optjax._tree import leaf_names
 from optjax.fused._apply import calls_for, why_nothing
 
 __all__ = ["StepExplanation", "explain_step"]
@@ -74,10 +75,7 @@ def explain_step(
       by `update`: 1 of 2 parameters
         the compiled step knows no sign_ema_of_squares: b
     """
-    names = [
-        jax.tree_util.keystr(path, simple=True, separator="/")
-        for path, _ in jax.tree_util.tree_leaves_with_path(params)
-    ]
+    names = leaf_names(params)
     reason = why_nothing()
     if reason:
         return StepExplanation({}, dict.fromkeys(names, reason))

@@ -1,88 +1,11 @@
-"""Which coordinates are summarised together, and which of them are looked at."""
+"""The names of groups as an array, and which coordinates of each are looked at."""
 
-from collections import Counter
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, TypeAlias
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 
-__all__ = [
-    "OVERALL",
-    "Groups",
-    "Sample",
-    "as_names",
-    "as_numbers",
-    "group_leaves",
-    "leaf_names",
-    "sample",
-]
-
-#: A number of leading parts of a leaf's name, None for all of them, or a function
-#: from the leaf's name to the group's.
-Groups: TypeAlias = int | Callable[[str], str] | None
-
-#: The group of all leaves.
-OVERALL = "overall"
-
-
-def leaf_names(tree: Any) -> list[str]:
-    """The name of each leaf, its path joined by "/", such as "hidden/kernel".
-
-    Flax NNX hands `init` variables and `update` their values; the names agree.
-    """
-    paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(tree)]
-    siblings = Counter(path[:-1] for path in paths)
-    value = jax.tree_util.GetAttrKey("value")
-    names = []
-    for path in paths:
-        # A variable has nothing but its value.
-        if path and path[-1] == value and siblings[path[:-1]] == 1:
-            path = path[:-1]
-        names.append(jax.tree_util.keystr(path, simple=True, separator="/"))
-    twice = [name for name, count in Counter(names).items() if count > 1]
-    if twice:
-        raise ValueError(
-            "monitor tells leaves apart by their paths joined by '/', but two are "
-            f"called {twice[0]!r}. Name one of them otherwise."
-        )
-    return names
-
-
-def group_leaves(names: Sequence[str], groups: Groups) -> dict[str, list[str]]:
-    """The leaves of each group, and all of them under `OVERALL`.
-
-    A first part that all names share, such as Flax linen's "params", is not counted
-    among the leading parts.
-
-    Raises:
-      ValueError: for a group that is called "overall".
-    """
-    first_parts = {name.split("/")[0] for name in names}
-    shared = int(len(first_parts) == 1 and all("/" in name for name in names))
-    result: dict[str, list[str]] = {}
-    for name in names:
-        if callable(groups):
-            group = groups(name)
-            if not isinstance(group, str):
-                raise ValueError(
-                    "groups must return the name of a leaf's group, a string, got "
-                    f"{group!r} for {name!r}."
-                )
-        elif groups is None:
-            group = name
-        else:
-            group = "/".join(name.split("/")[: groups and groups + shared])
-        # Of no name is what belongs to no group but all, such as a lone array.
-        if group:
-            result.setdefault(group, []).append(name)
-    if OVERALL in result:
-        raise ValueError(
-            f"{OVERALL!r} is the group of all leaves, so no other may be called so, "
-            f"but {result[OVERALL][0]!r} is to be in one of that name. Let `groups` "
-            "name it otherwise."
-        )
-    return {**result, OVERALL: list(names)}
+__all__ = ["Sample", "as_names", "as_numbers", "sample"]
 
 
 def as_numbers(names: Sequence[str]) -> np.ndarray:

@@ -10,8 +10,8 @@ from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from optjax._groups import OVERALL
 from optjax._hyperparameter import Names, Text, checked, instance
-from optjax.monitoring._groups import OVERALL
 from optjax.monitoring._report import Report, Reports, stack_reports
 from optjax.monitoring._summary import EDGES, PROBABILITIES
 

@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 
 from optjax._observe import Observation, trace_once
-from optjax._parts import Clip, Descend, Link, One, Part, Product, Switched
-from optjax.monitoring._groups import leaf_names
+from optjax._parts import Clip, ClipAround, Descend, Link, One, Product, Switched
+from optjax._tree import leaf_names
 
-__all__ = ["Rate", "is_same", "limit_of", "part_behind", "read_rates"]
+__all__ = ["Rate", "is_same", "limit_of", "link_behind", "read_rates"]
 
 # Bounds are taken to have converged if at this step they are within this factor of
 # each other.
@@ -18,17 +18,25 @@ _FOREVER, _CONVERGED = 1e30, 1.001
 
 
 class Rate(NamedTuple):
-    """V_t of one leaf; lo_t and hi_t; the rate that both converge to; s_t; m_t.
+    """What one leaf's step is made of.
 
-    A bound is one number or has the shape of the leaf.
+    Attributes:
+      rate: V_t.
+      lower: lo_t, one number or of the shape of the leaf.
+      upper: hi_t, likewise.
+      limit: the rate that both converge to, or are around now; NaN without one.
+      free: V_t before it was bounded.
+      direction: m_t.
+      schedule: s_t.
     """
 
     rate: jax.Array
     lower: Any
     upper: Any
     limit: Any
-    schedule: Any
-    direction: Any
+    free: jax.Array
+    direction: jax.Array
+    schedule: Any = 1.0
 
 
 def read_rates(links: Sequence[Link]) -> dict[str, Rate]:
@@ -41,16 +49,14 @@ def read_rates(links: Sequence[Link]) -> dict[str, Rate]:
     current: dict[str, Rate] = {}
     for index, link in enumerate(links):
         if isinstance(link.part, Product):
-            v = link.part.rate
-            *bounds, limit = _bounds(link.part, links[:index])
+            v, m = link.part.rate, link.part.direction
+            of_all = [v, *_bounds(link.part, links[:index]), m]
             # One number is that of every leaf.
-            lower, upper = (jax.tree.leaves(jax.tree.broadcast(b, v)) for b in bounds)
-            m = jax.tree.leaves(link.part.direction)
-            leaves = zip(jax.tree.leaves(v), lower, upper, m, strict=True)
+            columns = [jax.tree.leaves(jax.tree.broadcast(x, v)) for x in of_all]
             current = {
-                name: Rate(rate, low, high, limit, 1.0, direction)
-                for name, (rate, low, high, direction) in zip(
-                    leaf_names(v), leaves, strict=True
+                name: Rate(*leaf)
+                for name, leaf in zip(
+                    leaf_names(v), zip(*columns, strict=True), strict=True
                 )
             }
             result |= current
@@ -61,21 +67,26 @@ def read_rates(links: Sequence[Link]) -> dict[str, Rate]:
     return result
 
 
-def _bounds(product: Product, before: Sequence[Link]) -> tuple[Any, Any, Any]:
+def _bounds(product: Product, before: Sequence[Link]) -> tuple[Any, Any, Any, Any]:
+    """lo_t, hi_t, what they converge to, and the rate that they are bounds of."""
+    v = product.rate
     if isinstance(product, Switched):
         found = product.sgd_rate
-        return 0.0, jnp.inf, jnp.where(found > 0, found, jnp.nan)
-    match part_behind(product.rate, before):
-        case One():
-            return 0.0, jnp.inf, 1.0
-        case Clip(lower=lower, upper=upper, ends=ends):
-            return lower, upper, jnp.nan if ends is None else limit_of(*ends)
-    return 0.0, jnp.inf, jnp.nan
+        return 0.0, jnp.inf, jnp.where(found > 0, found, jnp.nan), v
+    match link_behind(v, before):
+        case Link(part=One()):
+            return 0.0, jnp.inf, 1.0, v
+        case Link(part=ClipAround(lower=lower, upper=upper, rate=limit), received=free):
+            return lower, upper, limit, free
+        case Link(part=Clip(lower=lower, upper=upper, ends=ends), received=free):
+            limit = jnp.nan if ends is None else limit_of(*ends)
+            return lower, upper, limit, free
+    return 0.0, jnp.inf, jnp.nan, v
 
 
-def part_behind(tree: Any, links: Sequence[Link]) -> Part | None:
-    """The part that returned the tree itself: what came before is in another unit."""
-    behind = (link.part for link in reversed(links) if is_same(link.returned, tree))
+def link_behind(tree: Any, links: Sequence[Link]) -> Link | None:
+    """What returned the tree itself: what came before is in another unit."""
+    behind = (link for link in reversed(links) if is_same(link.returned, tree))
     return next(behind, None)
 
 

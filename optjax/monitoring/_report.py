@@ -6,8 +6,10 @@ from typing import Annotated, Any, TypeAlias
 import jax
 import numpy as np
 
+from optjax._groups import OVERALL
 from optjax._hyperparameter import Kind, OptimizerState, checked, instance
-from optjax.monitoring._groups import OVERALL, as_names
+from optjax.monitoring._final_rate import SuggestedFinalRate, band_notes, suggested
+from optjax.monitoring._groups import as_names
 from optjax.monitoring._summary import PROBABILITIES, Summary
 from optjax.monitoring._wrapper import MonitorState
 
@@ -17,6 +19,7 @@ __all__ = [
     "Reports",
     "read_report",
     "stack_reports",
+    "suggest_final_lr",
     "transition",
 ]
 
@@ -25,7 +28,8 @@ class Report(Mapping[str, Summary]):
     """The summary of each group by its name, as NumPy arrays; "overall" is the last.
 
     It prints as a table. Where there is a leading axis of time or trials, the table
-    shows the last of them.
+    shows the last of them. Below it stand `suggest_final_lr`, and a γ for bounds that
+    are still far apart.
     """
 
     def __init__(self, groups: Mapping[str, Summary]):
@@ -76,7 +80,9 @@ class Report(Mapping[str, Summary]):
             ).rstrip()
             for row in rows
         ]
-        return "\n".join([f"step {last.steps}", *lines])
+        found = suggested(self if self.steps.ndim == 1 else last)
+        notes = [] if found is None else [str(found)]
+        return "\n".join([f"step {last.steps}", *lines, *notes, *band_notes(last)])
 
     def __repr__(self) -> str:
         return f"<Report of {len(self)} groups, steps of shape {self.steps.shape}>"
@@ -266,3 +272,53 @@ def transition(report: OneReport) -> dict[str, int | None]:
         name: int(summary.sgd_since) if summary.sgd_since >= 0 else None
         for name, summary in report.items()
     }
+
+
+@checked
+def suggest_final_lr(report: OneReport) -> SuggestedFinalRate:
+    r"""median_t ‖V_t ⊙ m_t‖ / ‖m_t‖ · max s_t: the `final_lr` that a run asks for.
+
+    The rate at which the step of SGD with momentum is as long as the adaptive one, from
+    a monitored run of `adam`, `adabound` before its bounds, or any other of the family:
+    what `graftbound` measures while it runs. Looked at are the steps of the second
+    half, all leaves together and each group of the monitor's, at the largest learning
+    rate of the run. Where m is a sum of gradients, as of `momentum`, and not an
+    average, the rate belongs to the sum.
+
+    Args:
+      report: from `read_report`; with a leading axis of time, as from
+        `stack_reports`, there is a spread over time.
+
+    Returns:
+      `final_lr`, its spread over time and over the layers, and a `warning` where these
+      disagree by more than ten. It prints as one line.
+
+    Raises:
+      ValueError: where no rate adapts, no step has been summarised, or the report has
+        more axes than that of time.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, optjax
+      >>> tx, g = optjax.monitor(optjax.adam(0.1), every=1), jnp.array([3.0, 4.0])
+      >>> def step(state, _):
+      ...     _, state = tx.update(g, state, g)
+      ...     return state, state
+      >>> _, states = jax.lax.scan(step, tx.init(g), length=4)
+      >>> print(optjax.suggest_final_lr(optjax.read_report(states)))
+      final_lr=0.028 fits the step length of steps 2 to 4 (0.028 to 0.028)
+
+    Reference: Agarwal et al., "Disentangling Adaptive Gradient Methods from Learning
+    Rates", 2020, for the norms.
+    """
+    if report.steps.ndim > 1:
+        raise ValueError(
+            "suggest_final_lr needs a report with at most one leading axis, time; the "
+            f"steps have the shape {report.steps.shape}. Choose a trial: report.at(i)."
+        )
+    found = suggested(report)
+    if found is None:
+        raise ValueError(
+            "suggest_final_lr needs summaries of a rate that adapts, such as adam's or "
+            "adabound's; the report has none."
+        )
+    return found

@@ -17,6 +17,7 @@ from optjax._observe import observing
 from optjax._parts import (
     Average,
     Clip,
+    ClipAround,
     Decay,
     Descend,
     Link,
@@ -28,8 +29,9 @@ from optjax._parts import (
 )
 from optjax._precision import widen
 from optjax._rate import rate_by_one
+from optjax._target import BoundAroundState, frozen_rate
 from optjax._weight_decay import add_decayed_weights
-from optjax.monitoring._rates import is_same, limit_of, part_behind
+from optjax.monitoring._rates import is_same, limit_of, link_behind
 
 __all__ = ["SgdEquivalent", "sgd_equivalent"]
 
@@ -38,7 +40,8 @@ class SgdEquivalent(NamedTuple):
     """SGD, x ← x − α m with m ← g + μ m; looking ahead, x ← x − α (g + μ m).
 
     Attributes:
-      learning_rate: α, a number or a schedule.
+      learning_rate: α, a number or a schedule; a tree of them, one a leaf, where each
+        leaf has its own.
       momentum: μ, 0 without momentum.
       nesterov: whether it looks ahead, as Nesterov's does.
       optimizer: that SGD, weight decay included.
@@ -46,7 +49,7 @@ class SgdEquivalent(NamedTuple):
         schedule and its base go on from the bounded optimizer's state.
     """
 
-    learning_rate: optax.ScalarOrSchedule
+    learning_rate: Any
     momentum: Any
     nesterov: bool
     optimizer: optax.GradientTransformationExtraArgs
@@ -74,7 +77,7 @@ class _Parts(NamedTuple):
 
 @checked
 def sgd_equivalent(
-    optimizer: Transformation, params: ArrayTree = None
+    optimizer: Transformation, params: ArrayTree = None, state: ArrayTree = None
 ) -> SgdEquivalent:
     r"""α = s_t · f · (1 − β₁), μ = β₁: the plain SGD that a bounded optimizer tends to.
 
@@ -83,19 +86,26 @@ def sgd_equivalent(
     the defaults `final_lr=0.1, b1=0.9` AdaBound ends as SGD with learning rate 0.01
     and momentum 0.9. Weight decay is carried over.
 
+    Where f is measured, as in `graftbound`, it is in the state, and the optimizer is
+    SGD from the step `freeze_after` on: then give the `state` of that step or a later
+    one. The SGD has no ν; its memory is free when the old state is.
+
     s_t = α_t / α_0. `learning_rate` takes α_0 from the optimizer; `hand_over` takes
     it from the state, which may have been made with another α.
 
     Args:
-      optimizer: `adabound`, `amsbound`, `adaboundw`, or one's own `basic_form` whose
-        rate ends in a `bound_clip` and whose direction is the gradient, `ema` or
+      optimizer: `adabound`, `amsbound`, `adaboundw`, `graftbound` with a
+        `freeze_after`, or one's own `basic_form` whose rate ends in a `bound_clip` or a
+        `bound_around` and whose direction is the gradient, `ema` or
         `trace`. `sgd` is its own equivalent.
       params: the parameters, or their shapes (`jax.ShapeDtypeStruct`). They are needed
         only where a mask of weight decay asks for them.
+      state: the optimizer's state, where its f is measured.
 
     Raises:
-      ValueError: where the rate does not converge, or where the optimizer is more
-        than a basic form with weight decay, such as a chain with clipping.
+      ValueError: where the rate does not converge or has not been frozen yet, or where
+        the optimizer is more than a basic form with weight decay, such as a chain with
+        clipping.
 
     Example:
       >>> import jax.numpy as jnp, optjax
@@ -110,8 +120,12 @@ def sgd_equivalent(
     Reference: Luo et al., "Adaptive Gradient Methods with Dynamic Bound of Learning
     Rate", ICLR 2019.
     """
+    if params is None and state is not None:
+        # Numbers in the structure of the parameters.
+        params = next((node.rate for node in _measured(state)), None)
     links, around = _links(optimizer, params)
-    parts = _parts(links, around)
+    parts = _parts(links, around, state)
+    _check_known(parts.limit, params)
     told = (link.part for link in links)
     relative = next((part for part in told if isinstance(part, RelativeToBase)), None)
     if relative is None:
@@ -119,7 +133,7 @@ def sgd_equivalent(
         sgd, schedule = _sgd(parts, 1.0, parts.schedule), parts.schedule
     else:
         # Where α_0 and s_t are 1, what is told is free of both.
-        parts = _parts(*_links(relative.make(1.0, 1.0), params))
+        parts = _parts(*_links(relative.make(1.0, 1.0), params), state)
         base = relative.learning_rate, relative.base_lr
         _check_concrete(parts, *base)
         sgd = relative_to_base(functools.partial(_sgd, parts), *base)
@@ -131,7 +145,9 @@ def sgd_equivalent(
 
     momentum = 0.0 if direction.momentum is None else direction.momentum
     return SgdEquivalent(
-        times(parts.limit * direction.per_sum, schedule),
+        jax.tree.map(
+            lambda limit: times(limit * direction.per_sum, schedule), parts.limit
+        ),
         momentum,
         direction.nesterov and momentum != 0,
         sgd,
@@ -141,7 +157,7 @@ def sgd_equivalent(
 
 def _check_concrete(parts: "_Parts", *rates: Any) -> None:
     decays = (*parts.l2, *parts.inside, *parts.outside)
-    numbers = [parts.limit, *parts.direction[:2], *rates]
+    numbers = [*jax.tree.leaves(parts.limit), *parts.direction[:2], *rates]
     numbers += [decay.weight_decay for decay in decays]
     if any(isinstance(number, jax.core.Tracer) for number in numbers):
         raise ValueError(_TRACED)
@@ -151,12 +167,18 @@ def _sgd(
     parts: "_Parts", alpha: Any, schedule: optax.ScalarOrSchedule
 ) -> optax.GradientTransformationExtraArgs:
     """SGD in place of the parts, for another α_0 and s_t than theirs."""
-    limit, direction = parts.limit * parts.direction.per_sum, parts.direction
+    direction = parts.direction
+    limits = jax.tree.leaves(parts.limit)
+    if len({*limits}) == 1:
+        rate, limit = rate_by_one(), limits[0] * direction.per_sum
+    else:
+        rate = frozen_rate([each * direction.per_sum for each in limits])
+        limit = 1.0
     form = basic_form(
         optax.identity()
         if direction.momentum is None
         else trace(direction.momentum, direction.nesterov),
-        rate_by_one(),
+        rate,
         times(limit, schedule),
         # It is multiplied by s_t here and by α there.
         _decay(parts.inside[0], alpha / limit) if parts.inside else None,
@@ -215,7 +237,7 @@ def _links(
     return links, (around[0], around[1])
 
 
-def _parts(links: list[Link], around: tuple[Any, Any]) -> _Parts:
+def _parts(links: list[Link], around: tuple[Any, Any], state: Any) -> _Parts:
     """What the update is made of, up to its first product and from there on."""
     before: list[Link] = []
     product: Product | None = None
@@ -225,7 +247,7 @@ def _parts(links: list[Link], around: tuple[Any, Any]) -> _Parts:
     for link in links:
         match link.part:
             case Product() if product is None:
-                product, limit = link.part, _limit(before, link.part)
+                product, limit = link.part, _limit(before, link.part, state)
                 direction = _direction(before, link.part, link.received)
             case Descend(learning_rate=s) if product is not None:
                 schedule.append(s)
@@ -245,11 +267,13 @@ def _widen_shape(x: Any) -> jax.Array:
     return widen(jnp.zeros(jnp.shape(x), jnp.result_type(x)))
 
 
-def _limit(before: Sequence[Link], product: Product) -> Any:
-    match part_behind(product.rate, before):
-        case One():
+def _limit(before: Sequence[Link], product: Product, state: Any) -> Any:
+    match link_behind(product.rate, before):
+        case Link(part=One()):
             return 1.0
-        case Clip(ends=tuple(ends)):
+        case Link(part=ClipAround(freeze_after=last)):
+            return _frozen(last, state)
+        case Link(part=Clip(ends=tuple(ends))):
             with jax.ensure_compile_time_eval():
                 limit = limit_of(*ends)
         case _:
@@ -272,13 +296,53 @@ def _limit(before: Sequence[Link], product: Product) -> Any:
     return float(limit)
 
 
+def _frozen(last: Any, state: Any) -> Any:
+    """f of each leaf, a tree, where the measuring is over."""
+    found = _measured(state)
+    if len(found) != 1:
+        raise ValueError(
+            "sgd_equivalent needs the state of an optimizer whose rate is measured: "
+            f"sgd_equivalent(optimizer, state=state), found {len(found)} such in it."
+        )
+    count, rates = found[0]
+    if any(isinstance(x, jax.core.Tracer) for x in (last, *jax.tree.leaves(found))):
+        raise ValueError(_TRACED)
+    (taken,) = jax.tree.leaves(count)
+    if taken + 1 <= last:
+        raise ValueError(
+            "sgd_equivalent needs a rate that is measured no more: freeze_after is "
+            f"{float(last):g}, and the state has taken {int(taken)} steps. Give a "
+            "later state, or make the optimizer with an earlier freeze_after."
+        )
+    return jax.tree.map(float, rates)
+
+
+def _check_known(limit: Any, params: Any) -> None:
+    sizes = map(jnp.size, jax.tree.leaves(params))
+    found = jax.tree_util.tree_leaves_with_path(limit)
+    for (path, f), size in zip(found, sizes, strict=False):
+        if f == 0 and size:
+            raise ValueError(
+                "sgd_equivalent needs a rate of every leaf, and that at "
+                f"{jax.tree_util.keystr(path) or 'the root'} has had no gradient but 0."
+            )
+
+
+def _measured(state: Any) -> list[BoundAroundState]:
+    def is_measured(node: Any) -> bool:
+        return isinstance(node, BoundAroundState)
+
+    nodes = jax.tree.leaves(state, is_leaf=is_measured)
+    return [node for node in nodes if is_measured(node)]
+
+
 def _direction(before: Sequence[Link], product: Product, g: Any) -> _Direction:
     if is_same(product.direction, g):
         return _Direction(1.0, None, False)
-    match part_behind(product.direction, before):
-        case Average(decay=b1, nesterov=nesterov):
+    match link_behind(product.direction, before):
+        case Link(part=Average(decay=b1, nesterov=nesterov)):
             return _Direction(1.0 - b1, b1, nesterov)
-        case Trace(momentum=momentum, nesterov=nesterov):
+        case Link(part=Trace(momentum=momentum, nesterov=nesterov)):
             return _Direction(1.0, momentum, nesterov)
     raise ValueError(
         "sgd_equivalent needs the gradient, optjax.ema or optjax.trace as direction."

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from optjax._precision import abs_sq
+from optjax._precision import abs_sq, widen
 from optjax.monitoring._groups import sample
 from optjax.monitoring._rates import Rate
 
@@ -45,6 +45,8 @@ class Summary(NamedTuple):
       near_sgd: the share of coordinates within the stated factor of `sgd_rate`.
       sgd_since: the first of the summarised steps since which `near_sgd` has not
         been below the stated share; −1 where it is below.
+      grafted_rate: ‖r ⊙ m‖ / ‖m‖ with r before any bound: the rate at which SGD's step
+        is as long as the adaptive one.
       update_ratio: ‖Δx‖ / ‖x‖ of the update that the optimizer returned.
     """
 
@@ -60,6 +62,7 @@ class Summary(NamedTuple):
     sgd_rate: Any
     near_sgd: Any
     sgd_since: Any
+    grafted_rate: Any
     update_ratio: Any
     rate_elasticity: Any
     bound_elasticity: Any
@@ -85,6 +88,7 @@ def empty(groups: int) -> Summary:
         sgd_rate=unknown(),
         near_sgd=unknown(),
         sgd_since=jnp.full(groups, -1, jnp.int32),
+        grafted_rate=unknown(),
         update_ratio=unknown(),
         rate_elasticity=unknown(),
         bound_elasticity=unknown(),
@@ -111,6 +115,7 @@ def summarise(
     """
     result = empty(len(members))._replace(
         step=jnp.full_like(before.step, step),
+        grafted_rate=_grafted(members, rates),
         update_ratio=_ratio(members, updates, params),
     )
     leaves = {name: r.rate.size for name, r in rates.items() if r.rate.size}
@@ -207,12 +212,21 @@ def _histogram(log_rate: jax.Array, sizes: np.ndarray) -> jax.Array:
     return counts / np.maximum(sizes, 1)[:, None]
 
 
+def _grafted(members: dict[str, list[str]], rates: Mapping[str, Rate]) -> jax.Array:
+    return _ratio(
+        members,
+        {name: r.schedule * r.free * widen(r.direction) for name, r in rates.items()},
+        {name: r.direction for name, r in rates.items()},
+    )
+
+
 def _ratio(
     members: dict[str, list[str]],
-    updates: Mapping[str, jax.Array],
-    params: Mapping[str, jax.Array] | None,
+    above: Mapping[str, jax.Array],
+    below: Mapping[str, jax.Array] | None,
 ) -> jax.Array:
-    if params is None:
+    """The ratio of two norms of each group; NaN for one that is not known."""
+    if not below:
         return jnp.full(len(members), jnp.nan, jnp.float32)
 
     def squared_norms(tree: Mapping[str, jax.Array]) -> jax.Array:
@@ -223,4 +237,4 @@ def _ratio(
         values = jnp.array(of_leaf, jnp.float32)
         return jnp.sum(jnp.where(is_member, values, 0.0), axis=1)
 
-    return jnp.sqrt(squared_norms(updates) / squared_norms(params))
+    return jnp.sqrt(squared_norms(above) / squared_norms(below))

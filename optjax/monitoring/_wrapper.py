@@ -1,12 +1,13 @@
 """Keep a summary of an optimizer's effective rates in its state."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Annotated, Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import optax
 
+from optjax._groups import OVERALL, Groups, group_leaves
 from optjax._hyperparameter import (
     Count,
     Size,
@@ -14,34 +15,19 @@ from optjax._hyperparameter import (
     at_least,
     between,
     checked,
-    function_or,
-    whole,
 )
 from optjax._observe import Observation, current, tell, trace_of, trace_once
 from optjax._parts import Link, Product
-from optjax.monitoring._groups import (
-    OVERALL,
-    as_names,
-    as_numbers,
-    group_leaves,
-    leaf_names,
-)
+from optjax._tree import leaf_names
+from optjax.monitoring._groups import as_names, as_numbers
 from optjax.monitoring._rates import Rate, read_rates
 from optjax.monitoring._summary import Summary, empty, summarise
 
-__all__ = ["GroupsOf", "MonitorState", "Summaries", "monitor"]
+__all__ = ["MonitorState", "Summaries", "monitor"]
 
 
 _Share: TypeAlias = Annotated[float, between(0, 1, "It is a share of coordinates")]
 _Factor: TypeAlias = Annotated[float, at_least(1, "1.1 is 10 %")]
-GroupsOf: TypeAlias = Annotated[
-    int | Callable[[str], str],
-    function_or(
-        "a function from a leaf's path to its group",
-        whole(0),
-        "It is called with a path such as block/kernel",
-    ),
-]
 
 
 class Summaries(NamedTuple):
@@ -70,7 +56,7 @@ def monitor(
     optimizer: Transformation,
     every: Count = 100,
     *,
-    groups: GroupsOf | None = 1,
+    groups: Groups = 1,
     sample: Size | None = 1024,
     share: _Share = 0.99,
     factor: _Factor = 1.1,

@@ -17,6 +17,7 @@ from types import MappingProxyType
 from optjax.optimizers import (
     _bounded,
     _exponential,
+    _grafted,
     _momentum,
     _partial,
     _squares,
@@ -25,6 +26,7 @@ from optjax.optimizers import (
 )
 from optjax.optimizers._bounded import *
 from optjax.optimizers._exponential import *
+from optjax.optimizers._grafted import *
 from optjax.optimizers._momentum import *
 from optjax.optimizers._partial import *
 from optjax.optimizers._row import Row
@@ -40,6 +42,7 @@ _FAMILIES = (
     _partial,
     _switching,
     _bounded,
+    _grafted,
 )
 
 #: The family as data, in order of increasing complexity. Every factory takes the
@@ -56,3 +59,4 @@ __all__ += _variance.__all__
 __all__ += _partial.__all__
 __all__ += _switching.__all__
 __all__ += _bounded.__all__
+__all__ += _grafted.__all__

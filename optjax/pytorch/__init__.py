@@ -10,6 +10,7 @@ needed.
 
 from optjax.pytorch._adam import Adam, Adamax, AdamW, NAdam, RAdam
 from optjax.pytorch._bounded import AdaBound, AdaBoundW
+from optjax.pytorch._compare import Comparison, Trajectory, compare
 from optjax.pytorch._load import load_optimizer
 from optjax.pytorch._optimizer import Optimizer, OptimizerState
 from optjax.pytorch._save import save_optimizer
@@ -39,6 +40,7 @@ __all__ = [
     "Adam",
     "AdamW",
     "Adamax",
+    "Comparison",
     "CosineAnnealingLR",
     "CosineAnnealingWarmRestarts",
     "ExponentialLR",
@@ -55,6 +57,8 @@ __all__ = [
     "Schedule",
     "SequentialLR",
     "StepLR",
+    "Trajectory",
+    "compare",
     "flatten_state_dict",
     "load_optimizer",
     "per_epoch",

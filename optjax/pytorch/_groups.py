@@ -1,30 +1,18 @@
 """PyTorch's parameter groups: which parameters a group takes, by name."""
 
 import fnmatch
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
 import jax
 
 from optjax._hyperparameter import shown
+from optjax._places import path_of
 
-__all__ = ["Groups", "Label", "labels_of", "name_of", "path_of"]
+__all__ = ["Groups", "labels_of", "name_of"]
 
 #: None for all parameters, or a group each: {"params": a pattern or a predicate, …}.
 Groups: TypeAlias = Sequence[Mapping[str, Any]] | None
-#: Path and array of a parameter to the number of its group.
-Label: TypeAlias = Callable[[Any, Any], int]
-
-
-def path_of(path: Sequence[Any]) -> tuple[Any, ...]:
-    """The path of a parameter, the same for a Flax NNX variable and for its array."""
-    path = tuple(path)
-    is_variable = (
-        len(path) > 1
-        and isinstance(path[-1], jax.tree_util.GetAttrKey)
-        and path[-1].name == "value"
-    )
-    return path[:-1] if is_variable else path
 
 
 def name_of(path: Sequence[Any]) -> str:

@@ -1,6 +1,5 @@
 """From a torch optimizer's state_dict to an Optax state."""
 
-import functools
 import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,18 +9,18 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from optjax._places import Path, counters, path_of, place_of
 from optjax.pytorch import _adam, _bounded, _squares
-from optjax.pytorch._groups import name_of, path_of
+from optjax.pytorch._groups import name_of
 from optjax.pytorch._layout import (
+    MOMENTS,
     Convert,
     Weights,
-    counters,
     grouped,
-    place_of,
     weights_of,
 )
 from optjax.pytorch._optimizer import Optimizer
-from optjax.pytorch._rearrangement import Path, Rearrangement
+from optjax.pytorch._rearrangement import Rearrangement
 from optjax.pytorch._state_dict import ENTRIES, StateDict, read
 
 __all__ = ["load_optimizer"]
@@ -114,7 +113,7 @@ class _Said:
         """The optimizer's state with everything in its place; its options, if known."""
         state = optimizer.init(self.moved.tree)
         places = {
-            path: place_of(path)
+            path: place_of(path, MOMENTS)
             for path, _ in jax.tree_util.tree_leaves_with_path(state)
         }
         members = self._members(places.values())
@@ -301,7 +300,6 @@ def _check_step(optimizer: Any, state: Any, said: _Said) -> None:
         ),
     )
 
-    @functools.partial(jax.jit, static_argnums=0)
     def updates(tx: Any, state: Any, params: Any) -> Any:
         def waves(x: Any) -> jax.Array:
             return (0.1 * jnp.cos(jnp.arange(x.size))).reshape(x.shape).astype(x.dtype)
@@ -343,7 +341,7 @@ def _check_step(optimizer: Any, state: Any, said: _Said) -> None:
                 options = {k: v for k, v in group.items() if k[:5] != "param"}
                 raise ValueError(
                     "the optimizer must take PyTorch's next steps, got an update of "
-                    f"{name_of(path)!r} that is {apart / (largest or 1.0):.1g} of it "
-                    f"away. {source.name} had {options}; optjax.pytorch.compare says "
+                    f"{name_of(path)!r} off by {apart / (largest or 1.0):.1g} of its "
+                    f"size. {source.name} had {options}; optjax.pytorch.compare says "
                     "which argument differs."
                 )

@@ -11,11 +11,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from optjax.pytorch._groups import name_of, path_of
+from optjax._places import Path, path_of
+from optjax.pytorch._groups import name_of
 
-__all__ = ["Path", "Rearrangement", "to_numpy"]
-
-Path = tuple[Any, ...]
+__all__ = ["Rearrangement", "to_numpy"]
 
 # Whole numbers up to this are exact in every dtype that weights are cast to, bfloat16
 # included, so that the number of an element is told digit by digit.

@@ -8,16 +8,16 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from optjax._places import Path, Place, place_of
 from optjax.pytorch._layout import (
+    MOMENTS,
     Convert,
-    Place,
     Weights,
     grouped,
-    place_of,
     weights_of,
 )
 from optjax.pytorch._optimizer import Optimizer, at_step
-from optjax.pytorch._rearrangement import Path, Rearrangement
+from optjax.pytorch._rearrangement import Rearrangement
 from optjax.pytorch._state_dict import ENTRIES
 
 __all__ = ["save_optimizer"]
@@ -63,7 +63,7 @@ def save_optimizer(
     if groups is None:
         groups = grouped(optimizer, moved)
     placed = [
-        (place_of(path), np.asarray(value))
+        (place_of(path, MOMENTS), np.asarray(value))
         for path, value in jax.tree_util.tree_leaves_with_path(state)
     ]
     moments, part_of = _moments(placed, optimizer.name, moved)

@@ -5,6 +5,7 @@ result = optjax.sweep.run(trial, space, steps=300, evaluate_every=10,
 """
 
 from optjax.sweep._engine.devices import use_all_cores
+from optjax.sweep._epochs import Batches, epochs
 from optjax.sweep._errors import SweepError
 from optjax.sweep._records import (
     DIVERGED,
@@ -30,6 +31,7 @@ from optjax.sweep._space.space import configurations
 from optjax.sweep._space.text import parse_dimension
 from optjax.sweep._stopping import Median, StoppingRule, SuccessiveHalving
 from optjax.sweep._strategies import Lane, Strategy
+from optjax.sweep._supervised import from_linen, from_nnx
 from optjax.sweep._trial import (
     Factory,
     MakeTrial,
@@ -37,14 +39,13 @@ from optjax.sweep._trial import (
     State,
     Trial,
     from_functions,
-    from_linen,
-    from_nnx,
 )
 
 __all__ = [
     "DIVERGED",
     "FINISHED",
     "STOPPED",
+    "Batches",
     "Config",
     "Curve",
     "Factory",
@@ -65,6 +66,7 @@ __all__ = [
     "TrialSpec",
     "choice",
     "configurations",
+    "epochs",
     "from_functions",
     "from_linen",
     "from_nnx",

@@ -52,6 +52,8 @@ class _Seeds(Kind):
         is_list = isinstance(value, (list, tuple, range, np.ndarray, jax.Array))
         if not is_list or getattr(value, "ndim", 1) == 0:
             return _is_seed(value) and operator.index(value) > 0
+        if isinstance(value, range):  # Of any length: its ends say it all.
+            return len(value) > 0 and _is_seed(value[0]) and _is_seed(value[-1])
         seeds = list(value)
         return (
             bool(seeds)

@@ -117,6 +117,9 @@ class SweepResult(Ranking):
 
         A hyper-parameter with values of several types, or of types that Parquet does
         not know, such as functions, is written as text, as in the CSV.
+
+        Raises:
+          SweepError: where pyarrow or pandas is not installed.
         """
         _require("pyarrow", "Parquet files")
         frame = self.to_pandas()
@@ -135,6 +138,9 @@ class SweepResult(Ranking):
         """The table as a data frame (needs the extra `sweep`).
 
         What is absent among the numbers is NaN.
+
+        Raises:
+          SweepError: where pandas is not installed.
         """
         pandas = _require("pandas", "data frames")
         frame = pandas.DataFrame(self.table, columns=self._columns())
@@ -147,6 +153,9 @@ class SweepResult(Ranking):
         Columns: trial, optimizer, the hyper-parameters, seed, status, step, and the
         metrics as they were measured, so those of a diverged trial too, up to and with
         the first that is not finite.
+
+        Raises:
+          SweepError: where pandas is not installed.
         """
         pandas = _require("pandas", "data frames")
         hyper, metrics = self.hyper_names, self.metric_names
@@ -193,6 +202,9 @@ class SweepResult(Ranking):
           x: the hyper-parameter; where others vary too, the best over them is drawn.
           ax: axes to draw in. By default a new figure, with a panel an optimizer where
             there are many.
+
+        Raises:
+          SweepError: where matplotlib is not installed, or there is nothing to draw.
         """
         _require("matplotlib", "pictures")
         from optjax.sweep._view.plots import plot_sensitivity
@@ -208,6 +220,9 @@ class SweepResult(Ranking):
           ax: axes to draw in. By default a new figure, with a panel an optimizer where
             there are many.
           target: a value of the metric at which a dotted line is drawn.
+
+        Raises:
+          SweepError: where matplotlib is not installed, or there is nothing to draw.
         """
         _require("matplotlib", "pictures")
         from optjax.sweep._view.plots import plot_curves
@@ -219,6 +234,9 @@ class SweepResult(Ranking):
 
         Args:
           ax: axes to draw in; by default those of a new figure.
+
+        Raises:
+          SweepError: where matplotlib is not installed, or there is nothing to draw.
         """
         _require("matplotlib", "pictures")
         from optjax.sweep._view.ranking import plot_ranking
@@ -235,6 +253,9 @@ class SweepResult(Ranking):
           y: along the vertical axis.
           optimizer: may be left out where only one has both.
           ax: axes to draw in; by default those of a new figure.
+
+        Raises:
+          SweepError: where matplotlib is not installed, or there is nothing to draw.
         """
         _require("matplotlib", "pictures")
         from optjax.sweep._view.heatmap import plot_heatmap

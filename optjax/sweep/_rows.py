@@ -9,35 +9,34 @@ A package adds rows by entry points, each a factory or a `Row`:
 import importlib
 import importlib.metadata
 import operator
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, TypeVar
 
 from optjax.optimizers import OPTIMIZERS, Row
 from optjax.sweep._errors import SweepError, in_own_code, one_line
 from optjax.sweep._trial import Factory
 
-__all__ = ["ROWS", "known_factories", "load_attribute"]
+__all__ = ["FACTORIES", "ROWS", "load_attribute"]
+
+_T = TypeVar("_T", covariant=True)
 
 _GROUP = "optjax.optimizers"
 
 
-class _Rows(Mapping[str, Row]):
-    """The rows by name. What is not in the table is imported when it is asked for."""
+class _ByName(Mapping[str, _T]):
+    """Something of each row. What is not in the table is imported when asked for."""
 
-    def __getitem__(self, name: str) -> Row:
-        """A row, of a name or of `module:attribute`.
+    def __init__(self, of: Callable[[Row], _T]) -> None:
+        self._of = of
+
+    def __getitem__(self, name: str) -> _T:
+        """Of a name or of `module:attribute`.
 
         Raises:
           KeyError: where nothing is called so.
           SweepError: where it cannot be imported or is no row.
         """
-        if name in OPTIMIZERS:
-            return OPTIMIZERS[name]
-        if ":" in name:
-            return _as_row(load_attribute(name, who := f"optimizer {name}"), name, who)
-        point = _installed()[name]
-        who = f"optimizer {name} of the package {point.dist and point.dist.name}"
-        return _as_row(load_attribute(point.value, who), point.value, who)
+        return self._of(_row(name))
 
     def __contains__(self, name: object) -> bool:
         return isinstance(name, str) and (":" in name or name in _names())
@@ -49,27 +48,10 @@ class _Rows(Mapping[str, Row]):
         return len(_names())
 
 
-class _Factories(Mapping[str, Factory]):
-    def __getitem__(self, name: str) -> Factory:
-        return ROWS[name].factory
-
-    def __contains__(self, name: object) -> bool:
-        return name in ROWS
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(ROWS)
-
-    def __len__(self) -> int:
-        return len(ROWS)
-
-
-#: `optjax.OPTIMIZERS`, what installed packages add, and any `module:attribute`.
-ROWS: Mapping[str, Row] = _Rows()
-
-
-def known_factories() -> Mapping[str, Factory]:
-    """The factories of `ROWS`."""
-    return _Factories()
+#: `optjax.OPTIMIZERS`, what installed packages add, and any `module:attribute`; the
+#: rows and their factories.
+ROWS: Mapping[str, Row] = _ByName(lambda row: row)
+FACTORIES: Mapping[str, Factory] = _ByName(lambda row: row.factory)
 
 
 def load_attribute(words: str, who: str) -> Any:
@@ -100,20 +82,27 @@ def load_attribute(words: str, who: str) -> Any:
         ) from None
 
 
-def _names() -> dict[str, None]:
-    # The table's own names stay its own.
-    return dict.fromkeys([*OPTIMIZERS, *_installed()])
-
-
-def _installed() -> dict[str, importlib.metadata.EntryPoint]:
-    return {
-        point.name: point for point in importlib.metadata.entry_points(group=_GROUP)
-    }
-
-
-def _as_row(value: Any, words: str, who: str) -> Row:
+def _row(name: str) -> Row:
+    if name in OPTIMIZERS:
+        # The table's own names stay its own.
+        return OPTIMIZERS[name]
+    words, who = name, f"optimizer {name}"
+    if ":" not in name:
+        point = _installed()[name]
+        package = point.dist.name if point.dist else "an unknown package"
+        words, who = point.value, f"{who} of {package}"
+    value = load_attribute(words, who)
     if isinstance(value, Row):
         return value
     if callable(value):
         return Row(value, "–", "–", "–", "–", words)
     raise SweepError(f"{who}: {words} must be a factory or a Row, got {value!r}")
+
+
+def _names() -> dict[str, None]:
+    return dict.fromkeys([*OPTIMIZERS, *_installed()])
+
+
+def _installed() -> dict[str, importlib.metadata.EntryPoint]:
+    points = importlib.metadata.entry_points(group=_GROUP)
+    return {point.name: point for point in points}

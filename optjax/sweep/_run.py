@@ -43,7 +43,7 @@ from optjax.sweep._engine.session import Session
 from optjax.sweep._errors import SweepError, checked
 from optjax.sweep._records import MOST_TRIALS, Config, Record, Status, TrialSpec
 from optjax.sweep._result import SweepResult
-from optjax.sweep._rows import known_factories
+from optjax.sweep._rows import FACTORIES
 from optjax.sweep._space.space import Draws, Factories, Method, Space, configurations
 from optjax.sweep._store.directory import as_directory
 from optjax.sweep._store.fingerprint import Fingerprint
@@ -178,7 +178,7 @@ def run(
       12
     """
     make_trial = as_make_trial(trial)
-    factories = factories or known_factories()
+    factories = factories or FACTORIES
     specs = _specs(
         configurations(
             space, draws=draws, method=method, seed=space_seed, factories=factories
@@ -303,14 +303,17 @@ def run_alone(
         devices=(jax.local_devices()[0],),
         lanes=1,
     )
-    factories = factories or known_factories()
+    factories = factories or FACTORIES
     piece = Piece(0, (spec,))
     (record,) = run_piece(as_make_trial(trial), factories, piece, plan, "map")
     return record
 
 
 def _specs(configs: Sequence[Config], seeds: int | Sequence[int]) -> list[TrialSpec]:
-    given: Any = range(seeds) if np.ndim(seeds) == 0 else seeds  # type: ignore[arg-type]
+    given: Any = seeds
+    # A range may be too long for NumPy to look at.
+    if not isinstance(seeds, range) and np.ndim(seeds) == 0:
+        given = range(seeds)  # type: ignore[arg-type]
     if len(configs) * len(given) > MOST_TRIALS:
         raise SweepError(
             f"a sweep may have {MOST_TRIALS:,} trials, got {len(configs):,} "

@@ -1,15 +1,10 @@
-"""Tasks: what `optjax race` can train, each a maker of pure `Trial` functions."""
+"""Tasks: models with data and a recipe, which `optjax race` and `optjax sweep` train.
 
-from optjax.sweep._trial import Factory, Metrics, State, Trial
-from optjax.tasks._registry import TASKS, Loaded, Settings, Task
+A task of one's own is a `Task`; docs/extending.md has a complete example.
+"""
 
-__all__ = [
-    "TASKS",
-    "Factory",
-    "Loaded",
-    "Metrics",
-    "Settings",
-    "State",
-    "Task",
-    "Trial",
-]
+from optjax.tasks._recipe import Recipe
+from optjax.tasks._registry import TASKS
+from optjax.tasks._task import Loaded, Settings, Task
+
+__all__ = ["TASKS", "Loaded", "Recipe", "Settings", "Task"]

@@ -4,19 +4,23 @@ The images are the UCI "Optical Recognition of Handwritten Digits" test set that
 scikit-learn carries in its package, so nothing is downloaded.
 """
 
-from collections.abc import Mapping
+import functools
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
 from flax import nnx
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from sklearn.preprocessing import StandardScaler
 
-from optjax.sweep._trial import Factory, Metrics, Trial
+from optjax.sweep._epochs import epochs
+from optjax.sweep._supervised import from_nnx
+from optjax.sweep._trial import Factory, Trial
+from optjax.tasks._classification import cross_entropy, evaluation
+from optjax.tasks._task import Loaded, Settings
+
+__all__ = ["MLP", "Digits", "load", "task", "trial"]
 
 PIXELS, HIDDEN, CLASSES = 64, 64, 10
 VALIDATION_IMAGES = 360
@@ -65,17 +69,6 @@ class MLP(nnx.Module):
         return self.logits(nnx.relu(self.hidden(x)))
 
 
-class DigitsState(NamedTuple):
-    """All that one trial carries from step to step."""
-
-    params: nnx.State
-    opt_state: optax.OptState
-    hyper: Mapping[str, jax.Array]
-    key: jax.Array
-    order: jax.Array
-    updates_done: jax.Array
-
-
 def trial(factory: Factory, data: Digits | None = None) -> Trial:
     """Return the training of one `MLP` on the digits by `factory(**hyper)`.
 
@@ -83,60 +76,28 @@ def trial(factory: Factory, data: Digits | None = None) -> Trial:
     anew for each epoch; the last, incomplete batch of an epoch is left out.
     """
     data = load() if data is None else data
-    size = len(data.train_x)
-    batches = size // BATCH_SIZE
-    graphdef = nnx.graphdef(nnx.eval_shape(lambda: MLP(nnx.Rngs(0))))
+    return from_nnx(
+        MLP,
+        cross_entropy,
+        epochs((data.train_x, data.train_y), BATCH_SIZE),
+        evaluation(data.val_x, data.val_y, batch_size=len(data.val_x)),
+        loss_name="train_loss",
+    )(factory)
 
-    def mean_loss_and_logits(
-        params: nnx.State, x: jax.Array, y: jax.Array
-    ) -> tuple[jax.Array, jax.Array]:
-        logits = nnx.merge(graphdef, params)(x)
-        losses = optax.softmax_cross_entropy_with_integer_labels(logits, y)
-        return jnp.mean(losses), logits
 
-    def init(key: jax.Array, hyper: Mapping[str, jax.Array]) -> DigitsState:
-        params_key, order_key = jax.random.split(key)
-        params = nnx.state(MLP(nnx.Rngs(params_key)))
-        return DigitsState(
-            params=params,
-            opt_state=factory(**hyper).init(params),
-            hyper=hyper,
-            key=order_key,
-            order=jnp.arange(size),
-            updates_done=jnp.zeros((), jnp.int32),
-        )
+def task(settings: Settings) -> Loaded:
+    """The task, which has its own data and batches.
 
-    def step(state: DigitsState) -> tuple[DigitsState, Metrics]:
-        epoch, batch = jnp.divmod(state.updates_done, batches)
-        order = jax.lax.cond(
-            batch == 0,
-            lambda: jax.random.permutation(jax.random.fold_in(state.key, epoch), size),
-            lambda: state.order,
+    Raises:
+      ValueError: for any setting.
+    """
+    for name in settings.given:
+        raise ValueError(
+            f"the task digits has its own data and batches and takes no {name}=; "
+            "set steps=, or choose another task"
         )
-        rows = jax.lax.dynamic_slice_in_dim(order, batch * BATCH_SIZE, BATCH_SIZE)
-        x, y = jnp.asarray(data.train_x)[rows], jnp.asarray(data.train_y)[rows]
-        (loss, _), grads = jax.value_and_grad(mean_loss_and_logits, has_aux=True)(
-            state.params, x, y
-        )
-        updates, opt_state = factory(**state.hyper).update(
-            grads, state.opt_state, state.params
-        )
-        state = state._replace(
-            params=optax.apply_updates(state.params, updates),
-            opt_state=opt_state,
-            order=order,
-            updates_done=state.updates_done + 1,
-        )
-        return state, {"train_loss": loss}
-
-    def evaluate(state: DigitsState) -> Metrics:
-        y = jnp.asarray(data.val_y)
-        loss, logits = mean_loss_and_logits(state.params, jnp.asarray(data.val_x), y)
-        finite = [jnp.all(jnp.isfinite(p)) for p in jax.tree.leaves(state.params)]
-        return {
-            "val_loss": loss,
-            "val_accuracy": jnp.mean(jnp.argmax(logits, axis=-1) == y),
-            "finite": jnp.all(jnp.stack(finite)),
-        }
-
-    return Trial(init, step, evaluate)
+    return Loaded(
+        functools.partial(trial, data=load()),
+        "1,437 + 360 images of 8×8 pixels, MLP 64-64-10",
+        target=0.95,
+    )

@@ -285,7 +285,7 @@ def test_no_value_of_a_number_changes_the_tree(row, name):
     assert len({*found, *seen}) == 1
 
 
-@pytest.mark.parametrize("row", ["adadelta", "adabound", "amsbound", "adaboundw"])
+@pytest.mark.parametrize("row", ["adadelta", "graftbound", *RELATIVE[1:]])
 def test_a_known_decay_of_zero_needs_no_parameters(row):
     factory = optjax.OPTIMIZERS[row].factory
     tx = factory(0.1, weight_decay=0.0)

@@ -54,7 +54,8 @@ def test_precondition_hands_over_what_update_was_given():
     tx = optjax.precondition(spy("direction"), spy("rate"))
     tx.update(START, tx.init(START), NOISE[0], value=3.0)
     assert seen["direction"] == (NOISE[0], {"value": 3.0})
-    assert seen["rate"] == (NOISE[0], {"value": 3.0, "direction_state": 1})
+    told = {"value": 3.0, "direction_state": 1, "direction": START, "gradient": START}
+    assert seen["rate"] == (NOISE[0], told)
 
 
 def test_precondition_refuses_branches_of_different_shape():

@@ -37,6 +37,8 @@ def bad_values(row, name):
         or (name == "eps" and row in ("adadelta", "swats"))
     ):
         values = BAD_POSITIVES
+    elif name == "freeze_after":
+        values = [0.0, *(v for v in BAD_SIZES if v != INFINITY)]
     elif name == "p":
         values = [*BAD_SIZES, 0.6]
     elif name == "threshold":

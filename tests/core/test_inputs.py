@@ -26,8 +26,8 @@ def updates_of(tx, params, gradients):
 
 
 def shares_a_rate(case):
-    """AdaShift reduces over a leaf, SWATS over the tree; the rest is by coordinate."""
-    return case.row == "swats" or (
+    """SWATS reduces over the tree, these over a leaf; the rest is by coordinate."""
+    return case.row in ("swats", "graftbound") or (
         case.row == "adashift" and case.flags.get("reduction") != "none"
     )
 
@@ -151,7 +151,7 @@ def test_infinite_and_nan_gradients(case, value):
         if not shares_a_rate(case):
             sound, _ = updates_of(tx, params, at_first(1.0))
             np.testing.assert_array_equal(updates[:, 1:], sound[:, 1:])
-        elif case.row == "swats":
+        elif case.row in ("swats", "graftbound"):
             assert np.all(np.isfinite(updates[:, 1:]))
         elif np.isnan(value):
             assert np.all(np.isnan(updates[4, 1:]))

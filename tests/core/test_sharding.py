@@ -32,8 +32,8 @@ from rows import ROWS
 SHAPES = {"matrix": (8, 16), "vector": (24,), "bias": (3,), "number": ()}
 SPECS = {"matrix": P("a", "b"), "vector": P(("a", "b")), "bias": P(), "number": P()}
 ROWS = {str(case): case.interior() for case in ROWS}
-# A maximum over the leaf, and a scalar product over all leaves.
-REDUCES = {"adashift", "swats"}
+# A maximum over the leaf, a scalar product over all leaves, and norms.
+REDUCES = {"adashift", "swats", "graftbound"}
 rng = np.random.default_rng(0)
 
 def values():
@@ -179,6 +179,29 @@ for kind, names, steps in [
             check_local(run)
             result = follow(LOCAL, run, x, start, lambda g: put(g, specs))
         check(result, expect(tuple(LOCAL)))
+""",
+    "measured rates": """
+import re
+mesh = on(AxisType.Auto)
+shardings = split(mesh)
+put = lambda g: jax.device_put(g, shardings)
+for groups in (None, 0):
+    tx = optjax.graftbound(0.1, groups=groups)
+    places = optjax.state_shardings(tx, params, shardings)
+    state = jax.device_put(tx.init(params), places)
+    run = compile(
+        update_and_apply.__get__(tx), put(path[0]), state, put(params),
+        out_shardings=(shardings, places),
+    )
+    lines = [
+        line for line in run.as_text().splitlines()
+        if re.search("= .*(" + "|".join(COLLECTIVES) + ")", line)
+    ]
+    assert lines
+    for line in lines:
+        # Numbers are added up, and nothing is gathered.
+        what, _, _ = line.split("= ", 1)[1].partition(" all-reduce")
+        assert set(re.findall(r"\\w+\\[[^\\]]*\\]", what)) == {"f32[]"}, line
 """,
     "the documentation": """
 import re

@@ -209,6 +209,14 @@ TAKES = {
     "in [0, 1]": ([*NUMBERS, *ZERO, *ONE, *TINY], 0.5),
     "in (0, 1]": ([*NUMBERS, *ONE, *TINY], 0.5),
     "in [0, 0.5]": ([*NUMBERS, *ZERO, *TINY], 0.5),
+    "a number > 0": (
+        [*NUMBERS, *ONE, *MORE, *LARGE, *TINY, "1e300", "10**400", "inf", "jnp.inf"],
+        0.5,
+    ),
+    "a rate, positive and finite, or a target that measures one": (
+        [*NUMBERS, *ONE, *MORE, *LARGE],
+        0.5,
+    ),
     "in [4, inf]": (["4.5", "7", *LARGE, "1e300", "inf", "10**400", "jnp.inf"], 5.0),
     "finite": (FINITE, 0.5),
     "finite and >= 0": (NON_NEGATIVE, 0.5),
@@ -326,6 +334,7 @@ ARGUMENTS = [
 #: on as it is.
 FREE = {
     "apply_step": ["extra"],
+    "explain_step": ["extra"],
     "grid": ["values"],
     "choice": ["values"],
     "uniform": ["low", "high"],

@@ -9,12 +9,19 @@ import nbformat
 import pytest
 from nbclient.exceptions import CellExecutionError, CellTimeoutError
 
-FOLDER = Path(__file__).parents[2] / "notebooks"
-REPOSITORY = "optjax/optjax"  # on GitHub, for the badge and the install cell
+ROOT = Path(__file__).parents[2]
 
-_spec = importlib.util.spec_from_file_location("execute", FOLDER / "execute.py")
-execute = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(execute)
+
+def script(path):
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+execute = script(ROOT / "notebooks" / "execute.py")
+urls = script(ROOT / ".ci" / "urls.py")
+REPOSITORY = urls.repository()  # on GitHub, for the badge and the install cell
 
 every_notebook = pytest.mark.parametrize(
     "path", execute.NOTEBOOKS, ids=lambda path: path.stem
@@ -86,6 +93,22 @@ def test_opens_in_colab(path):
         for name in re.findall(r"\bgithub(?:\.com)?/([\w.-]+/[\w-]+)", cell.source)
     }
     assert elsewhere == {REPOSITORY}
+
+
+def test_every_file_has_the_addresses_of_pyproject():
+    """`python .ci/urls.py OWNER/REPOSITORY` changes them all."""
+    assert urls.places(REPOSITORY.split("/")[1]) == []
+
+
+def test_addresses_change_together():
+    text = (
+        "(https://github.com/optjax/optjax/issues) github/optjax/optjax/blob "
+        'git+https://github.com/optjax/optjax" https://optjax.github.io/optjax/ optjax'
+    )
+    changed = urls.rewrite(text, "optjax/optjax", "some-one/other")
+    assert "optjax/optjax" not in changed
+    assert changed.count("some-one/other") == 3
+    assert "https://some-one.github.io/other/ optjax" in changed
 
 
 # The check itself, on a notebook of one figure.

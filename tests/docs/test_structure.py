@@ -96,9 +96,9 @@ LAYERS = [
     ["optjax.monitoring", "optjax.fused", "optjax.problems"],
     ["optjax._audit"],
     ["optjax"],
-    ["optjax.extend", "optjax.pytorch", "optjax.sweep"],
+    ["optjax.pytorch", "optjax.sweep"],
     ["optjax.tasks"],
-    ["optjax._cli"],
+    ["optjax.extend", "optjax._cli"],
     ["optjax.__main__"],
 ]
 PARTS = {"_rate", "_accumulator", "_bound", "_direction", "_swats", "_adashift"}

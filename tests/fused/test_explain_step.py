@@ -85,7 +85,7 @@ WHY = {
     "scaled rate": (form(optax.chain(ROOT, optax.scale(2.0))), "its rate tells noth"),
     "limit of each coordinate": (
         form(optax.chain(ROOT, optjax.limit_by_average(0.9))),
-        "bound of its is not one number",
+        "bound is not one number",
     ),
     "bounded twice": (form(optax.chain(ROOT, BOUND, BOUND)), "no Clip at that place"),
     "no root": (form(EMA), "not one over the root of an accumulator"),

@@ -4,6 +4,7 @@
 
 from the repository's root writes this version's, where it has none yet, and
 docs/states.md. A folder that is committed is never written anew: users have its like.
+Rows that are younger than their version's folder get one of their own, 0.1.0+1.
 """
 
 import json
@@ -64,7 +65,7 @@ def after(
 
 def restore(version: str) -> dict[str, tuple[optax.OptState, optax.Updates]]:
     """For every row of that version a state, and the updates of the step after it."""
-    rows = json.loads((FOLDER / f"{version}.json").read_text())
+    rows = json.loads(_list(version).read_text())
     here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     like = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here),
@@ -72,6 +73,12 @@ def restore(version: str) -> dict[str, tuple[optax.OptState, optax.Updates]]:
     )
     with ocp.StandardCheckpointer() as checkpointer:
         return checkpointer.restore((FOLDER / version).resolve(), like)
+
+
+def folders(version: str) -> list[str]:
+    """The names of a version's folders, in the order in which they were written."""
+    found = (path.stem for path in FOLDER.glob("*.json"))
+    return sorted(name for name in found if name.partition("+")[0] == version)
 
 
 def page() -> str:
@@ -90,19 +97,28 @@ def page() -> str:
 
 def main() -> None:
     PAGE.write_text(page())
-    path = FOLDER / optjax.__version__
-    if path.exists():
-        print(f"{path.name} is there already; only {PAGE.name} was written")
-        return
+    there = folders(optjax.__version__)
+    known = {row for name in there for row in json.loads(_list(name).read_text())}
     saved = {}
     for row in optjax.OPTIMIZERS:
-        state, _ = after(row, start(row)[0], range(STEPS))
-        saved[row] = state, after(row, state, range(STEPS, STEPS + 1))[1]
+        if row not in known:
+            state, _ = after(row, start(row)[0], range(STEPS))
+            saved[row] = state, after(row, state, range(STEPS, STEPS + 1))[1]
+    if not saved:
+        print(f"every row is there already; only {PAGE.name} was written")
+        return
+    name = optjax.__version__ + (f"+{len(there)}" if there else "")
+    path = FOLDER / name
     with ocp.StandardCheckpointer() as checkpointer:
         checkpointer.save(path.resolve(), saved)
     # Tells of the path on this machine, to file systems without an atomic rename.
     (path / "commit_success.txt").unlink(missing_ok=True)
-    path.with_name(f"{path.name}.json").write_text(json.dumps(list(saved)) + "\n")
+    _list(name).write_text(json.dumps(list(saved)) + "\n")
+
+
+def _list(name: str) -> Path:
+    """The names of a folder's rows."""
+    return FOLDER / f"{name}.json"
 
 
 if __name__ == "__main__":

@@ -154,7 +154,7 @@ SCHEDULERS: dict[str, tuple[str, Any]] = {
 for _name, _scheduler in SCHEDULERS.items():
     _keywords = {"lr": 0.02, "momentum": 0.9, "dampening": 0.1, "weight_decay": 0.01}
     CASES[f"sgd_{_name}"] = Case("SGD", _keywords, _scheduler)
-    if _name in ("cosine", "onecycle", "sequential"):
+    if _name in ("cosine", "onecycle"):
         CASES[f"adam_{_name}"] = Case("Adam", {"weight_decay": 0.01}, _scheduler)
         CASES[f"adamw_{_name}"] = Case("AdamW", {"lr": 0.01}, _scheduler)
         CASES[f"rmsprop_{_name}"] = Case("RMSprop", {"momentum": 0.5}, _scheduler)

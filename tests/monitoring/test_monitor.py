@@ -18,8 +18,9 @@ from loop import NOISE, START, gradient, stack
 from rows import ROWS
 
 import optjax
+from optjax._groups import OVERALL
 from optjax._rounding import stochastic_rounding
-from optjax.monitoring._groups import OVERALL, sample
+from optjax.monitoring._groups import sample
 from optjax.monitoring._summary import EDGES, PROBABILITIES, Summary
 
 RANDOM = np.random.default_rng(0)
@@ -946,6 +947,8 @@ def test_swats_is_sgd_after_its_switch():
 def test_print_is_a_table():
     text = str(final(optjax.monitor(adabound(), every=1)))
     head, columns, *rows = text.splitlines()
+    rows, notes = rows[:3], rows[3:]
+    assert [note.split("=")[0] for note in notes[:1]] == ["final_lr"]
     assert head == f"step {STEPS}"
     assert columns.split("  ")[0] == "group"
     assert [row.split()[0] for row in rows] == ["first", "second", OVERALL]

@@ -13,6 +13,7 @@ from loop import NOISE, START, gradient
 
 import optjax
 from optjax._direction import TraceState
+from optjax._weight_decay import add_decayed_weights
 from optjax.tasks import digits
 
 # Closed on f from the first step on, to the last bit of float32.
@@ -61,13 +62,13 @@ def distance(a, b):
     )
 
 
-def assert_joined(bounded, problem):
+def assert_joined(bounded, problem, *, measured=False):
     """After a hand-over at step 100 both walk the same way."""
     params, grad = problem
     run = walk(bounded, grad)
     start, state = run(params, bounded.init(params), 0)
     theirs, _ = run(start, state, STEPS)
-    sgd = optjax.sgd_equivalent(bounded, params)
+    sgd = optjax.sgd_equivalent(bounded, params, state if measured else None)
     handed = sgd.hand_over(state, start)
     ours, _ = walk(sgd.optimizer, grad)(start, handed, STEPS)
     moved = distance(theirs, start)
@@ -140,6 +141,72 @@ def test_trajectories_of_own_forms_join(problem, name):
     assert_joined(OWN[name], problem)
     sgd = optjax.sgd_equivalent(OWN[name], problem[0])
     assert sgd.nesterov == ("Nesterov" in name)
+
+
+FROZEN = {"b1": 0.8, "gamma": 0.1, "freeze_after": 50}
+
+
+def around(direction, decay):
+    rate = optax.chain(
+        optjax.rate_by_accumulated_square(optjax.ema_of_squares(0.9)),
+        optjax.bound_around(
+            optjax.grafted_target(), *optjax.hyperbolic_bounds(1.0), freeze_after=50
+        ),
+    )
+    return optjax.basic_form(
+        direction, rate, lambda count: 0.01 * 0.99**count, add_decayed_weights(decay)
+    )
+
+
+MEASURED = {
+    "graftbound": optjax.graftbound(0.01, **FROZEN),
+    "of all leaves": optjax.graftbound(0.01, groups=0, **FROZEN),
+    "with masked L2": optjax.graftbound(0.01, weight_decay=0.05, mask=mask, **FROZEN),
+    "with a schedule": optjax.graftbound(
+        lambda count: 0.01 * 0.99**count, b3=0.5, **FROZEN
+    ),
+    "monitored": optjax.monitor(optjax.graftbound(0.01, **FROZEN), every=0),
+    "own form": around(optjax.trace(0.5), 0.05),
+}
+
+
+@pytest.mark.parametrize("name", MEASURED)
+def test_trajectories_join_where_the_rate_was_measured(problem, name):
+    assert_joined(MEASURED[name], problem, measured=True)
+
+
+def test_each_leaf_has_its_own_learning_rate(problem):
+    params, grad = problem
+    tx = MEASURED["graftbound"]
+    _, state = walk(tx, grad)(params, tx.init(params), 0)
+    sgd = optjax.sgd_equivalent(tx, state=state)
+    assert jax.tree.structure(sgd.learning_rate) == jax.tree.structure(params)
+    rates = optax.tree.get_all_with_path(state, "rate")[-1][1]
+    for got, want in zip(
+        *map(jax.tree.leaves, (sgd.learning_rate, rates)), strict=True
+    ):
+        np.testing.assert_allclose(got, 0.01 * want * (1 - 0.8), rtol=1e-6)
+    handed = sgd.hand_over(state, params)
+    sizes = [sum(map(jnp.size, jax.tree.leaves(x))) for x in (params, handed, state)]
+    assert sizes[1] == sizes[0]  # The momentum, and no ν.
+    assert sizes[2] > 2 * sizes[0]
+
+
+def test_a_measured_rate_needs_a_state_that_has_frozen(problem):
+    params, _ = problem
+    tx = MEASURED["graftbound"]
+    with pytest.raises(ValueError, match=r"state=state\), found 0"):
+        optjax.sgd_equivalent(tx, params)
+    with pytest.raises(ValueError, match="is 50, and the state has taken 0"):
+        optjax.sgd_equivalent(tx, params, tx.init(params))
+    endless = optjax.graftbound(0.1)
+    with pytest.raises(ValueError, match="freeze_after is inf"):
+        optjax.sgd_equivalent(endless, params, endless.init(params))
+    early = optjax.graftbound(0.1, freeze_after=1)
+    zero = jax.tree.map(jnp.zeros_like, params)
+    _, state = early.update(zero, early.init(params), params)
+    with pytest.raises(ValueError, match="has had no gradient but 0"):
+        optjax.sgd_equivalent(early, params, state)
 
 
 def test_a_debiased_average_joins_once_its_bias_is_gone(problem):

@@ -25,6 +25,8 @@ FLOAT32 = 3e-6
 LESS_EXACT_IN_FLOAT32 = {
     # What leaves the window is subtracted from the sum of those that stay.
     "adashift": 1.5e-5,
+    # The rounding of every coordinate of a leaf is in its one rate.
+    "graftbound": 1e-5,
 }
 
 

@@ -14,8 +14,15 @@ START, GRADS = dialect.problem()
 INDICES = np.array(dialect.STORED) - 1
 
 
-@pytest.mark.parametrize(("dtype", "rtol"), [("float32", 1e-5), ("float64", 1e-11)])
-@pytest.mark.parametrize("name", CASES)
+# Schedules in float32 have tests of their own.
+SINGLE = [name for name, case in CASES.items() if case.scheduler is None]
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype", "rtol"),
+    [(name, "float64", 1e-11) for name in CASES]
+    + [(name, "float32", 1e-5) for name in SINGLE],
+)
 def test_ours_is_pytorch(name, dtype, rtol):
     with jax.enable_x64(dtype == "float64"):
         actual = displacements(dialect.ours(CASES[name]), START, GRADS, dtype)

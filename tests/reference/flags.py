@@ -317,4 +317,22 @@ OWN = [
         {"weight_decay": 1e-3, "fixed_decay": True},
         "fixed_decay-schedule",
     ),
+    *_row(
+        "graftbound",
+        {},
+        {"groups": 0},
+        {"gamma": 0.1, "b3": 0.9},
+        {"b1": 0.8, "b2": 0.9, "eps": 1e-3, "gamma": 0.1, "groups": 0},
+        {"weight_decay": 0.1, "gamma": 0.1, "mask": MASK},
+        {"gamma": 0.1, "freeze_after": 100},
+        {"gamma": 10.0, "freeze_after": 50, "groups": 0},
+        lr=1e-3,
+    ),
+    Flags("graftbound", warmup(1e-3), {"gamma": 0.1}, "warmup"),
+    Flags(
+        "graftbound",
+        halved(1e-3),
+        {"gamma": 0.1, "weight_decay": 0.1, "freeze_after": 60},
+        "schedule",
+    ),
 ]

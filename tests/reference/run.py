@@ -8,6 +8,7 @@ import numpy as np
 
 from .bounded import adabound, adaboundw, amsbound
 from .exponential import adam, adamax, adamw, amsgrad, nadam, nadamw
+from .grafted import graftbound
 from .momentum import sgd, sutskever
 from .partial import adamod, adashift, nosadam, padam
 from .squares import adadelta, adagrad, rmsprop
@@ -40,10 +41,12 @@ RULES: dict[str, Callable[..., Iterator[Any]]] = {
     "adabound": adabound,
     "amsbound": amsbound,
     "adaboundw": adaboundw,
+    "graftbound": graftbound,
 }
 
-# These decide for the whole tree at once, so they receive it as a list of arrays.
-WHOLE_TREE = ("swats", "swats_any")
+# These look at the whole tree at once, so they receive it as a list of arrays, and a
+# weight decay for each.
+WHOLE_TREE = ("swats", "swats_any", "graftbound")
 
 
 def run(
@@ -91,6 +94,9 @@ def run(
     rule = RULES[name]
     if name in WHOLE_TREE:
         parts = [gradient_of(key) for key in start]
+        if "weight_decay" in hyper:
+            decay = hyper["weight_decay"]
+            hyper["weight_decay"] = [decay if decayed(key) else 0.0 for key in start]
         path = rule(
             list(start.values()),
             lambda t, xs: [part(t, x) for part, x in zip(parts, xs, strict=True)],

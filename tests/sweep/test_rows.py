@@ -10,7 +10,7 @@ import optjax
 from optjax import sweep
 from optjax._cli.main import main
 from optjax.optimizers import Row
-from optjax.sweep._rows import ROWS, known_factories
+from optjax.sweep._rows import FACTORIES, ROWS
 
 MODULE = """
 import optjax
@@ -47,7 +47,7 @@ def install(monkeypatch, **values):
 
 def test_without_packages_the_rows_are_the_table():
     assert {**ROWS} == {**optjax.OPTIMIZERS}
-    assert len(known_factories()) == len(optjax.OPTIMIZERS)
+    assert len(FACTORIES) == len(optjax.OPTIMIZERS)
     assert "nothing" not in ROWS
     with pytest.raises(KeyError):
         ROWS["nothing"]

@@ -449,3 +449,44 @@ def test_what_cannot_be_drawn_is_named():
     ):
         with pytest.raises(sweep.SweepError, match="no trial has ended"):
             plot()
+
+
+@pytest.mark.parametrize("mode", ["max", "min"])
+def test_panels_leave_out_the_worst_points_and_no_best(mode):
+    rates = [0.001, 0.01, 0.1, 1.0]
+    sign = 1 if mode == "max" else -1
+    values = {rate: 1 + sign * (i - 3) * 0.2 for i, rate in enumerate(rates)}
+    records = [
+        record(0, f"row{n}", {"learning_rate": rate}, 0, [value - sign * 0.001 * n])
+        for n in range(12)
+        for rate, value in values.items()
+    ]
+    figure = result_of(records, mode=mode).plot_sensitivity()
+    draw(figure)
+    low, high = figure.axes[0].get_ylim()
+    worst, best = sorted(values.values(), reverse=mode == "min")[:: len(values) - 1]
+    assert not low < worst < high
+    assert all(low < best - sign * 0.001 * n < high for n in range(12))
+
+
+def test_a_target_is_a_dotted_line_in_every_panel_and_said():
+    for count in (2, 12):
+        records = [
+            record(0, f"row{n}", {"learning_rate": 0.1}, 0, [0.5, 0.9])
+            for n in range(count)
+        ]
+        figure = result_of(records).plot_curves(target=0.8)
+        words = figure.get_suptitle() or title(figure)
+        assert "dotted: 0.8" in words
+        for axes in figure.axes[:count]:
+            dotted = [line for line in axes.get_lines() if line.get_linestyle() == ":"]
+            assert [list(line.get_ydata()) for line in dotted] == [[0.8, 0.8]]
+
+
+def test_a_title_stands_for_the_metric():
+    records = (record(0, "sgd", {"learning_rate": 0.1}, 0, [0.5]),)
+    named = sweep.SweepResult(records, "accuracy", "max", title="test accuracy")
+    assert named.plot_ranking().axes[0].get_xlabel() == "test accuracy"
+    assert named.plot_curves().axes[0].get_ylabel() == "test accuracy"
+    assert "best test accuracy of each" in named._repr_html_()
+    assert repr(named).startswith("SweepResult(1 trial, best accuracy 0.5")

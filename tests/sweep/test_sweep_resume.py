@@ -136,7 +136,7 @@ def limited(function, size, first=0):
     return at_last
 
 if what == "curves.csv":
-    limit(3000)
+    limit(3500)
 elif what == "progress.json":
     Store.commit = limited(Store.commit, 20, first=5)
 elif what == "sweep":

@@ -12,13 +12,13 @@ from flax import nnx
 
 import optjax
 from optjax import sweep
-from optjax.tasks import char_language
+from optjax.tasks import Recipe
+from optjax.tasks import text as task
 from optjax.tasks._data.text import Text
-from optjax.tasks.char_language import Recipe, steps_an_epoch
 from optjax.tasks.models import CharLSTM
 
 # 20 windows of 6: five batches an epoch. A tenth of the rate from update 10 on.
-RECIPE = Recipe(batch_size=4, sequence_length=6, epochs=3, decay_after=2)
+RECIPE = Recipe(batch_size=4, epochs=3, decay_after=2, clip_norm=1.0)
 VOCABULARY = "abcde"
 
 
@@ -42,7 +42,9 @@ def start(trial, learning_rate=0.1, seed=0):
 
 
 def make_trial(factory, text, recipe=RECIPE, **options):
-    return char_language.trial(factory, text, recipe, **{"hidden": 8, **options})
+    return task.trial(
+        factory, text, recipe, **{"sequence_length": 6, "hidden": 8, **options}
+    )
 
 
 def arrays(tree):
@@ -73,11 +75,12 @@ def windows(ids, count):
     return np.stack([ids[6 * i : 6 * i + 7] for i in range(count)])
 
 
-def test_steps_an_epoch(text):
-    assert steps_an_epoch(text, RECIPE) == 5
-    # 121 characters are 120 predictions; one less and the twentieth window is gone.
-    assert steps_an_epoch(text._replace(train=text.train[:121]), RECIPE) == 5
-    assert steps_an_epoch(text._replace(train=text.train[:120]), RECIPE) == 4
+@pytest.mark.parametrize(("characters", "windows"), [(125, 20), (121, 20), (120, 19)])
+def test_windows_of_an_epoch(text, characters, windows):
+    """121 characters are 120 predictions; one less and the twentieth is gone."""
+    trial = make_trial(optax.sgd, text._replace(train=text.train[:characters]))
+    state = jax.eval_shape(lambda: start(trial))
+    assert state.batches.order.size == windows
 
 
 def test_training_is_by_hand_what_it_is(text):
@@ -91,7 +94,7 @@ def test_training_is_by_hand_what_it_is(text):
     for update in range(12):
         state, metrics = step(state)
         first = update % 5 * 4
-        rows = np.asarray(state.order)[first : first + 4]
+        rows = np.asarray(state.batches.order)[first : first + 4]
         drawn += rows.tolist()
         loss, grads = loss_and_gradient(model, cut[rows])
         np.testing.assert_allclose(metrics["train_loss"], loss, rtol=1e-4)
@@ -120,7 +123,7 @@ def test_an_infinite_limit_clips_nothing(text):
     state = start(trial, 1.0)
     model, before = model_of(state), arrays(state.params)
     state, _ = jax.jit(trial.step)(state)
-    ids = windows(text.train, 20)[np.asarray(state.order)[:4]]
+    ids = windows(text.train, 20)[np.asarray(state.batches.order)[:4]]
     # Along the gradient, a step with a rate of 1 is as long as the loss is steep.
     steps = [new - old for new, old in zip(arrays(state.params), before, strict=True)]
     _, gradient = loss_and_gradient(model, ids)
@@ -129,7 +132,7 @@ def test_an_infinite_limit_clips_nothing(text):
 
 
 def test_evaluation_is_over_all_windows(text, monkeypatch):
-    monkeypatch.setattr(char_language, "_EVALUATION_BATCH", 4)
+    monkeypatch.setattr(task, "_EVALUATION_BATCH", 4)
     trial = make_trial(optax.sgd, text)
     state = start(trial)
     # (40 − 1) // 6 windows, in batches of 4 and 2.
@@ -164,7 +167,9 @@ def test_state_and_metrics_keep_their_dtypes(text, layers, dtype):
 
 
 def test_a_sweep_learns_and_is_deterministic(text):
-    trial = functools.partial(char_language.trial, text=text, recipe=RECIPE, hidden=16)
+    trial = functools.partial(
+        task.trial, data=text, recipe=RECIPE, sequence_length=6, hidden=16
+    )
 
     def curves():
         result = sweep.run(
@@ -187,7 +192,7 @@ def test_a_sweep_learns_and_is_deterministic(text):
 
 def test_a_text_that_is_too_short_is_named(text):
     with pytest.raises(ValueError, match=r"from 1 to 39 .*validation.*_length=40"):
-        make_trial(optax.sgd, text, RECIPE._replace(sequence_length=40, batch_size=1))
+        make_trial(optax.sgd, text, RECIPE._replace(batch_size=1), sequence_length=40)
     with pytest.raises(ValueError, match=r"from 1 to 20 examples.*batch_size=21"):
         make_trial(optax.sgd, text, RECIPE._replace(batch_size=21))
     with pytest.raises(ValueError, match=r"decay_after must be positive.*got 0"):

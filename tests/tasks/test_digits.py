@@ -95,7 +95,7 @@ def test_seed_decides_parameters_and_batches(init, step):
         state = start(init, seed, learning_rate)
         first = jax.tree.leaves(state.params)
         state, _ = step(state)
-        return first, np.asarray(state.order)
+        return first, np.asarray(state.batches.order)
 
     params, order = run(0, 0.01)
     same_params, same_order = run(0, 0.1)
@@ -113,7 +113,7 @@ def test_every_epoch_is_another_permutation(init, step):
     orders = []
     for _ in range(batches + 1):
         state, _ = step(state)
-        orders.append(np.asarray(state.order))
+        orders.append(np.asarray(state.batches.order))
     first, last_of_first, second = orders[0], orders[batches - 1], orders[batches]
     np.testing.assert_array_equal(first, last_of_first)
     assert (first != second).any()

@@ -11,15 +11,15 @@ from flax import nnx
 
 import optjax
 from optjax import sweep
-from optjax.tasks import image_classification
+from optjax.tasks import Recipe
+from optjax.tasks import images as task
 from optjax.tasks._augment import CIFAR10_MEAN, CIFAR10_STD, normalise
 from optjax.tasks._data.images import Images
-from optjax.tasks.image_classification import Recipe, steps_an_epoch
 from optjax.tasks.models import MLP, ResNet
 
 CLASSES = 3
 # Four batches an epoch, and 6 images left over; a tenth of the rate from update 8 on.
-RECIPE = Recipe(batch_size=16, epochs=3, decay_after=2)
+RECIPE = Recipe(batch_size=16, epochs=3, decay_after=2, weight_decay=5e-4)
 LINEAR = functools.partial(MLP, hidden=())
 RESNET = functools.partial(ResNet, widths=(4,), blocks=(1,))
 
@@ -49,15 +49,14 @@ def arrays(tree):
 
 
 def test_the_recipe_is_the_papers():
-    assert Recipe() == (128, 200, 150, 5e-4, True)
-    x, y = np.zeros((50_000, 1, 1, 3), np.uint8), np.zeros(50_000, np.int32)
-    assert steps_an_epoch(Images(x, y, x[:1], y[:1], 10), Recipe()) == 390
+    assert Recipe(128, 200, 150, weight_decay=5e-4) == task.PAPER
+    assert task.PAPER.updates_an_epoch(examples=50_000) == 390
 
 
 def test_training_is_softmax_regression_by_hand(images):
     """Weight decay is L2 for SGD, and the last four of 12 rates are a tenth."""
-    recipe = RECIPE._replace(augment=False, weight_decay=0.05)
-    trial = image_classification.trial(optjax.sgd, images, LINEAR, recipe)
+    recipe = RECIPE._replace(weight_decay=0.05)
+    trial = task.trial(optjax.sgd, images, LINEAR, recipe, augment=False)
     state, step = start(trial), jax.jit(trial.step)
     kernel = np.asarray(state.params["logits"]["kernel"][...], np.float64)
     bias = np.asarray(state.params["logits"]["bias"][...], np.float64)
@@ -65,7 +64,7 @@ def test_training_is_softmax_regression_by_hand(images):
     for update in range(12):
         state, metrics = step(state)
         batch = update % 4 * 16
-        rows = np.asarray(state.order)[batch : batch + 16]
+        rows = np.asarray(state.batches.order)[batch : batch + 16]
         x, y = pixels[rows].reshape(16, -1), np.eye(CLASSES)[images.train_y[rows]]
         exponential = np.exp(x @ kernel + bias)
         probability = exponential / exponential.sum(axis=1, keepdims=True)
@@ -97,12 +96,12 @@ def test_the_rate_falls_to_a_tenth_at_the_epoch(images):
 
         return optax.GradientTransformation(init, update)
 
-    trial = image_classification.trial(updates, images, LINEAR, RECIPE)
+    trial = task.trial(updates, images, LINEAR, RECIPE)
     state, step = start(trial, 0.25), jax.jit(trial.step)
     sizes = []
     for _ in range(10):
         state, _ = step(state)
-        sizes.append({float(x) for x in arrays(state.opt_state[1][1])[0].ravel()})
+        sizes.append({float(x) for x in arrays(state.opt_state[2][1])[0].ravel()})
     tenth = float(np.float32(0.25) * np.float32(0.1))
     assert sizes == [{-0.25}] * 8 + [{-tenth}] * 2
 
@@ -111,7 +110,7 @@ def test_the_rate_falls_to_a_tenth_at_the_epoch(images):
 def test_every_optimizer_takes_the_schedule(images, name):
     """Traced, as the engine does; the state keeps its structure and dtypes."""
     factory = optjax.OPTIMIZERS[name].factory
-    trial = image_classification.trial(factory, images, LINEAR, RECIPE)
+    trial = task.trial(factory, images, LINEAR, RECIPE)
     before = jax.eval_shape(lambda: start(trial))
     after, metrics = jax.eval_shape(trial.step, before)
     assert before == after
@@ -120,9 +119,7 @@ def test_every_optimizer_takes_the_schedule(images, name):
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 def test_state_is_float32_whatever_the_model_computes_in(images, dtype):
-    trial = image_classification.trial(
-        optjax.adabound, images, RESNET, RECIPE, dtype=dtype
-    )
+    trial = task.trial(optjax.adabound, images, RESNET, RECIPE, dtype=dtype)
     before = jax.eval_shape(lambda: start(trial))
     after, metrics = jax.eval_shape(trial.step, before)
     assert before == after
@@ -138,12 +135,12 @@ def test_state_is_float32_whatever_the_model_computes_in(images, dtype):
 
 
 def test_every_epoch_is_another_permutation(images):
-    trial = image_classification.trial(optjax.sgd, images, LINEAR, RECIPE)
+    trial = task.trial(optjax.sgd, images, LINEAR, RECIPE)
     state, step = start(trial), jax.jit(trial.step)
     orders = []
     for _ in range(5):
         state, _ = step(state)
-        orders.append(np.asarray(state.order))
+        orders.append(np.asarray(state.batches.order))
     for order in orders[1:4]:
         np.testing.assert_array_equal(order, orders[0])
     assert (orders[4] != orders[0]).any()
@@ -157,21 +154,19 @@ def test_images_are_augmented_in_bytes_and_anew_each_time(images, monkeypatch):
         seen.append((jax.random.key_data(key).tolist(), np.asarray(batch)))
         return batch
 
-    monkeypatch.setattr(image_classification, "random_crop_and_flip", record)
-    trial = image_classification.trial(optjax.sgd, images, LINEAR, RECIPE)
+    monkeypatch.setattr(task, "random_crop_and_flip", record)
+    trial = task.trial(optjax.sgd, images, LINEAR, RECIPE)
     first, other = start(trial), start(trial, seed=1)
     # The first updates of two epochs, and one with another seed.
     for state, number in ((first, 0), (first, 4), (other, 4)):
         after, _ = trial.step(state._replace(updates_done=jnp.int32(number)))
         _, batch = seen[-1]
-        rows = np.asarray(after.order)[:16]
+        rows = np.asarray(after.batches.order)[:16]
         np.testing.assert_array_equal(batch, images.train_x[rows])
         assert batch.dtype == np.uint8
     keys = [key for key, _ in seen]
     assert all(keys.count(key) == 1 for key in keys)
-    plain = image_classification.trial(
-        optjax.sgd, images, LINEAR, RECIPE._replace(augment=False)
-    )
+    plain = task.trial(optjax.sgd, images, LINEAR, RECIPE, augment=False)
     plain.step(first)
     assert len(seen) == 3
 
@@ -179,8 +174,8 @@ def test_images_are_augmented_in_bytes_and_anew_each_time(images, monkeypatch):
 def test_evaluation_is_over_all_test_images_with_running_statistics(
     images, monkeypatch
 ):
-    monkeypatch.setattr(image_classification, "_EVALUATION_BATCH", 10)
-    trial = image_classification.trial(optjax.sgd, images, RESNET, RECIPE)
+    monkeypatch.setattr(task, "_EVALUATION_BATCH", 10)
+    trial = task.trial(optjax.sgd, images, RESNET, RECIPE)
     state, step = start(trial), jax.jit(trial.step)
     before = arrays(state.rest)
     for _ in range(3):
@@ -204,7 +199,7 @@ def test_evaluation_is_over_all_test_images_with_running_statistics(
 
 
 def test_evaluate_sees_a_parameter_that_is_not_finite(images):
-    trial = image_classification.trial(optjax.sgd, images, LINEAR, RECIPE)
+    trial = task.trial(optjax.sgd, images, LINEAR, RECIPE)
     state = start(trial)
     params = jax.tree.map(lambda p: p.at[(0,) * p.ndim].set(jnp.inf), state.params)
     assert not trial.evaluate(state._replace(params=params))["finite"]
@@ -231,9 +226,7 @@ def curves(result):
 
 
 def test_a_sweep_learns_and_goes_on_exactly_where_it_was(images, tmp_path):
-    trial = functools.partial(
-        image_classification.trial, images=images, make_model=MLP, recipe=RECIPE
-    )
+    trial = functools.partial(task.trial, data=images, make_model=MLP, recipe=RECIPE)
     whole = curves(sweep_of(trial))
     assert max(values["val_accuracy"][-1] for values in whole) > 0.9
     assert len({values["val_loss"] for values in whole}) == 4
@@ -253,7 +246,7 @@ def test_a_sweep_learns_and_goes_on_exactly_where_it_was(images, tmp_path):
 
 
 def test_several_networks_at_once_train_as_each_alone(images):
-    trial = image_classification.trial(optjax.adabound, images, RESNET, RECIPE)
+    trial = task.trial(optjax.adabound, images, RESNET, RECIPE)
     alone = [start(trial, rate, seed=seed) for seed, rate in enumerate((0.01, 0.1))]
     together = jax.tree.map(lambda *leaves: jnp.stack(leaves), *alone)
 
@@ -269,10 +262,6 @@ def test_several_networks_at_once_train_as_each_alone(images):
 
 def test_a_batch_larger_than_the_data_is_named(images):
     with pytest.raises(ValueError, match=r"from 1 to 70 examples.*batch_size=71"):
-        image_classification.trial(
-            optjax.sgd, images, LINEAR, RECIPE._replace(batch_size=71)
-        )
+        task.trial(optjax.sgd, images, LINEAR, RECIPE._replace(batch_size=71))
     with pytest.raises(ValueError, match=r"decay_after must be positive.*got 0"):
-        image_classification.trial(
-            optjax.sgd, images, LINEAR, RECIPE._replace(decay_after=0)
-        )
+        task.trial(optjax.sgd, images, LINEAR, RECIPE._replace(decay_after=0))

@@ -18,8 +18,8 @@ from optjax.tasks.models import (
     resnet8,
     resnet34,
 )
+from optjax.tasks.models._layers import KERNEL_INIT, global_average
 from optjax.tasks.models.densenet import DenseLayer, Transition
-from optjax.tasks.models.layers import KERNEL_INIT, global_average
 from optjax.tasks.models.resnet import BasicBlock
 
 SMALL = {

@@ -48,6 +48,11 @@ class Ledger:
         if self._best is None or self._pick(value, self._best[0]) != self._best[0]:
             self._best = value, describe(record.trial.config)
 
+    @property
+    def done(self) -> int:
+        """How many trials have ended."""
+        return len(self._records)
+
     def records(self, of: Sequence[TrialSpec] | None = None) -> list[Record]:
         """Those that have ended, or of some trials those, in the trials' order."""
         wanted = None if of is None else {spec.number for spec in of}
@@ -60,7 +65,7 @@ class Ledger:
         """How far the sweep is, with so many trials of an optimizer in lanes."""
         return Status(
             total=self.total,
-            done=len(self._records),
+            done=self.done,
             running=running,
             diverged=self._ends[DIVERGED],
             stopped=self._ends[STOPPED],

@@ -88,7 +88,7 @@ def run_on_ray(
             ledger.end(record)
             ledger.steps += record.steps
             ledger.steps_left -= session.plan.steps
-        waiting = ledger.total - len(ledger.records())
+        waiting = ledger.total - ledger.done
         name = piece.specs[0].config.optimizer
         session.report(ledger.status(name, min(waiting, left * size)))
 

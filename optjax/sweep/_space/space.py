@@ -31,7 +31,7 @@ from optjax._hyperparameter import Count, instance, one_of, whole, without_kind
 from optjax._names import did_you_mean, listing
 from optjax.sweep._errors import SweepError, checked, in_own_code
 from optjax.sweep._records import Config, describe
-from optjax.sweep._rows import known_factories
+from optjax.sweep._rows import FACTORIES
 from optjax.sweep._space.distributions import (
     Choice,
     Distribution,
@@ -123,7 +123,7 @@ def configurations(
       adabound ['final_lr', 'learning_rate']
     """
     if factories is None:
-        factories = known_factories()
+        factories = FACTORIES
     keys = [key for key in space if key != "optimizer"]
     names = _chosen_names(space, factories)
     dimensions = {key: _dimension(key, space[key], factories) for key in keys}

@@ -69,7 +69,11 @@ def identity(
         for group in groups
     ]
     own = {"stopping": plan.stopping, "strategy": strategy}
-    codes = {name: fingerprint.value(value) for name, value in own.items()}
+    codes = {
+        name: fingerprint.value(value)
+        for name, value in own.items()
+        if not isinstance(value, PLAIN)
+    }
     return {
         "about": dict(about),
         "data": fingerprint.data,
@@ -195,7 +199,8 @@ def _changed_codes(
 ) -> Iterator[str]:
     # Where the object is another one, that is said.
     for name, words in _CODES.items():
-        if was[name] == is_[name] and made["codes"][name] != now["codes"][name]:
+        codes = [of["codes"].get(name) for of in (made, now)]
+        if was[name] == is_[name] and codes[0] != codes[1]:
             yield f"{words} {_show(is_[name])} differs"
 
 

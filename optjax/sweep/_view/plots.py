@@ -164,7 +164,7 @@ def plot_curves(
     """The metric over the updates: each optimizer's best configuration over its seeds.
 
     A seed counts as diverged from its first non-finite evaluation on. Trials that
-    successive halving stopped are thin and grey, and no part of a median unless none
+    a rule stopped are thin and grey, and no part of a median unless none
     of the seeds has gone on.
     """
     check_not_empty(result)

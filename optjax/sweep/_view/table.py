@@ -2,8 +2,7 @@
 
 import html
 import math
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from optjax.sweep._ranking import TOLERANCE, Ranking, Standing
 from optjax.sweep._records import DIVERGED, STOPPED
@@ -16,15 +15,31 @@ __all__ = ["as_html", "as_rich", "shown"]
 _TO_THE_LEFT = ("optimizer", "range", "hyper-parameters", "band")
 
 
+class _Column(NamedTuple):
+    """A column, a cell an optimizer; `note` explains it below the table."""
+
+    name: str
+    cells: list[str]
+    is_left: bool = False
+    is_folded: bool = False
+    note: str = ""
+
+
 def as_rich(ranking: Ranking, target: float | None) -> "rich.table.Table":
     """A table of rich's, which fits in 80 columns."""
     from rich import box
     from rich.table import Table
 
-    columns, rows = _cells(ranking, target)
+    columns = _columns(ranking, target)
+    notes = [
+        "Median and range over the seeds of each trial's best evaluation; a diverged "
+        "(div.) trial counts as worse than any.",
+        *(column.note for column in columns if column.note),
+        "Optimizers whose ranges overlap are not told apart by these seeds.",
+    ]
     table = Table(
         title=_heading(ranking),
-        caption=_caption(columns),
+        caption=" ".join(notes),
         caption_justify="left",
         box=box.SIMPLE_HEAD,
         pad_edge=False,
@@ -32,31 +47,32 @@ def as_rich(ranking: Ranking, target: float | None) -> "rich.table.Table":
         padding=0,
         show_edge=False,
     )
-    for name in columns:
-        is_folded = name.startswith(("hyper", "band", "best"))
+    for column in columns:
         table.add_column(
             # On several lines, since the numbers below are short.
-            name.replace(" ", "\n"),
-            justify="left"
-            if name in ("optimizer", "range", "hyper-parameters")
-            else "right",
+            column.name.replace(" ", "\n"),
+            justify="left" if column.is_left else "right",
             overflow="fold",
-            no_wrap=not is_folded,
+            no_wrap=not column.is_folded,
         )
-    for row in rows:
+    for row in zip(*(column.cells for column in columns), strict=True):
         table.add_row(*row)
     return table
 
 
 def as_html(ranking: Ranking) -> str:
     """The same for notebooks."""
-    columns, rows = _cells(ranking, None)
+    columns = _columns(ranking, None)
+    rows = [
+        [column.name for column in columns],
+        *zip(*(column.cells for column in columns), strict=True),
+    ]
     lines = [
         "".join(
             f"<{tag}>{html.escape(text).replace(chr(10), '<br>')}</{tag}>"
             for text in row
         )
-        for tag, row in zip(["th", *["td"] * len(rows)], [columns, *rows], strict=True)
+        for tag, row in zip(["th", *["td"] * (len(rows) - 1)], rows, strict=True)
     ]
     body = "".join(f"<tr>{line}</tr>" for line in lines)
     return f"<p>{html.escape(_heading(ranking))}</p><table>{body}</table>"
@@ -72,22 +88,8 @@ def _heading(ranking: Ranking) -> str:
     return f"best {ranking.label} of each optimizer ({better} is better)"
 
 
-def _caption(columns: Sequence[str]) -> str:
-    words = [
-        "Median and range over the seeds of each trial's best evaluation; a diverged "
-        "(div.) trial counts as worse than any."
-    ]
-    if any(name.startswith("band") for name in columns):
-        words.append(
-            f"Band: the values around the best whose median is at most {TOLERANCE:.0%} "
-            "worse; ≥ where it reaches the end of what was tried."
-        )
-    words.append("Optimizers whose ranges overlap are not told apart by these seeds.")
-    return " ".join(words)
-
-
-def _cells(ranking: Ranking, target: float | None) -> tuple[list[str], list[list[str]]]:
-    """The columns that say something, and a row an optimizer, best first."""
+def _columns(ranking: Ranking, target: float | None) -> list[_Column]:
+    """The columns that say something, best optimizer first."""
     standings = ranking.standings(target)
     hyper = dict.fromkeys(
         name
@@ -96,30 +98,38 @@ def _cells(ranking: Ranking, target: float | None) -> tuple[list[str], list[list
     )
     # Where all have the same one, its name stands above.
     only = next(iter(hyper)) if len(hyper) == 1 else None
-    columns: dict[str, list[str]] = {
-        "": [str(place) for place in range(1, len(standings) + 1)],
-        "optimizer": [s.best.config.optimizer for s in standings],
-        "median": [shown(s.best.median) for s in standings],
-        "range": [_range(s) for s in standings],
-    }
+    columns = [
+        _Column("", [str(place) for place in range(1, len(standings) + 1)]),
+        _Column("optimizer", [s.best.config.optimizer for s in standings], True, True),
+        _Column("median", [shown(s.best.median) for s in standings]),
+        _Column("range", [_range(s) for s in standings], True),
+    ]
     if hyper:
         name = f"best {only.replace('_', ' ')}" if only else "hyper-parameters"
-        columns[name] = [_hyper(s, only) for s in standings]
+        cells = [_hyper(s, only) for s in standings]
+        columns.append(_Column(name, cells, only is None, True))
     if target is not None:
-        columns[f"steps to {target:g}"] = [
+        steps = [
             f"{s.steps_to_target:.0f}" if math.isfinite(s.steps_to_target) else "–"
             for s in standings
         ]
+        columns.append(_Column(f"steps to {target:g}", steps))
     if any(s.band for s in standings):
-        columns["band"] = [_band(s, only) for s in standings]
+        note = (
+            f"Band: the values around the best whose median is at most {TOLERANCE:.0%} "
+            "worse; ≥ where it reaches the end of what was tried."
+        )
+        cells = [_band(s, only) for s in standings]
+        columns.append(_Column("band", cells, is_folded=True, note=note))
     for status in (DIVERGED, STOPPED):
         counts = [s.ends.get(status, 0) for s in standings]
         if any(counts):
-            columns[status] = [
+            cells = [
                 f"{count}/{s.trials}" if count else "–"
                 for count, s in zip(counts, standings, strict=True)
             ]
-    return [*columns], [list(row) for row in zip(*columns.values(), strict=True)]
+            columns.append(_Column(status, cells))
+    return columns
 
 
 def _range(standing: Standing) -> str:

@@ -10,7 +10,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from PIL import Image
 
-from optjax.tasks._data.problem import DataError, data_error, one_line
+from optjax.sweep._errors import one_line
+from optjax.tasks._data.problem import DataError, data_error
 
 __all__ = ["decode", "image_size"]
 

@@ -4,8 +4,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from optjax.sweep._errors import one_line
 from optjax.tasks._data.arrow import Source
-from optjax.tasks._data.problem import data_error, one_line
+from optjax.tasks._data.problem import data_error
 
 __all__ = ["HuggingFaceSources", "find_hugging_face"]
 

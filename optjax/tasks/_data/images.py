@@ -6,11 +6,12 @@ from typing import NamedTuple
 
 import numpy as np
 
+from optjax.sweep._errors import one_line
 from optjax.tasks._data.arrow import Source, read_split
 from optjax.tasks._data.cache import cache_file, load_cached, save_cached
 from optjax.tasks._data.hugging_face import find_hugging_face
 from optjax.tasks._data.parquet import find_parquet, parquet_source
-from optjax.tasks._data.problem import DataError, data_error, one_line
+from optjax.tasks._data.problem import DataError, data_error
 from optjax.tasks._data.progress import progress
 from optjax.tasks._data.python_batches import find_python_batches, read_python_batches
 from optjax.tasks._data.split import Split

@@ -8,8 +8,9 @@ from typing import NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from optjax.sweep._errors import one_line
 from optjax.tasks._data.arrow import Source
-from optjax.tasks._data.problem import DataError, data_error, one_line
+from optjax.tasks._data.problem import DataError, data_error
 
 __all__ = ["ParquetFiles", "find_parquet", "parquet_source"]
 

@@ -1,6 +1,6 @@
 """What is wrong with data: one message says what was sought, found, and the remedy."""
 
-__all__ = ["GET_TEXT", "DataError", "data_error", "one_line"]
+__all__ = ["GET_TEXT", "DataError", "data_error"]
 
 _GET_IMAGES = (
     "To get CIFAR-10: `hf download uoft-cs/cifar10 --repo-type dataset --local-dir "
@@ -20,9 +20,3 @@ class DataError(ValueError):
 def data_error(sought: str, found: str, remedy: str = _GET_IMAGES) -> DataError:
     """Return the error that says what was sought, what was found, and the remedy."""
     return DataError(f"looked for {sought}; found {found}. {remedy}")
-
-
-def one_line(error: Exception) -> str:
-    """Return an exception's kind and the first line of its message."""
-    lines = str(error).strip().splitlines() or ["no message"]
-    return f"{type(error).__name__}: {lines[0]}"

@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from optjax.tasks._data.problem import data_error, one_line
+from optjax.sweep._errors import one_line
+from optjax.tasks._data.problem import data_error
 from optjax.tasks._data.split import Split
 
 __all__ = ["find_python_batches", "read_python_batches"]

@@ -5,7 +5,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from optjax.tasks._data.problem import GET_TEXT, DataError, data_error, one_line
+from optjax.sweep._errors import one_line
+from optjax.tasks._data.problem import GET_TEXT, DataError, data_error
 
 __all__ = ["DataError", "Text", "load_text"]
 

@@ -13,19 +13,19 @@ class CharLSTM(nnx.Module):
     """An embedding, `layers` LSTMs on top of each other, and logits.
 
     Args:
-        characters: how many there are in the vocabulary.
-        layers: how many LSTMs.
-        hidden: the units of each, and the size of the embedding.
-        dtype: of the products; parameters, LSTM states and logits are float32.
-        rngs: for the parameters.
+      characters: how many there are in the vocabulary.
+      layers: how many LSTMs.
+      hidden: the units of each, and the size of the embedding.
+      dtype: of the products; parameters, LSTM states and logits are float32.
+      rngs: for the parameters.
 
     Example:
-        >>> import jax.numpy as jnp
-        >>> from flax import nnx
-        >>> from optjax.tasks.models import CharLSTM
-        >>> model = CharLSTM(65, layers=2, hidden=32, rngs=nnx.Rngs(0))
-        >>> model(jnp.zeros((4, 10), jnp.int32)).shape
-        (4, 10, 65)
+      >>> import jax.numpy as jnp
+      >>> from flax import nnx
+      >>> from optjax.tasks.models import CharLSTM
+      >>> model = CharLSTM(65, layers=2, hidden=32, rngs=nnx.Rngs(0))
+      >>> model(jnp.zeros((4, 10), jnp.int32)).shape
+      (4, 10, 65)
     """
 
     def __init__(

@@ -20,13 +20,13 @@ class Convolution(nnx.Module):
     """A size × size convolution without bias, size // 2 zeros on each side.
 
     Args:
-        inputs: channels that come in.
-        outputs: channels that go out.
-        size: of the kernel, an odd number.
-        stride: pixels from one output to the next.
-        kernel_init: `kernel_init(key, (size, size, inputs, outputs))`.
-        dtype: of the computation; the kernel is float32.
-        rngs: for the kernel.
+      inputs: channels that come in.
+      outputs: channels that go out.
+      size: of the kernel, an odd number.
+      stride: pixels from one output to the next.
+      kernel_init: `kernel_init(key, (size, size, inputs, outputs))`.
+      dtype: of the computation; the kernel is float32.
+      rngs: for the kernel.
     """
 
     def __init__(
@@ -56,9 +56,9 @@ def convolve(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
     """Return the convolution of (n, h, w, i) with (size, size, i, o), size // 2 zeros.
 
     Args:
-        x: images.
-        kernel: of an odd size; `stride` is at most size // 2 + 1, or size is 1.
-        stride: pixels from one output to the next, in both directions.
+      x: images.
+      kernel: of an odd size; `stride` is at most size // 2 + 1, or size is 1.
+      stride: pixels from one output to the next, in both directions.
     """
     pad = kernel.shape[0] // 2
     return _library_convolution(x, kernel, ((pad, pad), (pad, pad)), stride=stride)

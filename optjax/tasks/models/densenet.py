@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from optjax.tasks.models.layers import (
+from optjax.tasks.models._layers import (
     batch_norm,
     classifier,
     convolution,
@@ -54,21 +54,21 @@ class DenseNet(nnx.Module):
     """A 3×3 stem, dense blocks with transitions between, the mean, and logits.
 
     Args:
-        image_shape: of one image: (height, width, channels).
-        classes: how many logits.
-        growth: the channels that each layer adds; the stem has twice as many.
-        blocks: the layers of each dense block.
-        compression: the share of the channels that a transition keeps.
-        dtype: of the computation; parameters, statistics and logits are float32.
-        rngs: for the parameters.
+      image_shape: of one image: (height, width, channels).
+      classes: how many logits.
+      growth: the channels that each layer adds; the stem has twice as many.
+      blocks: the layers of each dense block.
+      compression: the share of the channels that a transition keeps.
+      dtype: of the computation; parameters, statistics and logits are float32.
+      rngs: for the parameters.
 
     Example:
-        >>> import jax.numpy as jnp
-        >>> from flax import nnx
-        >>> from optjax.tasks.models import DenseNet
-        >>> model = DenseNet((8, 8, 3), 10, growth=4, blocks=(1, 1), rngs=nnx.Rngs(0))
-        >>> model(jnp.zeros((2, 8, 8, 3))).shape
-        (2, 10)
+      >>> import jax.numpy as jnp
+      >>> from flax import nnx
+      >>> from optjax.tasks.models import DenseNet
+      >>> model = DenseNet((8, 8, 3), 10, growth=4, blocks=(1, 1), rngs=nnx.Rngs(0))
+      >>> model(jnp.zeros((2, 8, 8, 3))).shape
+      (2, 10)
     """
 
     def __init__(
@@ -117,13 +117,13 @@ def densenet121(
     `DenseNet`'s.
 
     Example:
-        >>> from flax import nnx
-        >>> from optjax.tasks.models import densenet121
-        >>> model = nnx.eval_shape(
-        ...     lambda: densenet121((32, 32, 3), 10, rngs=nnx.Rngs(0))
-        ... )
-        >>> len(model.layers)
-        61
+      >>> from flax import nnx
+      >>> from optjax.tasks.models import densenet121
+      >>> model = nnx.eval_shape(
+      ...     lambda: densenet121((32, 32, 3), 10, rngs=nnx.Rngs(0))
+      ... )
+      >>> len(model.layers)
+      61
     """
     return DenseNet(
         image_shape,

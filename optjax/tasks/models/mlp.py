@@ -16,19 +16,19 @@ class MLP(nnx.Module):
     """The image's values as one row, hidden layers with ReLU, and logits.
 
     Args:
-        image_shape: of one image, such as (28, 28, 1).
-        classes: how many logits.
-        hidden: the units of each hidden layer.
-        dtype: of the hidden layers' computation; parameters and logits are float32.
-        rngs: for the parameters.
+      image_shape: of one image, such as (28, 28, 1).
+      classes: how many logits.
+      hidden: the units of each hidden layer.
+      dtype: of the hidden layers' computation; parameters and logits are float32.
+      rngs: for the parameters.
 
     Example:
-        >>> import jax.numpy as jnp
-        >>> from flax import nnx
-        >>> from optjax.tasks.models import MLP
-        >>> model = MLP((28, 28, 1), 10, hidden=(128, 64), rngs=nnx.Rngs(0))
-        >>> model(jnp.zeros((2, 28, 28, 1))).shape
-        (2, 10)
+      >>> import jax.numpy as jnp
+      >>> from flax import nnx
+      >>> from optjax.tasks.models import MLP
+      >>> model = MLP((28, 28, 1), 10, hidden=(128, 64), rngs=nnx.Rngs(0))
+      >>> model(jnp.zeros((2, 28, 28, 1))).shape
+      (2, 10)
     """
 
     def __init__(

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from optjax.tasks.models.layers import (
+from optjax.tasks.models._layers import (
     batch_norm,
     classifier,
     convolution,
@@ -48,22 +48,22 @@ class ResNet(nnx.Module):
     """A 3×3 stem, stages of basic blocks, the mean over the pixels, and logits.
 
     Args:
-        image_shape: of one image: (height, width, channels).
-        classes: how many logits.
-        widths: the channels of each stage; all but the first halve height and width.
-        blocks: how many blocks each stage has.
-        dtype: of the computation; parameters, statistics and logits are float32.
-        rngs: for the parameters.
+      image_shape: of one image: (height, width, channels).
+      classes: how many logits.
+      widths: the channels of each stage; all but the first halve height and width.
+      blocks: how many blocks each stage has.
+      dtype: of the computation; parameters, statistics and logits are float32.
+      rngs: for the parameters.
 
     Example:
-        >>> import jax.numpy as jnp
-        >>> from flax import nnx
-        >>> from optjax.tasks.models import ResNet
-        >>> model = ResNet(
-        ...     (8, 8, 3), 10, widths=(4, 8), blocks=(1, 1), rngs=nnx.Rngs(0)
-        ... )
-        >>> model(jnp.zeros((2, 8, 8, 3))).shape
-        (2, 10)
+      >>> import jax.numpy as jnp
+      >>> from flax import nnx
+      >>> from optjax.tasks.models import ResNet
+      >>> model = ResNet(
+      ...     (8, 8, 3), 10, widths=(4, 8), blocks=(1, 1), rngs=nnx.Rngs(0)
+      ... )
+      >>> model(jnp.zeros((2, 8, 8, 3))).shape
+      (2, 10)
     """
 
     def __init__(
@@ -110,11 +110,11 @@ def resnet34(
     `ResNet`'s.
 
     Example:
-        >>> from flax import nnx
-        >>> from optjax.tasks.models import resnet34
-        >>> model = nnx.eval_shape(lambda: resnet34((32, 32, 3), 10, rngs=nnx.Rngs(0)))
-        >>> len(model.blocks)
-        16
+      >>> from flax import nnx
+      >>> from optjax.tasks.models import resnet34
+      >>> model = nnx.eval_shape(lambda: resnet34((32, 32, 3), 10, rngs=nnx.Rngs(0)))
+      >>> len(model.blocks)
+      16
     """
     return ResNet(
         image_shape,
@@ -140,11 +140,11 @@ def resnet8(
     Arguments as `ResNet`'s.
 
     Example:
-        >>> from flax import nnx
-        >>> from optjax.tasks.models import resnet8
-        >>> model = nnx.eval_shape(lambda: resnet8((32, 32, 3), 10, rngs=nnx.Rngs(0)))
-        >>> len(model.blocks)
-        3
+      >>> from flax import nnx
+      >>> from optjax.tasks.models import resnet8
+      >>> model = nnx.eval_shape(lambda: resnet8((32, 32, 3), 10, rngs=nnx.Rngs(0)))
+      >>> len(model.blocks)
+      3
     """
     return ResNet(
         image_shape,

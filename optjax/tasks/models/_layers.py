@@ -15,6 +15,8 @@ from optjax.tasks.models.convolution import Convolution
 #: PyTorch's default: uniform within 1/√(fan-in), a third of LeCun's variance.
 KERNEL_INIT = nnx.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
+__all__ = ["batch_norm", "classifier", "convolution", "global_average"]
+
 
 def convolution(
     inputs: int, outputs: int, size: int, stride: int, dtype: Any, rngs: nnx.Rngs

@@ -1,0 +1,70 @@
+"""Where a state keeps what, by the names of its fields (docs/states.md)."""
+
+from collections.abc import Collection, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+__all__ = ["Path", "Place", "counters", "path_of", "place_of"]
+
+Path = tuple[Any, ...]
+
+
+class Place(NamedTuple):
+    """Where an array of a state is.
+
+    Attributes:
+      part: the path of the part of an `optax.partition` that it is in, or ().
+      field: of which moment it is, or the name of what is no moment.
+      leaf: the path of the parameter that it is a moment of, or None.
+    """
+
+    part: Path
+    field: str
+    leaf: Path | None
+
+
+def place_of(path: Sequence[Any], moments: Collection[str]) -> Place:
+    """What the path of an array says, from the root of a state with these moments."""
+    part: Path = ()
+    name = ""
+    for i, key in enumerate(path):
+        if isinstance(key, jax.tree_util.GetAttrKey):
+            name = key.name
+            if name == "inner_states":
+                part = tuple(path[: i + 2])
+            if name in moments:
+                return Place(part, name, path_of(path[i + 1 :]))
+    return Place(part, name, None)
+
+
+def path_of(path: Sequence[Any]) -> Path:
+    """The path of a parameter, the same for a Flax NNX variable and for its array."""
+    path = tuple(path)
+    is_variable = (
+        len(path) > 1
+        and isinstance(path[-1], jax.tree_util.GetAttrKey)
+        and path[-1].name == "value"
+    )
+    return path[:-1] if is_variable else path
+
+
+def counters(optimizer: optax.GradientTransformation, params: Any) -> set[Path]:
+    """The paths of the numbers of a state that a step makes larger."""
+
+    def numbers(state: Any) -> dict[Any, Any]:
+        leaves = jax.tree_util.tree_leaves_with_path(state)
+        return {p: n for p, n in leaves if not n.shape and n.dtype == jnp.int32}
+
+    @jax.jit
+    def grow() -> list[Any]:
+        zeros = jax.tree.map(jnp.zeros_like, params)
+        state = optimizer.init(zeros)
+        _, after = optimizer.update(zeros, state, zeros)
+        before = numbers(state)
+        return [after - before[path] for path, after in numbers(after).items()]
+
+    paths = numbers(jax.eval_shape(optimizer.init, params))
+    return {path for path, grown in zip(paths, grow(), strict=True) if grown > 0}

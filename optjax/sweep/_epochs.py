@@ -1,0 +1,158 @@
+"""Where batches come from: a source with a state of its own, and epochs of arrays."""
+
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, NamedTuple, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from optjax._hyperparameter import Kind, Size, checked, function
+
+__all__ = [
+    "Batch",
+    "Batches",
+    "BatchesOrDraw",
+    "Order",
+    "as_batches",
+    "epochs",
+    "updates_an_epoch",
+]
+
+#: A batch: `(inputs, ...)`, the inputs being what the model is called with.
+Batch: TypeAlias = Any
+#: What a source carries from update to update, any pytree.
+Carried: TypeAlias = Any
+Draw: TypeAlias = Callable[[jax.Array, jax.Array], Batch]
+
+
+class Batches(NamedTuple):
+    """A source of batches that carries something from one update to the next.
+
+    Attributes:
+      init: `init(key) -> carried`, any pytree.
+      draw: `draw(carried, step) -> (carried, batch)`, pure; `step` is the number of
+        updates done, and a batch is `(inputs, ...)`.
+    """
+
+    init: Callable[[jax.Array], Carried]
+    draw: Callable[[Carried, jax.Array], tuple[Carried, Batch]]
+
+
+_DRAW = function("a function (key, step) -> (inputs, ...)", 2)
+
+
+class _BatchesOrDraw(Kind):
+    def accepts(self, value: Any) -> bool:
+        return isinstance(value, Batches) or _DRAW.accepts(value)
+
+
+BatchesOrDraw: TypeAlias = Annotated[
+    Draw | Batches, _BatchesOrDraw(f"{_DRAW.words} or Batches")
+]
+
+
+class _ArraysKind(Kind):
+    def accepts(self, value: Any) -> bool:
+        return (
+            isinstance(value, (list, tuple))
+            and bool(value)
+            and all(isinstance(x, (np.ndarray, jax.Array)) and x.ndim for x in value)
+            and len({len(x) for x in value}) == 1
+        )
+
+
+_Arrays: TypeAlias = Annotated[
+    Sequence[np.ndarray | jax.Array],
+    _ArraysKind("a tuple of arrays with equally many examples"),
+]
+_Prepare: TypeAlias = Annotated[
+    Callable[[jax.Array, Batch], Batch],
+    function("a function (key, batch) -> batch", 2),
+]
+
+
+class Order(NamedTuple):
+    """What `epochs` carries: the run's key, and the order of the present epoch."""
+
+    key: jax.Array
+    order: jax.Array
+
+
+def as_batches(batch: Draw | Batches) -> Batches:
+    """The source that a function of a key and the step is: it carries the key."""
+    if isinstance(batch, Batches):
+        return batch
+    return Batches(lambda key: key, lambda key, step: (key, batch(key, step)))
+
+
+def updates_an_epoch(examples: int, batch_size: int) -> int:
+    """How many whole batches there are; what is left over waits for another order.
+
+    Raises:
+      ValueError: where there is not even one.
+    """
+    if not 1 <= batch_size <= examples:
+        raise ValueError(
+            f"a batch must have from 1 to {examples} examples, as many as there are "
+            f"for training, got batch_size={batch_size}; choose a smaller batch or "
+            "more data"
+        )
+    return examples // batch_size
+
+
+@checked
+def epochs(
+    arrays: _Arrays, batch_size: Size, prepare: _Prepare | None = None
+) -> Batches:
+    """Batches that have every example once an epoch, in an order drawn anew for each.
+
+    The last, incomplete batch of an epoch is left out. The arrays stay on the device,
+    and only an epoch's first update draws an order, so that a batch costs no more than
+    its rows.
+
+    Args:
+      arrays: inputs, then targets or whatever else the loss reads, with the examples
+        along the first axis.
+      batch_size: examples an update.
+      prepare: `prepare(key, batch) -> batch`, for instance to change images at random;
+        the key is new at every update.
+
+    Returns:
+      For `from_nnx` and `from_linen`.
+
+    Raises:
+      ValueError: where a batch is larger than the data.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, optjax.sweep
+      >>> x = jnp.arange(5.0)
+      >>> batches = optjax.sweep.epochs((x, x**2), batch_size=2)
+      >>> carried = batches.init(jax.random.key(0))
+      >>> carried, (inputs, targets) = batches.draw(carried, 0)
+      >>> inputs.shape, targets.shape
+      ((2,), (2,))
+    """
+    size = len(arrays[0])
+    updates = updates_an_epoch(size, batch_size)
+
+    def init(key: jax.Array) -> Order:
+        return Order(key, jnp.arange(size))
+
+    def draw(carried: Order, step: jax.Array) -> tuple[Order, Batch]:
+        order_key = prepare_key = carried.key
+        if prepare is not None:
+            order_key, prepare_key = jax.random.split(carried.key)
+        epoch, batch = jnp.divmod(step, updates)
+        order = jax.lax.cond(
+            batch == 0,
+            lambda: jax.random.permutation(jax.random.fold_in(order_key, epoch), size),
+            lambda: carried.order,
+        )
+        rows = jax.lax.dynamic_slice_in_dim(order, batch * batch_size, batch_size)
+        drawn = tuple(jnp.asarray(array)[rows] for array in arrays)
+        if prepare is not None:
+            drawn = prepare(jax.random.fold_in(prepare_key, step), drawn)
+        return carried._replace(order=order), drawn
+
+    return Batches(init, draw)
