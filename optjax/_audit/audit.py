@@ -31,7 +31,7 @@ def audit(
     *,
     state: Any = None,
     steps: Size | None = None,
-    groups: Groups | None = 1,
+    groups: Groups = 1,
     strict: bool = False,
     **extra: Any,
 ) -> Audit:

@@ -1,17 +1,15 @@
 """`optjax audit`: which numbers of an optimizer move the first steps of a trial."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Annotated, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
-from tyro.conf import arg
 
 from optjax._audit.audit import audit
 from optjax._cli.experiment import DONE, NOT_DONE, load_task
-from optjax._cli.options import BatchSize, Data, Dtype, Examples
+from optjax._cli.options import AuditOptions
 from optjax._cli.words import parse
 from optjax._names import did_you_mean
 from optjax.sweep import SweepError
@@ -20,7 +18,7 @@ from optjax.sweep._records import Config
 from optjax.sweep._rows import ROWS
 from optjax.tasks import Settings
 
-__all__ = ["AuditOptions", "run_audit"]
+__all__ = ["run_audit"]
 
 _HELP = """\
 Ask an optimizer which of its numbers move the first steps of a trial.
@@ -37,36 +35,6 @@ Examples:
   optjax audit --task mymodel:trial --optimizer mymodule:factory
       --hyper learning_rate=0.1 --steps 50
 """
-
-
-@dataclass(frozen=True)
-class AuditOptions:
-    """What the command line says."""
-
-    task: Annotated[
-        str,
-        arg(help="What to train: a task's name, or module:attribute.", metavar="TASK"),
-    ] = "digits"
-    optimizer: Annotated[
-        str,
-        arg(
-            help="A row that `optjax list` prints, or module:attribute.", metavar="NAME"
-        ),
-    ] = "adam"
-    hyper: Annotated[
-        tuple[str, ...],
-        arg(
-            help="Its hyper-parameters; the rest are at their defaults.",
-            metavar="NAME=NUMBER ...",
-            help_behavior_hint="(default: the learning rate of the task's recipe)",
-        ),
-    ] = ()
-    steps: Annotated[int, arg(help="Updates to look at.")] = 20
-    seed: Annotated[int, arg(help="Of the parameters and the batches.")] = 0
-    data: Data = None
-    examples: Examples = None
-    batch_size: BatchSize = None
-    dtype: Dtype = "float32"
 
 
 class _Spied(NamedTuple):

@@ -131,7 +131,8 @@ def _command(command: str, words: Sequence[str]) -> int:
             run_list(words)
             return _DONE
         if command == "audit":
-            from optjax._cli.audit import AuditOptions, run_audit
+            from optjax._cli.audit import run_audit
+            from optjax._cli.options import AuditOptions
 
             flags = [*inspect.signature(AuditOptions).parameters]
             return run_audit(words)

@@ -1,4 +1,4 @@
-"""The arguments of `optjax race` and `optjax sweep`, for tyro to read."""
+"""The arguments of `optjax race`, `sweep` and `audit`, for tyro to read."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -6,9 +6,9 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
-__all__ = ["BatchSize", "Data", "Dtype", "Examples", "RaceOptions", "SweepOptions"]
+__all__ = ["AuditOptions", "RaceOptions", "SweepOptions"]
 
-Data = Annotated[
+_Data = Annotated[
     str | None,
     arg(
         help="The task's data: a folder, a file, or hf:NAME.",
@@ -25,7 +25,7 @@ _Epochs = Annotated[
         help_behavior_hint="(default: the recipe's)",
     ),
 ]
-Examples = Annotated[
+_Examples = Annotated[
     int | None,
     arg(
         help="Train on the first so many examples only.",
@@ -41,7 +41,7 @@ _TestExamples = Annotated[
         help_behavior_hint="(default: all)",
     ),
 ]
-BatchSize = Annotated[
+_BatchSize = Annotated[
     int | None,
     arg(
         help="Examples an update.",
@@ -49,7 +49,7 @@ BatchSize = Annotated[
         help_behavior_hint="(default: the recipe's)",
     ),
 ]
-Dtype = Annotated[
+_Dtype = Annotated[
     str,
     arg(
         help="What the task's model computes in: float32 or bfloat16.",
@@ -114,7 +114,7 @@ class RaceOptions:
         str,
         arg(help="What to train: a task's name, or module:attribute.", metavar="TASK"),
     ] = "digits"
-    data: Data = None
+    data: _Data = None
     optimizers: Annotated[
         tuple[str, ...] | None,
         arg(
@@ -145,10 +145,10 @@ class RaceOptions:
     steps: _Steps = None
     evaluate_every: _EvaluateEvery = None
     epochs: _Epochs = None
-    examples: Examples = None
+    examples: _Examples = None
     test_examples: _TestExamples = None
-    batch_size: BatchSize = None
-    dtype: Dtype = "float32"
+    batch_size: _BatchSize = None
+    dtype: _Dtype = "float32"
     metric: _Metric = None
     mode: _Mode = None
     target: _Target = None
@@ -207,12 +207,12 @@ class SweepOptions:
     first_seed: _FirstSeed = 0
     steps: _Steps = None
     evaluate_every: _EvaluateEvery = None
-    data: Data = None
+    data: _Data = None
     epochs: _Epochs = None
-    examples: Examples = None
+    examples: _Examples = None
     test_examples: _TestExamples = None
-    batch_size: BatchSize = None
-    dtype: Dtype = "float32"
+    batch_size: _BatchSize = None
+    dtype: _Dtype = "float32"
     metric: _Metric = None
     mode: _Mode = None
     target: _Target = None
@@ -309,3 +309,33 @@ class SweepOptions:
             "the newest, where it is of this sweep and not finished)",
         ),
     ] = None
+
+
+@dataclass(frozen=True)
+class AuditOptions:
+    """What the command line says."""
+
+    task: Annotated[
+        str,
+        arg(help="What to train: a task's name, or module:attribute.", metavar="TASK"),
+    ] = "digits"
+    optimizer: Annotated[
+        str,
+        arg(
+            help="A row that `optjax list` prints, or module:attribute.", metavar="NAME"
+        ),
+    ] = "adam"
+    hyper: Annotated[
+        tuple[str, ...],
+        arg(
+            help="Its hyper-parameters; the rest are at their defaults.",
+            metavar="NAME=NUMBER ...",
+            help_behavior_hint="(default: the learning rate of the task's recipe)",
+        ),
+    ] = ()
+    steps: Annotated[int, arg(help="Updates to look at.")] = 20
+    seed: Annotated[int, arg(help="Of the parameters and the batches.")] = 0
+    data: _Data = None
+    examples: _Examples = None
+    batch_size: _BatchSize = None
+    dtype: _Dtype = "float32"
