@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
-from optjax.tasks.models.layers import convolution
+from optjax.tasks.models._layers import convolution
 
 import optjax
 from optjax import sweep
