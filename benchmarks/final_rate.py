@@ -22,13 +22,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
-from optjax.tasks.models.layers import convolution
 
 import optjax
 from optjax import sweep
 from optjax.tasks import digits
 from optjax.tasks._data.images import load_images
 from optjax.tasks._data.text import load_text
+from optjax.tasks.models._layers import convolution
 
 DOCS = Path(__file__).parent.parent / "docs"
 CSV = DOCS / "figures" / "final_rate.csv"
