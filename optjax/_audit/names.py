@@ -27,7 +27,8 @@ _NAMES = {
     "momentum",
     Role.FLOOR: "eps eps_root epsilon",
     Role.DECAY: "weight_decay weight_decay_rate",
-    Role.AT_TIMES: "final_lr gamma base_lr threshold p momentum_decay initial_scale "
+    Role.AT_TIMES: "final_lr gamma freeze_after base_lr threshold p momentum_decay "
+    "initial_scale "
     "initial_accumulator_value max_norm max_delta clip clipping clipping_threshold "
     "min_norm trust_coefficient",
 }
