@@ -1,6 +1,7 @@
 """The SGD that a bounded optimizer turns into, and how to hand over to it."""
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -125,7 +126,6 @@ def sgd_equivalent(
         params = next((node.rate for node in _measured(state)), None)
     links, around = _links(optimizer, params)
     parts = _parts(links, around, state)
-    _check_known(parts.limit, params)
     told = (link.part for link in links)
     relative = next((part for part in told if isinstance(part, RelativeToBase)), None)
     if relative is None:
@@ -138,6 +138,7 @@ def sgd_equivalent(
         _check_concrete(parts, *base)
         sgd = relative_to_base(functools.partial(_sgd, parts), *base)
         schedule = relative_schedule(*base)
+    _check_known(parts.limit, params)
     direction = parts.direction
 
     def hand_over(state: optax.OptState, params: optax.Params) -> optax.OptState:
@@ -318,10 +319,10 @@ def _frozen(last: Any, state: Any) -> Any:
 
 
 def _check_known(limit: Any, params: Any) -> None:
-    sizes = map(jnp.size, jax.tree.leaves(params))
+    sizes = (math.prod(np.shape(leaf)) for leaf in jax.tree.leaves(params))
     found = jax.tree_util.tree_leaves_with_path(limit)
     for (path, f), size in zip(found, sizes, strict=False):
-        if f == 0 and size:
+        if not isinstance(f, jax.core.Tracer) and f == 0 and size:
             raise ValueError(
                 "sgd_equivalent needs a rate of every leaf, and that at "
                 f"{jax.tree_util.keystr(path) or 'the root'} has had no gradient but 0."

@@ -54,7 +54,7 @@ def test_the_space_on_the_command_line(tmp_path, capsys):
     assert [row["final_lr"] for row in rows[:4]] == [""] * 4
     assert {row["final_lr"] for row in rows[4:]} <= {"0.01", "0.1"}
     printed = capsys.readouterr().out
-    assert "best val_accuracy" in printed
+    assert "best validation accuracy" in printed
     for name in ("results.csv", "curves.png", "sensitivity.png"):
         assert str(out / name) in printed
         assert (out / name).stat().st_size > 0

@@ -119,8 +119,10 @@ def test_partition(case):
 
 def inject(case, **options):
     factory = optjax.OPTIMIZERS[case.row].factory
-    if "keep_num" in inspect.signature(factory).parameters:
-        options["static_args"] = "keep_num"
+    # What shapes the state is no number.
+    shaping = {"keep_num", "groups"} & set(inspect.signature(factory).parameters)
+    if shaping:
+        options["static_args"] = tuple(shaping)
     return functools.partial(optax.inject_hyperparams(factory, **options), **case.flags)
 
 

@@ -289,6 +289,7 @@ TAKES = {
     "a number >= 0": ([*NON_NEGATIVE, "1e300", "10**400", "inf", "jnp.inf"], 1.0),
     "a function of a Status, or True or False": (["True", "np.True_", *OF_ONE], True),
     "a TrialSpec": ([], SPEC),
+    "a tuple of arrays with equally many examples": ([], (jnp.ones((4, 2)),)),
     "a trial": ([*FUNCTION, *CLASSES, *UNCALLED], schedule),
     **{
         f"a function {words}": (OF_TWO, lambda a, b: None)
@@ -297,7 +298,8 @@ TAKES = {
             "(key, optimizer) -> state",
             "(state, optimizer) -> (state, metrics)",
             "(outputs, batch) -> scalar",
-            "(key, step) -> (inputs, ...)",
+            "(key, step) -> (inputs, ...) or Batches",
+            "(key, batch) -> batch",
         )
     },
     **{

@@ -915,8 +915,9 @@ def test_sgd_is_sgd_and_adam_never():
         report = final(tx, small, grads)
         assert set(optjax.transition(report).values()) == {None}
         assert np.isnan(report[OVERALL].sgd_rate)
-    assert np.isinf(report[OVERALL].upper)
-    assert report[OVERALL].lower == 0
+        assert report[OVERALL].lower == 0
+        # AdaMod's rate has a limit, its own average; Adam's has none.
+        assert np.isinf(report[OVERALL].upper) == (name == "adam")
 
 
 def test_swats_is_sgd_after_its_switch():

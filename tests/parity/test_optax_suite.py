@@ -40,6 +40,7 @@ ARGUMENTS = {
     "adabound": {"learning_rate": 1e-2, "final_lr": 1e-2},
     "amsbound": {"learning_rate": 1e-2, "final_lr": 1e-2},
     "adaboundw": {"learning_rate": 1e-2, "final_lr": 1e-2},
+    "graftbound": {"learning_rate": 1e-2},
 }
 ROWS = [{"opt_name": name, "opt_kwargs": ARGUMENTS[name]} for name in OPTIMIZERS]
 

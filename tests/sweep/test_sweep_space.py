@@ -4,6 +4,7 @@ import doctest
 import functools
 import importlib
 import itertools
+import re
 import tomllib
 import warnings
 from typing import Any
@@ -552,9 +553,9 @@ def test_any_error_of_a_factory_names_key_and_optimizer():
 
     factories = {"mine": factory}
     message = refused(RATE | {"b1": [0.9, 0.5]}, factories=factories)
-    assert message == "b1=0.5 of mine: KeyError"
+    assert re.fullmatch(r"b1=0.5 of mine: KeyError \(\S+space.py, line \d+\)", message)
     message = refused({"learning_rate": [1.0], "b1": 0.25}, factories=factories)
-    assert message == "b1=0.25 of mine: these two"
+    assert message.startswith("b1=0.25 of mine: these two")
 
 
 def test_a_bad_required_key_is_not_blamed_on_an_optional_one():
@@ -569,7 +570,8 @@ def test_optional_keys_are_tried_together():
         return optax.adam(learning_rate, b1, b2)
 
     message = refused(RATE | {"b1": 0.99, "b2": 0.95}, factories={"mine": factory})
-    assert message == "mine(learning_rate=0.1, b1=0.99, b2=0.95): b1 <= b2 must hold"
+    asked = "mine(learning_rate=0.1, b1=0.99, b2=0.95)"
+    assert message.startswith(f"{asked}: b1 <= b2 must hold (")
 
 
 def test_with_several_required_keys_all_are_named():
