@@ -335,6 +335,9 @@ def draw(scores):
             )
         column[0].set(title=task, xlabel="learning rate", xscale="log", yscale="log")
         column[1].set(xlabel="trials", yscale="log")
+        for panel in column:
+            panel.yaxis.set_major_formatter("{x:g}")
+            panel.yaxis.set_minor_formatter("{x:.3g}")
         for ax in column:
             ax.grid(alpha=0.3)
     axes[0, 0].set_ylabel("validation loss")
