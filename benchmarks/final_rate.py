@@ -335,14 +335,14 @@ def draw(scores):
             )
         column[0].set(title=task, xlabel="learning rate", xscale="log", yscale="log")
         column[1].set(xlabel="trials", yscale="log")
-        for panel in column:
-            panel.yaxis.set_major_formatter("{x:g}")
-            panel.yaxis.set_minor_formatter("{x:.3g}")
         for ax in column:
+            ax.yaxis.set_major_formatter("{x:g}")
+            ax.yaxis.set_minor_formatter("{x:.3g}")
             ax.grid(alpha=0.3)
     axes[0, 0].set_ylabel("validation loss")
     axes[1, 0].set_ylabel("expected best of so many trials")
-    axes[0, 0].legend(fontsize=7)
+    handles = axes[0, 0].get_legend_handles_labels()
+    figure.legend(*handles, loc="outside lower center", ncols=7, fontsize=7)
     figure.savefig(CSV.with_suffix(".png"))
 
 
