@@ -7,7 +7,6 @@ import pytest
 @pytest.fixture(autouse=True, scope="module")
 def quickly_compiled():
     # A module's programs are freed when it ends: no other meets these.
-    was = jax.config.jax_disable_most_optimizations
     jax.config.update("jax_disable_most_optimizations", True)
     yield
-    jax.config.update("jax_disable_most_optimizations", was)
+    jax.config.update("jax_disable_most_optimizations", False)
