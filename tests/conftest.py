@@ -1,12 +1,10 @@
-"""What every test has: programs compiled once a run, memory given back, profiles.
+"""What every test has: memory given back, and profiles.
 
 `pytest --hypothesis-profile=long` looks further.
 """
 
 import gc
-import os
 import pathlib
-import tempfile
 
 import hypothesis
 import pytest
@@ -46,15 +44,6 @@ assert all((TESTS / name).is_file() for name in QUICK), QUICK
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "quick: of the files in tests/conftest.py")
-    if hasattr(config, "workerinput"):
-        return
-    # What XLA has compiled once in a run, no process of the run compiles again. JAX
-    # reads these when it is imported.
-    folder = tempfile.TemporaryDirectory(prefix="optjax-programs-")
-    config.add_cleanup(folder.cleanup)
-    os.environ["JAX_COMPILATION_CACHE_DIR"] = folder.name
-    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
-    os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 
 
 def is_quick(path):
@@ -77,7 +66,6 @@ def pytest_collection_modifyitems(items):
 def _programs():
     """Free the programs of a module; JAX would keep them for all the run."""
     yield
-    # Not before the variables above are set.
     import jax
 
     jax.clear_caches()
