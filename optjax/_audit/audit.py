@@ -101,7 +101,7 @@ def audit(
     subject: Subject
     if is_transformation:
         state = _pure(second)
-        made = jax.tree.structure(jax.eval_shape(optimizer.init, params))
+        made: Any = jax.tree.structure(jax.eval_shape(optimizer.init, params))
         if jax.tree.structure(state) != made:
             raise ValueError(
                 "audit needs the state of this optimizer, as its init and update give "
