@@ -1,4 +1,4 @@
-"""How far a sweep is: a live display on a terminal, a line an optimizer elsewhere."""
+"""How far a sweep is: live on a terminal and in a notebook, by log lines elsewhere."""
 
 import sys
 import time
@@ -8,7 +8,12 @@ from typing import Any, NamedTuple
 
 from optjax.sweep._ranking import Ranking
 from optjax.sweep._records import Mode, Record, Status, describe
+from optjax.sweep._view.notebook import Bar as NotebookBar
+from optjax.sweep._view.notebook import shell
 from optjax.sweep._view.table import shown
+
+# Between two lines of a log.
+_LOG_SECONDS = 30.0
 
 __all__ = ["FINISHED_BEFORE", "Display", "Tally", "live_display"]
 
@@ -61,6 +66,15 @@ class Tally:
             return ""
         return f"best {self._metric} {status.best:.4g}: {status.best_config}"
 
+    def lines(self, status: Status) -> tuple[str, str, str]:
+        """All of them."""
+        whose = f"{status.optimizer} · " if status.optimizer else ""
+        return (
+            self.trials_line(status),
+            whose + self.speed_line(status),
+            self.best_line(status),
+        )
+
 
 class Display(NamedTuple):
     """What a sweep tells of itself while it runs.
@@ -84,7 +98,10 @@ def live_display(
     units: int = 1,
     has_lines: bool = False,
 ) -> Iterator[Display]:
-    """Yield a display, live where standard error is a terminal.
+    """Yield a display.
+
+    It is live where standard error is a terminal and in a notebook. Elsewhere it is a
+    line every half a minute.
 
     Args:
       metric: that ranks.
@@ -92,20 +109,27 @@ def live_display(
       title: what it is called.
       unit: what updates are counted in.
       units: how many of them an update is.
-      has_lines: whether there is a line an optimizer where there is no terminal; quiet
-        otherwise, as where rich is not installed.
+      has_lines: whether a log has a line an optimizer too.
     """
     tally = Tally(title or metric, unit, units)
+    if shell() is not None:
+        bar_in_cell = NotebookBar()
+        yield Display(
+            lambda status: bar_in_cell.show(
+                status.done, status.total, tally.lines(status)
+            )
+        )
+        return
     try:
         from rich.console import Console
         from rich.progress import BarColumn, Progress, SpinnerColumn, TimeElapsedColumn
         from rich.text import Text
     except ModuleNotFoundError:
-        yield Display(lambda status: None)
+        yield _lines(tally, metric, mode, has_lines)
         return
     console = Console(file=sys.stderr)
     if not console.is_terminal:
-        yield _lines(tally, metric, mode) if has_lines else Display(lambda _: None)
+        yield _lines(tally, metric, mode, has_lines)
         return
 
     class Bar(Progress):
@@ -128,30 +152,37 @@ def live_display(
         bar = display.add_task("", total=None)
 
         def show(status: Status) -> None:
-            whose = f"{status.optimizer} · " if status.optimizer else ""
-            display.lines = (
-                tally.trials_line(status),
-                whose + tally.speed_line(status),
-                tally.best_line(status),
-            )
+            display.lines = tally.lines(status)
             display.update(bar, total=status.total, completed=status.done)
 
         yield Display(show)
 
 
-def _lines(tally: Tally, metric: str, mode: Mode) -> Display:
+def _lines(
+    tally: Tally,
+    metric: str,
+    mode: Mode,
+    has_groups: bool,
+    clock: Callable[[], float] = time.monotonic,
+) -> Display:
     last: list[str] = []
+    said_at = [clock()]
+
+    def say(words: Iterable[str]) -> None:
+        print(" · ".join(filter(None, words)), file=sys.stderr, flush=True)
+        said_at[0] = clock()
 
     def show(status: Status) -> None:
         last[:] = [tally.trials_line(status), tally.speed_line(status)]
+        if clock() - said_at[0] >= _LOG_SECONDS:
+            say(tally.lines(status))
 
     def on_group(optimizer: str, records: Sequence[Record]) -> None:
         best = Ranking(tuple(records), metric, mode).best()
         at = describe(best.config).removeprefix(optimizer)
-        words = [f"{optimizer} {shown(best.median)} {at}", *last]
-        print(" · ".join(words), file=sys.stderr, flush=True)
+        say([f"{optimizer} {shown(best.median)} {at}", *last])
 
-    return Display(show, on_group)
+    return Display(show, on_group if has_groups else None)
 
 
 def _duration(seconds: float) -> str:
