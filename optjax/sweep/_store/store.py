@@ -29,6 +29,7 @@ import numpy as np
 from optjax.sweep._errors import DamagedError, NotWrittenError, SweepError
 from optjax.sweep._records import TrialSpec
 from optjax.sweep._store.directory import Lock, claim
+from optjax.sweep._store.files import number_as_text
 from optjax.sweep._store.identity import check_same
 from optjax.sweep._store.sealed import digest, read_sealed, write_sealed
 from optjax.sweep._store.states import Lanes, check_lanes, read_lanes, write_lanes
@@ -184,8 +185,7 @@ class Store:
         for trial, at, values in zip(trials, steps, rows, strict=True):
             name = f"{trial.number},{trial.config.optimizer},{trial.seed}"
             for step, row in zip(at.tolist(), values.tolist(), strict=True):
-                # Nine digits tell any two float32 numbers apart.
-                numbers = ",".join(f"{value:.9g}" for value in row)
+                numbers = ",".join(map(number_as_text, row))
                 lines.write(f"{name},{step},{numbers}\n")
         self._add(lines.getvalue())
 
