@@ -15,6 +15,7 @@ from optjax import _signals as signals
 from optjax._cli.options import RaceOptions, SweepOptions
 from optjax._names import did_you_mean
 from optjax.sweep import DIVERGED, Interrupted, SweepError, SweepResult, run
+from optjax.sweep._code import pasted
 from optjax.sweep._contract import as_make_trial
 from optjax.sweep._engine.peers import leave
 from optjax.sweep._errors import one_line
@@ -31,7 +32,7 @@ __all__ = ["DONE", "NOT_DONE", "Experiment", "complain", "load_task", "perform"]
 DONE, NOT_DONE = 0, 1
 
 # What is needed at the end, or in the middle, and better missed before.
-_NEEDED = ("matplotlib", "rich")
+_NEEDED = ("jinja2", "matplotlib", "rich")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -225,18 +226,38 @@ def _show(experiment: Experiment, result: SweepResult, out: Path) -> int:
     for name in ("results.csv", "curves.csv"):
         print(out / name)
     status = DONE
-    for name, draw in _pictures(result, experiment.target).items():
+    written = {
+        name: _saving(draw)
+        for name, draw in _pictures(result, experiment.target).items()
+    }
+    for name, write in {**written, "report.html": result.report}.items():
         try:
             if not (result.finished_before and (out / name).exists()):
-                write_atomically(out / name, draw().savefig)
+                write_atomically(out / name, write)
             print(out / name)
         except Exception as error:
-            complain(f"could not draw {out / name}: {one_line(error)}")
+            complain(f"could not write {out / name}: {one_line(error)}")
             status = NOT_DONE
+    _say(result)
     if all(record.status == DIVERGED for record in result.records):
         complain(f"all {len(result.records)} trials diverged; try other values")
         status = NOT_DONE
     return status
+
+
+def _saving(draw: Callable[[], Any]) -> Callable[[Path], Any]:
+    return lambda to: draw().savefig(to)
+
+
+def _say(result: SweepResult) -> None:
+    """The verdicts in short, the line to paste, and last what to run next."""
+    print()
+    verdicts = result.verdicts()
+    for verdict in verdicts:
+        print(f"{verdict.level}: {verdict.says}")
+    print(pasted(result.best().config))
+    for step in [verdict.next for verdict in verdicts if verdict.next][:1]:
+        print(f"next: the same with {step.splitlines()[0]}")
 
 
 def _pictures(

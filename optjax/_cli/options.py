@@ -1,4 +1,4 @@
-"""The arguments of `optjax race`, `sweep` and `audit`, for tyro to read."""
+"""The arguments of `optjax race`, `sweep`, `report` and `audit`, for tyro to read."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
-__all__ = ["AuditOptions", "RaceOptions", "SweepOptions"]
+__all__ = ["AuditOptions", "RaceOptions", "ReportOptions", "SweepOptions"]
 
 _Data = Annotated[
     str | None,
@@ -339,3 +339,21 @@ class AuditOptions:
     examples: _Examples = None
     batch_size: _BatchSize = None
     dtype: _Dtype = "float32"
+
+
+@dataclass(frozen=True)
+class ReportOptions:
+    """What the command line says."""
+
+    directory: Annotated[
+        Positional[str],
+        arg(help="A sweep's or a race's directory, its --out.", metavar="DIR"),
+    ]
+    out: Annotated[
+        str | None,
+        arg(
+            help="The page.",
+            metavar="FILE",
+            help_behavior_hint="(default: report.html in DIR)",
+        ),
+    ] = None

@@ -10,6 +10,7 @@ the one with the better worst seed, then the first. Optimizers with equal median
 a place, and stand there in the same order.
 """
 
+import functools
 import math
 import statistics
 from collections.abc import Mapping, Sequence
@@ -18,8 +19,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from optjax.sweep._code import pasted
 from optjax.sweep._plateau import Place, Spot, spots
-from optjax.sweep._records import DIVERGED, Config, Mode, Record
+from optjax.sweep._records import DIVERGED, Config, Mode, Record, describe
 
 __all__ = ["TOLERANCE", "Band", "Best", "Ranking", "Standing", "numeric", "varying"]
 
@@ -46,6 +48,17 @@ class Best(NamedTuple):
     low: float
     high: float
     records: tuple[Record, ...]
+
+    def __str__(self) -> str:
+        """Its configuration, its scores, and the code that makes the optimizer."""
+        seeds = ", ".join(str(record.trial.seed) for record in self.records)
+        many = len(self.records) > 1
+        ends = " to ".join(f"{end:.4g}" for end in sorted((self.low, self.high)))
+        return (
+            f"{describe(self.config)}\n"
+            f"median {self.median:.4g}, {ends} over the seed{'s' * many} {seeds}\n"
+            f"{pasted(self.config)}"
+        )
 
 
 class Band(NamedTuple):
@@ -156,11 +169,16 @@ class Ranking:
         Ordered by the median, then how far it is from the middle of its plateau, then
         the worst seed, then the order of the trials.
         """
+        found = self._configurations
+        if optimizer is None:
+            return list(found)
+        return [best for best in found if best.config.optimizer == optimizer]
+
+    @functools.cached_property
+    def _configurations(self) -> Sequence[Best]:
         members: dict[Any, list[Record]] = {}
         for record in self.records:
-            config = record.trial.config
-            if optimizer in (None, config.optimizer):
-                members.setdefault(_key(config), []).append(record)
+            members.setdefault(_key(record.trial.config), []).append(record)
         found = [self._over_seeds(records) for records in members.values()]
         alike: dict[str, list[Best]] = {}
         for best in found:

@@ -27,7 +27,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["SweepResult"]
+    from optjax._page.parts import Verdict
+
+__all__ = ["SweepResult", "hyper_cells"]
 
 
 @dataclass(frozen=True, repr=False)
@@ -74,7 +76,7 @@ class SweepResult(Ranking):
         row: dict[str, Any] = {
             "trial": record.trial.number,
             "optimizer": record.trial.config.optimizer,
-            **_hyper_cells(record.trial.config, hyper),
+            **hyper_cells(record.trial.config, hyper),
             "seed": record.trial.seed,
             "status": record.status,
             "steps": record.steps,
@@ -164,7 +166,7 @@ class SweepResult(Ranking):
             trial = {
                 "trial": record.trial.number,
                 "optimizer": record.trial.config.optimizer,
-                **_hyper_cells(record.trial.config, hyper),
+                **hyper_cells(record.trial.config, hyper),
                 "seed": record.trial.seed,
                 "status": record.status,
             }
@@ -192,6 +194,36 @@ class SweepResult(Ranking):
         """
         _require("rich", "summaries")
         return as_rich(self, target)
+
+    def verdicts(self) -> "list[Verdict]":
+        """What came of it in words: who won and by more than chance, what to try next.
+
+        Each has `kind`, `level` ("good", "note" or "warning"), `says`, `evidence` and
+        `next`, a command or code to run. None where no trial has ended.
+        """
+        from optjax.sweep._report.study import Study
+        from optjax.sweep._report.verdicts import verdicts
+
+        return verdicts(Study(self)) if self.records else []
+
+    def report(self, path: str | Path) -> None:
+        """Write one HTML page: verdicts, each with its evidence, pictures, all trials.
+
+        The file needs no other and no network. Equal results give equal bytes. Needs
+        the extra `race`.
+
+        Args:
+          path: the file, such as "report.html".
+
+        Raises:
+          SweepError: where Jinja2 is not installed, or no trial has ended.
+        """
+        _require("jinja2", "reports")
+        if not self.records:
+            raise SweepError("there is nothing to report: no trial has ended")
+        from optjax.sweep._report.page import write_page
+
+        write_page(self, self.about, Path(path))
 
     def plot_sensitivity(
         self, x: str = "learning_rate", ax: "Axes | None" = None
@@ -286,7 +318,8 @@ def _column(hyper_name: str) -> str:
     return f"hyper_{hyper_name}" if hyper_name in OWN_COLUMNS else hyper_name
 
 
-def _hyper_cells(config: Config, names: Sequence[str]) -> dict[str, Any]:
+def hyper_cells(config: Config, names: Sequence[str]) -> dict[str, Any]:
+    """A configuration's values by the tables' columns, None for what it has not."""
     values = {**config.hyper, **config.static}
     return {_column(name): values.get(name) for name in names}
 

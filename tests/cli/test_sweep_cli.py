@@ -264,7 +264,7 @@ def test_a_picture_that_fails_is_one_line_and_the_table_stays(
     assert main(["sweep", "mymodel:trial", *space, *rank, *SMALL, "--out", "o"]) == 1
     captured = capsys.readouterr()
     assert (
-        captured.err == "optjax: could not draw o/curves.png: RuntimeError: no fonts\n"
+        captured.err == "optjax: could not write o/curves.png: RuntimeError: no fonts\n"
     )
     assert "o/heatmap.png" in captured.out
     assert len(read(tmp_path / "o" / "results.csv")) == 4

@@ -311,7 +311,8 @@ WORDS = [
     *("race", "--optimizers", *OPTIMIZERS, "--learning-rates", "1e4", "0.01"),
     *("--seeds", "2", "--steps", "40", "--evaluate-every", "10"),
 ]
-FILES = ["results.csv", "curves.csv", "ranking.png", "curves.png", "sensitivity.png"]
+PICTURES = ["ranking.png", "curves.png", "sensitivity.png"]
+FILES = ["results.csv", "curves.csv", *PICTURES, "report.html"]
 
 
 def run_race(out, capsys, words=()):
@@ -382,13 +383,19 @@ def test_race_prints_the_ranking_and_the_paths(small):
     assert "best validation accuracy of each optimizer" in small.text
     # sgd at 1e4 diverged with both seeds.
     assert re.search(r"sgd .* 2/4$", small.text, re.MULTILINE)
-    assert small.text.splitlines()[-5:] == [str(small.out / name) for name in FILES]
+    lines = small.text.splitlines()
+    first = lines.index(str(small.out / FILES[0]))
+    assert lines[first : first + 6] == [str(small.out / name) for name in FILES]
+    # Who is far up a long table has scrolled away; the verdicts stand last.
+    assert re.match("(good|note|warning): ", lines[first + 7])
+    assert lines[-2].startswith("tx = optjax.")
+    assert lines[-1].startswith("next: the same with --")
     assert sorted(p.name for p in small.out.iterdir()) == sorted([*FILES, "sweep"])
     assert [line.split()[0] for line in small.messages.splitlines()] == OPTIMIZERS
 
 
 def test_race_draws_pictures_with_something_on_them(small):
-    for name in FILES[2:]:
+    for name in PICTURES:
         pixels = imread(small.out / name)[..., :3]
         assert min(pixels.shape[:2]) > 200
         coloured = np.ptp(pixels, axis=-1) > 0.3

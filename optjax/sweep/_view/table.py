@@ -35,7 +35,6 @@ def as_rich(ranking: Ranking, target: float | None) -> "rich.table.Table":
         "Median and range over the seeds of each trial's best evaluation; a diverged "
         "(div.) trial counts as worse than any.",
         *(column.note for column in columns if column.note),
-        "Optimizers whose ranges overlap are not told apart by these seeds.",
     ]
     table = Table(
         title=_heading(ranking),
