@@ -45,7 +45,7 @@ def _lead(ranking: Ranking, about: Mapping[str, Any]) -> list[str]:
         f"{len(names)} optimizer{'s' * (len(names) > 1)}",
         f"{configs:,} configuration{'s' * (configs > 1)}",
         f"{len(seeds)} seed{'s' * (len(seeds) > 1)}",
-        *[f"{about['steps']:,} updates each"] * ("steps" in about),
+        f"{max(record.steps for record in records):,} updates each",
     ]
     lines = [f"{', '.join(counts)}; {ranking.label}, {better} is better."]
     if "recipe" in about:
