@@ -1,5 +1,6 @@
 """What came out of a sweep: a table, the best configurations, pictures."""
 
+import functools
 import html
 import importlib
 import math
@@ -19,7 +20,8 @@ from optjax.sweep._records import (
     describe,
 )
 from optjax.sweep._store.files import as_text, write_atomically, write_csv
-from optjax.sweep._view.table import as_html, as_rich, shown
+from optjax.sweep._view.notebook import as_notebook
+from optjax.sweep._view.table import as_rich, shown
 
 if TYPE_CHECKING:
     import pandas
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from optjax._page.parts import Verdict
+    from optjax.sweep._report.study import Study
 
 __all__ = ["SweepResult", "hyper_cells"]
 
@@ -201,10 +204,15 @@ class SweepResult(Ranking):
         Each has `kind`, `level` ("good", "note" or "warning"), `says`, `evidence` and
         `next`, a command or code to run. None where no trial has ended.
         """
-        from optjax.sweep._report.study import Study
         from optjax.sweep._report.verdicts import verdicts
 
-        return verdicts(Study(self)) if self.records else []
+        return verdicts(self._study) if self.records else []
+
+    @functools.cached_property
+    def _study(self) -> "Study":
+        from optjax.sweep._report.study import Study
+
+        return Study(self)
 
     def report(self, path: str | Path) -> None:
         """Write one HTML page: verdicts, each with its evidence, pictures, all trials.
@@ -223,7 +231,7 @@ class SweepResult(Ranking):
             raise SweepError("there is nothing to report: no trial has ended")
         from optjax.sweep._report.page import write_page
 
-        write_page(self, self.about, Path(path))
+        write_page(self._study, self.about, Path(path))
 
     def plot_sensitivity(
         self, x: str = "learning_rate", ax: "Axes | None" = None
@@ -308,10 +316,10 @@ class SweepResult(Ranking):
         )
 
     def _repr_html_(self) -> str:
-        """`summary()` for notebooks."""
+        """The verdicts, the ranking and the sensitivity, for notebooks."""
         if not self.records:
             return f"<p>{html.escape(repr(self))}</p>"
-        return as_html(self)
+        return as_notebook(self, self.verdicts())
 
 
 def _column(hyper_name: str) -> str:

@@ -305,6 +305,7 @@ def test_columns_do_not_depend_on_what_came_of_the_trials(tmp_path):
         ("pandas", lambda path: RESULT.curves_to_pandas()),
         ("pyarrow", lambda path: RESULT.to_parquet(path / "results.parquet")),
         ("rich", lambda path: RESULT.summary()),
+        ("jinja2", lambda at: RESULT.report(at / "x.html")),
         ("matplotlib", lambda path: RESULT.plot_curves()),
     ],
 )
@@ -400,8 +401,11 @@ def test_repr_where_nothing_came_out():
     )
 
 
-def test_notebooks_show_the_summary():
+def test_notebooks_show_verdicts_ranking_and_a_picture():
     page = RESULT._repr_html_()
+    assert all(verdict.says in page for verdict in RESULT.verdicts())
+    assert page.count('src="data:image/png;base64,') == 1
+    assert page == RESULT._repr_html_()
     assert page.count("<tr>") == 1 + len(RESULT.optimizers)
     assert "<td>0.8</td><td>0.7–0.9</td><td>learning_rate=0.1</td>" in page
     odd = record(0, "a<b", {}, 0, [0.5], static={"note": "<script>"})

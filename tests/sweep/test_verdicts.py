@@ -20,6 +20,7 @@ from optjax.sweep import (
 )
 from optjax.sweep._report.apart import LEVEL, Sample, is_told, probability, seeds_needed
 from optjax.sweep._report.best_of import mean_of_best
+from optjax.sweep._report.forest import importance_of
 from optjax.sweep._report.study import Study
 from optjax.sweep._report.winner import winner
 
@@ -296,3 +297,68 @@ def test_best_prints_as_three_lines_with_code_that_runs():
         "  # and of the training: width=64"
     )
     exec(line, {"optjax": optjax})
+
+
+# ----------------------------------------------------------------- importance
+
+FUNCTIONS = {
+    # Decided by a, then b; c is not in it.
+    "additive": lambda a, b, c: -(a**2) - 0.25 * b**2,
+    # A narrow ridge over one, a slope over another.
+    "ridge": lambda a, b, c: -np.log1p(20 * np.abs(c - 0.3)) + 0.4 * a,
+    # Two act together only, and the third hardly.
+    "product": lambda a, b, c: np.sign(b) * np.abs(b) ** 0.5 * (1.2 + c) + 0.05 * a,
+}
+
+
+def drawn(function, count=96):
+    rng = np.random.default_rng(0)
+    points = rng.uniform(-1, 1, (count, 3))
+    records = [
+        trial("adam", dict(zip("abc", map(float, p), strict=True)), 0, [function(*p)])
+        for p in points
+    ]
+    return SweepResult(tuple(records), "score", "max")
+
+
+def importances(name):
+    return importance_of(drawn(FUNCTIONS[name]), "adam")
+
+
+def test_what_decides_is_told_from_what_does_not():
+    found = {one.name: one for one in importances("additive")}
+    assert found["a"].low > found["b"].high > found["b"].low > 0
+    assert found["c"].low <= 0.01
+    assert abs(found["c"].mean) < 0.02
+    said = the("importance", drawn(FUNCTIONS["additive"]).records).says
+    assert said == "a decides most of what comes of adam; c hardly matters."
+
+
+def test_where_nothing_decides_nothing_is_said():
+    noise = np.random.default_rng(1)
+    result = drawn(lambda a, b, c: noise.normal())
+    assert "importance" not in [verdict.kind for verdict in result.verdicts()]
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_importance_agrees_in_order_with_optunas(name):
+    optuna = pytest.importorskip("optuna")
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    study = optuna.create_study(direction="maximize")
+    uniform = optuna.distributions.FloatDistribution(-1, 1)
+    for record in drawn(FUNCTIONS[name]).records:
+        study.add_trial(
+            optuna.trial.create_trial(
+                params=dict(record.trial.config.hyper),
+                distributions=dict.fromkeys("abc", uniform),
+                value=record.curve.values["score"][0],
+            )
+        )
+    evaluators = (
+        optuna.importance.FanovaImportanceEvaluator(seed=0),
+        optuna.importance.MeanDecreaseImpurityImportanceEvaluator(seed=0),
+    )
+    ours = [one.name for one in importances(name)]
+    for evaluator in evaluators:
+        theirs = optuna.importance.get_param_importances(study, evaluator=evaluator)
+        assert list(theirs) == ours

@@ -96,7 +96,7 @@
       const rows = spec.rows;
       const dots = rows.flatMap((r) => (r.dots ?? []).map(([x, row]) => ({ label: r.label, x, row })));
       const longest = Math.max(...rows.map((r) => r.label.length));
-      const marginLeft = Math.min(longest * 6.6 + 16, width * 0.45);
+      const marginLeft = Math.min(longest * 6.6 + 16, width * 0.5);
       const most = Math.floor(marginLeft / 6.6) - 2;
       return frame(width, {
         height: rows.length * 20 + 64,
@@ -164,7 +164,8 @@
         height: 320,
         marginLeft: 40,
         marginRight: 40,
-        x: { domain: at.map((axis) => axis.label), label: null, type: "point", padding: 0.15 },
+        x: { domain: at.map((axis) => axis.label), label: null, type: "point", padding: 0.15, tickRotate: width / at.length < 90 ? -25 : 0 },
+        marginBottom: width / at.length < 90 ? 60 : 40,
         y: { axis: null, domain: [0, 1], inset: 8 },
         marks: [
           Plot.line(lines, { x: "axis", y: "y", z: "row", stroke: (d) => (d.shade === null ? "var(--rest)" : d3.interpolateViridis(0.1 + 0.8 * best(d))), strokeOpacity: spec.rows.length > 100 ? 0.35 : 0.7, strokeWidth: 1.25 }),

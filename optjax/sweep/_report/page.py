@@ -16,9 +16,9 @@ from optjax.sweep._store.files import write_atomically
 __all__ = ["page_of", "write_page"]
 
 
-def page_of(ranking: Ranking, about: Mapping[str, Any]) -> Page:
+def page_of(study: Study, about: Mapping[str, Any]) -> Page:
     """The page of the trials that have ended, at least one."""
-    study = Study(ranking)
+    ranking = study.ranking
     return Page(
         title=f"{about.get('task', 'A sweep')}: {ranking.label}",
         lead=_lead(ranking, about),
@@ -29,9 +29,9 @@ def page_of(ranking: Ranking, about: Mapping[str, Any]) -> Page:
     )
 
 
-def write_page(ranking: Ranking, about: Mapping[str, Any], path: Path) -> None:
+def write_page(study: Study, about: Mapping[str, Any], path: Path) -> None:
     """Write it; the file is there whole or not at all."""
-    text = render(page_of(ranking, about))
+    text = render(page_of(study, about))
     write_atomically(path, lambda to: to.write_text(text, encoding="utf-8"))
 
 

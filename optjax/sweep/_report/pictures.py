@@ -10,6 +10,7 @@ from optjax._page.parts import Picture, axis
 from optjax.sweep._ranking import Best, numeric
 from optjax.sweep._records import DIVERGED
 from optjax.sweep._report.best_of import expected_best
+from optjax.sweep._report.importance import importance_picture
 from optjax.sweep._report.space_pictures import heatmaps, isolation, parallel
 from optjax.sweep._report.study import Study
 from optjax.sweep._report.words import (
@@ -74,6 +75,7 @@ def pictures(study: Study) -> list[Picture]:
         *[_ranking(study)] * (several or study.seeds > 1),
         *(_sensitivity(study, name) for name in first if _is_joined(study, name)),
         *_curves(study),
+        *importance_picture(study),
         *[parallel(study, names)] * (len(names) > 1),
         *(isolation(study, name) for name in numbers if len(names) > 1),
         *heatmaps(study, numbers),

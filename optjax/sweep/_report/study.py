@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from optjax.sweep._ranking import Best, Ranking, Standing, numeric, varying
 from optjax.sweep._records import Config
 from optjax.sweep._report.apart import Sample, is_told, resolution
+from optjax.sweep._report.forest import Importance, importance_of
 from optjax.sweep._store.files import as_text
 
 __all__ = ["Study", "named"]
@@ -68,6 +69,11 @@ class Study:
             for other in self.contenders[1:]
             if not is_told(first, self.sample(other), self.groups)
         ]
+
+    @functools.cached_property
+    def importance(self) -> list[Importance]:
+        """Of the first optimizer's hyper-parameters."""
+        return importance_of(self.ranking, self.best.config.optimizer)
 
     def tried(self, name: str, optimizer: str) -> list[float]:
         """An optimizer's values of a numeric hyper-parameter, ascending."""

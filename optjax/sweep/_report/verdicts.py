@@ -2,13 +2,22 @@
 
 from optjax._page.parts import Verdict
 from optjax.sweep._report.budget import band_at_the_end, improving, stopped_leader
+from optjax.sweep._report.importance import importance
 from optjax.sweep._report.span import diverged, edge, flat
 from optjax.sweep._report.study import Study
 from optjax.sweep._report.winner import winner
 
 __all__ = ["verdicts"]
 
-_AFTER_THE_WINNER = (edge, improving, stopped_leader, diverged, flat, band_at_the_end)
+_AFTER_THE_WINNER = (
+    edge,
+    improving,
+    stopped_leader,
+    diverged,
+    importance,
+    flat,
+    band_at_the_end,
+)
 _ORDER = ("warning", "note", "good")
 
 
