@@ -242,10 +242,10 @@ def _show(experiment: Experiment, result: SweepResult, out: Path) -> int:
 def _pictures(
     result: SweepResult, target: float | None
 ) -> dict[str, Callable[[], Any]]:
-    pictures: dict[str, Callable[[], Any]] = {
-        "ranking.png": result.plot_ranking,
-        "curves.png": functools.partial(result.plot_curves, target=target),
-    }
+    """What has something to show, by its file's name."""
+    pictures: dict[str, Callable[[], Any]] = {"ranking.png": result.plot_ranking}
+    if any(len(record.curve.steps) > 1 for record in result.records):
+        pictures["curves.png"] = functools.partial(result.plot_curves, target=target)
     varying = [name for name in result.hyper_names if _varies(result, name)]
     if varying:
         most = "learning_rate" if "learning_rate" in varying else varying[0]
@@ -264,8 +264,15 @@ def _pictures(
 
 
 def _varies(result: SweepResult, name: str) -> bool:
-    values = {record.trial.config.hyper.get(name) for record in result.records}
-    return len(values - {None}) > 1
+    """Whether some optimizer has tried more than one value."""
+    tried = {
+        (record.trial.config.optimizer, record.trial.config.hyper.get(name))
+        for record in result.records
+    }
+    return any(
+        len({value for who, value in tried if who == optimizer} - {None}) > 1
+        for optimizer in result.optimizers
+    )
 
 
 def _check_names(optimizers: Sequence[str]) -> None:

@@ -105,7 +105,7 @@ class SweepResult(Ranking):
     def to_csv(self, path: str | Path) -> None:
         """Write the table; the file is there whole or not at all.
 
-        Nine digits are written, which tell any two float32 numbers apart. What is
+        A number is the shortest text that reads back to the same float32. What is
         absent stays empty.
         """
         columns, rows = self._columns(), self.table
@@ -241,7 +241,7 @@ class SweepResult(Ranking):
         _require("matplotlib", "pictures")
         from optjax.sweep._view.ranking import plot_ranking
 
-        return plot_ranking(self, ax)
+        return plot_ranking(self, ax, str(self.about.get("task", "")))
 
     def plot_heatmap(
         self, x: str, y: str, optimizer: str | None = None, ax: "Axes | None" = None

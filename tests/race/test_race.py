@@ -242,7 +242,7 @@ def printed(table, width=80):
 
 
 def lines_of(text):
-    lines = (line.split() for line in text.splitlines() if re.match(r" *\d+ ", line))
+    lines = (line.split() for line in text.splitlines() if re.match(r" *\d+=? ", line))
     return {words[1]: words for words in lines}
 
 
@@ -377,7 +377,7 @@ def test_race_writes_every_evaluation(small):
 
 
 def test_race_prints_the_ranking_and_the_paths(small):
-    ranked = re.findall(r"^ *\d+ (\w+)", small.text, re.MULTILINE)
+    ranked = re.findall(r"^ *\d+=? (\w+)", small.text, re.MULTILINE)
     assert sorted(ranked) == sorted(OPTIMIZERS)
     assert "best validation accuracy of each optimizer" in small.text
     # sgd at 1e4 diverged with both seeds.

@@ -99,7 +99,11 @@ def _columns(ranking: Ranking, target: float | None) -> list[_Column]:
     # Where all have the same one, its name stands above.
     only = next(iter(hyper)) if len(hyper) == 1 else None
     columns = [
-        _Column("", [str(place) for place in range(1, len(standings) + 1)]),
+        _Column(
+            "",
+            [f"{s.place}{'=' * s.is_tied}" for s in standings],
+            note="=: the same median." * any(s.is_tied for s in standings),
+        ),
         _Column("optimizer", [s.best.config.optimizer for s in standings], True, True),
         _Column("median", [shown(s.best.median) for s in standings]),
         _Column("range", [_range(s) for s in standings], True),
@@ -108,7 +112,10 @@ def _columns(ranking: Ranking, target: float | None) -> list[_Column]:
         name = f"best {only.replace('_', ' ')}" if only else "hyper-parameters"
         cells = [_hyper(s, only) for s in standings]
         columns.append(_Column(name, cells, only is None, True))
-    if target is not None:
+    # With one evaluation all that get there do so at once.
+    if any(math.isfinite(s.steps_to_target) for s in standings) and any(
+        len(record.curve.steps) > 1 for record in ranking.records
+    ):
         steps = [
             f"{s.steps_to_target:.0f}" if math.isfinite(s.steps_to_target) else "–"
             for s in standings
