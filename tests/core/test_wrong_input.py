@@ -258,6 +258,7 @@ TAKES = {
     "an optimizer's state, a tree of arrays": (TREES, STATE),
     "a report": (["report"], REPORT),
     "a report or a sequence of reports": (["report", "reports", "no list"], REPORT),
+    "a sequence of mappings": (["reports", "no list"], [{}]),
     "a tree of NamedShardings or of PartitionSpecs": (["no list"], PartitionSpec()),
     "a vector of real numbers": (
         ["shape (1,)", "shape (2,)", "shape (3,)", "no size"],

@@ -25,11 +25,18 @@
 
   // ---------------------------------------------------------------- pictures
 
+  // A logarithmic axis names its decades, and 2 and 5 where it has hardly one.
+  const logTick = (v, _, ticks) => {
+    const digit = Number(v.toExponential(0)[0]);
+    const few = ticks && ticks.length && ticks[ticks.length - 1] / ticks[0] < 200;
+    return digit === 1 || (few && (digit === 2 || digit === 5)) ? tick(v) : "";
+  };
+
   const scale = (axis, extra = {}) => ({
     label: axis.label,
     type: axis.log ? "log" : "linear",
-    // A logarithmic axis names its decades only, or they run into each other.
-    tickFormat: axis.log ? (v) => (Number.isInteger(Math.round(Math.log10(v) * 1e6) / 1e6) ? tick(v) : "") : tick,
+    tickFormat: axis.log ? logTick : tick,
+    ...(axis.log ? { ticks: 4 } : {}),
     ...extra,
   });
 
