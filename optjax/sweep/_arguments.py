@@ -30,6 +30,7 @@ from optjax.sweep._trial import MakeTrial
 __all__ = [
     "About",
     "Bytes",
+    "Callbacks",
     "CompilerOptions",
     "Engine",
     "OnGroup",
@@ -43,6 +44,15 @@ __all__ = [
     "Spec",
     "Trainable",
 ]
+
+
+class _Functions(Kind):
+    """A list of functions of one argument."""
+
+    _each = function("a function of a Record", 1)
+
+    def accepts(self, value: Any) -> bool:
+        return isinstance(value, (list, tuple)) and all(map(self._each.accepts, value))
 
 
 class _Seeds(Kind):
@@ -124,6 +134,10 @@ Progress: TypeAlias = Annotated[
 ]
 OnGroup: TypeAlias = Annotated[
     Callable[[str, Sequence[Record]], None], function("a function (name, records)", 2)
+]
+Callbacks: TypeAlias = Annotated[
+    Sequence[Callable[[Record], None]],
+    _Functions("a sequence of functions of a Record", "It is called as trials end"),
 ]
 EngineName = Literal["local", "ray"]
 Engine: TypeAlias = Annotated[EngineName, one_of(get_args(EngineName))]

@@ -15,6 +15,7 @@ from optjax._signals import Stopped, number_of
 from optjax.sweep._arguments import (
     About,
     Bytes,
+    Callbacks,
     CompilerOptions,
     Engine,
     OnGroup,
@@ -91,6 +92,7 @@ def run(
     call_seconds: Seconds = 2.0,
     progress: Progress = True,
     on_group: OnGroup | None = None,
+    callbacks: Callbacks = (),
     engine: Engine = "local",
     compiler_options: CompilerOptions | None = None,
     about: About | None = None,
@@ -138,6 +140,9 @@ def run(
       on_group: called with an optimizer's name and its records, in the order of the
         trials, when they have all ended (by the local engine); first for those that had
         ended in `out`.
+      callbacks: each is handed every trial's `Record` as it ends, first those that had
+        ended in `out`; `optjax.sweep.trackers` has some for TensorBoard, Weights &
+        Biases and MLflow. With several processes the first calls them.
       engine: "local", or "ray" for a Ray cluster: one task a piece of at most `lanes`
         trials, each piece one compiled program on one CPU, and stopping within a piece.
         A lost node's pieces run again elsewhere.
@@ -198,7 +203,8 @@ def run(
         compiler_options=compiler_options,
         order_seed=int(space_seed),
     )
-    ledger, words = Ledger(plan, len(specs)), dict(about or {})
+    told = callbacks if jax.process_index() == 0 else ()
+    ledger, words = Ledger(plan, len(specs), told), dict(about or {})
     # What keeps nothing is compared with nothing.
     fingerprint = None if out is None else Fingerprint()
 

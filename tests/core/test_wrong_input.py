@@ -258,6 +258,7 @@ TAKES = {
     "an optimizer's state, a tree of arrays": (TREES, STATE),
     "a report": (["report"], REPORT),
     "a report or a sequence of reports": (["report", "reports", "no list"], REPORT),
+    "a sequence of functions of a Record": (["no list"], []),
     "a sequence of mappings": (["reports", "no list"], [{}]),
     "a tree of NamedShardings or of PartitionSpecs": (["no list"], PartitionSpec()),
     "a vector of real numbers": (
@@ -345,6 +346,7 @@ FREE = {
     "only": ["distribution", "optimizers"],
     "per_optimizer": ["by_name"],
     "parse_dimension": ["value"],
+    "to_wandb": ["settings"],
     # Two calls of one name: what an argument is, the first one says.
     "audit": ["optimizer", "first", "second", "params", "state", "extra"],
 }
