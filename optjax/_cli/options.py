@@ -97,6 +97,14 @@ _Target = Annotated[
         help_behavior_hint="(default: the task's, such as 0.95, or none)",
     ),
 ]
+_ReportEvery = Annotated[
+    float | None,
+    arg(
+        help="Seconds between two versions of report.html while it runs.",
+        metavar="SECONDS",
+        help_behavior_hint="(default: it is written at the end)",
+    ),
+]
 _OtherVersions = Annotated[
     bool,
     arg(
@@ -161,6 +169,7 @@ class RaceOptions:
             "the newest, where it is of this race and not finished)",
         ),
     ] = None
+    report_every: _ReportEvery = None
     other_versions: _OtherVersions = False
 
 
@@ -276,6 +285,7 @@ class SweepOptions:
             metavar="ENGINE",
         ),
     ] = "local"
+    report_every: _ReportEvery = None
     other_versions: _OtherVersions = False
     distributed: Annotated[
         bool,

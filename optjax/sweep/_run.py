@@ -42,13 +42,14 @@ from optjax.sweep._engine.processes import together
 from optjax.sweep._engine.ray import run_on_ray
 from optjax.sweep._engine.session import Session
 from optjax.sweep._errors import SweepError, checked
-from optjax.sweep._records import MOST_TRIALS, Config, Record, Status, TrialSpec
+from optjax.sweep._records import MOST_TRIALS, Config, Mode, Record, Status, TrialSpec
 from optjax.sweep._result import SweepResult
 from optjax.sweep._rows import FACTORIES
 from optjax.sweep._space.space import Draws, Factories, Method, Space, configurations
 from optjax.sweep._store.directory import as_directory
 from optjax.sweep._store.fingerprint import Fingerprint
 from optjax.sweep._store.store import Store
+from optjax.sweep._view.live import Display, live_display
 
 __all__ = ["Interrupted", "run", "run_alone"]
 
@@ -203,7 +204,7 @@ def run(
         compiler_options=compiler_options,
         order_seed=int(space_seed),
     )
-    told = callbacks if jax.process_index() == 0 else ()
+    told = [*callbacks] if jax.process_index() == 0 else []
     ledger, words = Ledger(plan, len(specs), told), dict(about or {})
     # What keeps nothing is compared with nothing.
     fingerprint = None if out is None else Fingerprint()
@@ -239,13 +240,15 @@ def run(
             )
             with together():
                 stack.enter_context(store)
+            display = stack.enter_context(_reporting(progress, metric, mode))
+            told.append(display.on_record)
             session = Session(
                 plan=plan,
                 groups=groups,
                 ledger=ledger,
                 store=store,
                 stop=stop,
-                report=stack.enter_context(_reporting(progress, metric)),
+                report=display.show,
                 on_group=on_group,
                 call_seconds=call_seconds,
                 # Without a directory to go on from there is nothing to save for.
@@ -352,14 +355,12 @@ def _whole(value: int | None) -> int | None:
 
 @contextlib.contextmanager
 def _reporting(
-    progress: bool | Callable[[Status], None], metric: str
-) -> Iterator[Callable[[Status], None]]:
+    progress: bool | Callable[[Status], None], metric: str, mode: Mode
+) -> Iterator[Display]:
     if callable(progress):
-        yield progress
+        yield Display(progress)
     elif not progress:
-        yield lambda status: None
+        yield Display(lambda status: None)
     else:
-        from optjax.sweep._view.live import live_display
-
-        with live_display(metric) as display:
-            yield display.show
+        with live_display(metric, mode) as display:
+            yield display
