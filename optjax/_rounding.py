@@ -22,7 +22,10 @@ import optax
 from jax import lax
 from optax import safe_increment
 
-from optjax._hyperparameter import Transformation, checked, dtype, whole
+from optjax._arguments.checked import checked
+from optjax._arguments.named import Transformation
+from optjax._arguments.numbers import Whole
+from optjax._arguments.objects import DType
 from optjax._precision import store, widen
 
 __all__ = ["StochasticRoundingState", "stochastic_rounding"]
@@ -30,7 +33,7 @@ __all__ = ["StochasticRoundingState", "stochastic_rounding"]
 
 _Narrow: TypeAlias = Annotated[
     Any,
-    dtype(
+    DType(
         "bfloat16",
         jnp.bfloat16,
         "Stochastic rounding cuts the tail off float32, which leaves bfloat16 and no "
@@ -39,7 +42,7 @@ _Narrow: TypeAlias = Annotated[
 ]
 _Seed: TypeAlias = Annotated[
     int | jax.Array,
-    whole(
+    Whole(
         0,
         2**32 - 1,
         "A key of jax.random is no seed; draw one by `jax.random.bits(key)`",

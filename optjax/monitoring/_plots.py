@@ -10,14 +10,16 @@ from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from optjax._arguments.checked import checked
+from optjax._arguments.named import Names, Text
+from optjax._arguments.objects import Instance
 from optjax._groups import OVERALL
-from optjax._hyperparameter import Names, Text, checked, instance
 from optjax.monitoring._report import Report, Reports, stack_reports
 from optjax.monitoring._summary import EDGES, PROBABILITIES
 
 __all__ = ["plot_quantiles", "plot_rates", "plot_transition"]
 
-AxesToDrawIn: TypeAlias = Annotated[Axes, instance(Axes, "matplotlib axes")]
+AxesToDrawIn: TypeAlias = Annotated[Axes, Instance(Axes, "matplotlib axes")]
 
 _BLUE, _ORANGE, _GREEN = "#0072B2", "#D55E00", "#009E73"
 _DPI = 110

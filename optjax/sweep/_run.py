@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from optjax._hyperparameter import Count, Size, Text
+from optjax._arguments.named import Count, Size, Text
 from optjax._signals import Stopped, number_of
 from optjax.sweep._arguments import (
     About,
