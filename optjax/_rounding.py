@@ -23,6 +23,8 @@ from jax import lax
 from optax import safe_increment
 
 from optjax._hyperparameter import Transformation, checked, dtype, whole
+from optjax._observe import tell
+from optjax._parts import Link, Rounded
 from optjax._precision import store, widen
 
 __all__ = ["StochasticRoundingState", "stochastic_rounding"]
@@ -85,9 +87,11 @@ def stochastic_rounding(
 
     The price is variance: with decay 0.999 and gradients that are pure noise, an
     average of squares lies 4 % (root mean square) off float32's, which itself is 3 %
-    off the true variance. And what is saved is memory, not time: on a CPU, where XLA
-    copies narrow state before it writes it in place, a step of Adam on one large leaf
-    took 1.8 times as long on a busy machine (benchmarks/memory.md).
+    off the true variance. `optjax.apply_step` rounds inside its one pass on the CPU, by
+    the same noise: given equal gradients the state is equal to the bit, whichever path
+    took which step. Without it XLA copies narrow state before it writes it in place,
+    and a step of Adam on one large leaf took 1.8 times as long on a busy machine
+    (benchmarks/memory.md).
 
     Args:
       optimizer: any gradient transformation. Wrap the whole optimizer or a part of
@@ -124,7 +128,7 @@ def stochastic_rounding(
     def init(params: optax.Params) -> StochasticRoundingState:
         count = jnp.zeros([], jnp.int32)
         inner_state = inner.init(jax.tree.map(_widen_float, params))
-        rounded = _round_leaves(inner_state, seed, count)
+        rounded = _round_leaves(inner_state, step_key(seed, count))
         dtypes = {
             str(i): jnp.zeros([], before.dtype)
             for i, (before, after) in enumerate(
@@ -140,9 +144,10 @@ def stochastic_rounding(
         params: optax.Params | None = None,
         **extra: Any,
     ) -> tuple[optax.Updates, StochasticRoundingState]:
+        wide = _widen_leaves(state.inner_state, state.dtypes)
         result, inner_state = inner.update(
             jax.tree.map(_widen_float, updates),
-            _widen_leaves(state.inner_state, state.dtypes),
+            wide,
             jax.tree.map(_widen_float, params),
             **extra,
         )
@@ -154,9 +159,10 @@ def stochastic_rounding(
                 lambda u, g: store(u, g) if _is_narrow(g) else u, result, updates
             )
         count = safe_increment(state.count)
-        return result, StochasticRoundingState(
-            count, _round_leaves(inner_state, seed, count), state.dtypes
-        )
+        key = step_key(seed, count)
+        rounded = _round_leaves(inner_state, key)
+        tell(Link(Rounded(key, wide, inner_state), (), (), state.inner_state, rounded))
+        return result, StochasticRoundingState(count, rounded, state.dtypes)
 
     return optax.GradientTransformationExtraArgs(init, update)
 
@@ -222,8 +228,7 @@ def _mix(h: jax.Array) -> jax.Array:
     return h ^ (h >> 16)
 
 
-def _round_leaves(tree: Any, seed: Any, count: Any) -> Any:
-    key = step_key(seed, count)
+def _round_leaves(tree: Any, key: tuple[jax.Array, jax.Array]) -> Any:
     return jax.tree.map(
         lambda leaf: _round_leaf(leaf, key) if _is_wide_array(leaf) else leaf, tree
     )
