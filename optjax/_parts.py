@@ -21,6 +21,7 @@ __all__ = [
     "BiasCorrection",
     "Clip",
     "ClipAround",
+    "Compressed",
     "Decay",
     "Descend",
     "Link",
@@ -235,6 +236,10 @@ class Rounded(Part):
     key: tuple[Any, Any]
     wide: Any
     new_wide: Any
+
+
+class Compressed(Rounded):
+    """State kept as codes and scales; its link's states are `CompressedState`."""
 
 
 class RelativeToBase(Part):

@@ -39,7 +39,7 @@ _Narrow: TypeAlias = Annotated[
         "other dtype; float16 ends at 6e-8, above the squares of most gradients",
     ),
 ]
-_Seed: TypeAlias = Annotated[
+Seed: TypeAlias = Annotated[
     int | jax.Array,
     whole(
         0,
@@ -67,7 +67,7 @@ class StochasticRoundingState(NamedTuple):
 def stochastic_rounding(
     optimizer: Transformation,
     dtype: _Narrow = jnp.bfloat16,
-    seed: _Seed = 0,
+    seed: Seed = 0,
 ) -> optax.GradientTransformationExtraArgs:
     r"""Store state in bfloat16: x becomes ⌈x⌉ with probability (x − ⌊x⌋) / (⌈x⌉ − ⌊x⌋).
 
@@ -127,8 +127,8 @@ def stochastic_rounding(
 
     def init(params: optax.Params) -> StochasticRoundingState:
         count = jnp.zeros([], jnp.int32)
-        inner_state = inner.init(jax.tree.map(_widen_float, params))
-        rounded = _round_leaves(inner_state, step_key(seed, count))
+        inner_state = inner.init(jax.tree.map(widen_float, params))
+        rounded = round_leaves(inner_state, step_key(seed, count))
         dtypes = {
             str(i): jnp.zeros([], before.dtype)
             for i, (before, after) in enumerate(
@@ -144,27 +144,39 @@ def stochastic_rounding(
         params: optax.Params | None = None,
         **extra: Any,
     ) -> tuple[optax.Updates, StochasticRoundingState]:
-        wide = _widen_leaves(state.inner_state, state.dtypes)
-        result, inner_state = inner.update(
-            jax.tree.map(_widen_float, updates),
-            wide,
-            jax.tree.map(_widen_float, params),
-            **extra,
-        )
-        # Where they differ, as for lookahead's two sets of parameters, there is no
-        # telling which gradient an update belongs to.
-        structures: Any = [jax.tree.structure(tree) for tree in (result, updates)]
-        if structures[0] == structures[1]:
-            result = jax.tree.map(
-                lambda u, g: store(u, g) if _is_narrow(g) else u, result, updates
-            )
+        wide = widen_leaves(state.inner_state, state.dtypes)
+        result, inner_state = update_wide(inner, updates, wide, params, extra)
         count = safe_increment(state.count)
         key = step_key(seed, count)
-        rounded = _round_leaves(inner_state, key)
+        rounded = round_leaves(inner_state, key)
         tell(Link(Rounded(key, wide, inner_state), (), (), state.inner_state, rounded))
         return result, StochasticRoundingState(count, rounded, state.dtypes)
 
     return optax.GradientTransformationExtraArgs(init, update)
+
+
+def update_wide(
+    inner: optax.GradientTransformationExtraArgs,
+    updates: optax.Updates,
+    wide: optax.OptState,
+    params: optax.Params | None,
+    extra: dict[str, Any],
+) -> tuple[optax.Updates, optax.OptState]:
+    """`update` in float32, what it returns in the dtypes of the gradients."""
+    result, inner_state = inner.update(
+        jax.tree.map(widen_float, updates),
+        wide,
+        jax.tree.map(widen_float, params),
+        **extra,
+    )
+    # Where they differ, as for lookahead's two sets of parameters, there is no
+    # telling which gradient an update belongs to.
+    structures: Any = [jax.tree.structure(tree) for tree in (result, updates)]
+    if structures[0] == structures[1]:
+        result = jax.tree.map(
+            lambda u, g: store(u, g) if _is_narrow(g) else u, result, updates
+        )
+    return result, inner_state
 
 
 @jax.custom_jvp
@@ -228,7 +240,7 @@ def _mix(h: jax.Array) -> jax.Array:
     return h ^ (h >> 16)
 
 
-def _round_leaves(tree: Any, key: tuple[jax.Array, jax.Array]) -> Any:
+def round_leaves(tree: Any, key: tuple[jax.Array, jax.Array]) -> Any:
     return jax.tree.map(
         lambda leaf: _round_leaf(leaf, key) if _is_wide_array(leaf) else leaf, tree
     )
@@ -240,7 +252,7 @@ def _round_leaf(leaf: jax.Array, key: tuple[jax.Array, jax.Array]) -> jax.Array:
     return round_stochastically(leaf, random_bits(leaf, key))
 
 
-def _widen_leaves(tree: Any, dtypes: dict[str, Any]) -> Any:
+def widen_leaves(tree: Any, dtypes: dict[str, Any]) -> Any:
     treedef: Any
     leaves, treedef = jax.tree.flatten(tree)
     return treedef.unflatten(
@@ -272,5 +284,5 @@ def _is_narrow(leaf: Any) -> bool:
     return jnp.issubdtype(dtype, jnp.floating) and dtype.itemsize < 4
 
 
-def _widen_float(leaf: Any) -> Any:
+def widen_float(leaf: Any) -> Any:
     return widen(leaf) if _is_narrow(leaf) else leaf

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from optjax._observe import Observation
-from optjax._parts import Decay, Descend, Link, Product, Rounded
+from optjax._parts import Compressed, Decay, Descend, Link, Product, Rounded
 from optjax._precision import precise
 from optjax.fused._coverage import (
     Largest,
@@ -105,8 +105,11 @@ class _Told:
         self._made_by: dict[int, _Place] = {}
         # What is stored of a state that is computed in float32, by the latter's ids.
         self._stored: dict[int, _Stored] = {}
+        self._coded: set[int] = set()
         for link in seen.links:
-            if isinstance(link.part, Rounded):
+            if isinstance(link.part, Compressed):
+                self._coded.update(map(id, self._leaves(link.part.wide)))
+            elif isinstance(link.part, Rounded):
                 self._note(link.part.wide, link.state, None)
                 self._note(link.part.new_wide, link.new_state, link.part.key)
             received, returned = map(self._leaves, (link.received, link.returned))
@@ -195,6 +198,15 @@ class _Told:
             places.append(place)
             leaf = place.received
         return tuple(places[::-1])
+
+    def check_not_coded(self, x: Any) -> None:
+        """Whether an array of a state is kept as numbers.
+
+        Raises:
+          NotCoveredError: where it is codes.
+        """
+        if id(x) in self._coded:
+            raise NotCoveredError("the compiled step knows no state in eight bits")
 
     def check(self, x: Any, param: Any, name: str) -> None:
         """Whether the compiled step can take an array of a leaf.
@@ -297,6 +309,7 @@ def _row(
     told.check(param, param, "parameter")
     told.check(trail.gradient, param, "gradient")
     for before, after in zip(old, new, strict=True):
+        told.check_not_coded(before)
         told.check(before, param, "state")
         if jnp.result_type(before) != jnp.result_type(after):
             raise NotCoveredError("its state changes its dtype")
