@@ -45,6 +45,7 @@ class Tally:
             "running": status.running,
             "stopped": status.stopped,
             "diverged": status.diverged,
+            "failed": status.failed,
         }
         parts = [f"{count} {name}" for name, count in counts.items() if count]
         return " · ".join([f"{status.done:,} of {status.total:,} trials", *parts])
