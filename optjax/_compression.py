@@ -117,6 +117,9 @@ def compressed(
     such as adadelta's or a copy of the parameters, stay as they are;
     `optjax.memory` shows what is left.
 
+    `optjax.apply_step` decodes and codes inside its one pass on the CPU, by the same
+    noise, so that either path can take any step.
+
     A block with an infinity or a NaN is read back as NaN. No derivative passes through
     a compressed state.
 
@@ -186,7 +189,8 @@ def encode(x: jax.Array, bits: jax.Array, kind: Any) -> tuple[jax.Array, jax.Arr
     magnitude = lax.sqrt(x) if kind == ROOTED else jnp.abs(x)
     y, noise = blocks(magnitude), blocks(bits)
     largest = y.max(axis=-1)
-    scale = largest / levels**2
+    # Not divided: XLA does that in one way in a program and in another outside.
+    scale = largest * (1.0 / levels**2)
     is_normal = scale >= jnp.finfo(jnp.float32).tiny
     scale = jnp.where(is_normal, scale, jnp.where(scale >= 0, 0.0, jnp.nan))
     scale = jnp.where(largest < jnp.inf, scale, jnp.nan)
