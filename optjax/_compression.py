@@ -29,7 +29,7 @@ from optjax._accumulator import (
 )
 from optjax._adashift import AdashiftState
 from optjax._arguments.checked import checked
-from optjax._arguments.named import Transformation
+from optjax._arguments.named import Mask, Transformation
 from optjax._arguments.numbers import Whole
 from optjax._direction import EmaState, NadamEmaState, TraceState
 from optjax._observe import tell
@@ -90,7 +90,7 @@ def compressed(
     optimizer: Transformation,
     bits: _Bits = 8,
     seed: Seed = 0,
-    mask: Any = None,
+    mask: Mask = None,
 ) -> optax.GradientTransformationExtraArgs:
     r"""Keep m as ±q² s_b and √ν as q² s_b: one byte a number, one scale s_b a block.
 
