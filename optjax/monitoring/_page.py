@@ -6,8 +6,10 @@ from typing import Annotated, Any, TypeAlias
 
 import numpy as np
 
+from optjax._arguments.checked import checked
+from optjax._arguments.kind import Kind
+from optjax._arguments.named import Text
 from optjax._groups import OVERALL
-from optjax._hyperparameter import Kind, Text, checked
 from optjax._page.parts import Page, Picture, Verdict, axis
 from optjax._page.render import render
 from optjax.monitoring._final_rate import band_notes, suggested

@@ -41,7 +41,7 @@ __all__ = [
 class _Functions(Kind):
     """A list of functions of one argument."""
 
-    _each = function("a function of a Record", 1)
+    _each = Function("a function of a Record", 1)
 
     def accepts(self, value: Any) -> bool:
         return isinstance(value, (list, tuple)) and all(map(self._each.accepts, value))

@@ -10,7 +10,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from optjax._hyperparameter import Text, checked
+from optjax._arguments.checked import checked
+from optjax._arguments.named import Text
 from optjax.sweep._arguments import Out
 from optjax.sweep._errors import SweepError
 from optjax.sweep._records import DIVERGED, PLAIN, Record
