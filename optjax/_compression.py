@@ -28,8 +28,10 @@ from optjax._accumulator import (
     SumState,
 )
 from optjax._adashift import AdashiftState
+from optjax._arguments.checked import checked
+from optjax._arguments.named import Mask, Transformation
+from optjax._arguments.numbers import Whole
 from optjax._direction import EmaState, NadamEmaState, TraceState
-from optjax._hyperparameter import Transformation, checked, whole
 from optjax._observe import tell
 from optjax._parts import Compressed, Link
 from optjax._places import path_of
@@ -48,7 +50,7 @@ SMALLEST = 4096
 SIGNED, ROOTED = jnp.dtype(jnp.int8), jnp.dtype(jnp.uint8)
 
 _Bits: TypeAlias = Annotated[
-    int, whole(8, 8, "Sixteen are optjax.stochastic_rounding, thirty-two no wrapper")
+    int, Whole(8, 8, "Sixteen are optjax.stochastic_rounding, thirty-two no wrapper")
 ]
 
 #: Of the states whose arrays are known, what each is. Others stay as they are: of an
@@ -88,7 +90,7 @@ def compressed(
     optimizer: Transformation,
     bits: _Bits = 8,
     seed: Seed = 0,
-    mask: Any = None,
+    mask: Mask = None,
 ) -> optax.GradientTransformationExtraArgs:
     r"""Keep m as ±q² s_b and √ν as q² s_b: one byte a number, one scale s_b a block.
 

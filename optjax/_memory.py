@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from optjax._hyperparameter import ArrayTree, Transformation, checked
+from optjax._arguments.checked import checked
+from optjax._arguments.named import ArrayTree, Transformation
 from optjax._places import end_of, path_of
 
 __all__ = ["MemoryUse", "memory"]

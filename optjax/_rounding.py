@@ -22,7 +22,10 @@ import optax
 from jax import lax
 from optax import safe_increment
 
-from optjax._hyperparameter import Transformation, checked, dtype, whole
+from optjax._arguments.checked import checked
+from optjax._arguments.named import Transformation
+from optjax._arguments.numbers import Whole
+from optjax._arguments.objects import DType
 from optjax._observe import tell
 from optjax._parts import Link, Rounded
 from optjax._precision import store, widen
@@ -32,7 +35,7 @@ __all__ = ["StochasticRoundingState", "stochastic_rounding"]
 
 _Narrow: TypeAlias = Annotated[
     Any,
-    dtype(
+    DType(
         "bfloat16",
         jnp.bfloat16,
         "Stochastic rounding cuts the tail off float32, which leaves bfloat16 and no "
@@ -41,7 +44,7 @@ _Narrow: TypeAlias = Annotated[
 ]
 Seed: TypeAlias = Annotated[
     int | jax.Array,
-    whole(
+    Whole(
         0,
         2**32 - 1,
         "A key of jax.random is no seed; draw one by `jax.random.bits(key)`",
@@ -118,7 +121,7 @@ def stochastic_rounding(
       >>> state = jax.lax.scan(step, tx.init(g), length=5000)[0]
       >>> nu = state.inner_state.nu
       >>> nu.dtype, f"{nu.astype(float).mean():.2f}"
-      (dtype(bfloat16), '0.99')
+      (DType(bfloat16), '0.99')
 
     Reference: Gupta et al., "Deep Learning with Limited Numerical Precision",
     ICML 2015.

@@ -5,8 +5,10 @@ from typing import Annotated, Any, TypeAlias
 import jax
 from jax.sharding import NamedSharding, PartitionSpec
 
+from optjax._arguments.checked import checked
+from optjax._arguments.kind import Kind, shown
+from optjax._arguments.named import ArrayTree, Transformation
 from optjax._compression import BLOCK
-from optjax._hyperparameter import ArrayTree, Kind, Transformation, checked, shown
 from optjax._places import end_of
 
 __all__ = ["state_shardings"]

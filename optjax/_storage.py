@@ -6,13 +6,14 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from optjax._arguments.checked import checked
+from optjax._arguments.named import ArrayTree, OptimizerState, Transformation
 from optjax._compression import (
     CompressedState,
     decode_leaves,
     encode_leaves,
     kinds_of,
 )
-from optjax._hyperparameter import ArrayTree, OptimizerState, Transformation, checked
 from optjax._precision import store
 from optjax._rounding import (
     StochasticRoundingState,

@@ -26,7 +26,7 @@ Train a small network with every optimizer, and rank them.
 
   The tasks with images and texts train by the recipe of the AdaBound paper:
   SGD with momentum, Adam, AMSGrad, AdaBound and AMSBound, each at its own
-  learning rate. They are saved after every epoch.
+  learning rate.
 
 Examples:
   optjax race
@@ -78,13 +78,9 @@ def run_race(words: Sequence[str]) -> int:
         optimizers=names,
         space={"learning_rate": per_optimizer(**rates)},
         seeds=task.seeds if options.seeds is None else options.seeds,
-        has_lines=True,
         # Matrices this small gain nothing from batching on a CPU, and each trial's
         # numbers then do not depend on which others are in the race.
         strategy="map" if on_cpu else "vmap",
-        # Long trials are kept as they go.
-        checkpoint_seconds=0.0 if task.is_long else 30.0,
-        evaluations_per_call=task.evaluations_per_call,
         compiler_options=(
             _CPU_COMPILER_OPTIONS if on_cpu and not task.is_long else None
         ),

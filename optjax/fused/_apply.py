@@ -8,12 +8,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from optjax._hyperparameter import (
-    ArrayTree,
-    OptimizerState,
-    Transformation,
-    checked,
-)
+from optjax._arguments.checked import checked
+from optjax._arguments.named import ArrayTree, OptimizerState, Transformation
 from optjax._observe import Observation, trace_once
 from optjax.fused._library import why_unavailable
 from optjax.fused._plan import Call, plan

@@ -4,11 +4,13 @@ result = optjax.sweep.run(trial, space, steps=300, evaluate_every=10,
                           metric="val_accuracy", out="runs/mine")
 """
 
+from optjax.sweep._convolutions import fast_convolutions
 from optjax.sweep._engine.devices import use_all_cores
 from optjax.sweep._epochs import Batches, epochs
 from optjax.sweep._errors import SweepError
 from optjax.sweep._records import (
     DIVERGED,
+    FAILED,
     FINISHED,
     STOPPED,
     Config,
@@ -29,7 +31,7 @@ from optjax.sweep._space.distributions import (
 )
 from optjax.sweep._space.space import configurations
 from optjax.sweep._space.text import parse_dimension
-from optjax.sweep._stopping import Median, StoppingRule, SuccessiveHalving
+from optjax.sweep._stopping import Median, Rung, StoppingRule, SuccessiveHalving
 from optjax.sweep._strategies import Lane, Strategy
 from optjax.sweep._supervised import from_linen, from_nnx
 from optjax.sweep._trial import (
@@ -43,6 +45,7 @@ from optjax.sweep._trial import (
 
 __all__ = [
     "DIVERGED",
+    "FAILED",
     "FINISHED",
     "STOPPED",
     "Batches",
@@ -55,6 +58,7 @@ __all__ = [
     "Median",
     "Metrics",
     "Record",
+    "Rung",
     "State",
     "Status",
     "StoppingRule",
@@ -67,6 +71,7 @@ __all__ = [
     "choice",
     "configurations",
     "epochs",
+    "fast_convolutions",
     "from_functions",
     "from_linen",
     "from_nnx",

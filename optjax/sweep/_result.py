@@ -1,5 +1,7 @@
 """What came out of a sweep: a table, the best configurations, pictures."""
 
+import dataclasses
+import functools
 import html
 import importlib
 import math
@@ -11,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from optjax.sweep._errors import SweepError
 from optjax.sweep._ranking import Ranking
 from optjax.sweep._records import (
-    DIVERGED,
+    FAILED,
     OWN_COLUMNS,
     PLAIN,
     Config,
@@ -19,7 +21,8 @@ from optjax.sweep._records import (
     describe,
 )
 from optjax.sweep._store.files import as_text, write_atomically, write_csv
-from optjax.sweep._view.table import as_html, as_rich, shown
+from optjax.sweep._view.notebook import as_notebook
+from optjax.sweep._view.table import as_rich, shown
 
 if TYPE_CHECKING:
     import pandas
@@ -27,7 +30,10 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["SweepResult"]
+    from optjax._page.parts import Verdict
+    from optjax.sweep._report.study import Study
+
+__all__ = ["SweepResult", "hyper_cells"]
 
 
 @dataclass(frozen=True, repr=False)
@@ -60,9 +66,10 @@ class SweepResult(Ranking):
         """A row a trial; what a trial does not have is None, never 0.
 
         Columns: trial, optimizer, the hyper-parameters, seed, status, steps, the
-        metric's best, the step of it, and the last value of every metric. A diverged
-        trial has no values of metrics. A hyper-parameter whose name is a column's, such
-        as seed, has the column hyper_seed.
+        metric's best, the step of it, and the last value of every metric; where a
+        trial has failed, its message. A diverged trial and one that failed have no
+        values of metrics. A hyper-parameter whose name is a column's, such as seed, has
+        the column hyper_seed.
         """
         hyper, metrics = self.hyper_names, self.metric_names
         return [self._row(record, hyper, metrics) for record in self.records]
@@ -74,13 +81,16 @@ class SweepResult(Ranking):
         row: dict[str, Any] = {
             "trial": record.trial.number,
             "optimizer": record.trial.config.optimizer,
-            **_hyper_cells(record.trial.config, hyper),
+            **hyper_cells(record.trial.config, hyper),
             "seed": record.trial.seed,
             "status": record.status,
             "steps": record.steps,
             **dict.fromkeys(self._measured(metrics)),
+            **dict.fromkeys(self._messages),
         }
-        if record.status != DIVERGED:
+        if record.message:
+            row["message"] = record.message
+        if record.has_score:
             best = self.score(record)
             row[f"{self.metric}_best"] = best
             row[f"{self.metric}_best_step"] = curve.steps[
@@ -100,12 +110,23 @@ class SweepResult(Ranking):
     def _columns(self) -> list[str]:
         hyper = [_column(name) for name in self.hyper_names]
         measured = self._measured(self.metric_names)
-        return ["trial", "optimizer", *hyper, "seed", "status", "steps", *measured]
+        own = ["trial", "optimizer", *hyper, "seed", "status", "steps"]
+        return [*own, *measured, *self._messages]
+
+    @property
+    def _messages(self) -> list[str]:
+        return ["message"] if any(record.message for record in self.records) else []
+
+    @property
+    def _drawn(self) -> "SweepResult":
+        """Without the trials that failed, which have nothing to show."""
+        records = tuple(record for record in self.records if record.status != FAILED)
+        return dataclasses.replace(self, records=records)
 
     def to_csv(self, path: str | Path) -> None:
         """Write the table; the file is there whole or not at all.
 
-        Nine digits are written, which tell any two float32 numbers apart. What is
+        A number is the shortest text that reads back to the same float32. What is
         absent stays empty.
         """
         columns, rows = self._columns(), self.table
@@ -164,7 +185,7 @@ class SweepResult(Ranking):
             trial = {
                 "trial": record.trial.number,
                 "optimizer": record.trial.config.optimizer,
-                **_hyper_cells(record.trial.config, hyper),
+                **hyper_cells(record.trial.config, hyper),
                 "seed": record.trial.seed,
                 "status": record.status,
             }
@@ -193,6 +214,41 @@ class SweepResult(Ranking):
         _require("rich", "summaries")
         return as_rich(self, target)
 
+    def verdicts(self) -> "list[Verdict]":
+        """What came of it in words: who won and by more than chance, what to try next.
+
+        Each has `kind`, `level` ("good", "note" or "warning"), `says`, `evidence` and
+        `next`, a command or code to run. None where no trial has ended.
+        """
+        from optjax.sweep._report.verdicts import verdicts
+
+        return verdicts(self._study) if self.records else []
+
+    @functools.cached_property
+    def _study(self) -> "Study":
+        from optjax.sweep._report.study import Study
+
+        return Study(self)
+
+    def report(self, path: str | Path) -> None:
+        """Write one HTML page: verdicts, each with its evidence, pictures, all trials.
+
+        The file needs no other and no network. Equal results give equal bytes. Needs
+        the extra `race`.
+
+        Args:
+          path: the file, such as "report.html".
+
+        Raises:
+          SweepError: where Jinja2 is not installed, or no trial has ended.
+        """
+        _require("jinja2", "reports")
+        if not self.records:
+            raise SweepError("there is nothing to report: no trial has ended")
+        from optjax.sweep._report.page import write_page
+
+        write_page(self._study, self.about, Path(path))
+
     def plot_sensitivity(
         self, x: str = "learning_rate", ax: "Axes | None" = None
     ) -> "Figure":
@@ -209,7 +265,7 @@ class SweepResult(Ranking):
         _require("matplotlib", "pictures")
         from optjax.sweep._view.plots import plot_sensitivity
 
-        return plot_sensitivity(self, x, ax)
+        return plot_sensitivity(self._drawn, x, ax)
 
     def plot_curves(
         self, ax: "Axes | None" = None, *, target: float | None = None
@@ -227,7 +283,7 @@ class SweepResult(Ranking):
         _require("matplotlib", "pictures")
         from optjax.sweep._view.plots import plot_curves
 
-        return plot_curves(self, ax, target)
+        return plot_curves(self._drawn, ax, target)
 
     def plot_ranking(self, ax: "Axes | None" = None) -> "Figure":
         """Draw each optimizer's best configuration, best first, with every seed.
@@ -241,7 +297,7 @@ class SweepResult(Ranking):
         _require("matplotlib", "pictures")
         from optjax.sweep._view.ranking import plot_ranking
 
-        return plot_ranking(self, ax)
+        return plot_ranking(self._drawn, ax, str(self.about.get("task", "")))
 
     def plot_heatmap(
         self, x: str, y: str, optimizer: str | None = None, ax: "Axes | None" = None
@@ -260,7 +316,7 @@ class SweepResult(Ranking):
         _require("matplotlib", "pictures")
         from optjax.sweep._view.heatmap import plot_heatmap
 
-        return plot_heatmap(self, x, y, optimizer, ax)
+        return plot_heatmap(self._drawn, x, y, optimizer, ax)
 
     def __repr__(self) -> str:
         """The number of trials and the best of them, in a line."""
@@ -269,24 +325,26 @@ class SweepResult(Ranking):
         best, count = self.best(), len(self.records)
         trials = f"{count} trial{'s' * (count > 1)}"
         if math.isinf(best.high):
-            return f"SweepResult({trials}, all diverged)"
+            ends = sorted({record.status for record in self.records})
+            return f"SweepResult({trials}, all {' or '.join(ends)})"
         return (
             f"SweepResult({trials}, best {self.metric} {shown(best.median)}: "
             f"{describe(best.config)})"
         )
 
     def _repr_html_(self) -> str:
-        """`summary()` for notebooks."""
+        """The verdicts, the ranking and the sensitivity, for notebooks."""
         if not self.records:
             return f"<p>{html.escape(repr(self))}</p>"
-        return as_html(self)
+        return as_notebook(self, self.verdicts())
 
 
 def _column(hyper_name: str) -> str:
     return f"hyper_{hyper_name}" if hyper_name in OWN_COLUMNS else hyper_name
 
 
-def _hyper_cells(config: Config, names: Sequence[str]) -> dict[str, Any]:
+def hyper_cells(config: Config, names: Sequence[str]) -> dict[str, Any]:
+    """A configuration's values by the tables' columns, None for what it has not."""
     values = {**config.hyper, **config.static}
     return {_column(name): values.get(name) for name in names}
 

@@ -3,18 +3,19 @@
 import contextlib
 import math
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from typing import Any
 
 import jax
 import numpy as np
 
-from optjax._hyperparameter import Count, Size, Text
+from optjax._arguments.named import Count, Names, Size, Text
 from optjax._signals import Stopped, number_of
 from optjax.sweep._arguments import (
     About,
     Bytes,
+    Callbacks,
     CompilerOptions,
     Engine,
     OnGroup,
@@ -41,13 +42,22 @@ from optjax.sweep._engine.processes import together
 from optjax.sweep._engine.ray import run_on_ray
 from optjax.sweep._engine.session import Session
 from optjax.sweep._errors import SweepError, checked
-from optjax.sweep._records import MOST_TRIALS, Config, Record, Status, TrialSpec
+from optjax.sweep._records import (
+    FAILED,
+    MOST_TRIALS,
+    Config,
+    Mode,
+    Record,
+    Status,
+    TrialSpec,
+)
 from optjax.sweep._result import SweepResult
 from optjax.sweep._rows import FACTORIES
 from optjax.sweep._space.space import Draws, Factories, Method, Space, configurations
 from optjax.sweep._store.directory import as_directory
 from optjax.sweep._store.fingerprint import Fingerprint
 from optjax.sweep._store.store import Store
+from optjax.sweep._view.live import Display, live_display
 
 __all__ = ["Interrupted", "run", "run_alone"]
 
@@ -77,6 +87,7 @@ def run(
     evaluate_every: Size,
     metric: Text,
     mode: RankedBy = "max",
+    allow_nan: Names = (),
     seeds: Seeds = 3,
     out: Out | None = None,
     draws: Draws | None = None,
@@ -88,9 +99,10 @@ def run(
     lanes: Size | None = None,
     memory_limit: Bytes | None = None,
     checkpoint_seconds: Seconds = 30.0,
-    evaluations_per_call: Size | None = None,
+    call_seconds: Seconds = 2.0,
     progress: Progress = True,
     on_group: OnGroup | None = None,
+    callbacks: Callbacks = (),
     engine: Engine = "local",
     compiler_options: CompilerOptions | None = None,
     about: About | None = None,
@@ -111,6 +123,8 @@ def run(
       evaluate_every: updates between two evaluations; divides `steps`.
       metric: the name of the metric that ranks.
       mode: "max" or "min".
+      allow_nan: names of other metrics that may be NaN or infinite; in any other it is
+        a divergence.
       seeds: how many, counted from 0, or the seeds themselves.
       out: a directory for everything measured. The same call with the same directory
         goes on where it was, however it ended, and has nothing to do where it had
@@ -118,7 +132,8 @@ def run(
         None keeps nothing.
       draws: configurations an optimizer, where the space is not finite.
       method: how they are drawn, "sobol" or "random".
-      space_seed: for the drawing.
+      space_seed: for the drawing, and for the order in which a stopping rule gets to
+        see the trials.
       factories: optimizers by name; by default `optjax.OPTIMIZERS`, and those that
         installed packages add by an entry point of the group `optjax.optimizers`.
       stopping: `SuccessiveHalving(...)`, `Median(...)` or a rule of yours (see
@@ -129,15 +144,17 @@ def run(
       lanes: most lanes at a time; 256 by default.
       memory_limit: bytes that the lanes may take; a quarter of the machine's memory by
         default, half of an accelerator's.
-      checkpoint_seconds: how much work a crash may cost, beside one call of the
-        program.
-      evaluations_per_call: most evaluations of a lane in a call, after which there is a
-        report and may be a checkpoint; by default as many as make 4,096 updates of all
-        lanes together. 1 for updates that take long.
+      checkpoint_seconds: how much work a crash may cost.
+      call_seconds: about how long a call of the compiled program takes, after which
+        there is a report and may be a checkpoint; one update is the least. It does not
+        change the results, and may be another when a sweep goes on.
       progress: a live display on a terminal, or a function that is handed a `Status`.
       on_group: called with an optimizer's name and its records, in the order of the
         trials, when they have all ended (by the local engine); first for those that had
         ended in `out`.
+      callbacks: each is handed every trial's `Record` as it ends, first those that had
+        ended in `out`; `optjax.sweep.trackers` has some for TensorBoard, Weights &
+        Biases and MLflow. With several processes the first calls them.
       engine: "local", or "ray" for a Ray cluster: one task a piece of at most `lanes`
         trials, each piece one compiled program on one CPU, and stopping within a piece.
         A lost node's pieces run again elsewhere.
@@ -193,12 +210,14 @@ def run(
         mode=mode,
         devices=all_devices(),
         stopping=stopping,
+        allow_nan=_allowed(allow_nan, metric),
         lanes=_whole(lanes),
         memory_limit=_whole(memory_limit),
         compiler_options=compiler_options,
-        evaluations_per_call=_whole(evaluations_per_call),
+        order_seed=int(space_seed),
     )
-    ledger, words = Ledger(plan, len(specs)), dict(about or {})
+    told = [*callbacks] if jax.process_index() == 0 else []
+    ledger, words = Ledger(plan, len(specs), told), dict(about or {})
     # What keeps nothing is compared with nothing.
     fingerprint = None if out is None else Fingerprint()
 
@@ -223,7 +242,9 @@ def run(
             stack.enter_context(losses_named())
             stop = stack.enter_context(Stop())
             with stop.at_once():
-                groups = make_groups(make_trial, factories, specs, plan, fingerprint)
+                groups = make_groups(
+                    make_trial, factories, specs, plan, fingerprint, ledger.fail
+                )
             if out is None:
                 # Each process has its own.
                 directory = stack.enter_context(tempfile.TemporaryDirectory())
@@ -233,14 +254,17 @@ def run(
             )
             with together():
                 stack.enter_context(store)
+            display = stack.enter_context(_reporting(progress, metric, mode))
+            told.append(display.on_record)
             session = Session(
                 plan=plan,
                 groups=groups,
                 ledger=ledger,
                 store=store,
                 stop=stop,
-                report=stack.enter_context(_reporting(progress, metric)),
+                report=display.show,
                 on_group=on_group,
+                call_seconds=call_seconds,
                 # Without a directory to go on from there is nothing to save for.
                 checkpoint_seconds=None if out is None else _finite(checkpoint_seconds),
                 fingerprint=fingerprint,
@@ -252,6 +276,8 @@ def run(
             else:
                 is_old = run_here(session, strategy)
             done = result(finished_before=is_old)
+            if all(record.status == FAILED for record in done.records):
+                raise SweepError(f"every trial failed: {done.records[0].message}")
             with together():
                 store.write_results(done.to_csv)
             return done
@@ -334,6 +360,13 @@ def _check_divides(evaluate_every: int, steps: int) -> None:
         raise SweepError(f"evaluate_every={evaluate_every} must divide steps={steps}")
 
 
+def _allowed(names: Iterable[str], metric: str) -> tuple[str, ...]:
+    allowed = (names,) if isinstance(names, str) else tuple(names)
+    if metric in allowed:
+        raise SweepError(f"allow_nan must not have the metric that ranks, {metric!r}")
+    return allowed
+
+
 def _finite(seconds: float) -> float | None:
     return seconds if math.isfinite(seconds) else None
 
@@ -345,14 +378,12 @@ def _whole(value: int | None) -> int | None:
 
 @contextlib.contextmanager
 def _reporting(
-    progress: bool | Callable[[Status], None], metric: str
-) -> Iterator[Callable[[Status], None]]:
+    progress: bool | Callable[[Status], None], metric: str, mode: Mode
+) -> Iterator[Display]:
     if callable(progress):
-        yield progress
+        yield Display(progress)
     elif not progress:
-        yield lambda status: None
+        yield Display(lambda status: None)
     else:
-        from optjax.sweep._view.live import live_display
-
-        with live_display(metric) as display:
-            yield display.show
+        with live_display(metric, mode) as display:
+            yield display

@@ -1,12 +1,15 @@
 """What a sweep has measured so far: trials that have ended, updates done and to do."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from optjax.sweep._engine.plan import Plan
+from optjax.sweep._errors import SweepError
 from optjax.sweep._records import (
     DIVERGED,
+    FAILED,
     STOPPED,
+    Curve,
     Record,
     Status,
     TrialSpec,
@@ -26,14 +29,21 @@ class Ledger:
       strategy: how a device runs its lanes, in words; "" until that is known.
     """
 
-    def __init__(self, plan: Plan, total: int) -> None:
-        """Nothing has happened yet."""
+    def __init__(
+        self,
+        plan: Plan,
+        total: int,
+        callbacks: Sequence[Callable[[Record], None]] = (),
+    ) -> None:
+        """Nothing has happened yet; each trial that ends is handed to the callbacks."""
+        self._callbacks = callbacks
         self._metric = plan.metric
         self._pick = max if plan.mode == "max" else min
         self._records: list[Record] = []
         self._ends: Counter[str] = Counter()
         self._best: tuple[float, str] | None = None
         self.total = total
+        self._steps = plan.steps
         self.steps = 0
         self.steps_left = total * plan.steps
         self.strategy = ""
@@ -41,12 +51,21 @@ class Ledger:
     def end(self, record: Record) -> None:
         """Take in a trial that has ended."""
         self._records.append(record)
+        for callback in self._callbacks:
+            callback(record)
         self._ends[record.status] += 1
-        if record.status == DIVERGED:
+        if not record.has_score:
             return
         value = self._pick(record.curve.values[self._metric])
         if self._best is None or self._pick(value, self._best[0]) != self._best[0]:
             self._best = value, describe(record.trial.config)
+
+    def fail(self, trials: Sequence[TrialSpec], error: SweepError) -> None:
+        """Take in trials that break the contract."""
+        for trial in trials:
+            words = str(error).removeprefix(f"trial {describe(trial.config)}: ")
+            self.end(Record(trial, FAILED, 0, Curve((), {}), words))
+            self.steps_left -= self._steps
 
     @property
     def done(self) -> int:
@@ -69,6 +88,7 @@ class Ledger:
             running=running,
             diverged=self._ends[DIVERGED],
             stopped=self._ends[STOPPED],
+            failed=self._ends[FAILED],
             optimizer=optimizer,
             best=self._best[0] if self._best else None,
             best_config=self._best[1] if self._best else "",

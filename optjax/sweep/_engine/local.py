@@ -2,20 +2,29 @@
 
 import signal
 import time
-from collections.abc import Iterator
 from concurrent.futures import Future
 from typing import Literal
 
-import numpy as np
+import jax
 
+from optjax.sweep._engine.calls import Pace
 from optjax.sweep._engine.fastest import pick_strategy
 from optjax.sweep._engine.groups import TrialGroup
-from optjax.sweep._engine.lanes import Program
-from optjax.sweep._engine.processes import agree, together
+from optjax.sweep._engine.memory import Fitted, fit, is_of_memory, next_strategy
+from optjax.sweep._engine.processes import agree, agreed_seconds, together
 from optjax.sweep._engine.scheduler import Scheduler
 from optjax.sweep._engine.session import Session
+from optjax.sweep._errors import of_a_call
+from optjax.sweep._records import Failure, Record
+from optjax.sweep._stopping import Rungs
 from optjax.sweep._store.store import Checkpoint
-from optjax.sweep._strategies import STRATEGIES, Strategy, StrategyName
+from optjax.sweep._strategies import (
+    STRATEGIES,
+    Strategy,
+    StrategyName,
+    as_strategy,
+    skips_idle,
+)
 
 __all__ = ["run_here"]
 
@@ -32,34 +41,33 @@ def run_here(
       SweepError: where the directory holds another sweep, or cannot be written.
       Stopped: at a signal.
     """
-    ready: dict[int, Program] = {}
+    ready: dict[int, Fitted] = {}
     if isinstance(strategy, str) and strategy == "auto":
         saved = (session.store.saved_identity() or {}).get("strategy")
         # Nothing is timed before another sweep is refused.
         if isinstance(saved, str) and saved in STRATEGIES:
             strategy = saved
         else:
-            strategy, ready[0] = session.stop.wait(
+            ready[0] = session.stop.wait(
                 session.stop.submit(_agree_on_strategy, session)
             )
+            strategy = ready[0].strategy
     assert strategy != "auto"
     checkpoint = session.open_store(
         strategy=strategy,
         devices=session.plan.device_names,
         lanes=[group.lanes for group in session.groups],
-        evaluations_per_call=[g.evaluations_per_call for g in session.groups],
     )
     _Loop(session, strategy, ready).run(checkpoint)
     return checkpoint.groups == len(session.groups)
 
 
-def _agree_on_strategy(session: Session) -> tuple[StrategyName, Program]:
+def _agree_on_strategy(session: Session) -> Fitted:
     first, names = session.groups[0], list(STRATEGIES)
-    strategy, program = pick_strategy(first, session.plan, session.ledger.total)
-    agreed = names[agree(names.index(strategy))]
-    if agreed == strategy:
-        return strategy, program
-    return agreed, first.compile(session.plan, agreed)
+    fitted = pick_strategy(first, session.plan, session.ledger.total)
+    assert isinstance(fitted.strategy, str)
+    agreed = names[agree(names.index(fitted.strategy))]
+    return fitted if agreed == fitted.strategy else fit(first, session.plan, agreed)
 
 
 class _Loop:
@@ -69,7 +77,7 @@ class _Loop:
         self,
         session: Session,
         strategy: StrategyName | Strategy,
-        ready: dict[int, Program],
+        ready: dict[int, Fitted],
     ) -> None:
         self._session = session
         self._plan, self._groups = session.plan, session.groups
@@ -77,134 +85,214 @@ class _Loop:
         self._stop = session.stop
         self._strategy = strategy
         self._ready = ready
+        # What the checkpoint has of the groups that have begun.
+        self._lanes: list[tuple[str, int]] = []
+        self._failures: dict[int, Failure] = {}
+        # By optimizer: a rule compares what it compares across programs.
+        self._rungs: dict[str, Rungs | None] = {}
         self._committed_at = time.monotonic()
 
     def run(self, checkpoint: Checkpoint) -> None:
         """Everything after the checkpoint."""
+        self._lanes = [(name, lanes) for name, lanes in checkpoint.lanes]
+        self._failures = {int(n): each for n, each in checkpoint.failures.items()}
         replayed = self._replay(checkpoint)
         for group in self._groups[: checkpoint.groups]:
             self._session.tell(group)
-        pending: dict[int, Future[Program]] = {}
+        pending: dict[int, Future[Fitted]] = {}
 
         def compile_in_background(index: int) -> None:
             if index < len(self._groups) and index not in self._ready | pending:
-                pending[index] = self._stop.submit(
-                    self._groups[index].compile, self._plan, self._strategy
-                )
+                pending[index] = self._stop.submit(self._fit, index)
 
         for index in range(checkpoint.groups, len(self._groups)):
             compile_in_background(index)
-            program = self._ready.pop(index, None) or self._stop.wait(
-                pending.pop(index)
-            )
+            try:
+                fitted = self._ready.pop(index, None) or self._stop.wait(
+                    pending.pop(index)
+                )
+            except Exception as error:
+                if jax.process_count() > 1:
+                    raise
+                self._give_up(index, of_a_call(error))
+                checkpoint, replayed = Checkpoint(groups=index + 1), None
+                continue
             # The next program compiles while this one runs.
             compile_in_background(index + 1)
             with together(self._stop):
                 pass
             self._stop.obey()
-            self._run_group(index, program, checkpoint, replayed)
+            self._run_group(index, fitted, checkpoint, replayed)
             checkpoint, replayed = Checkpoint(groups=index + 1), None
         if not self._ledger.steps:
             self._report("", 0)
 
+    def _fit(self, index: int) -> Fitted:
+        """A group's program, and of one that has begun the one that it began with."""
+        if index >= len(self._lanes):
+            return fit(self._groups[index], self._plan, self._strategy)
+        group, strategy = self._as_begun(index)
+        return Fitted(group, strategy, group.compile(self._plan, strategy))
+
+    def _as_begun(self, index: int) -> tuple[TrialGroup, StrategyName | Strategy]:
+        group = self._groups[index]
+        if index >= len(self._lanes):
+            return group, self._strategy
+        name, lanes = self._lanes[index]
+        strategy = name if name in STRATEGIES else self._strategy
+        return group._replace(lanes=lanes), strategy
+
+    def _give_up(self, index: int, message: str) -> None:
+        """End a group of which there is no program."""
+        group = self._groups[index]
+        self._lanes[index:] = [(_name(self._strategy), group.lanes)]
+        for spec in group.specs:
+            self._failures[spec.number] = Failure(0, message)
+        self._schedule(index)
+        self._commit(Checkpoint(groups=index + 1))
+        self._session.tell(group)
+
     def _run_group(
         self,
         index: int,
-        program: Program,
+        fitted: Fitted,
         checkpoint: Checkpoint,
         scheduler: Scheduler | None,
     ) -> None:
-        group = self._groups[index]
+        group, strategy, program = fitted
+        self._lanes[index:] = [(_name(strategy), group.lanes)]
         saves = self._session.checkpoint_seconds is not None
         carry, calls = program.start(), 0
         if scheduler is None:
-            scheduler = group.schedule(self._plan)
+            scheduler = self._schedule(index)
         elif checkpoint.states:
             with together():
                 carry = self._store.load_states(carry)
             calls = checkpoint.calls
+            scheduler.resume(checkpoint.within, checkpoint.updates)
+        in_turns = not skips_idle(as_strategy(strategy))
+        pace, alone = Pace(self._session.call_seconds), False
         self._report(group.name, scheduler.running)
         while not scheduler.is_done:
-            call = self._stop.submit(program.advance, carry, scheduler.assignment())
-            # A checkpoint needs the lanes as they are after a call.
-            carry, rows = self._stop.wait(call, patient=saves)
+            call = group.next_call(
+                self._plan, strategy, scheduler, pace.work, alone=alone
+            )
+            began = time.monotonic()
+            advancing = self._stop.submit(
+                program.advance, carry, scheduler.assignment(call.lanes), call.size
+            )
+            try:
+                # A checkpoint needs the lanes as they are after a call.
+                carry, rows = self._stop.wait(advancing, patient=saves)
+            except Exception as error:
+                if jax.process_count() > 1:
+                    raise
+                less = None
+                if calls == 0 and is_of_memory(error):
+                    less = next_strategy(strategy, group, "ran out of memory")
+                if less is not None:
+                    again = self._stop.submit(fit, group, self._plan, less)
+                    # Nothing was measured yet.
+                    return self._run_group(
+                        index, self._stop.wait(again), Checkpoint(), None
+                    )
+                # The states of all lanes are gone.
+                carry, calls = program.start(), calls + 1
+                is_known = in_turns or call.lanes.sum() == 1
+                scheduler.lose()
+                if is_known:
+                    self._end(scheduler.fail(call.lanes, of_a_call(error)))
+                    self._failures.update(scheduler.failures)
+                alone = not is_known
+                continue
+            took = agreed_seconds(time.monotonic() - began)
+            pace.took(call, took)
             calls += 1
-            trials, steps = scheduler.lane_trials(), self._row_steps(group, scheduler)
+            measured = scheduler.measured(call, rows)
             with together(self._stop):
-                self._store.append(trials, steps, rows[scheduler.busy])
-            self._observe(group, scheduler, rows)
+                self._store.append(measured, in_turns=in_turns)
+            # Nothing counts after a divergence.
+            times = sum(len(of_trial.rows) for of_trial in measured)
+            if not call.size.evaluates:
+                times = int(call.lanes.sum())
+            self._count(times * call.size.updates)
+            self._end(scheduler.observe(call, measured))
             self._report(group.name, scheduler.running)
             if self._stop.agreed == signal.SIGINT:
                 self._stop.obey()
             preempted = saves and self._stop.agreed
-            if not scheduler.is_done and (preempted or self._is_time_to_commit()):
+            if not scheduler.is_done and (preempted or self._is_time_to_commit(took)):
                 with together():
                     states = self._store.save_states(index, calls, carry)
-                self._commit(Checkpoint(groups=index, calls=calls, states=states))
+                self._commit(
+                    Checkpoint(
+                        groups=index,
+                        calls=calls,
+                        within=scheduler.left.within.nonzero()[0].tolist(),
+                        updates=scheduler.left.updates,
+                        states=states,
+                    )
+                )
             if not scheduler.is_done:
                 self._stop.obey()
         self._commit(Checkpoint(groups=index + 1))
         self._session.tell(group)
         self._stop.obey()
 
+    def _schedule(self, index: int) -> Scheduler:
+        group, strategy = self._as_begun(index)
+        rungs = self._rungs.setdefault(group.name, self._plan.rungs())
+        own = {spec.number for spec in group.specs} if self._failures else set()
+        failures = {n: each for n, each in self._failures.items() if n in own}
+        scheduler = group.schedule(self._plan, strategy, rungs, failures)
+        self._end(scheduler.ended_before)
+        return scheduler
+
     def _replay(self, checkpoint: Checkpoint) -> Scheduler | None:
         """Feed the committed metrics to fresh schedulers.
 
         Returns the scheduler of the unfinished group, or None if it has no calls.
         """
-        current: list[tuple[TrialGroup, Scheduler]] = []
-
-        def rows_of_calls() -> Iterator[int]:
-            for index, group in enumerate(self._groups[: checkpoint.groups + 1]):
-                current[:] = [(group, group.schedule(self._plan))]
-                calls = 0
-                while not current[0][1].is_done:
-                    if index == checkpoint.groups and calls == checkpoint.calls:
-                        return
-                    calls += 1
-                    yield current[0][1].running * group.evaluations_per_call
-
-        for rows in self._store.replay(rows_of_calls()):
-            group, scheduler = current[0]
-            full = np.full(
-                (group.lanes, group.evaluations_per_call, len(group.metrics)),
-                np.nan,
-                np.float32,
-            )
-            full[scheduler.busy] = rows.reshape(scheduler.running, *full.shape[1:])
-            self._observe(group, scheduler, full)
+        rows, scheduler = self._store.replay(), None
+        unfinished = checkpoint.groups + bool(checkpoint.calls)
+        for index in range(unfinished):
+            scheduler = self._schedule(index)
+            while not scheduler.is_done and (trial := next(rows, None)) is not None:
+                self._count(len(trial.rows) * self._plan.evaluate_every)
+                self._end(scheduler.take(trial.number, trial.rows))
+        self._count(len(checkpoint.within) * checkpoint.updates)
         self._ledger.steps = 0
-        return current[0][1] if checkpoint.calls else None
+        return scheduler if checkpoint.calls else None
 
-    def _observe(
-        self, group: TrialGroup, scheduler: Scheduler, rows: np.ndarray
-    ) -> None:
-        every = self._plan.evaluate_every * group.evaluations_per_call
-        done = scheduler.running * every
-        self._ledger.steps += done
-        self._ledger.steps_left -= done
-        for record in scheduler.observe(rows):
+    def _count(self, updates: int) -> None:
+        self._ledger.steps += updates
+        self._ledger.steps_left -= updates
+
+    def _end(self, records: list[Record]) -> None:
+        for record in records:
             # What a diverged or stopped trial will not run any more.
-            ran = -(-record.steps // every) * every
-            self._ledger.steps_left -= self._plan.steps - ran
+            self._ledger.steps_left -= self._plan.steps - record.steps
             self._ledger.end(record)
-
-    def _row_steps(self, group: TrialGroup, scheduler: Scheduler) -> np.ndarray:
-        in_call = (np.arange(group.evaluations_per_call) + 1) * (
-            self._plan.evaluate_every
-        )
-        return scheduler.lane_steps()[:, None] + in_call
 
     def _report(self, optimizer: str, running: int) -> None:
         self._session.report(self._ledger.status(optimizer, running))
 
-    def _is_time_to_commit(self) -> bool:
+    def _is_time_to_commit(self, a_call: float) -> bool:
         most = self._session.checkpoint_seconds
-        late = most is not None and time.monotonic() - self._committed_at > most
+        # Before the next call would make it too late.
+        at_risk = time.monotonic() - self._committed_at + a_call
+        late = most is not None and at_risk > most
         # Saving takes all processes, so the first one's clock decides for all.
         return bool(agree(late))
 
     def _commit(self, checkpoint: Checkpoint) -> None:
+        failures = {str(number): each for number, each in self._failures.items()}
         with together():
-            self._store.commit(checkpoint)
+            self._store.commit(
+                checkpoint._replace(lanes=list(self._lanes), failures=failures)
+            )
         self._committed_at = time.monotonic()
+
+
+def _name(strategy: StrategyName | Strategy) -> str:
+    return strategy if isinstance(strategy, str) else ""
