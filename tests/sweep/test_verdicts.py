@@ -183,6 +183,10 @@ def test_the_best_at_the_edge():
     assert "--learning-rates 0.01 0.1 1 10 100" in found.next
     falling = dict(zip(rising, reversed(rising.values()), strict=True))
     assert '"0.0001, 0.001, 0.01, 0.1, 1"' in the("edge", over("sgd", falling)).next
+    half_decades = {0.001: [0.5], 0.003: [0.6], 0.01: [0.7]}
+    assert (
+        '"0.001, 0.003, 0.01, 0.03, 0.1"' in the("edge", over("sgd", half_decades)).next
+    )
     assert "edge" not in kinds(over("sgd", peak(0.9)))
 
 
