@@ -10,6 +10,7 @@ from optjax.sweep._epochs import Batches, epochs
 from optjax.sweep._errors import SweepError
 from optjax.sweep._records import (
     DIVERGED,
+    FAILED,
     FINISHED,
     STOPPED,
     Config,
@@ -44,6 +45,7 @@ from optjax.sweep._trial import (
 
 __all__ = [
     "DIVERGED",
+    "FAILED",
     "FINISHED",
     "STOPPED",
     "Batches",

@@ -91,6 +91,7 @@ def fast_convolutions(
       >>> losses.shape
       (5,)
     """
+
     @functools.wraps(function)
     def rewritten(*args: _Args.args, **kwargs: _Args.kwargs) -> _T:
         jaxpr, shape = jax.make_jaxpr(function, return_shape=True)(*args, **kwargs)

@@ -1,5 +1,6 @@
 """What came out of a sweep: a table, the best configurations, pictures."""
 
+import dataclasses
 import functools
 import html
 import importlib
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from optjax.sweep._errors import SweepError
 from optjax.sweep._ranking import Ranking
 from optjax.sweep._records import (
-    DIVERGED,
+    FAILED,
     OWN_COLUMNS,
     PLAIN,
     Config,
@@ -65,9 +66,10 @@ class SweepResult(Ranking):
         """A row a trial; what a trial does not have is None, never 0.
 
         Columns: trial, optimizer, the hyper-parameters, seed, status, steps, the
-        metric's best, the step of it, and the last value of every metric. A diverged
-        trial has no values of metrics. A hyper-parameter whose name is a column's, such
-        as seed, has the column hyper_seed.
+        metric's best, the step of it, and the last value of every metric; where a
+        trial has failed, its message. A diverged trial and one that failed have no
+        values of metrics. A hyper-parameter whose name is a column's, such as seed, has
+        the column hyper_seed.
         """
         hyper, metrics = self.hyper_names, self.metric_names
         return [self._row(record, hyper, metrics) for record in self.records]
@@ -84,8 +86,11 @@ class SweepResult(Ranking):
             "status": record.status,
             "steps": record.steps,
             **dict.fromkeys(self._measured(metrics)),
+            **dict.fromkeys(self._messages),
         }
-        if record.status != DIVERGED:
+        if record.message:
+            row["message"] = record.message
+        if record.has_score:
             best = self.score(record)
             row[f"{self.metric}_best"] = best
             row[f"{self.metric}_best_step"] = curve.steps[
@@ -105,7 +110,18 @@ class SweepResult(Ranking):
     def _columns(self) -> list[str]:
         hyper = [_column(name) for name in self.hyper_names]
         measured = self._measured(self.metric_names)
-        return ["trial", "optimizer", *hyper, "seed", "status", "steps", *measured]
+        own = ["trial", "optimizer", *hyper, "seed", "status", "steps"]
+        return [*own, *measured, *self._messages]
+
+    @property
+    def _messages(self) -> list[str]:
+        return ["message"] if any(record.message for record in self.records) else []
+
+    @property
+    def _drawn(self) -> "SweepResult":
+        """Without the trials that failed, which have nothing to show."""
+        records = tuple(record for record in self.records if record.status != FAILED)
+        return dataclasses.replace(self, records=records)
 
     def to_csv(self, path: str | Path) -> None:
         """Write the table; the file is there whole or not at all.
@@ -249,7 +265,7 @@ class SweepResult(Ranking):
         _require("matplotlib", "pictures")
         from optjax.sweep._view.plots import plot_sensitivity
 
-        return plot_sensitivity(self, x, ax)
+        return plot_sensitivity(self._drawn, x, ax)
 
     def plot_curves(
         self, ax: "Axes | None" = None, *, target: float | None = None
@@ -267,7 +283,7 @@ class SweepResult(Ranking):
         _require("matplotlib", "pictures")
         from optjax.sweep._view.plots import plot_curves
 
-        return plot_curves(self, ax, target)
+        return plot_curves(self._drawn, ax, target)
 
     def plot_ranking(self, ax: "Axes | None" = None) -> "Figure":
         """Draw each optimizer's best configuration, best first, with every seed.
@@ -281,7 +297,7 @@ class SweepResult(Ranking):
         _require("matplotlib", "pictures")
         from optjax.sweep._view.ranking import plot_ranking
 
-        return plot_ranking(self, ax, str(self.about.get("task", "")))
+        return plot_ranking(self._drawn, ax, str(self.about.get("task", "")))
 
     def plot_heatmap(
         self, x: str, y: str, optimizer: str | None = None, ax: "Axes | None" = None
@@ -300,7 +316,7 @@ class SweepResult(Ranking):
         _require("matplotlib", "pictures")
         from optjax.sweep._view.heatmap import plot_heatmap
 
-        return plot_heatmap(self, x, y, optimizer, ax)
+        return plot_heatmap(self._drawn, x, y, optimizer, ax)
 
     def __repr__(self) -> str:
         """The number of trials and the best of them, in a line."""
@@ -309,7 +325,8 @@ class SweepResult(Ranking):
         best, count = self.best(), len(self.records)
         trials = f"{count} trial{'s' * (count > 1)}"
         if math.isinf(best.high):
-            return f"SweepResult({trials}, all diverged)"
+            ends = sorted({record.status for record in self.records})
+            return f"SweepResult({trials}, all {' or '.join(ends)})"
         return (
             f"SweepResult({trials}, best {self.metric} {shown(best.median)}: "
             f"{describe(best.config)})"

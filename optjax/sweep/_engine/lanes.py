@@ -7,7 +7,7 @@ trial, so nothing is ever compiled again.
 """
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -62,11 +62,13 @@ class Program(NamedTuple):
         (K, most evaluations, names), NaN where there was no evaluation. The carry is
         donated.
       lanes: K.
+      bytes: what it takes while it runs, on all devices.
     """
 
     start: Callable[[], Any]
     advance: Callable[[Any, Assignment, Size], tuple[Any, np.ndarray]]
     lanes: int
+    bytes: int = 0
 
 
 def lane_bytes(trial: Trial, hyper: Sequence[str]) -> int:
@@ -93,6 +95,7 @@ def compile_lanes(
     strategy: Strategy,
     evaluate_every: int,
     most_evaluations: int,
+    allow_nan: Collection[str],
     devices: Sequence[jax.Device],
     compiler_options: Mapping[str, str | bool] | None = None,
 ) -> Program:
@@ -106,6 +109,7 @@ def compile_lanes(
       strategy: how one device runs its lanes.
       evaluate_every: updates between two evaluations.
       most_evaluations: of a call.
+      allow_nan: metrics that may be NaN or infinite.
       devices: what the lanes are shared over, of one or of several processes.
       compiler_options: for XLA.
     """
@@ -143,7 +147,7 @@ def compile_lanes(
                 return more
             # Nothing else has to wait for a trial that has diverged.
             last = jax.lax.dynamic_index_in_dim(rows, done - 1, keepdims=False)
-            return more & ((done == 0) | is_sound(last, metrics))
+            return more & ((done == 0) | is_sound(last, metrics, allow_nan))
 
         def go_on(at: Any) -> Any:
             done, lane, rows = at
@@ -243,12 +247,26 @@ def compile_lanes(
         carry, rows = compiled(carry, told, sizes)
         return carry, np.asarray(rows)
 
-    return Program(start, advance, lanes)
+    return Program(start, advance, lanes, _bytes(compiled) * len(devices))
 
 
-def is_sound(rows: Any, metrics: Sequence[str]) -> Any:
+def _bytes(compiled: Any) -> int:
+    """What a program takes on a device, as XLA says; 0 where it does not."""
+    said = compiled.memory_analysis()
+    if said is None:
+        return 0
+    return int(
+        said.argument_size_in_bytes
+        + said.output_size_in_bytes
+        + said.temp_size_in_bytes
+        - said.alias_size_in_bytes
+    )
+
+
+def is_sound(rows: Any, metrics: Sequence[str], allow_nan: Collection[str]) -> Any:
     """Which evaluations are no divergence, of an array (..., metrics)."""
-    sound = (abs(rows) < np.inf).all(-1)
+    must = [column for column, name in enumerate(metrics) if name not in allow_nan]
+    sound = (abs(rows[..., np.array(must)]) < np.inf).all(-1)
     if "finite" in metrics:
         sound &= rows[..., metrics.index("finite")] != 0
     return sound

@@ -90,6 +90,7 @@ def identity(
         "evaluate_every": plan.evaluate_every,
         "metric": plan.metric,
         "mode": plan.mode,
+        "allow_nan": list(plan.allow_nan),
         "stopping": _described(plan.stopping),
         "order_seed": None if plan.stopping is None else plan.order_seed,
         "compiler_options": plan.compiler_options and dict(plan.compiler_options),
