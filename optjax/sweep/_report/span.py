@@ -5,11 +5,11 @@ from collections.abc import Mapping, Sequence
 
 from optjax._page.parts import Verdict
 from optjax.sweep._ranking import TOLERANCE, Standing, numeric
-from optjax.sweep._records import DIVERGED
+from optjax.sweep._records import DIVERGED, FAILED
 from optjax.sweep._report.study import Study
 from optjax.sweep._store.files import as_text
 
-__all__ = ["diverged", "edge", "flat"]
+__all__ = ["diverged", "edge", "failed", "flat"]
 
 # Of the values' span, where they were drawn: nearer than this to an end is at it.
 _NEAR = 0.05
@@ -98,6 +98,23 @@ def diverged(study: Study) -> list[Verdict]:
             f"learning rates below {as_text(dead)}"
             if dead is not None and share > 1 / 3
             else "",
+        )
+    ]
+
+
+def failed(study: Study) -> list[Verdict]:
+    """Trials that an error ended."""
+    records = study.ranking.records
+    lost = [record for record in records if record.status == FAILED]
+    if not lost:
+        return []
+    messages = dict.fromkeys(record.message for record in lost)
+    return [
+        Verdict(
+            "failed",
+            "warning",
+            f"{len(lost)} of {len(records)} trials failed by an error.",
+            " ".join(messages),
         )
     ]
 
