@@ -162,7 +162,8 @@ class SweepResult(Ranking):
         pandas = _require("pandas", "data frames")
         frame = pandas.DataFrame(self.table, columns=self._columns())
         # Where every trial diverged there is nothing to infer the type from.
-        return frame.astype(dict.fromkeys(self._measured(self.metric_names), "float64"))
+        numbers = [name for name in self._measured() if name != "message"]
+        return frame.astype(dict.fromkeys(numbers, "float64"))
 
     def curves_to_pandas(self) -> "pandas.DataFrame":
         """Every evaluation as a row (needs the extra `sweep`).
