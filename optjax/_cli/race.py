@@ -21,7 +21,8 @@ Train a small network with every optimizer, and rank them.
 
   It is a sweep like any other: it ends with a ranked table, and writes into a
   new directory, or the one given with --out: results.csv (every trial),
-  curves.csv (every evaluation), ranking.png, curves.png and sensitivity.png.
+  curves.csv (every evaluation), report.html (verdicts, pictures, all trials),
+  ranking.png, curves.png and sensitivity.png.
   Ctrl-C stops it and keeps what was done; the same command goes on.
 
   The tasks with images and texts train by the recipe of the AdaBound paper:
@@ -78,7 +79,6 @@ def run_race(words: Sequence[str]) -> int:
         optimizers=names,
         space={"learning_rate": per_optimizer(**rates)},
         seeds=task.seeds if options.seeds is None else options.seeds,
-        has_lines=True,
         # Matrices this small gain nothing from batching on a CPU, and each trial's
         # numbers then do not depend on which others are in the race.
         strategy="map" if on_cpu else "vmap",

@@ -19,7 +19,9 @@ __all__ = [
     "Direction",
     "Form",
     "Leaves",
+    "Storage",
     "interface",
+    "no_key",
 ]
 
 #: What a leaf may be stored in; arithmetic is float32 whatever it is.
@@ -48,6 +50,17 @@ class Accumulator(enum.IntEnum):
     MAX = 2
 
 
+class Storage(enum.IntEnum):
+    """How a state comes to be narrower than float32, where it is."""
+
+    #: Rounded to the nearest.
+    NEAREST = 0
+    #: Rounded up with the probability of the distance covered, as `_rounding` has it.
+    STOCHASTIC = 1
+    #: Codes of eight bits and a scale for each block of them, as `_compression` has it.
+    COMPRESSED = 2
+
+
 class Form(NamedTuple):
     """The static part of an optimizer: which arrays it keeps, which terms it adds.
 
@@ -58,6 +71,7 @@ class Form(NamedTuple):
       decay: subtract decay·x from x too.
       l2: add l2·x to the gradient before all else. Where that is bfloat16, so is
         the sum: l2, the product and the sum are each rounded to it.
+      storage: how all that the form keeps comes to be narrower, where it is.
     """
 
     direction: Direction
@@ -65,6 +79,7 @@ class Form(NamedTuple):
     bounded: bool = False
     decay: bool = False
     l2: bool = False
+    storage: Storage = Storage.NEAREST
 
     def leaves(self, params: Sequence[jax.Array], *kept: "Column") -> "Leaves":
         """The parameters and what the form keeps, each under its name."""
@@ -73,6 +88,8 @@ class Form(NamedTuple):
             *["nu"] * (self.accumulator is not Accumulator.ONE),
             *["nu_max"] * (self.accumulator is Accumulator.MAX),
         ]
+        if self.storage is Storage.COMPRESSED:
+            names += [f"{name}_scale" for name in names]
         return Leaves(params, **dict(zip(names, kept, strict=True)))
 
     def __str__(self) -> str:
@@ -80,6 +97,7 @@ class Form(NamedTuple):
         rate = ("", "V of ν", "V of max ν")[self.accumulator]
         terms = [rate, direction, "bounded" * self.bounded]
         terms += ["weight decay" * self.decay, "L2" * self.l2]
+        terms += [("", "stochastic rounding", "eight bits")[self.storage]]
         return ", ".join(filter(None, terms))
 
 
@@ -128,19 +146,27 @@ class Coefficients(NamedTuple):
         return jnp.stack([jnp.asarray(value, jnp.float32) for value in self])
 
 
+def no_key() -> jax.Array:
+    """Where nothing is rounded stochastically."""
+    return jnp.zeros(2, jnp.uint32)
+
+
 Column = Sequence[jax.Array] | None
 
 
 class Leaves(NamedTuple):
     """The parameters and the state of an optimizer: lists of leaves, in one order.
 
-    What the form does not keep is None.
+    What the form does not keep is None. Scales are those of codes.
     """
 
     params: Sequence[jax.Array]
     m: Column = None
     nu: Column = None
     nu_max: Column = None
+    m_scale: Column = None
+    nu_scale: Column = None
+    nu_max_scale: Column = None
 
 
 def interface() -> str:
@@ -155,5 +181,6 @@ def interface() -> str:
         "arrays": ("grads", *Leaves._fields),
         "direction": [d.name.lower() for d in Direction],
         "accumulator": [a.name.lower() for a in Accumulator],
+        "storage": [s.name.lower() for s in Storage],
     }
-    return "step 3; " + "; ".join(" ".join([k, *v]) for k, v in names.items())
+    return "step 4; " + "; ".join(" ".join([k, *v]) for k, v in names.items())

@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from optjax._compression import CompressedState
 from optjax._observe import Observation
-from optjax._parts import Decay, Descend, Link, Product
+from optjax._parts import Decay, Descend, Link, Product, Rounded
 from optjax._precision import precise
 from optjax.fused._coverage import (
     Largest,
@@ -25,7 +26,7 @@ from optjax.fused._coverage import (
     name_of,
     term_of,
 )
-from optjax.fused._kernel import DTYPES, Coefficients, Form
+from optjax.fused._kernel import DTYPES, Coefficients, Form, Storage, no_key
 
 __all__ = ["Call", "plan"]
 
@@ -38,6 +39,7 @@ class Call(NamedTuple):
       coefficients: its scalars, packed.
       places: for each leaf, its place among the leaves of the parameters.
       grads: the gradients.
+      key: the words of the noise that their state is rounded with.
       old: for each array that the form keeps, m, ν and ν_max, its leaves before.
       new: its leaves after, which nothing has computed yet.
     """
@@ -46,6 +48,7 @@ class Call(NamedTuple):
     coefficients: Any
     places: list[int]
     grads: list[Any]
+    key: Any
     old: list[list[Any]]
     new: list[list[Any]]
 
@@ -86,6 +89,20 @@ class _Trail(NamedTuple):
         return tuple(map(id, (self.descend, *self.decays, *links)))
 
 
+class _Stored(NamedTuple):
+    """An array as it is kept.
+
+    Attributes:
+      array: its numbers or its codes.
+      scale: the scales of codes, or None.
+      key: that of the noise it was rounded with, if any.
+    """
+
+    array: Any
+    scale: Any
+    key: tuple[Any, Any] | None
+
+
 class _Told:
     """What was told of an update, from each leaf back to what it was made of."""
 
@@ -94,7 +111,12 @@ class _Told:
         # With the trees, so that no others get their ids.
         self._flat: dict[int, tuple[Any, list[Any]]] = {}
         self._made_by: dict[int, _Place] = {}
+        # What is stored of a state that is computed in float32, by the latter's ids.
+        self._stored: dict[int, _Stored] = {}
         for link in seen.links:
+            if isinstance(link.part, Rounded):
+                self._note(link.part.wide, link.state, None)
+                self._note(link.part.new_wide, link.new_state, link.part.key)
             received, returned = map(self._leaves, (link.received, link.returned))
             if len(received) != len(returned):
                 continue
@@ -102,6 +124,21 @@ class _Told:
                 # A masked transformation hands some leaves on.
                 if before is not after:
                     self._made_by.setdefault(id(after), _Place(link, i, before))
+
+    def _note(self, wide: Any, state: Any, key: Any) -> None:
+        treedef: Any = jax.tree.structure(wide)
+        scales = [None] * treedef.num_leaves
+        if isinstance(state, CompressedState):
+            scales = treedef.flatten_up_to(state.scales)
+            state = state.inner_state
+        rows = zip(self._leaves(wide), self._leaves(state), scales, strict=True)
+        for before, after, scale in rows:
+            if before is not after:
+                self._stored[id(before)] = _Stored(after, scale, key)
+
+    def stored(self, leaf: Any) -> "_Stored":
+        """An array of a state as it is kept."""
+        return self._stored.get(id(leaf), _Stored(leaf, None, None))
 
     def _leaves(self, tree: Any) -> list[Any]:
         """Of a tree that every leaf asks for, flattened once."""
@@ -208,20 +245,32 @@ def plan(
         except NotCoveredError as error:
             why |= dict.fromkeys((index for index, _ in members), str(error))
             continue
-        rows = []
+        packed = coefficients.pack()
+        # Leaves without dimensions are not rounded where the others are.
+        alike: dict[Any, tuple[Any, list[tuple[Any, ...]]]] = {}
         for index, trail in members:
             try:
-                row = _row(told, trail, kept, params[index])
+                storage, key, row = _row(told, trail, kept, params[index])
                 if form.l2:
                     _check_l2(trail.gradient, params[index], coefficients.l2)
             except NotCoveredError as error:
                 why[index] = str(error)
             else:
+                _, rows = alike.setdefault((storage, id(key)), (key, []))
                 rows.append((index, trail.gradient, *row))
-        if rows:
+        for (storage, _), (key, rows) in alike.items():
             places, grads, *columns = map(list, zip(*rows, strict=True))
-            old, new = columns[: len(kept)], columns[len(kept) :]
-            calls.append(Call(form, coefficients.pack(), places, grads, old, new))
+            calls.append(
+                Call(
+                    form._replace(storage=storage),
+                    packed,
+                    places,
+                    grads,
+                    no_key() if key is None else jnp.stack(key),
+                    columns[: len(columns) // 2],
+                    columns[len(columns) // 2 :],
+                )
+            )
     return calls, why
 
 
@@ -253,8 +302,10 @@ def _equation(trail: _Trail) -> tuple[Form, Coefficients, _Kept]:
     return *assemble(terms[:n], terms[n:], s, decay, l2), kept
 
 
-def _row(told: _Told, trail: _Trail, kept: _Kept, param: Any) -> list[Any]:
-    """The arrays of one leaf that its form keeps, before and after."""
+def _row(
+    told: _Told, trail: _Trail, kept: _Kept, param: Any
+) -> tuple[Storage, Any, list[Any]]:
+    """The arrays of one leaf that its form keeps, before and after, and how stored."""
     old = [told.at(trail.parts[k], tree) for k, tree, _ in kept]
     new = [told.at(trail.parts[k], tree) for k, _, tree in kept]
     told.check(param, param, "parameter")
@@ -263,7 +314,29 @@ def _row(told: _Told, trail: _Trail, kept: _Kept, param: Any) -> list[Any]:
         told.check(before, param, "state")
         if jnp.result_type(before) != jnp.result_type(after):
             raise NotCoveredError("its state changes its dtype")
-    return [*old, *new]
+    before, after = ([told.stored(x) for x in arrays] for arrays in (old, new))
+    keys = [stored.key for stored in after]
+    noisy = [key for key in keys if key is not None]
+    for kept_as, wide, key in zip(before, old, keys, strict=True):
+        if kept_as.scale is None:
+            told.check(kept_as.array, param, "state")
+        if (kept_as.array is wide) != (key is None):
+            raise NotCoveredError("its state is stored in another way than it was")
+    if noisy and any(key is not noisy[0] for key in keys):
+        raise NotCoveredError("its state is not all stored alike, rounded by one key")
+    is_coded = {x.scale is not None for x in (*before, *after)}
+    if len(is_coded) > 1:
+        raise NotCoveredError("its state is not all codes")
+    arrays = [[x.array for x in column] for column in (before, after)]
+    if is_coded == {True}:
+        arrays = [
+            [*row, *(x.scale for x in column)]
+            for row, column in zip(arrays, (before, after), strict=True)
+        ]
+        storage = Storage.COMPRESSED
+    else:
+        storage = Storage.STOCHASTIC if noisy else Storage.NEAREST
+    return storage, noisy[0] if noisy else None, [x for row in arrays for x in row]
 
 
 def _check_l2(g: Any, x: Any, l2: Any) -> None:

@@ -8,7 +8,7 @@ are brought into it before XLA sees them: by transposes, which change no number.
 
 import functools
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, ParamSpec, TypeVar
+from typing import Annotated, Any, ParamSpec, TypeVar
 
 import jax
 from jax.extend.core import (
@@ -21,6 +21,9 @@ from jax.extend.core import (
     no_effects,
 )
 from jax.extend.core.primitives import conv_general_dilated_p, transpose_p
+
+from optjax._arguments.objects import Function
+from optjax.sweep._errors import checked
 
 __all__ = ["fast_convolutions"]
 
@@ -45,7 +48,10 @@ _RUN = {
 }
 
 
-def fast_convolutions(function: Callable[_Args, _T]) -> Callable[_Args, _T]:
+@checked
+def fast_convolutions(
+    function: Annotated[Callable[_Args, _T], Function("a function of arrays")],
+) -> Callable[_Args, _T]:
     """The same function, whose convolutions are fast in loops on a CPU too.
 
     out = conv(lhs, rhs) becomes out = T⁻¹(conv(T(lhs), T(rhs))) with transposes T that
@@ -85,10 +91,6 @@ def fast_convolutions(function: Callable[_Args, _T]) -> Callable[_Args, _T]:
       >>> losses.shape
       (5,)
     """
-    if not callable(function):
-        raise ValueError(
-            f"function must be a function of arrays, got a {type(function).__name__}"
-        )
 
     @functools.wraps(function)
     def rewritten(*args: _Args.args, **kwargs: _Args.kwargs) -> _T:

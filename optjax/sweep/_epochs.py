@@ -7,7 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from optjax._hyperparameter import Kind, Size, checked, function
+from optjax._arguments.checked import checked
+from optjax._arguments.kind import Kind
+from optjax._arguments.named import Size
+from optjax._arguments.objects import Function
 
 __all__ = [
     "Batch",
@@ -39,7 +42,7 @@ class Batches(NamedTuple):
     draw: Callable[[Carried, jax.Array], tuple[Carried, Batch]]
 
 
-_DRAW = function("a function (key, step) -> (inputs, ...)", 2)
+_DRAW = Function("a function (key, step) -> (inputs, ...)", 2)
 
 
 class _BatchesOrDraw(Kind):
@@ -68,7 +71,7 @@ _Arrays: TypeAlias = Annotated[
 ]
 _Prepare: TypeAlias = Annotated[
     Callable[[jax.Array, Batch], Batch],
-    function("a function (key, batch) -> batch", 2),
+    Function("a function (key, batch) -> batch", 2),
 ]
 
 

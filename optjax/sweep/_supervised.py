@@ -11,7 +11,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from optjax._hyperparameter import Names, Text, checked, function, methods
+from optjax._arguments.checked import checked
+from optjax._arguments.named import Names, Text
+from optjax._arguments.objects import Function, Methods
 from optjax.sweep._epochs import Batch, Batches, BatchesOrDraw, as_batches
 from optjax.sweep._trial import Factory, MakeTrial, Metrics, Trial
 
@@ -23,18 +25,18 @@ Variables: TypeAlias = Any
 Predict: TypeAlias = Callable[..., Any]
 
 _Module: TypeAlias = Annotated[
-    Any, methods("init", "apply", hint="Such as a flax.linen.Module")
+    Any, Methods("init", "apply", hint="Such as a flax.linen.Module")
 ]
 _MakeModel: TypeAlias = Annotated[
     Callable[[Any], Any],
-    function("a class or function (rngs) -> model", 1, may_be_class=True),
+    Function("a class or function (rngs) -> model", 1, may_be_class=True),
 ]
 _Loss: TypeAlias = Annotated[
     Callable[[Any, Batch], jax.Array],
-    function("a function (outputs, batch) -> scalar", 2),
+    Function("a function (outputs, batch) -> scalar", 2),
 ]
 _Evaluate: TypeAlias = Annotated[
-    Callable[[Predict], Metrics], function("a function (predict) -> metrics", 1)
+    Callable[[Predict], Metrics], Function("a function (predict) -> metrics", 1)
 ]
 
 

@@ -11,7 +11,8 @@ from typing import Annotated, Any, NamedTuple, TypeAlias
 import jax
 import optax
 
-from optjax._hyperparameter import checked, function
+from optjax._arguments.checked import checked
+from optjax._arguments.objects import Function
 
 #: An optimizer's constructor: `factory(learning_rate=..., ...)`.
 Factory = Callable[..., optax.GradientTransformation]
@@ -56,14 +57,14 @@ class Bound(NamedTuple):
 
 _Init: TypeAlias = Annotated[
     Callable[[jax.Array, optax.GradientTransformation], State],
-    function("a function (key, optimizer) -> state", 2),
+    Function("a function (key, optimizer) -> state", 2),
 ]
 _Step: TypeAlias = Annotated[
     Callable[[State, optax.GradientTransformation], tuple[State, Metrics]],
-    function("a function (state, optimizer) -> (state, metrics)", 2),
+    Function("a function (state, optimizer) -> (state, metrics)", 2),
 ]
 _Evaluate: TypeAlias = Annotated[
-    Callable[[State], Metrics], function("a function (state) -> metrics", 1)
+    Callable[[State], Metrics], Function("a function (state) -> metrics", 1)
 ]
 
 

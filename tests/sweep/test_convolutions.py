@@ -244,7 +244,7 @@ def test_structures_keywords_and_keys_go_through():
     )
     assert jax.tree.structure(ours) == jax.tree.structure(theirs)
     np.testing.assert_allclose(ours["y"][0], theirs["y"][0], rtol=1e-6)
-    with pytest.raises(ValueError, match="must be a function of arrays, got a int"):
+    with pytest.raises(ValueError, match="must be a function of arrays, got 3"):
         fast_convolutions(3)
 
 

@@ -1,7 +1,7 @@
 """What a sweep has measured so far: trials that have ended, updates done and to do."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from optjax.sweep._engine.plan import Plan
 from optjax.sweep._errors import SweepError
@@ -29,8 +29,14 @@ class Ledger:
       strategy: how a device runs its lanes, in words; "" until that is known.
     """
 
-    def __init__(self, plan: Plan, total: int) -> None:
-        """Nothing has happened yet."""
+    def __init__(
+        self,
+        plan: Plan,
+        total: int,
+        callbacks: Sequence[Callable[[Record], None]] = (),
+    ) -> None:
+        """Nothing has happened yet; each trial that ends is handed to the callbacks."""
+        self._callbacks = callbacks
         self._metric = plan.metric
         self._pick = max if plan.mode == "max" else min
         self._records: list[Record] = []
@@ -45,6 +51,8 @@ class Ledger:
     def end(self, record: Record) -> None:
         """Take in a trial that has ended."""
         self._records.append(record)
+        for callback in self._callbacks:
+            callback(record)
         self._ends[record.status] += 1
         if not record.has_score:
             return

@@ -30,6 +30,7 @@ import numpy as np
 from optjax.sweep._errors import DamagedError, NotWrittenError, SweepError
 from optjax.sweep._records import Failure, Measured
 from optjax.sweep._store.directory import Lock, claim
+from optjax.sweep._store.files import number_as_text
 from optjax.sweep._store.identity import check_same
 from optjax.sweep._store.sealed import digest, read_sealed, write_sealed
 from optjax.sweep._store.states import Lanes, check_lanes, read_lanes, write_lanes
@@ -202,9 +203,8 @@ class Store:
             return
         lines = [
             [
-                # Nine digits tell any two float32 numbers apart.
                 f"{trial.number},{trial.config.optimizer},{trial.seed},{step},"
-                + ",".join(f"{value:.9g}" for value in row)
+                + ",".join(map(number_as_text, row))
                 + "\n"
                 for step, row in zip(steps, rows.tolist(), strict=True)
             ]

@@ -8,17 +8,18 @@ from typing import Any, NamedTuple
 
 from optjax.sweep._ranking import Ranking
 from optjax.sweep._records import Mode, Record, Status, describe
-from optjax.sweep._view.notebook import Bar as NotebookBar
-from optjax.sweep._view.notebook import shell
+from optjax.sweep._view.cell import Bar as CellBar
+from optjax.sweep._view.cell import shell
+from optjax.sweep._view.leaderboard import Leaderboard
 from optjax.sweep._view.table import shown
-
-# Between two lines of a log.
-_LOG_SECONDS = 30.0
 
 __all__ = ["FINISHED_BEFORE", "Display", "Tally", "live_display"]
 
 #: What is said of a directory that had everything.
 FINISHED_BEFORE = "finished before; nothing was run"
+
+# Seconds between two lines where there is no terminal.
+_BETWEEN_LINES = 60.0
 
 
 class Tally:
@@ -30,8 +31,11 @@ class Tally:
         unit: str = "steps",
         units: int = 1,
         clock: Callable[[], float] = time.monotonic,
+        *,
+        optimizers: Sequence[str] = (),
     ):
         """Start the clock; an update counts as so many of the unit."""
+        self._optimizers = list(optimizers)
         self._metric = metric
         self._unit, self._units = unit, units
         self._clock = clock
@@ -60,6 +64,16 @@ class Tally:
         rate = f"{speed * self._units:,.0f} {self._unit}/s"
         return f"{rate} · at most {_duration(left)} left"
 
+    def running_line(self, status: Status) -> str:
+        """The same, with the optimizer that runs and which of how many it is."""
+        speed, whose = self.speed_line(status), status.optimizer
+        if not whose:
+            return speed
+        if len(self._optimizers) > 1 and whose in self._optimizers:
+            place = self._optimizers.index(whose) + 1
+            whose += f", {place} of {len(self._optimizers)}"
+        return f"{speed} {whose}" if speed == "compiling" else f"{whose} · {speed}"
+
     def best_line(self, status: Status) -> str:
         """The best trial so far."""
         if status.best is None:
@@ -68,10 +82,9 @@ class Tally:
 
     def lines(self, status: Status) -> tuple[str, str, str]:
         """All of them."""
-        whose = f"{status.optimizer} · " if status.optimizer else ""
         return (
             self.trials_line(status),
-            whose + self.speed_line(status),
+            self.running_line(status),
             self.best_line(status),
         )
 
@@ -81,10 +94,12 @@ class Display(NamedTuple):
 
     Attributes:
       show: called with each `Status`.
+      on_record: called with each record of a trial that has ended.
       on_group: called with an optimizer's name and its records as they have ended.
     """
 
     show: Callable[[Status], None]
+    on_record: Callable[[Record], None] = lambda record: None
     on_group: Callable[[str, Sequence[Record]], None] | None = None
 
 
@@ -96,12 +111,13 @@ def live_display(
     title: str = "",
     unit: str = "steps",
     units: int = 1,
+    optimizers: Sequence[str] = (),
     has_lines: bool = False,
 ) -> Iterator[Display]:
     """Yield a display.
 
     It is live where standard error is a terminal and in a notebook. Elsewhere it is a
-    line every half a minute.
+    line a minute.
 
     Args:
       metric: that ranks.
@@ -109,15 +125,14 @@ def live_display(
       title: what it is called.
       unit: what updates are counted in.
       units: how many of them an update is.
+      optimizers: their names in the order in which they run, to say how far it is.
       has_lines: whether a log has a line an optimizer too.
     """
-    tally = Tally(title or metric, unit, units)
+    tally = Tally(title or metric, unit, units, optimizers=optimizers)
     if shell() is not None:
-        bar_in_cell = NotebookBar()
+        in_cell = CellBar()
         yield Display(
-            lambda status: bar_in_cell.show(
-                status.done, status.total, tally.lines(status)
-            )
+            lambda status: in_cell.show(status.done, status.total, tally.lines(status))
         )
         return
     try:
@@ -131,15 +146,16 @@ def live_display(
     if not console.is_terminal:
         yield _lines(tally, metric, mode, has_lines)
         return
+    board = Leaderboard(metric, mode)
 
     class Bar(Progress):
-        """A bar of trials with the tally below."""
+        """A bar of trials with the tally and the leaderboard below."""
 
         lines: tuple[str, ...] = ()
 
         def get_renderables(self) -> Iterable[Any]:
             yield self.make_tasks_table(self.tasks)
-            for line in self.lines:
+            for line in (*self.lines, *board.rows()):
                 yield Text(f"  {line}", overflow="ellipsis", no_wrap=True)
 
     with Bar(
@@ -152,10 +168,10 @@ def live_display(
         bar = display.add_task("", total=None)
 
         def show(status: Status) -> None:
-            display.lines = tally.lines(status)
+            display.lines = tally.lines(status)[:2]
             display.update(bar, total=status.total, completed=status.done)
 
-        yield Display(show)
+        yield Display(show, board.add)
 
 
 def _lines(
@@ -168,13 +184,13 @@ def _lines(
     last: list[str] = []
     said_at = [clock()]
 
-    def say(words: Iterable[str]) -> None:
+    def say(words: Sequence[str]) -> None:
         print(" · ".join(filter(None, words)), file=sys.stderr, flush=True)
         said_at[0] = clock()
 
     def show(status: Status) -> None:
         last[:] = [tally.trials_line(status), tally.speed_line(status)]
-        if clock() - said_at[0] >= _LOG_SECONDS:
+        if clock() - said_at[0] >= _BETWEEN_LINES:
             say(tally.lines(status))
 
     def on_group(optimizer: str, records: Sequence[Record]) -> None:
@@ -182,7 +198,7 @@ def _lines(
         at = describe(best.config).removeprefix(optimizer)
         say([f"{optimizer} {shown(best.median)} {at}", *last])
 
-    return Display(show, on_group if has_groups else None)
+    return Display(show, on_group=on_group if has_groups else None)
 
 
 def _duration(seconds: float) -> str:

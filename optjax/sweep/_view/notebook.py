@@ -1,46 +1,39 @@
-"""A progress bar that lives in the output of a notebook's cell."""
+"""A sweep as a notebook shows it: verdicts, the ranking, one picture."""
 
+import base64
 import html
-import sys
-import time
-from collections.abc import Callable, Sequence
-from typing import Any
+import importlib.util
+import io
+from collections.abc import Sequence
 
-__all__ = ["Bar", "shell"]
+from optjax._page.parts import Verdict
+from optjax.sweep._ranking import Ranking, numeric
+from optjax.sweep._view.table import as_html
 
-# Each update is a message to the browser.
-_SECONDS = 0.2
-
-
-def shell() -> Any:
-    """The notebook's shell, or None where this process is no notebook's kernel."""
-    module = sys.modules.get("IPython")
-    running = module.get_ipython() if module is not None else None
-    return running if hasattr(running, "kernel") else None
+__all__ = ["as_notebook"]
 
 
-class Bar:
-    """A bar with lines of text below, in the place where it was first shown."""
+def as_notebook(ranking: Ranking, verdicts: Sequence[Verdict]) -> str:
+    """HTML without scripts, whose picture is in it."""
+    said = "".join(
+        f"<li><b>{html.escape(verdict.says)}</b><br>{html.escape(verdict.evidence)}"
+        + f"<pre>{html.escape(verdict.next)}</pre>" * bool(verdict.next)
+        + "</li>"
+        for verdict in verdicts
+    )
+    return f"<ul>{said}</ul>{as_html(ranking)}{_picture(ranking)}"
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        """Show nothing yet."""
-        self._clock = clock
-        self._handle: Any = None
-        self._shown_at = -_SECONDS
 
-    def show(self, done: int, total: int, lines: Sequence[str]) -> None:
-        """Show how much is done, at most a few times a second and at the end."""
-        from IPython.display import HTML, display
+def _picture(ranking: Ranking) -> str:
+    """The sensitivity to the learning rate, where somebody can draw it."""
+    rates = {numeric(r.trial.config, "learning_rate") for r in ranking.records} - {None}
+    if len(rates) < 2 or importlib.util.find_spec("matplotlib") is None:
+        return ""
+    from optjax.sweep._view.plots import plot_sensitivity
 
-        if self._clock() - self._shown_at < _SECONDS and done < total:
-            return
-        self._shown_at = self._clock()
-        text = "<br>".join(html.escape(line) for line in lines if line)
-        bar = HTML(
-            f'<progress value="{done}" max="{total}" style="width: 24em"></progress>'
-            f"<br>{text}"
-        )
-        if self._handle is None:
-            self._handle = display(bar, display_id=True)
-        else:
-            self._handle.update(bar)
+    page = io.BytesIO()
+    # Without the version of the library that drew it.
+    plot_sensitivity(ranking).savefig(page, dpi=100, metadata={"Software": None})
+    data = base64.b64encode(page.getvalue()).decode()
+    words = "Sensitivity to the learning rate"
+    return f'<img alt="{words}" src="data:image/png;base64,{data}">'
