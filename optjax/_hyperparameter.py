@@ -309,17 +309,24 @@ class _Function(Kind):
     """A function that can be called with so many arguments."""
 
     def __init__(
-        self, words: str, arguments: int | None, hint: str, *, may_be_class: bool
+        self,
+        words: str,
+        arguments: int | None,
+        hint: str,
+        *,
+        may_be_class: bool,
+        has_keywords: bool,
     ):
         super().__init__(words, hint)
         self.arguments, self.may_be_class = arguments, may_be_class
+        self.has_keywords = has_keywords
 
     def accepts(self, value: Any) -> bool:
         if self.arguments is None or not callable(value):
             return callable(value)
         if isinstance(value, type) and not self.may_be_class:
             return False
-        return _takes(value, self.arguments)
+        return _takes(value, self.arguments, or_more=self.has_keywords)
 
 
 class _Instance(Kind):
@@ -470,9 +477,20 @@ def function(
     hint: str = "",
     *,
     may_be_class: bool = False,
+    has_keywords: bool = False,
 ) -> Kind:
-    """What can be called, with so many arguments where that is said."""
-    return _Function(words, arguments, hint, may_be_class=may_be_class)
+    """What can be called, with so many arguments where that is said.
+
+    Args:
+      words: what it is.
+      arguments: how many.
+      hint: what to do where it is none.
+      may_be_class: whether it may be a class too.
+      has_keywords: whether somebody else gives what more it requires, by keyword.
+    """
+    return _Function(
+        words, arguments, hint, may_be_class=may_be_class, has_keywords=has_keywords
+    )
 
 
 def instance(of: type | tuple[type, ...], words: str, hint: str = "") -> Kind:
@@ -666,13 +684,16 @@ def _is_arraylike(leaf: Any) -> bool:
     return isinstance(leaf, (bool, int, float, complex))
 
 
-def _takes(function: Callable[..., Any], arguments: int) -> bool:
+def _takes(
+    function: Callable[..., Any], arguments: int, *, or_more: bool = False
+) -> bool:
     try:
         signature = inspect.signature(function)
     except (TypeError, ValueError):  # A builtin does not say.
         return True
+    bind = signature.bind_partial if or_more else signature.bind
     try:
-        signature.bind(*[None] * arguments)
+        bind(*[None] * arguments)
     except TypeError:
         return False
     return True

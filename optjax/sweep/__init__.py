@@ -19,12 +19,14 @@ from optjax.sweep._records import (
 )
 from optjax.sweep._result import SweepResult
 from optjax.sweep._run import Interrupted, run, run_alone
+from optjax.sweep._schedules import schedule
 from optjax.sweep._space.distributions import (
     choice,
     grid,
     log_uniform,
     only,
     per_optimizer,
+    static,
     uniform,
 )
 from optjax.sweep._space.space import configurations
@@ -77,6 +79,8 @@ __all__ = [
     "per_optimizer",
     "run",
     "run_alone",
+    "schedule",
+    "static",
     "uniform",
     "use_all_cores",
 ]

@@ -44,7 +44,15 @@ from optjax.sweep._errors import SweepError, checked
 from optjax.sweep._records import MOST_TRIALS, Config, Record, Status, TrialSpec
 from optjax.sweep._result import SweepResult
 from optjax.sweep._rows import FACTORIES
-from optjax.sweep._space.space import Draws, Factories, Method, Space, configurations
+from optjax.sweep._schedules import with_schedules
+from optjax.sweep._space.space import (
+    Draws,
+    Factories,
+    Method,
+    Space,
+    configurations,
+    keys_of,
+)
 from optjax.sweep._store.directory import as_directory
 from optjax.sweep._store.fingerprint import Fingerprint
 from optjax.sweep._store.store import Store
@@ -178,10 +186,15 @@ def run(
       12
     """
     make_trial = as_make_trial(trial)
-    factories = factories or FACTORIES
+    factories = with_schedules(factories or FACTORIES, keys_of(space), int(steps))
     specs = _specs(
         configurations(
-            space, draws=draws, method=method, seed=space_seed, factories=factories
+            space,
+            draws=draws,
+            method=method,
+            seed=space_seed,
+            factories=factories,
+            trial=make_trial,
         ),
         seeds,
     )
@@ -303,7 +316,8 @@ def run_alone(
         devices=(jax.local_devices()[0],),
         lanes=1,
     )
-    factories = factories or FACTORIES
+    keys = keys_of(spec.config)
+    factories = with_schedules(factories or FACTORIES, keys, int(steps))
     piece = Piece(0, (spec,))
     (record,) = run_piece(as_make_trial(trial), factories, piece, plan, "map")
     return record

@@ -274,12 +274,16 @@ TAKES = {
     ),
     "a text": (TEXTS, "overall"),
     "a name or names": ([*TEXTS, "names", "set", *EMPTY], ()),
-    "a mapping of names to values": (MAPPINGS, {}),
+    "a mapping of names to values, a configuration, or a list of these": (
+        [*MAPPINGS, "reports"],
+        {},
+    ),
     "a mapping of names to factories": (MAPPINGS, {}),
     "a mapping of XLA's options": (MAPPINGS, {}),
     "a mapping of names to texts": (["mask of texts"], {}),
     "one of sobol, random": ([], "random"),
     "one of max, min": (["name"], "max"),
+    "one of constant, linear, cosine": ([], "linear"),
     "one of local, ray": ([], "local"),
     "one of auto, vmap, map, chunked": ([*OF_ONE, *UNCALLED[1:]], "map"),
     "a number of seeds >= 1, or distinct integers from 0 to 2**31 - 1": (SIZES, 1),
@@ -303,17 +307,20 @@ TAKES = {
         )
     },
     **{
-        f"a function {words}": ([*OF_ONE, *UNCALLED[1:]], schedule)
+        f"a function {words}": (["two arguments", *OF_ONE, *UNCALLED], schedule)
         for words in (
             "(state) -> metrics",
             "(predict) -> metrics",
         )
     },
     "a class or function (rngs) -> model": (
-        [*OF_ONE, *UNCALLED[1:], *CLASSES_OF_ONE],
+        ["two arguments", "class of optimizers", *OF_ONE, *UNCALLED, *CLASSES_OF_ONE],
         schedule,
     ),
-    "an object with init and apply": ([], linen.Dense(1)),
+    "an object with init and apply, or a class or function that makes one": (
+        [*FUNCTION, *CLASSES, *UNCALLED],
+        linen.Dense(1),
+    ),
     "matplotlib axes": (["axes"], None),
     "an object with add_scalar and add_histogram_raw": (["writer"], Writer()),
 }
@@ -339,6 +346,7 @@ FREE = {
     "explain_step": ["extra"],
     "grid": ["values"],
     "choice": ["values"],
+    "static": ["values"],
     "uniform": ["low", "high"],
     "log_uniform": ["low", "high"],
     "only": ["distribution", "optimizers"],

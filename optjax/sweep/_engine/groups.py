@@ -1,6 +1,5 @@
 """A sweep's trials by compiled program."""
 
-import functools
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -100,8 +99,7 @@ def make_groups(
     groups: list[TrialGroup] = []
     for members in by_program.values():
         config = members[0].config
-        factory = functools.partial(factories[config.optimizer], **config.static)
-        trial = call_make_trial(make_trial, factory, config)
+        trial = call_make_trial(make_trial, factories[config.optimizer], config)
         traced = trace(trial, config, plan.metric)
         names = traced.metrics
         if groups and names != groups[0].metrics:
