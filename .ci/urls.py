@@ -24,11 +24,13 @@ def repository() -> str:
 
 
 def files() -> list[Path]:
-    """Every tracked text file but this one."""
-    tracked = subprocess.run(
-        ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True
-    )
-    paths = [ROOT / name for name in tracked.stdout.splitlines()]
+    """Every text file of the project but this one: the tracked ones, where git is."""
+    if (ROOT / ".git").exists():
+        git = ["git", "ls-files"]
+        done = subprocess.run(git, cwd=ROOT, capture_output=True, text=True, check=True)
+        paths = [ROOT / name for name in done.stdout.splitlines()]
+    else:
+        paths = [p for p in ROOT.rglob("*") if ".venv" not in p.parts]
     here = Path(__file__).resolve()
     return [p for p in paths if p.suffix in TEXT and p.is_file() and p != here]
 

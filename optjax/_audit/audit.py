@@ -72,8 +72,8 @@ def audit(
       `raise_for()`.
 
     Raises:
-      ValueError: for gradients without the leading axis of `steps`, and with `strict`
-        for any verdict.
+      ValueError: for arguments that the factory does not take, for gradients of other
+        shapes or without the leading axis of `steps`, and with `strict` for a verdict.
 
     Example: AdaBound whose rates are all at a bound.
       >>> import jax.numpy as jnp, optjax
@@ -88,25 +88,26 @@ def audit(
     is_transformation = isinstance(optimizer, optax.GradientTransformation)
     if not is_transformation and hasattr(optimizer, "gradient_transformation"):
         optimizer, is_transformation = optimizer.gradient_transformation(), True
-    params = jax.tree.map(jnp.asarray, _pure(params))
-    gradients = jax.tree.map(jnp.asarray, _pure(first if is_transformation else second))
+    if not is_transformation and not callable(optimizer):
+        raise ValueError(
+            "optimizer must be a gradient transformation or a function that makes one, "
+            f"got {optimizer!r}."
+        )
+    gradients, params = _pure(first if is_transformation else second), _pure(params)
+    _demand_gradients(gradients, params, steps)
+    gradients, params = jax.tree.map(jnp.asarray, (gradients, params))
     if steps is None:
         gradients = jax.tree.map(lambda g: g[None], gradients)
-    wrong = [
-        np.shape(g)
-        for g, x in zip(
-            jax.tree.leaves(gradients), jax.tree.leaves(params), strict=False
-        )
-        if np.shape(g) != (steps or 1, *np.shape(x))
-    ]
-    if wrong or len(jax.tree.leaves(gradients)) != len(jax.tree.leaves(params)):
-        raise ValueError(
-            "audit needs gradients of the parameters' shapes, with a leading axis of "
-            f"steps={steps}, got {wrong[:1] or 'another tree'}."
-        )
     subject: Subject
     if is_transformation:
-        subject, given = OfState.of(optimizer, _pure(second))
+        state = _pure(second)
+        made: Any = jax.tree.structure(jax.eval_shape(optimizer.init, params))
+        if jax.tree.structure(state) != made:
+            raise ValueError(
+                "audit needs the state of this optimizer, as its init and update give "
+                f"it, {made}; got {jax.tree.structure(state)}."
+            )
+        subject, given = OfState.of(optimizer, state)
     else:
         subject, given = OfFactory.of(optimizer, first, _pure(state))
     operands = gradients, given, params, extra
@@ -121,6 +122,25 @@ def audit(
     if strict:
         found.raise_for()
     return found
+
+
+def _demand_gradients(gradients: Any, params: Any, steps: int | None) -> None:
+    axis = () if steps is None else (steps,)
+    wanted = {name: (*axis, *shape) for name, shape in _shapes(params).items()}
+    got = _shapes(gradients)
+    for name in [*wanted, *got]:
+        if wanted.get(name) != got.get(name):
+            led = "" if steps is None else f", with a leading axis of steps={steps}"
+            raise ValueError(
+                f"audit needs gradients of the parameters' shapes{led}: {name} must be "
+                f"{wanted.get(name, 'absent')}, got {got.get(name, 'nothing')}."
+            )
+
+
+def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
+    return dict(
+        zip(leaf_names(tree), map(np.shape, jax.tree.leaves(tree)), strict=True)
+    )
 
 
 def _compiled(subject: Subject, differences: bool) -> Callable[..., Measured]:

@@ -113,9 +113,7 @@ class OfFactory(Subject):
         state: Any = None,
     ) -> tuple["OfFactory", Any]:
         """The subject, and what its `start` is given."""
-        signature = inspect.signature(factory)
-        bound = signature.bind(**given)
-        bound.apply_defaults()
+        bound = _bound(factory, given)
         names, turned, others = [], {}, {}
         for name, value, may_turn in _arguments(bound):
             if may_turn:
@@ -156,6 +154,23 @@ class OfFactory(Subject):
         for name, change in zip(self.hyperparameters, e, strict=False):
             arguments[name] = _scaled(arguments[name], change)
         return optax.with_extra_args_support(self.factory(**arguments))
+
+
+def _bound(factory: Callable[..., Any], given: Any) -> inspect.BoundArguments:
+    name = getattr(factory, "__name__", repr(factory))
+    if not isinstance(given, Mapping):
+        raise ValueError(
+            f"audit needs the arguments of {name} by name, such as "
+            f'{{"learning_rate": 1e-3}}, got {given!r}.'
+        )
+    try:
+        bound = inspect.signature(factory).bind(**given)
+    except TypeError as error:
+        raise ValueError(
+            f"audit needs arguments that {name} takes, got {dict(given)}: {error}."
+        ) from None
+    bound.apply_defaults()
+    return bound
 
 
 def _arguments(bound: inspect.BoundArguments) -> Iterator[tuple[str, Any, bool]]:

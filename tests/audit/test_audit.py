@@ -184,8 +184,25 @@ def test_groups_and_steps():
         found.at(2)
     with pytest.raises(KeyError, match="no group 'head'; there are kernel, bias"):
         found["head"]
-    with pytest.raises(ValueError, match="leading axis of steps=3, got"):
+    with pytest.raises(ValueError, match=r"leading axis of steps=3: .* must be \(3,"):
         audit(grads, X, steps=3)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ((3, G, None, X), "a function that makes one, got 3"),
+        ((optjax.adam, 1e-3, G, X), r'"learning_rate": 1e-3}, got 0\.001'),
+        ((optjax.adam, {"lr": 1e-3}, G, X), "that adam takes, got {'lr': 0.001}"),
+        ((optjax.adam(0.1), G, optax.sgd(0.1).init(X), X), "the state of this opt"),
+        ((optjax.adam(0.1), G, None, X), "the state of this optimizer"),
+        ((optjax.sgd, {"learning_rate": 0.1}, G, None), "must be absent, got"),
+        ((optjax.sgd, {"learning_rate": 0.1}, {}, X), "got nothing"),
+    ],
+)
+def test_other_arguments_are_refused_in_words(arguments, words):
+    with pytest.raises(ValueError, match=words):
+        optjax.audit(*arguments)
 
 
 def test_strict():

@@ -352,7 +352,11 @@ FREE = {
     "only": ["distribution", "optimizers"],
     "per_optimizer": ["by_name"],
     "parse_dimension": ["value"],
+    # Two calls of one name: what an argument is, the first one says.
+    "audit": ["optimizer", "first", "second", "params", "state", "extra"],
 }
+#: What the required of those get.
+GOOD = {"optimizer": TX, "first": X, "second": STATE, "params": X}
 
 
 def kind_of(name, argument):
@@ -372,12 +376,16 @@ KINDED = [(n, a) for n, a in ARGUMENTS if kind_of(n, a) is not None]
 
 def call(name, **given):
     function = FUNCTIONS[name]
+    parameters = inspect.signature(function).parameters
     good = {
-        p.name: taken(kind_of(name, p.name))[1]
-        for p in inspect.signature(function).parameters.values()
+        p.name: GOOD[p.name] if kind is None else taken(kind)[1]
+        for p in parameters.values()
+        for kind in [kind_of(name, p.name)]
         if p.default is p.empty and p.kind is not p.VAR_KEYWORD
     }
-    return function(**{**good, **given})
+    by_name = {**good, **given}
+    only = [n for n, p in parameters.items() if p.kind is p.POSITIONAL_ONLY]
+    return function(*[by_name.pop(n) for n in only], **by_name)
 
 
 @pytest.mark.parametrize(("name", "argument"), KINDED)

@@ -222,9 +222,14 @@ def test_scalars_are_the_known_numbers_of_a_report(bounded, unbounded):
         ):
             expected = summary.quantiles[PROBABILITIES.index(p)]
             assert found[f"{group}/log10_rate_p{name}"] == expected
-        for name in Summary._fields:
-            if name not in ("step", "quantiles", "histogram"):
+        numbers = [n for n in Summary._fields if n not in ("quantiles", "histogram")]
+        for name in [n for n in numbers if n != "step"]:
+            known = np.isfinite(getattr(summary, name))
+            assert known == (not name.endswith("_elasticity"))  # Those of an audit.
+            if known:
                 assert found[f"{group}/{name}"] == getattr(summary, name), name
+            else:
+                assert f"{group}/{name}" not in found
     # What is not known, infinite or not yet so is left out.
     found = scalars(unbounded.at(-1))
     for name in ("upper", "sgd_rate", "sgd_since"):
