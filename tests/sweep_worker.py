@@ -1,9 +1,9 @@
 """A small sweep in a process of its own, which can be told where to die.
 
-    python sweep_worker.py OUT [POINT COUNT]
+    python sweep_worker.py OUT [POINT COUNT [SECONDS]]
 
 POINT is append, save_states or commit: the process kills itself, as `kill -9` would,
-at the COUNT-th time that the store is about to do it.
+at the COUNT-th time that the store is about to do it. SECONDS is how long a call takes.
 """
 
 import os
@@ -56,19 +56,20 @@ def step(state, optimizer):
 def die_at(point, count):
     method, calls = getattr(Store, point), []
 
-    def dying(self, *args):
+    def dying(self, *args, **keywords):
         calls.append(None)
         if len(calls) == count:
             os.kill(os.getpid(), signal.SIGKILL)
-        return method(self, *args)
+        return method(self, *args, **keywords)
 
     setattr(Store, point, dying)
 
 
-def main(out, point=None, count="0"):
+def main(out, point=None, count="0", call_seconds="inf"):
     if point is not None:
         die_at(point, int(count))
-    sweep.run((init, step), SPACE, out=out, checkpoint_seconds=0.0, **KEYWORDS)
+    how = {"checkpoint_seconds": 0.0, "call_seconds": float(call_seconds)}
+    sweep.run((init, step), SPACE, out=out, **how, **KEYWORDS)
 
 
 if __name__ == "__main__":

@@ -265,16 +265,10 @@ class SweepOptions:
     checkpoint_seconds: Annotated[
         float, arg(help="Most seconds of work that a crash may cost.")
     ] = 30.0
-    evaluations_per_call: Annotated[
-        int | None,
-        arg(
-            help="Most evaluations until a trial can be saved and shown; 1 where an "
-            "update takes long.",
-            metavar="INT",
-            help_behavior_hint="(default: about 4,096 updates' worth, 1 for tasks with "
-            "images or texts)",
-        ),
-    ] = None
+    call_seconds: Annotated[
+        float,
+        arg(help="About how long until there is something new to show and to save."),
+    ] = 2.0
     engine: Annotated[
         str,
         arg(

@@ -26,7 +26,7 @@ Train a small network with every optimizer, and rank them.
 
   The tasks with images and texts train by the recipe of the AdaBound paper:
   SGD with momentum, Adam, AMSGrad, AdaBound and AMSBound, each at its own
-  learning rate. They are saved after every epoch.
+  learning rate.
 
 Examples:
   optjax race
@@ -82,9 +82,6 @@ def run_race(words: Sequence[str]) -> int:
         # Matrices this small gain nothing from batching on a CPU, and each trial's
         # numbers then do not depend on which others are in the race.
         strategy="map" if on_cpu else "vmap",
-        # Long trials are kept as they go.
-        checkpoint_seconds=0.0 if task.is_long else 30.0,
-        evaluations_per_call=task.evaluations_per_call,
         compiler_options=(
             _CPU_COMPILER_OPTIONS if on_cpu and not task.is_long else None
         ),

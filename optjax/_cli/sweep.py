@@ -224,9 +224,9 @@ def _experiment(options: SweepOptions, table: Mapping[str, Any]) -> Experiment:
         "strategy",
         "lanes",
         "checkpoint_seconds",
+        "call_seconds",
         "engine",
     )
-    per_call = options.evaluations_per_call
     return Experiment.of(
         options,
         task,
@@ -236,9 +236,6 @@ def _experiment(options: SweepOptions, table: Mapping[str, Any]) -> Experiment:
         seeds=options.seeds,
         memory_limit=memory_limit,
         stopping=_stopping(options),
-        evaluations_per_call=task.evaluations_per_call
-        if per_call is None
-        else per_call,
         **{name: said[name] for name in as_they_are},
     )
 

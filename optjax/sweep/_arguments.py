@@ -111,7 +111,7 @@ Seeds: TypeAlias = Annotated[
 Out: TypeAlias = Annotated[
     str | Path, _Taken("the path of a directory", "out", as_directory)
 ]
-Rule: TypeAlias = Annotated[StoppingRule, methods("decides_at", "go_on")]
+Rule: TypeAlias = Annotated[StoppingRule, methods("decides_at", "rung")]
 RunAs: TypeAlias = Annotated[
     Literal["auto"] | StrategyName | Strategy,
     _NameOr(("auto", *get_args(StrategyName)), function("a function of a lane", 1)),

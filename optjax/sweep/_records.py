@@ -1,7 +1,9 @@
 """What a sweep is made of and what it measures, as plain data."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
+
+import numpy as np
 
 __all__ = [
     "DIVERGED",
@@ -12,6 +14,7 @@ __all__ = [
     "STOPPED",
     "Config",
     "Curve",
+    "Measured",
     "Mode",
     "Record",
     "Status",
@@ -67,6 +70,20 @@ class Curve(NamedTuple):
 
     steps: tuple[int, ...]
     values: Mapping[str, tuple[float, ...]]
+
+
+class Measured(NamedTuple):
+    """Evaluations of one trial, in order, none after a divergence.
+
+    Attributes:
+      trial: whose.
+      steps: updates done at each.
+      rows: shape (evaluations, metrics).
+    """
+
+    trial: TrialSpec
+    steps: Sequence[int]
+    rows: np.ndarray
 
 
 class Record(NamedTuple):

@@ -96,7 +96,7 @@ def run(
     lanes: Size | None = None,
     memory_limit: Bytes | None = None,
     checkpoint_seconds: Seconds = 30.0,
-    evaluations_per_call: Size | None = None,
+    call_seconds: Seconds = 2.0,
     progress: Progress = True,
     on_group: OnGroup | None = None,
     engine: Engine = "local",
@@ -126,7 +126,8 @@ def run(
         None keeps nothing.
       draws: configurations an optimizer, where the space is not finite.
       method: how they are drawn, "sobol" or "random".
-      space_seed: for the drawing.
+      space_seed: for the drawing, and for the order in which a stopping rule gets to
+        see the trials.
       factories: optimizers by name; by default `optjax.OPTIMIZERS`, and those that
         installed packages add by an entry point of the group `optjax.optimizers`.
       stopping: `SuccessiveHalving(...)`, `Median(...)` or a rule of yours (see
@@ -137,11 +138,10 @@ def run(
       lanes: most lanes at a time; 256 by default.
       memory_limit: bytes that the lanes may take; a quarter of the machine's memory by
         default, half of an accelerator's.
-      checkpoint_seconds: how much work a crash may cost, beside one call of the
-        program.
-      evaluations_per_call: most evaluations of a lane in a call, after which there is a
-        report and may be a checkpoint; by default as many as make 4,096 updates of all
-        lanes together. 1 for updates that take long.
+      checkpoint_seconds: how much work a crash may cost.
+      call_seconds: about how long a call of the compiled program takes, after which
+        there is a report and may be a checkpoint; one update is the least. It does not
+        change the results, and may be another when a sweep goes on.
       progress: a live display on a terminal, or a function that is handed a `Status`.
       on_group: called with an optimizer's name and its records, in the order of the
         trials, when they have all ended (by the local engine); first for those that had
@@ -209,7 +209,7 @@ def run(
         lanes=_whole(lanes),
         memory_limit=_whole(memory_limit),
         compiler_options=compiler_options,
-        evaluations_per_call=_whole(evaluations_per_call),
+        order_seed=int(space_seed),
     )
     ledger, words = Ledger(plan, len(specs)), dict(about or {})
     # What keeps nothing is compared with nothing.
@@ -254,6 +254,7 @@ def run(
                 stop=stop,
                 report=stack.enter_context(_reporting(progress, metric)),
                 on_group=on_group,
+                call_seconds=call_seconds,
                 # Without a directory to go on from there is nothing to save for.
                 checkpoint_seconds=None if out is None else _finite(checkpoint_seconds),
                 fingerprint=fingerprint,

@@ -1,30 +1,44 @@
 """Stopping rules: which trials go on, from what all have reached until there.
 
-A rule is a function of the values alone, so that a sweep that is resumed decides again
-as it did. `SuccessiveHalving` and `Median` are two; a class of yours with the same two
-methods is another.
+A rule goes by the values alone, so that a sweep that is resumed decides as it did.
+`SuccessiveHalving` and `Median` are two; a class of yours with the same two methods is
+another.
 """
 
+import bisect
 import contextlib
-from collections.abc import Iterable, Iterator
+import heapq
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import numpy as np
 
 from optjax._hyperparameter import whole
 from optjax.sweep._errors import SweepError, in_own_code, one_line
 
-__all__ = ["Median", "StoppingRule", "SuccessiveHalving", "ask", "decisions"]
+__all__ = [
+    "Median",
+    "Rung",
+    "Rungs",
+    "StoppingRule",
+    "SuccessiveHalving",
+    "decisions",
+]
+
+#: `rung(arrived) -> goes_on`: which of the trials that arrive together go on. `arrived`
+#: has shape (n, evaluations so far), float32, their values of the metric, higher is
+#: better; where the sweep's mode is "min" they are negated. A trial that has diverged
+#: has −inf from there on, and ends whatever is said of it. `goes_on` is n booleans.
+Rung: TypeAlias = Callable[[np.ndarray], np.ndarray]
 
 
 class StoppingRule(Protocol):
     """When to decide, and which trials go on.
 
-    Both methods are pure: they return the same for the same arguments and keep nothing,
-    as those of a frozen dataclass do. What a rule is, its fields and its code, is part
-    of what a sweep's directory belongs to. It compares trials of one program: of one
-    optimizer with one set of static hyper-parameters.
+    It says the same of the same arrivals in the same order. What a rule is, its fields
+    and its code, is part of what a sweep's directory belongs to. It compares the trials
+    of one optimizer.
     """
 
     def decides_at(self, steps: int, evaluate_every: int) -> Iterable[int]:
@@ -35,23 +49,16 @@ class StoppingRule(Protocol):
           evaluate_every: updates between two evaluations.
 
         Returns:
-          Multiples of `evaluate_every` below `steps`. Each ends a call of the compiled
-          program, so many of them make short calls.
+          Multiples of `evaluate_every` below `steps`. At each all lanes wait for each
+          other, so many of them make short calls of the compiled program.
         """
         ...
 
-    def go_on(self, arrived: np.ndarray, everyone: np.ndarray) -> np.ndarray:
-        """Which of the trials that come to a decision together go on.
+    def rung(self) -> Rung:
+        """A function that decides at one of these updates.
 
-        Args:
-          arrived: shape (n, evaluations so far), float32: their values of the metric,
-            higher is better; where the sweep's mode is "min", they are negated. A trial
-            that has diverged has −inf from there on, and ends whatever is said of it.
-          everyone: shape (m, evaluations so far): those of all trials that have come
-            there until now, in order; the last n are `arrived`.
-
-        Returns:
-          A boolean for each of the n.
+        There is one for each of them. It is called with those that arrive together,
+        again and again, and may remember who came before.
         """
         ...
 
@@ -62,8 +69,9 @@ class SuccessiveHalving:
 
     The rungs are at min_steps · eta^k updates, k = 0, 1, …, below the whole budget. A
     trial that reaches a rung goes on if its metric there is among the best 1/eta (at
-    least one) of all that reached it so far, of the same optimizer. Lanes that reach a
-    rung together are compared with each other first.
+    least one) of all that reached it so far, of the same optimizer, whatever its static
+    hyper-parameters are. Lanes that reach a rung together are compared with each other
+    first. It takes O(log n) a trial.
 
     Attributes:
       min_steps: updates that every trial gets.
@@ -97,11 +105,16 @@ class SuccessiveHalving:
             rung *= self.eta
         return rungs
 
-    def go_on(self, arrived: np.ndarray, everyone: np.ndarray) -> np.ndarray:
-        """Those whose last value is among the best 1/eta."""
-        places = max(1, len(everyone) // self.eta)
-        threshold = np.sort(everyone[:, -1])[-places]
-        return arrived[:, -1] >= threshold
+    def rung(self) -> Rung:
+        """Those go on whose last value is among the best 1/eta."""
+        seen = _Ranked()
+
+        def go_on(arrived: np.ndarray) -> np.ndarray:
+            last = arrived[:, -1]
+            seen.add(last)
+            return last >= seen.best(max(1, len(seen) // self.eta))[0]
+
+        return go_on
 
 
 @dataclass(frozen=True)
@@ -143,12 +156,88 @@ class Median:
         _check_multiple("every", every, evaluate_every)
         return range(self.warm_up, steps, every)
 
-    def go_on(self, arrived: np.ndarray, everyone: np.ndarray) -> np.ndarray:
-        """Those whose best is not below the median average."""
-        if len(everyone) < self.min_trials:
-            return np.ones(len(arrived), bool)
-        averages = everyone.mean(axis=1, dtype=np.float64)
-        return arrived.max(axis=1) >= np.median(averages)
+    def rung(self) -> Rung:
+        """Those go on whose best is not below the median average."""
+        averages = _Ranked()
+
+        def go_on(arrived: np.ndarray) -> np.ndarray:
+            averages.add(arrived.mean(axis=1, dtype=np.float64))
+            if len(averages) < self.min_trials:
+                return np.ones(len(arrived), bool)
+            upper, lower = averages.best((len(averages) + 1) // 2)
+            median = upper if len(averages) % 2 else (upper + lower) / 2
+            return arrived.max(axis=1) >= median
+
+        return go_on
+
+
+class _Ranked:
+    """Numbers in two heaps: the best so many, and the others."""
+
+    def __init__(self) -> None:
+        self._best: list[float] = []
+        self._others: list[float] = []
+
+    def __len__(self) -> int:
+        return len(self._best) + len(self._others)
+
+    def add(self, values: np.ndarray) -> None:
+        for value in values.tolist():
+            heapq.heappush(self._others, -heapq.heappushpop(self._best, value))
+
+    def best(self, places: int) -> tuple[float, float]:
+        """The worst of the best so many, which never become fewer, and the next one."""
+        while len(self._best) < places:
+            heapq.heappush(self._best, -heapq.heappop(self._others))
+        return self._best[0], -self._others[0] if self._others else -np.inf
+
+
+class Rungs:
+    """A rule's decisions among the trials that it compares.
+
+    Attributes:
+      at: the evaluations at which it decides, ascending.
+    """
+
+    def __init__(self, rule: StoppingRule, at: tuple[int, ...]) -> None:
+        """Nobody has come yet.
+
+        Raises:
+          SweepError: where the rule raises, as all other methods.
+        """
+        self._rule, self.at = rule, at
+        with _blamed(rule):
+            self._rungs = {place: rule.rung() for place in at}
+
+    def __contains__(self, at: int) -> bool:
+        """Whether it decides after so many evaluations."""
+        return at in self._rungs
+
+    def after(self, evaluations: int) -> int | None:
+        """Where a trial comes next that has had so many, or None."""
+        index = bisect.bisect_left(self.at, evaluations)
+        return self.at[index] if index < len(self.at) else None
+
+    def stop(self, at: int, arrived: Mapping[int, np.ndarray]) -> list[int]:
+        """Which of those that arrive together do not go on.
+
+        Args:
+          at: where they arrive.
+          arrived: of each its values, higher is better, those of `at` evaluations or,
+            of one that has diverged before, fewer.
+        """
+        values = np.full((len(arrived), at), -np.inf, np.float32)
+        for row, of_trial in zip(values, arrived.values(), strict=True):
+            row[: len(of_trial)] = of_trial
+        with _blamed(self._rule):
+            answer = np.asarray(self._rungs[at](values))
+        if answer.shape != (len(arrived),) or answer.dtype != bool:
+            raise SweepError(
+                f"the stopping rule {type(self._rule).__name__} must say of each of "
+                f"the trials that arrive whether it goes on; of {len(arrived)} its "
+                f"rung returned {answer.dtype}{list(answer.shape)}"
+            )
+        return [who for who, on in zip(arrived, answer, strict=True) if not on]
 
 
 def decisions(rule: StoppingRule, steps: int, evaluate_every: int) -> tuple[int, ...]:
@@ -165,28 +254,11 @@ def decisions(rule: StoppingRule, steps: int, evaluate_every: int) -> tuple[int,
                 f"the stopping rule {type(rule).__name__} must decide at multiples of "
                 f"evaluate_every={evaluate_every} below steps={steps}, got {step}"
             )
-        two = np.zeros((2, step // evaluate_every), np.float32)
-        ask(rule, two, two)
-    return tuple(step // evaluate_every for step in at)
-
-
-def ask(
-    rule: StoppingRule, arrived: np.ndarray, everyone: np.ndarray
-) -> Iterable[bool]:
-    """What a rule's `go_on` says, one for each that arrived.
-
-    Raises:
-      SweepError: where it says something else, or raises.
-    """
-    with _blamed(rule):
-        answer = np.asarray(rule.go_on(arrived, everyone))
-    if answer.shape != (len(arrived),) or answer.dtype != bool:
-        raise SweepError(
-            f"the stopping rule {type(rule).__name__} must say of each of the trials "
-            f"that arrive whether it goes on; of {len(arrived)} its go_on returned "
-            f"{answer.dtype}{list(answer.shape)}"
-        )
-    return answer.tolist()
+    places = tuple(step // evaluate_every for step in at)
+    for place in places:
+        zeros = np.zeros(place, np.float32)
+        Rungs(rule, (place,)).stop(place, {0: zeros, 1: zeros})
+    return places
 
 
 @contextlib.contextmanager

@@ -6,7 +6,14 @@ from typing import Any, Literal, Protocol, TypeAlias, get_args
 
 import jax
 
-__all__ = ["STRATEGIES", "Lane", "Strategy", "StrategyName", "as_strategy"]
+__all__ = [
+    "STRATEGIES",
+    "Lane",
+    "Strategy",
+    "StrategyName",
+    "as_strategy",
+    "skips_idle",
+]
 
 #: `lane(state, told) -> (state, metrics)`, a call's work of one trial.
 Lane: TypeAlias = Callable[[Any, Any], tuple[Any, jax.Array]]
@@ -16,7 +23,9 @@ class Strategy(Protocol):
     """From what one lane does to what all lanes of a device do.
 
     It is called while JAX traces. What it is, its code included, is part of what a
-    sweep's directory belongs to.
+    sweep's directory belongs to. One that runs each lane by itself, so that an idle one
+    costs nothing, may say so by an attribute `skips_idle = True`: slow trials then run
+    one after the other, each to its end, and the first results come early.
     """
 
     def __call__(self, lane: Lane, /) -> Lane:
@@ -38,6 +47,11 @@ class _Mapped:
 
     batch_size: int | None = None
 
+    @property
+    def skips_idle(self) -> bool:
+        """Whether a lane's `cond` is one, and not both of its sides."""
+        return self.batch_size is None
+
     def __call__(self, lane: Lane, /) -> Lane:
         def lanes(states: Any, told: Any) -> Any:
             return jax.lax.map(
@@ -58,3 +72,8 @@ STRATEGIES: dict[StrategyName, Strategy] = dict(
 def as_strategy(strategy: StrategyName | Strategy) -> Strategy:
     """The strategy itself, of its name too."""
     return STRATEGIES[strategy] if isinstance(strategy, str) else strategy
+
+
+def skips_idle(strategy: Strategy) -> bool:
+    """Whether an idle lane costs nothing."""
+    return bool(getattr(strategy, "skips_idle", False))

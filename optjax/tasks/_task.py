@@ -83,7 +83,7 @@ class Loaded(NamedTuple):
       evaluate_every: updates between evaluations, an epoch where there are epochs.
       unit: what an update is counted in, such as "images".
       units: how many of them an update takes.
-      is_long: whether a trial should be kept on disk as it goes.
+      is_long: whether a trial takes much longer than its compilation.
       dtype: what the model computes in.
       metric: the name of the metric that ranks.
       mode: whether the best of it is the "max" or the "min".
@@ -105,11 +105,6 @@ class Loaded(NamedTuple):
     mode: Literal["max", "min"] = "max"
     title: str = "validation accuracy"
     target: float | None = None
-
-    @property
-    def evaluations_per_call(self) -> int | None:
-        """For `sweep.run`: one where each must be kept, else its default."""
-        return 1 if self.is_long else None
 
     def words(self, task: str) -> dict[str, str]:
         """For `sweep.run`: what it is to say of a sweep on this task."""

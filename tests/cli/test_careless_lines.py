@@ -163,7 +163,7 @@ M --memory-limit '3 bananas'           | --memory-limit must be a size such as 2
 M --checkpoint-seconds soon            | -seconds must be a number, got 'soon'
 M --checkpoint-seconds -1              | --checkpoint-seconds must be a number >= 0
 M --checkpoint-seconds nan             | --checkpoint-seconds must be a number >= 0
-M --evaluations-per-call 0             | --evaluations-per-call must be an integer >= 1
+M --call-seconds -1                    | --call-seconds must be a number >= 0
 M --stop-early 7                       | --stop-early must be .* of --evaluate-every 10
 M --stop-early 10 --eta 1              | --eta must be an integer >= 2, got 1
 M --median 7                           | --median must be .* of --evaluate-every 10

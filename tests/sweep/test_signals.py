@@ -16,12 +16,12 @@ HERE = Path(__file__).parents[1]
 SWEEP = ["sweep", "signal_worker:trial", "--metric", "loss", "--mode", "min"]
 SWEEP += ["--optimizers", "sgd", "adam", "--space", "learning_rate=0.01, 0.1"]
 SWEEP += ["--seeds", "1", "--steps", "40", "--evaluate-every", "10"]
-SWEEP += ["--strategy", "map", "--evaluations-per-call", "1", "--lanes", "2"]
+SWEEP += ["--strategy", "map", "--call-seconds", "0", "--lanes", "2"]
 
 KEYWORDS = {
     "steps": 40,
     "evaluate_every": 10,
-    "evaluations_per_call": 1,
+    "call_seconds": 0.0,
     "metric": "loss",
     "mode": "min",
     "seeds": 1,

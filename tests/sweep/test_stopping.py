@@ -13,7 +13,7 @@ import pytest
 
 from optjax import sweep
 from optjax.sweep import Median, SuccessiveHalving, SweepError
-from optjax.sweep._stopping import ask, decisions
+from optjax.sweep._stopping import Rungs, decisions
 
 NEVER = -np.inf
 
@@ -27,13 +27,13 @@ def rungs(min_steps=10, eta=3, evaluate_every=5, evaluations=100):
 class Rung:
     """Trials that come to one decision, call by call, as the scheduler shows them."""
 
-    def __init__(self, rule):
-        self.rule, self.everyone = rule, np.zeros((0, 1), np.float32)
+    def __init__(self, rule, at=1):
+        self.at, self.rungs = at, Rungs(rule, (at,))
 
     def go_on(self, *scores):
         arrived = np.array(scores, np.float32).reshape(len(scores), -1)
-        self.everyone = np.concatenate([self.everyone[:, : arrived.shape[1]], arrived])
-        return list(ask(self.rule, arrived, self.everyone))
+        stopped = self.rungs.stop(self.at, dict(enumerate(arrived)))
+        return [trial not in stopped for trial in range(len(scores))]
 
 
 def halving(eta=3):
@@ -146,16 +146,32 @@ def by_hand(arrived, everyone):
 def test_the_median_rule_compares_bests_with_the_median_of_averages():
     random = np.random.default_rng(0)
     for together in (1, 3, 8):
-        everyone = random.normal(size=(11, 6)).astype(np.float32)
-        arrived = everyone[-together:]
-        said = list(ask(Median(10, min_trials=1), arrived, everyone))
-        assert said == by_hand(arrived, everyone)
+        everyone = random.normal(size=(24, 6)).astype(np.float32)
+        rung = Rung(Median(10, min_trials=1), at=6)
+        for first in range(0, len(everyone), together):
+            arrived = everyone[first : first + together]
+            said = rung.go_on(*arrived)
+            assert said == by_hand(arrived, everyone[: first + together])
+
+
+def test_halving_keeps_those_of_a_sort_of_all():
+    """In heaps, as if all that ever came were sorted anew each time."""
+    random = np.random.default_rng(1)
+    scores = random.integers(0, 50, size=400).astype(np.float32)
+    scores[random.uniform(size=400) < 0.1] = NEVER
+    rung, first = halving(eta=3), 0
+    while first < len(scores):
+        together = int(random.integers(1, 6))
+        arrived, first = scores[first : first + together], first + together
+        everyone = np.sort(scores[:first])
+        places = max(1, len(everyone) // 3)
+        assert rung.go_on(*arrived) == (arrived >= everyone[-places]).tolist()
 
 
 def test_a_trial_with_a_good_best_goes_on_though_its_last_value_is_bad():
     rule = Median(warm_up=10, min_trials=1)
     everyone = np.array([[0.5, 0.5], [0.6, 0.6], [0.9, 0.0], [0.4, 0.3]], np.float32)
-    assert list(ask(rule, everyone, everyone)) == [True, True, True, False]
+    assert Rung(rule, at=2).go_on(*everyone) == [True, True, True, False]
 
 
 def test_all_go_on_while_few_have_come_and_the_diverged_count_as_the_worst():
@@ -214,8 +230,14 @@ class TopShare:
     def decides_at(self, steps, evaluate_every):
         return range(2 * evaluate_every, steps, 2 * evaluate_every)
 
-    def go_on(self, arrived, everyone):
-        return arrived[:, -1] >= np.quantile(everyone[:, -1], 1 - self.share)
+    def rung(self):
+        last = []
+
+        def go_on(arrived):
+            last.extend(arrived[:, -1])
+            return arrived[:, -1] >= np.quantile(last, 1 - self.share)
+
+        return go_on
 """
 
 WORKER = (
@@ -281,7 +303,10 @@ class Rule:
     def decides_at(self, steps, evaluate_every):
         return self.at
 
-    def go_on(self, arrived, everyone):
+    def rung(self):
+        return self.go_on
+
+    def go_on(self, arrived):
         if isinstance(self.answer, Exception):
             raise self.answer
         return np.array(self.answer)
@@ -296,13 +321,13 @@ class Rule:
         ),
         (Rule(at=(0,)), "got 0"),
         (Rule(at=(30,)), "got 30"),
-        (Rule(answer=True), r"Rule must say of each .*; of 2 its go_on returned bool"),
-        (Rule(answer=(1.0, 0.0)), r"of 2 its go_on returned float64\[2\]"),
+        (Rule(answer=True), r"Rule must say of each .*; of 2 its rung returned bool"),
+        (Rule(answer=(1.0, 0.0)), r"of 2 its rung returned float64\[2\]"),
         (
             Rule(answer=OSError("no\nfile")),
             r"Rule raised OSError: no \(.*test_stopping.py, line \d+\)$",
         ),
-        (3, "stopping must be None or an object with decides_at and go_on, got 3"),
+        (3, "stopping must be None or an object with decides_at and rung, got 3"),
     ],
 )
 def test_a_rule_that_cannot_answer_is_refused_before_any_work(rule, message):

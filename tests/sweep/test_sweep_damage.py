@@ -28,7 +28,7 @@ KEYWORDS = {
     "seeds": 1,
     "strategy": "map",
     "lanes": 2,
-    "evaluations_per_call": 1,
+    "call_seconds": 0.0,
     "checkpoint_seconds": 0.0,
 }
 

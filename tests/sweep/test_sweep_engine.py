@@ -12,18 +12,20 @@ import pytest
 
 from optjax import sweep
 from optjax.sweep._engine import fastest
+from optjax.sweep._engine.calls import Call, Left, Pace, next_call
 from optjax.sweep._engine.fastest import pick_strategy
 from optjax.sweep._engine.groups import TrialGroup, make_groups
-from optjax.sweep._engine.lanes import Program
+from optjax.sweep._engine.lanes import Program, Size
 from optjax.sweep._engine.pieces import Piece, read_piece, split, write_piece
 from optjax.sweep._engine.plan import Plan
 from optjax.sweep._engine.scheduler import Scheduler
 from optjax.sweep._errors import NotWrittenError
-from optjax.sweep._stopping import decisions
+from optjax.sweep._stopping import Rungs, decisions
 
 # -------------------------------------------------- the scheduler, with made-up metrics
 
 EVERY, EVALUATIONS = 5, 18
+EVERY_LANE = np.ones(8, bool)
 
 
 def scheduler(trials, *, lanes=8, devices=2, stopping=None, metrics=("loss",)):
@@ -40,11 +42,32 @@ def scheduler(trials, *, lanes=8, devices=2, stopping=None, metrics=("loss",)):
         mode="min",
         evaluate_every=EVERY,
         evaluations=EVALUATIONS,
-        evaluations_per_call=2,
-        stopping=stopping,
-        decisions=()
-        if stopping is None
-        else decisions(stopping, EVERY * EVALUATIONS, EVERY),
+        evaluations_a_round=2,
+        rungs=stopping
+        and Rungs(stopping, decisions(stopping, EVERY * EVALUATIONS, EVERY)),
+    )
+
+
+def round_of(schedule):
+    """A call of all that the lanes do until they wait for each other."""
+    return Call(schedule.left.evaluations > 0, Size(2, EVERY, True), 2 * EVERY)
+
+
+def observe(schedule, rows):
+    call = round_of(schedule)
+    return schedule.observe(call, schedule.measured(call, rows))
+
+
+def in_lanes(schedule):
+    """The trials by lane."""
+    call = round_of(schedule)
+    measured = schedule.measured(call, np.zeros((8, 2, len(schedule._metrics))))
+    return dict(
+        zip(
+            np.flatnonzero(call.lanes).tolist(),
+            [each.trial for each in measured],
+            strict=True,
+        )
     )
 
 
@@ -54,14 +77,13 @@ def simulate(schedule, seed=0, diverging=0.05):
     started, ends, in_lane = collections.Counter(), [], {}
     total = len(schedule._trials)
     while not schedule.is_done:
-        told = schedule.assignment()
+        told = schedule.assignment(schedule.left.evaluations > 0)
         waiting = total - sum(started.values()) - int(told.fresh.sum())
         # Lanes are idle only where nothing waits.
         assert told.busy.all() or waiting == 0
         assert not (told.fresh & ~told.busy).any()
-        trials = dict(
-            zip(np.flatnonzero(told.busy), schedule.lane_trials(), strict=True)
-        )
+        trials = in_lanes(schedule)
+        assert list(trials) == np.flatnonzero(told.busy).tolist()
         for lane, trial in trials.items():
             if told.fresh[lane]:
                 started[trial.number] += 1
@@ -72,7 +94,7 @@ def simulate(schedule, seed=0, diverging=0.05):
         in_lane = trials
         rows = random.uniform(size=(len(told.busy), 2, 1)).astype(np.float32)
         rows[random.uniform(size=rows.shape) < diverging] = np.nan
-        ends.append(schedule.observe(rows))
+        ends.append(observe(schedule, rows))
     return started, ends
 
 
@@ -111,9 +133,9 @@ def test_the_same_metrics_give_the_same_schedule():
 
 def test_free_lanes_are_spread_over_the_devices():
     # Lanes 0 to 3 are one device's, 4 to 7 the other's.
-    assert np.flatnonzero(scheduler(2).assignment().busy).tolist() == [0, 4]
-    assert np.flatnonzero(scheduler(5).assignment().busy).tolist() == [0, 1, 2, 4, 5]
-    busy = scheduler(6, lanes=9, devices=3).assignment().busy
+    assert np.flatnonzero(scheduler(2).left.evaluations).tolist() == [0, 4]
+    assert np.flatnonzero(scheduler(5).left.evaluations).tolist() == [0, 1, 2, 4, 5]
+    busy = scheduler(6, lanes=9, devices=3).left.evaluations
     assert np.flatnonzero(busy).tolist() == [0, 1, 3, 4, 6, 7]
 
 
@@ -122,18 +144,18 @@ def test_a_lane_that_diverges_is_refilled_before_the_next_call():
     rows = np.ones((8, 2, 1), np.float32)
     rows[3, 0] = np.inf
     rows[5, 1] = np.nan
-    records = schedule.observe(rows)
+    records = observe(schedule, rows)
     assert [r.status for r in records] == [sweep.DIVERGED] * 2
     assert [r.steps for r in records] == [5, 10]
-    assert np.flatnonzero(schedule.assignment().fresh).tolist() == [3, 5]
-    assert {8, 9} <= {trial.number for trial in schedule.lane_trials()}
+    assert np.flatnonzero(schedule.assignment(EVERY_LANE).fresh).tolist() == [3, 5]
+    assert {8, 9} <= {trial.number for trial in in_lanes(schedule).values()}
 
 
 def test_the_metric_called_finite_ends_a_trial_though_its_loss_is_finite():
     schedule = scheduler(2, metrics=("finite", "loss"))
     rows = np.ones((8, 2, 2), np.float32)
     rows[4, 1, 0] = 0.0
-    (record,) = schedule.observe(rows)
+    (record,) = observe(schedule, rows)
     assert (record.trial.number, record.status) == (1, sweep.DIVERGED)
     assert record.curve.values == {"finite": (1.0, 0.0), "loss": (1.0, 1.0)}
 
@@ -141,10 +163,10 @@ def test_the_metric_called_finite_ends_a_trial_though_its_loss_is_finite():
 def test_halving_stops_the_worst_for_the_mode_and_refills():
     schedule = scheduler(20, stopping=sweep.SuccessiveHalving(10, 4))
     rows = np.arange(8, dtype=np.float32)[:, None, None].repeat(2, axis=1)
-    stopped = {record.trial.number for record in schedule.observe(rows)}
+    stopped = {record.trial.number for record in observe(schedule, rows)}
     # The two smallest losses go on, in lanes 0 and 1, which hold trials 0 and 2.
     assert stopped == {1, 3, 4, 5, 6, 7}
-    assert np.flatnonzero(~schedule.assignment().fresh).tolist() == [0, 1]
+    assert np.flatnonzero(~schedule.assignment(EVERY_LANE).fresh).tolist() == [0, 1]
     assert schedule.running == 8
 
 
@@ -393,14 +415,17 @@ def test_memory_limit_reduces_the_lanes_or_is_refused():
         lanes_seen(memory_limit=100)
 
 
-@pytest.mark.parametrize(("most", "updates"), [(None, 30), (1, 5), (4, 15)])
-def test_a_call_is_as_short_as_asked(most, updates):
-    """Of 6 evaluations 4 is no divisor, so 3 a call."""
-    seen = lanes_seen(evaluations_per_call=most, lanes=2)[1]
-    steps = [status.steps for status in seen]
-    assert {b - a for a, b in itertools.pairwise(steps)} <= {0, 2 * updates}
-    with pytest.raises(sweep.SweepError, match="evaluations_per_call must be"):
-        lanes_seen(evaluations_per_call=0)
+def test_a_call_of_no_seconds_is_an_update_and_one_without_end_a_round():
+    short = lanes_seen(call_seconds=0.0, lanes=2)[1]
+    steps = [status.steps for status in short]
+    # Under map one lane of each device.
+    devices = len(jax.local_devices())
+    assert {b - a for a, b in itertools.pairwise(steps)} <= set(range(devices + 1))
+    long = lanes_seen(call_seconds=float("inf"), lanes=2)[1]
+    assert len(long) < 20
+    assert long[-1] == short[-1]
+    with pytest.raises(sweep.SweepError, match="call_seconds must be a number >= 0"):
+        lanes_seen(call_seconds=-1)
 
 
 def test_status_adds_up():
@@ -425,9 +450,7 @@ def test_status_adds_up():
     statuses = [record.status for record in result.records]
     assert last.diverged == statuses.count(sweep.DIVERGED) == 3
     assert last.stopped == statuses.count(sweep.STOPPED) > 0
-    # A trial runs whole calls.
-    per_call = 10
-    assert last.steps == sum(-(-r.steps // per_call) * per_call for r in result.records)
+    assert last.steps == sum(record.steps for record in result.records)
     assert last.best == min(
         value
         for record in result.records
@@ -449,15 +472,16 @@ class Clock:
     def __init__(self, monkeypatch, seconds, overhead=1e-3):
         self.now, self.compiled = 0.0, []
 
-        def compile_(group, settings, strategy):
+        def compile_(group, plan, strategy):
             self.now += 1.0
             self.compiled.append(strategy)
-            updates = group.evaluations_per_call * settings.evaluate_every
 
-            def advance(carry, told):
+            def advance(carry, told, size):
                 lanes = told.busy.sum() if strategy == "map" else group.lanes
+                updates = size.evaluations * size.updates
                 self.now += overhead + lanes * updates * seconds[strategy]
-                return carry, None
+                most = group.most_evaluations(plan, strategy)
+                return carry, np.ones((group.lanes, most, len(group.metrics)))
 
             return Program(lambda: None, advance, group.lanes)
 
@@ -508,26 +532,107 @@ def test_one_long_call_is_not_run_to_choose_its_strategy(monkeypatch):
     clock = Clock(monkeypatch, {"map": 0.01, "vmap": 0.001, "chunked": 0.005})
     assert pick_strategy(group, settings, 256)[0] == "vmap"
     # The sweep takes 2,560 s under map.
-    assert clock.now < 20.0
-    assert clock.compiled == ["map", "map", "vmap", "vmap"]
+    assert clock.now < 5.0
+    assert clock.compiled == ["map", "vmap"]
     group, settings = group_of(256, 1000, 1000, "gpu")
-    clock = Clock(monkeypatch, {"map": 0.01, "vmap": 0.001, "chunked": 0.005})
+    clock = Clock(monkeypatch, {"map": 0.01, "vmap": 1e-6, "chunked": 0.005})
     assert pick_strategy(group, settings, 256)[0] == "vmap"
-    assert clock.now == 1.0
+    assert clock.compiled == ["vmap"]
 
 
-@pytest.mark.parametrize(
-    ("updates_seconds", "overhead"),
-    # In the second most of a call is overhead, which more lanes do not repeat.
-    [(1e-5, 1e-3), (1e-9, 1e-2)],
-)
-def test_a_short_sweep_compiles_once(monkeypatch, updates_seconds, overhead):
+def test_what_might_take_minutes_is_not_tried(monkeypatch):
+    """An update of all lanes at once cannot be stopped."""
+    group, settings = group_of(256, 1000, 1000)
+    clock = Clock(monkeypatch, {"map": 5.0, "vmap": 5.0, "chunked": 5.0})
+    assert pick_strategy(group, settings, 256)[0] == "map"
+    assert clock.now < 10.0
+
+
+def test_a_short_sweep_compiles_once(monkeypatch):
     group, settings = group_of(64, 300, 10)
-    seconds = dict.fromkeys(["map", "vmap", "chunked"], updates_seconds)
-    clock = Clock(monkeypatch, seconds, overhead)
+    clock = Clock(monkeypatch, dict.fromkeys(["map", "vmap", "chunked"], 1e-5))
     assert pick_strategy(group, settings, 64)[0] == "map"
     assert clock.compiled == ["map"]
-    assert clock.now < 1.1
+    assert clock.now < 1.3
+
+
+# ------------------------------------------------- calls, by seconds that are made up
+
+
+def calls_of(seconds_an_update, *, lanes=8, devices=1, evaluations=40, every=10, **how):
+    """The calls of one round, and how long each takes."""
+    keywords = {"most_evaluations": 512, "skips_idle": True, **how}
+    left = Left(np.full(lanes, evaluations), np.zeros(lanes, bool), 0)
+    pace, calls = Pace(2.0), []
+    while left.evaluations.any():
+        call = next_call(
+            left, pace.work, devices=devices, evaluate_every=every, **keywords
+        )
+        seconds = 1e-3 + call.work * seconds_an_update
+        calls.append((call, seconds))
+        pace.took(call, seconds)
+        assert call.lanes.any()
+        assert not (call.lanes & (left.evaluations == 0)).any()
+        if left.updates:
+            assert (call.lanes == left.within).all()
+        after = left.evaluations - call.lanes * call.size.evaluations
+        if call.size.evaluates:
+            left = Left(after, np.zeros(lanes, bool), 0)
+        else:
+            left = Left(left.evaluations, call.lanes, left.updates + call.size.updates)
+            assert left.updates < every
+    return calls
+
+
+@pytest.mark.parametrize("seconds", [1e-5, 1e-3, 0.1, 1.0, 5.0])
+@pytest.mark.parametrize("skips_idle", [True, False])
+def test_a_call_takes_about_two_seconds_whatever_an_update_costs(seconds, skips_idle):
+    calls = calls_of(seconds, skips_idle=skips_idle)
+    assert (
+        sum(
+            int(call.lanes.sum()) * call.size.evaluations
+            for call, _ in calls
+            if call.size.evaluates
+        )
+        == 8 * 40
+    )
+    for call, took in calls:
+        assert took < 3.0 or (seconds == 5.0 and call.work == 1)
+    total = sum(took for _, took in calls)
+    # No more of them than two seconds each ask for, beside the first and the ends.
+    assert len(calls) <= 10 + total / min(1.0, max(0.1, 10 * seconds))
+
+
+def test_slow_trials_go_one_after_the_other_and_fast_ones_together():
+    slow = calls_of(0.1)
+    order = [np.flatnonzero(call.lanes).tolist() for call, _ in slow]
+    assert order == sorted(order)
+    assert {len(lanes) for lanes in order} == {1}
+    fast = calls_of(1e-6)
+    assert max(int(call.lanes.sum()) for call, _ in fast) >= 7
+    both = calls_of(0.1, devices=2)
+    assert {int(call.lanes.sum()) for call, _ in both} == {2}
+    assert {tuple(call.lanes.reshape(2, -1).sum(axis=1)) for call, _ in both} == {
+        (1, 1)
+    }
+
+
+def test_the_rows_of_one_device_are_in_one_order_however_long_calls_are():
+    """So that curves.csv is the same to the byte."""
+
+    def rows(**how):
+        done = collections.Counter()
+        for call, _ in calls_of(**how):
+            if call.size.evaluates:
+                for lane in np.flatnonzero(call.lanes).tolist():
+                    for _ in range(call.size.evaluations):
+                        done[lane] += 1
+                        yield lane, done[lane]
+
+    expected = [(lane, n + 1) for lane in range(8) for n in range(40)]
+    for seconds in (1e-7, 1e-5, 1e-3, 0.03, 1.0):
+        assert list(rows(seconds_an_update=seconds)) == expected
+        assert list(rows(seconds_an_update=seconds, most_evaluations=16)) == expected
 
 
 def test_the_last_round_of_trials_is_as_full_as_the_others():

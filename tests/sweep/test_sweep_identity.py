@@ -35,7 +35,7 @@ KEYWORDS = {
     "strategy": "map",
     "progress": False,
     "checkpoint_seconds": 0.0,
-    "evaluations_per_call": 1,
+    "call_seconds": 0.0,
 }
 
 
@@ -118,10 +118,6 @@ OTHER_SETTINGS = {
     "mode": ({"mode": "max"}, "mode was min and is max"),
     "strategy": ({"strategy": "vmap"}, "strategy was map and is vmap"),
     "lanes": ({"lanes": 1}, "lanes were 4, 4 and are 1, 1"),
-    "calls": (
-        {"evaluations_per_call": 4},
-        "evaluations per call was 1, 1 and is 4, 4",
-    ),
     "compiler options": (
         {"compiler_options": {"xla_backend_optimization_level": "1"}},
         "compiler options were none and are xla_backend_optimization_level=1",

@@ -44,12 +44,15 @@ def test_the_sweep_has_every_kind_of_end(uninterrupted):
         [("append", 1), ("append", 4)],
         [("save_states", 2), ("commit", 3)],
         [("commit", 1), ("append", 9), ("commit", 2)],
+        # Calls of one update: a lane between two evaluations goes on, in long calls.
+        [("append", 44, 0.0), ("commit", 4)],
+        [("save_states", 78, 0.0), ("commit", 200, 0.0)],
     ],
 )
 def test_killed_and_resumed_equals_uninterrupted(tmp_path, uninterrupted, deaths):
     out = tmp_path / "killed"
-    for point, count in deaths:
-        killed = work(out, point, count)
+    for death in deaths:
+        killed = work(out, *death)
         assert killed.returncode == -signal.SIGKILL, killed.stderr
         assert not (out / "results.csv").exists()
     finished = work(out)

@@ -2,27 +2,35 @@
 
 import math
 import os
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 import jax
+import numpy as np
 
 from optjax.sweep._contract import Traced, call_make_trial, trace
+from optjax.sweep._engine.calls import Call, next_call
 from optjax.sweep._engine.lanes import Program, compile_lanes, lane_bytes
 from optjax.sweep._engine.plan import Plan
 from optjax.sweep._engine.processes import agree
 from optjax.sweep._engine.scheduler import Scheduler
 from optjax.sweep._errors import SweepError
 from optjax.sweep._records import PLAIN, Config, TrialSpec
+from optjax.sweep._stopping import Rungs
 from optjax.sweep._store.fingerprint import Fingerprint
-from optjax.sweep._strategies import Strategy, StrategyName, as_strategy
+from optjax.sweep._strategies import Strategy, StrategyName, as_strategy, skips_idle
 from optjax.sweep._trial import Factory, MakeTrial, Trial
 
 __all__ = ["TrialGroup", "make_groups"]
 
-# Enough work that a call's overhead, well below a millisecond, does not show.
-_UPDATES_PER_CALL = 4096
+_T = TypeVar("_T")
+
+# Enough work of all lanes that a call's overhead, well below a millisecond, does not
+# show, and little enough that a lane which becomes free does not wait for long.
+_UPDATES_A_ROUND = 4096
 _MOST_LANES = 256
+# A call's metrics are an array of this length for each lane.
+_MOST_EVALUATIONS = 512
 # Beside its state a lane holds the gradient and what the model keeps for it.
 _WORKING_COPIES = 3
 
@@ -40,7 +48,6 @@ class TrialGroup(NamedTuple):
     metrics: tuple[str, ...]
     specs: tuple[TrialSpec, ...]
     lanes: int
-    evaluations_per_call: int
     digests: Mapping[str, str]
 
     def compile(self, plan: Plan, strategy: StrategyName | Strategy) -> Program:
@@ -52,15 +59,51 @@ class TrialGroup(NamedTuple):
             lanes=self.lanes,
             strategy=as_strategy(strategy),
             evaluate_every=plan.evaluate_every,
-            evaluations=self.evaluations_per_call,
+            most_evaluations=self.most_evaluations(plan, strategy),
             devices=plan.devices,
             compiler_options=plan.compiler_options,
         )
 
-    def schedule(self, plan: Plan) -> Scheduler:
+    def evaluations_a_round(self, plan: Plan, strategy: StrategyName | Strategy) -> int:
+        """Until all lanes wait for each other, to decide and to be refilled."""
+        boundaries = math.gcd(plan.evaluations, *plan.decisions)
+        if skips_idle(as_strategy(strategy)):
+            return boundaries
+        wanted = max(1, _UPDATES_A_ROUND // (self.lanes * plan.evaluate_every))
+        return max(
+            n for n in range(1, min(wanted, boundaries) + 1) if boundaries % n == 0
+        )
+
+    def most_evaluations(self, plan: Plan, strategy: StrategyName | Strategy) -> int:
+        """That a lane may do in one call."""
+        return min(self.evaluations_a_round(plan, strategy), _MOST_EVALUATIONS)
+
+    def next_call(
+        self,
+        plan: Plan,
+        strategy: StrategyName | Strategy,
+        scheduler: Scheduler,
+        work: int,
+    ) -> Call:
+        """The next part of a round, of about so many updates one after the other."""
+        return next_call(
+            scheduler.left,
+            work,
+            devices=len(plan.devices),
+            evaluate_every=plan.evaluate_every,
+            most_evaluations=self.most_evaluations(plan, strategy),
+            skips_idle=skips_idle(as_strategy(strategy)),
+        )
+
+    def schedule(
+        self,
+        plan: Plan,
+        strategy: StrategyName | Strategy,
+        rungs: Rungs | None = None,
+    ) -> Scheduler:
         """A scheduler with all of the group's trials before it."""
         return Scheduler(
-            self.specs,
+            self.specs if rungs is None else _shuffled(self.specs, plan),
             lanes=self.lanes,
             devices=len(plan.devices),
             metrics=self.metrics,
@@ -68,9 +111,8 @@ class TrialGroup(NamedTuple):
             mode=plan.mode,
             evaluate_every=plan.evaluate_every,
             evaluations=plan.evaluations,
-            evaluations_per_call=self.evaluations_per_call,
-            stopping=plan.stopping,
-            decisions=plan.decisions,
+            evaluations_a_round=self.evaluations_a_round(plan, strategy),
+            rungs=rungs,
         )
 
 
@@ -97,7 +139,7 @@ def make_groups(
     for spec in specs:
         by_program.setdefault(_program_key(spec.config), []).append(spec)
     groups: list[TrialGroup] = []
-    for members in by_program.values():
+    for members in _in_order(by_program.values(), plan):
         config = members[0].config
         trial = call_make_trial(make_trial, factories[config.optimizer], config)
         traced = trace(trial, config, plan.metric)
@@ -118,11 +160,36 @@ def make_groups(
                 names,
                 tuple(members),
                 lanes,
-                _evaluations_per_call(lanes, plan),
                 {} if fingerprint is None else _digests(fingerprint, traced),
             )
         )
     return groups
+
+
+def _in_order(
+    groups: Iterable[list[TrialSpec]], plan: Plan
+) -> Iterable[list[TrialSpec]]:
+    """As they are to run: by optimizer, shuffled where a rule compares them."""
+    if plan.stopping is None:
+        return groups
+    by_optimizer: dict[str, list[list[TrialSpec]]] = {}
+    for members in groups:
+        by_optimizer.setdefault(members[0].config.optimizer, []).append(members)
+    return [
+        members
+        for of_one in by_optimizer.values()
+        for members in _shuffled(of_one, plan)
+    ]
+
+
+def _shuffled(items: Sequence[_T], plan: Plan) -> list[_T]:
+    """In an order that says nothing of how good they are.
+
+    A rule compares a trial with those before it, so of trials in the order of their
+    quality it would stop none.
+    """
+    order = np.random.default_rng(plan.order_seed).permutation(len(items))
+    return [items[index] for index in order.tolist()]
 
 
 def _digests(fingerprint: Fingerprint, traced: Traced) -> dict[str, str]:
@@ -166,11 +233,3 @@ def _default_memory(devices: int) -> int:
     if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 4
     return 4 * 1024**3
-
-
-def _evaluations_per_call(lanes: int, plan: Plan) -> int:
-    boundaries = math.gcd(plan.evaluations, *plan.decisions)
-    wanted = plan.evaluations_per_call or max(
-        1, math.ceil(_UPDATES_PER_CALL / (lanes * plan.evaluate_every))
-    )
-    return max(n for n in range(1, min(wanted, boundaries) + 1) if boundaries % n == 0)

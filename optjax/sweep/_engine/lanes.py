@@ -1,9 +1,9 @@
 """The compiled program of a group: K lanes, each advancing one trial.
 
 A group is an optimizer with its static hyper-parameters. One program serves all its
-trials: a call takes every busy lane `evaluations` × `evaluate_every` updates further,
-after first starting the lanes whose trial is new. A lane that becomes free takes the
-next waiting trial, so nothing is ever compiled again.
+trials and calls of every size: a call takes some lanes some updates further, after
+first starting those whose trial is new. A lane that becomes free takes the next waiting
+trial, so nothing is ever compiled again.
 """
 
 import functools
@@ -16,10 +16,31 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from optjax.sweep._strategies import Strategy
+from optjax.sweep._strategies import Strategy, skips_idle
 from optjax.sweep._trial import State, Trial
 
-__all__ = ["Assignment", "Program", "compile_lanes", "lane_bytes"]
+__all__ = [
+    "Assignment",
+    "Program",
+    "Size",
+    "compile_lanes",
+    "is_sound",
+    "lane_bytes",
+]
+
+
+class Size(NamedTuple):
+    """How far a call takes the lanes that are busy in it.
+
+    Attributes:
+      evaluations: how often it does what follows.
+      updates: one after the other.
+      evaluates: whether they end in an evaluation.
+    """
+
+    evaluations: int
+    updates: int
+    evaluates: bool
 
 
 class Assignment(NamedTuple):
@@ -36,13 +57,14 @@ class Program(NamedTuple):
 
     Attributes:
       start: () -> carry, lanes that have run nothing yet.
-      advance: (carry, assignment) -> (carry, metrics), metrics an array of shape
-        (K, evaluations, names). The carry is donated.
+      advance: (carry, assignment, size) -> (carry, metrics), metrics an array of shape
+        (K, most evaluations, names), NaN where there was no evaluation. The carry is
+        donated.
       lanes: K.
     """
 
     start: Callable[[], Any]
-    advance: Callable[[Any, Assignment], tuple[Any, np.ndarray]]
+    advance: Callable[[Any, Assignment, Size], tuple[Any, np.ndarray]]
     lanes: int
 
 
@@ -54,6 +76,13 @@ def lane_bytes(trial: Trial, hyper: Sequence[str]) -> int:
     )
 
 
+class _Lane(NamedTuple):
+    """A trial's state, and the sums of its step's metrics since the last evaluation."""
+
+    state: State
+    sums: jax.Array
+
+
 def compile_lanes(
     trial: Trial,
     hyper: Sequence[str],
@@ -62,7 +91,7 @@ def compile_lanes(
     lanes: int,
     strategy: Strategy,
     evaluate_every: int,
-    evaluations: int,
+    most_evaluations: int,
     devices: Sequence[jax.Device],
     compiler_options: Mapping[str, str | bool] | None = None,
 ) -> Program:
@@ -75,40 +104,75 @@ def compile_lanes(
       lanes: K, a multiple of the number of devices.
       strategy: how one device runs its lanes.
       evaluate_every: updates between two evaluations.
-      evaluations: evaluations a call.
+      most_evaluations: of a call.
       devices: what the lanes are shared over, of one or of several processes.
       compiler_options: for XLA.
     """
-    shape = _state_shape(trial, hyper)
-    pack, unpack = _packing(shape)
+    state_shape = _state_shape(trial, hyper)
+    averaged = tuple(sorted(jax.eval_shape(trial.step, state_shape)[1]))
+    no_sums = np.zeros((2, len(averaged)), np.float32)
+    lane_shape: Any = jax.eval_shape(
+        lambda state: _Lane(state, jnp.array(no_sums)), state_shape
+    )
+    pack, unpack = _packing(lane_shape)
+    no_rows = np.full((most_evaluations, len(metrics)), np.nan, np.float32)
 
-    def evaluate_once(state: State, _: None) -> tuple[State, jax.Array]:
-        state, history = jax.lax.scan(
-            lambda state, _: trial.step(state), state, length=evaluate_every
-        )
+    def update(_: Any, lane: _Lane) -> _Lane:
+        state, measured = trial.step(lane.state)
+        each = [jnp.asarray(measured[name], jnp.float32) for name in averaged]
+        return _Lane(state, _add(lane.sums, jnp.stack(each)) if each else lane.sums)
+
+    def measure(lane: _Lane) -> jax.Array:
+        means = lane.sums[0] / evaluate_every
         measured = {
-            **{name: jnp.mean(value) for name, value in history.items()},
-            **trial.evaluate(state),
+            **dict(zip(averaged, means, strict=True)),
+            **trial.evaluate(lane.state),
         }
-        row = [jnp.asarray(measured[name]).astype(jnp.float32) for name in metrics]
-        return state, jnp.stack(row)
+        return jnp.stack([jnp.asarray(measured[name], jnp.float32) for name in metrics])
 
-    def run(packed: Any, told: Any) -> tuple[Any, jax.Array]:
-        def begin() -> State:
-            return trial.init(jax.random.key(told["seed"]), told["hyper"])
+    def run(size: Size, packed: Any, told: Any) -> tuple[Any, jax.Array]:
+        def begin() -> _Lane:
+            state = trial.init(jax.random.key(told["seed"]), told["hyper"])
+            return _Lane(state, jnp.array(no_sums))
 
-        state = jax.lax.cond(told["fresh"], begin, lambda: unpack(packed))
-        state, rows = jax.lax.scan(evaluate_once, state, length=evaluations)
-        return pack(state), rows
+        def goes_on(at: Any) -> jax.Array:
+            done, _, rows = at
+            more = done < size.evaluations
+            if not skips_idle(strategy):
+                return more
+            # Nothing else has to wait for a trial that has diverged.
+            last = jax.lax.dynamic_index_in_dim(rows, done - 1, keepdims=False)
+            return more & ((done == 0) | is_sound(last, metrics))
 
-    def lane(packed: Any, told: Any) -> tuple[Any, jax.Array]:
-        idle = jnp.full((evaluations, len(metrics)), jnp.nan, jnp.float32)
+        def go_on(at: Any) -> Any:
+            done, lane, rows = at
+            lane = jax.lax.fori_loop(0, size.updates, update, lane)
+            row = jax.lax.cond(
+                size.evaluates, measure, lambda _: jnp.array(no_rows[0]), lane
+            )
+            lane = lane._replace(sums=jnp.where(size.evaluates, 0, lane.sums))
+            return (
+                done + 1,
+                lane,
+                jax.lax.dynamic_update_index_in_dim(rows, row, done, 0),
+            )
+
+        lane = jax.lax.cond(told["fresh"], begin, lambda: unpack(packed))
+        at = jnp.int32(0), lane, jnp.array(no_rows)
+        _, lane, rows = jax.lax.while_loop(goes_on, go_on, at)
+        return pack(lane), rows
+
+    def lane(size: Size, packed: Any, told: Any) -> tuple[Any, jax.Array]:
         return jax.lax.cond(
-            told["busy"], run, lambda packed, told: (packed, idle), packed, told
+            told["busy"],
+            functools.partial(run, size),
+            lambda packed, told: (packed, jnp.array(no_rows)),
+            packed,
+            told,
         )
 
-    def device_lanes(carry: Any, told: Any) -> tuple[Any, jax.Array]:
-        carry, rows = strategy(lane)(carry, told)
+    def device_lanes(carry: Any, told: Any, size: Size) -> tuple[Any, jax.Array]:
+        carry, rows = strategy(functools.partial(lane, size))(carry, told)
         if jax.process_count() > 1:
             # Every process takes the same decisions, so each needs every lane's rows.
             rows = jax.lax.all_gather(rows, "lanes", tiled=True)
@@ -120,12 +184,12 @@ def compile_lanes(
     sharded = jax.shard_map(
         device_lanes,
         mesh=mesh,
-        in_specs=P("lanes"),
+        in_specs=(P("lanes"), P("lanes"), P()),
         out_specs=(P("lanes"), rows_spec),
         check_vma=False,
     )
     # The packed leaves exist for compilation only as shapes: nothing is allocated.
-    packed_shape = jax.eval_shape(pack, shape)
+    packed_shape = jax.eval_shape(pack, lane_shape)
     told_shape = {
         "busy": jax.ShapeDtypeStruct((), np.bool_),
         "fresh": jax.ShapeDtypeStruct((), np.bool_),
@@ -138,9 +202,16 @@ def compile_lanes(
             (lanes, *leaf.shape), leaf.dtype, sharding=sharding
         ),
     )
+    everywhere = NamedSharding(mesh, P())
+    size_shape: Any = Size(
+        *(
+            jax.ShapeDtypeStruct((), dtype, sharding=everywhere)
+            for dtype in (np.int32, np.int32, np.bool_)
+        )  # type: ignore[arg-type]
+    )
     compiled = (
         jax.jit(sharded, donate_argnums=0)
-        .lower(batched(packed_shape), batched(told_shape))
+        .lower(batched(packed_shape), batched(told_shape), size_shape)
         .compile(None if compiler_options is None else dict(compiler_options))
     )
 
@@ -150,7 +221,9 @@ def compile_lanes(
             packed_shape,
         )
 
-    def advance(carry: Any, assignment: Assignment) -> tuple[Any, np.ndarray]:
+    def advance(
+        carry: Any, assignment: Assignment, size: Size
+    ) -> tuple[Any, np.ndarray]:
         told = {
             "busy": assignment.busy,
             "fresh": assignment.fresh,
@@ -158,10 +231,36 @@ def compile_lanes(
             "hyper": {name: assignment.hyper[name] for name in hyper},
         }
         told = jax.tree.map(lambda array: _put(array, sharding), told)
-        carry, rows = compiled(carry, told)
+        sizes = jax.tree.map(
+            lambda value, like: _put(np.array(value, like.dtype), everywhere),
+            size,
+            size_shape,
+        )
+        carry, rows = compiled(carry, told, sizes)
         return carry, np.asarray(rows)
 
     return Program(start, advance, lanes)
+
+
+def is_sound(rows: Any, metrics: Sequence[str]) -> Any:
+    """Which evaluations are no divergence, of an array (..., metrics)."""
+    sound = (abs(rows) < np.inf).all(-1)
+    if "finite" in metrics:
+        sound &= rows[..., metrics.index("finite")] != 0
+    return sound
+
+
+def _add(sums: jax.Array, values: jax.Array) -> jax.Array:
+    """Add to sums, with what their rounding has lost in the second row (Kahan).
+
+    A sum of many updates is as exact as one of few, and the same in one call as in
+    several.
+    """
+    total, lost = sums
+    values = values - lost
+    after = total + values
+    lost = (after - total) - values
+    return jnp.stack([after, jnp.where(jnp.isfinite(lost), lost, 0)])
 
 
 def _state_shape(trial: Trial, hyper: Sequence[str]) -> Any:

@@ -2,20 +2,26 @@
 
 import signal
 import time
-from collections.abc import Iterator
 from concurrent.futures import Future
 from typing import Literal
 
-import numpy as np
-
+from optjax.sweep._engine.calls import Pace
 from optjax.sweep._engine.fastest import pick_strategy
 from optjax.sweep._engine.groups import TrialGroup
 from optjax.sweep._engine.lanes import Program
-from optjax.sweep._engine.processes import agree, together
+from optjax.sweep._engine.processes import agree, agreed_seconds, together
 from optjax.sweep._engine.scheduler import Scheduler
 from optjax.sweep._engine.session import Session
+from optjax.sweep._records import Record
+from optjax.sweep._stopping import Rungs
 from optjax.sweep._store.store import Checkpoint
-from optjax.sweep._strategies import STRATEGIES, Strategy, StrategyName
+from optjax.sweep._strategies import (
+    STRATEGIES,
+    Strategy,
+    StrategyName,
+    as_strategy,
+    skips_idle,
+)
 
 __all__ = ["run_here"]
 
@@ -47,7 +53,6 @@ def run_here(
         strategy=strategy,
         devices=session.plan.device_names,
         lanes=[group.lanes for group in session.groups],
-        evaluations_per_call=[g.evaluations_per_call for g in session.groups],
     )
     _Loop(session, strategy, ready).run(checkpoint)
     return checkpoint.groups == len(session.groups)
@@ -77,6 +82,8 @@ class _Loop:
         self._stop = session.stop
         self._strategy = strategy
         self._ready = ready
+        # By optimizer: a rule compares what it compares across programs.
+        self._rungs: dict[str, Rungs | None] = {}
         self._committed_at = time.monotonic()
 
     def run(self, checkpoint: Checkpoint) -> None:
@@ -118,89 +125,95 @@ class _Loop:
         saves = self._session.checkpoint_seconds is not None
         carry, calls = program.start(), 0
         if scheduler is None:
-            scheduler = group.schedule(self._plan)
+            scheduler = self._schedule(group)
         elif checkpoint.states:
             with together():
                 carry = self._store.load_states(carry)
             calls = checkpoint.calls
+            scheduler.resume(checkpoint.within, checkpoint.updates)
+        in_turns = not skips_idle(as_strategy(self._strategy))
+        pace = Pace(self._session.call_seconds)
         self._report(group.name, scheduler.running)
         while not scheduler.is_done:
-            call = self._stop.submit(program.advance, carry, scheduler.assignment())
+            call = group.next_call(self._plan, self._strategy, scheduler, pace.work)
+            began = time.monotonic()
+            advancing = self._stop.submit(
+                program.advance, carry, scheduler.assignment(call.lanes), call.size
+            )
             # A checkpoint needs the lanes as they are after a call.
-            carry, rows = self._stop.wait(call, patient=saves)
+            carry, rows = self._stop.wait(advancing, patient=saves)
+            took = agreed_seconds(time.monotonic() - began)
+            pace.took(call, took)
             calls += 1
-            trials, steps = scheduler.lane_trials(), self._row_steps(group, scheduler)
+            measured = scheduler.measured(call, rows)
             with together(self._stop):
-                self._store.append(trials, steps, rows[scheduler.busy])
-            self._observe(group, scheduler, rows)
+                self._store.append(measured, in_turns=in_turns)
+            # Nothing counts after a divergence.
+            times = sum(len(of_trial.rows) for of_trial in measured)
+            if not call.size.evaluates:
+                times = int(call.lanes.sum())
+            self._count(times * call.size.updates)
+            self._end(scheduler.observe(call, measured))
             self._report(group.name, scheduler.running)
             if self._stop.agreed == signal.SIGINT:
                 self._stop.obey()
             preempted = saves and self._stop.agreed
-            if not scheduler.is_done and (preempted or self._is_time_to_commit()):
+            if not scheduler.is_done and (preempted or self._is_time_to_commit(took)):
                 with together():
                     states = self._store.save_states(index, calls, carry)
-                self._commit(Checkpoint(groups=index, calls=calls, states=states))
+                self._commit(
+                    Checkpoint(
+                        groups=index,
+                        calls=calls,
+                        within=scheduler.left.within.nonzero()[0].tolist(),
+                        updates=scheduler.left.updates,
+                        states=states,
+                    )
+                )
             if not scheduler.is_done:
                 self._stop.obey()
         self._commit(Checkpoint(groups=index + 1))
         self._session.tell(group)
         self._stop.obey()
 
+    def _schedule(self, group: TrialGroup) -> Scheduler:
+        rungs = self._rungs.setdefault(group.name, self._plan.rungs())
+        return group.schedule(self._plan, self._strategy, rungs)
+
     def _replay(self, checkpoint: Checkpoint) -> Scheduler | None:
         """Feed the committed metrics to fresh schedulers.
 
         Returns the scheduler of the unfinished group, or None if it has no calls.
         """
-        current: list[tuple[TrialGroup, Scheduler]] = []
-
-        def rows_of_calls() -> Iterator[int]:
-            for index, group in enumerate(self._groups[: checkpoint.groups + 1]):
-                current[:] = [(group, group.schedule(self._plan))]
-                calls = 0
-                while not current[0][1].is_done:
-                    if index == checkpoint.groups and calls == checkpoint.calls:
-                        return
-                    calls += 1
-                    yield current[0][1].running * group.evaluations_per_call
-
-        for rows in self._store.replay(rows_of_calls()):
-            group, scheduler = current[0]
-            full = np.full(
-                (group.lanes, group.evaluations_per_call, len(group.metrics)),
-                np.nan,
-                np.float32,
-            )
-            full[scheduler.busy] = rows.reshape(scheduler.running, *full.shape[1:])
-            self._observe(group, scheduler, full)
+        rows, scheduler = self._store.replay(), None
+        unfinished = checkpoint.groups + bool(checkpoint.calls)
+        for group in self._groups[:unfinished]:
+            scheduler = self._schedule(group)
+            while not scheduler.is_done and (trial := next(rows, None)) is not None:
+                self._count(len(trial.rows) * self._plan.evaluate_every)
+                self._end(scheduler.take(trial.number, trial.rows))
+        self._count(len(checkpoint.within) * checkpoint.updates)
         self._ledger.steps = 0
-        return current[0][1] if checkpoint.calls else None
+        return scheduler if checkpoint.calls else None
 
-    def _observe(
-        self, group: TrialGroup, scheduler: Scheduler, rows: np.ndarray
-    ) -> None:
-        every = self._plan.evaluate_every * group.evaluations_per_call
-        done = scheduler.running * every
-        self._ledger.steps += done
-        self._ledger.steps_left -= done
-        for record in scheduler.observe(rows):
+    def _count(self, updates: int) -> None:
+        self._ledger.steps += updates
+        self._ledger.steps_left -= updates
+
+    def _end(self, records: list[Record]) -> None:
+        for record in records:
             # What a diverged or stopped trial will not run any more.
-            ran = -(-record.steps // every) * every
-            self._ledger.steps_left -= self._plan.steps - ran
+            self._ledger.steps_left -= self._plan.steps - record.steps
             self._ledger.end(record)
-
-    def _row_steps(self, group: TrialGroup, scheduler: Scheduler) -> np.ndarray:
-        in_call = (np.arange(group.evaluations_per_call) + 1) * (
-            self._plan.evaluate_every
-        )
-        return scheduler.lane_steps()[:, None] + in_call
 
     def _report(self, optimizer: str, running: int) -> None:
         self._session.report(self._ledger.status(optimizer, running))
 
-    def _is_time_to_commit(self) -> bool:
+    def _is_time_to_commit(self, a_call: float) -> bool:
         most = self._session.checkpoint_seconds
-        late = most is not None and time.monotonic() - self._committed_at > most
+        # Before the next call would make it too late.
+        at_risk = time.monotonic() - self._committed_at + a_call
+        late = most is not None and at_risk > most
         # Saving takes all processes, so the first one's clock decides for all.
         return bool(agree(late))
 

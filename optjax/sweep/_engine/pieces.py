@@ -25,6 +25,8 @@ from optjax.sweep._trial import Factory, MakeTrial
 
 __all__ = ["Piece", "read_piece", "run_piece", "split", "write_piece"]
 
+_WHOLE = 2**31 - 1
+
 
 class Piece(NamedTuple):
     """Trials of one group, in order."""
@@ -53,11 +55,16 @@ def run_piece(
     """Run a piece in this process as one compiled program."""
     (group,) = make_groups(make_trial, factories, piece.specs, plan)
     program = group.compile(plan, strategy)
-    scheduler, carry = group.schedule(plan), program.start()
+    rungs = plan.rungs()
+    scheduler, carry = group.schedule(plan, strategy, rungs), program.start()
     records: list[Record] = []
     while not scheduler.is_done:
-        carry, rows = program.advance(carry, scheduler.assignment())
-        records += scheduler.observe(rows)
+        # Nothing is saved or shown in between.
+        call = group.next_call(plan, strategy, scheduler, work=_WHOLE)
+        carry, rows = program.advance(
+            carry, scheduler.assignment(call.lanes), call.size
+        )
+        records += scheduler.observe(call, scheduler.measured(call, rows))
     return records
 
 

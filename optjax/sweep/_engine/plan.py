@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import jax
 
 from optjax.sweep._records import Mode
-from optjax.sweep._stopping import StoppingRule, decisions
+from optjax.sweep._stopping import Rungs, StoppingRule, decisions
 
 __all__ = ["Plan"]
 
@@ -26,7 +26,7 @@ class Plan:
       memory_limit: bytes that the lanes may take, or None for the usual share.
       devices: that the lanes are shared over.
       compiler_options: for XLA.
-      evaluations_per_call: most evaluations of a lane in a call, or None.
+      order_seed: of the order in which trials start where a rule compares them.
     """
 
     steps: int
@@ -38,7 +38,7 @@ class Plan:
     lanes: int | None = None
     memory_limit: int | None = None
     compiler_options: Mapping[str, str | bool] | None = None
-    evaluations_per_call: int | None = None
+    order_seed: int = 0
 
     @property
     def evaluations(self) -> int:
@@ -49,6 +49,10 @@ class Plan:
     def device_names(self) -> str:
         """How many devices, and of what kind."""
         return f"{len(self.devices)} × {self.devices[0].device_kind}"
+
+    def rungs(self) -> Rungs | None:
+        """What the rule will have seen of trials that it compares; nothing yet."""
+        return None if self.stopping is None else Rungs(self.stopping, self.decisions)
 
     @functools.cached_property
     def decisions(self) -> tuple[int, ...]:

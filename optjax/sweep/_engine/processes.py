@@ -9,7 +9,7 @@ import numpy as np
 from optjax.sweep._engine.interrupt import Stop
 from optjax.sweep._errors import SweepError, one_line
 
-__all__ = ["agree", "together"]
+__all__ = ["agree", "agreed_seconds", "together"]
 
 # Every process's message must have the same shape.
 _MESSAGE_BYTES = 512
@@ -22,6 +22,13 @@ def agree(value: int) -> int:
     from jax.experimental import multihost_utils
 
     return int(multihost_utils.broadcast_one_to_all(np.array(value, np.int32)))
+
+
+def agreed_seconds(seconds: float) -> float:
+    """The first process's time in all, since all have to run the same programs."""
+    if jax.process_count() == 1:
+        return seconds
+    return agree(min(int(seconds * 1e6), 2**31 - 1)) / 1e6
 
 
 @contextlib.contextmanager

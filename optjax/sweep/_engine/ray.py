@@ -17,7 +17,7 @@ from optjax.sweep._engine.pieces import (
 )
 from optjax.sweep._engine.session import Session
 from optjax.sweep._errors import SweepError
-from optjax.sweep._records import Record
+from optjax.sweep._records import Measured, Record
 from optjax.sweep._strategies import Strategy, StrategyName
 from optjax.sweep._trial import Factory, MakeTrial
 
@@ -67,7 +67,6 @@ def run_on_ray(
         strategy=strategy,
         devices="ray",
         lanes=[size],
-        evaluations_per_call=[session.plan.evaluations_per_call],
     )
     try:
         import ray
@@ -83,8 +82,7 @@ def run_on_ray(
         left -= 1
         for record in records:
             values = np.array([record.curve.values[name] for name in metrics])
-            steps = np.array([record.curve.steps])
-            session.store.append([record.trial], steps, values.T[None])
+            session.store.append([Measured(record.trial, record.curve.steps, values.T)])
             ledger.end(record)
             ledger.steps += record.steps
             ledger.steps_left -= session.plan.steps

@@ -4,21 +4,23 @@ Being deterministic it need not be saved: after a crash the recorded metrics are
 to a new scheduler, which arrives where the old one was.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from optjax.sweep._engine.lanes import Assignment
+from optjax.sweep._engine.calls import Call, Left
+from optjax.sweep._engine.lanes import Assignment, is_sound
 from optjax.sweep._records import (
     DIVERGED,
     FINISHED,
     STOPPED,
     Curve,
+    Measured,
     Mode,
     Record,
     TrialSpec,
 )
-from optjax.sweep._stopping import StoppingRule, ask
+from optjax.sweep._stopping import Rungs
 
 __all__ = ["Scheduler"]
 
@@ -26,7 +28,11 @@ _IDLE = -1
 
 
 class Scheduler:
-    """Keeps K lanes full from a list of trials and decides when each one ends."""
+    """Keeps K lanes full from a list of trials and decides when each one ends.
+
+    It goes in rounds: every trial in a lane is taken equally far, unless it diverges,
+    then the rule decides, and free lanes are refilled.
+    """
 
     def __init__(
         self,
@@ -39,9 +45,8 @@ class Scheduler:
         mode: Mode,
         evaluate_every: int,
         evaluations: int,
-        evaluations_per_call: int,
-        stopping: StoppingRule | None = None,
-        decisions: Sequence[int] = (),
+        evaluations_a_round: int,
+        rungs: Rungs | None = None,
     ) -> None:
         """Fill the lanes with the first trials.
 
@@ -54,36 +59,31 @@ class Scheduler:
           mode: "max" or "min".
           evaluate_every: updates between two evaluations.
           evaluations: a trial's whole budget.
-          evaluations_per_call: how many a call runs; divides the budget and each of
-            `decisions`.
-          stopping: which trials go on.
-          decisions: the evaluations at which it is asked.
+          evaluations_a_round: divides the budget and each decision of `rungs`.
+          rungs: which trials go on; of all that are compared with these.
         """
         self._trials = trials
         self._metrics = tuple(metrics)
         self._column = self._metrics.index(metric)
-        self._finite = (
-            self._metrics.index("finite") if "finite" in self._metrics else None
-        )
         self._sign = 1.0 if mode == "max" else -1.0
         self._every = evaluate_every
         self._evaluations = evaluations
-        self._per_call = evaluations_per_call
-        self._stopping = stopping
-        # Of each decision the trials that have come there, in order.
-        self._came: dict[int, list[int]] = {at: [] for at in decisions}
-        # What a rule sees: higher is better, −inf from a divergence on.
-        self._values = np.full(
-            (len(trials), max(decisions, default=0)), -np.inf, np.float32
-        )
+        self._a_round = evaluations_a_round
+        self._rungs = rungs
         # Free lanes are filled device by device in turn, so that the last few trials
         # of a group do not all land on one.
         self._order = np.arange(lanes).reshape(devices, -1).T.ravel()
         self._trial = np.full(lanes, _IDLE)
         self._done = np.zeros(lanes, int)
+        self._left = np.zeros(lanes, int)
         self._fresh = np.zeros(lanes, bool)
+        self._within = np.zeros(lanes, bool)
+        self._updates = 0
         self._waiting = 0
+        self._lane: dict[int, int] = {}
+        # Of the trials in lanes, and of those that have diverged in this round.
         self._rows: dict[int, list[np.ndarray]] = {}
+        self._diverged: dict[int, np.ndarray] = {}
         names = {name for trial in trials for name in trial.config.hyper}
         self._hyper = {
             name: np.array([trial.config.hyper[name] for trial in trials], np.float32)
@@ -93,103 +93,158 @@ class Scheduler:
         self._refill()
 
     @property
-    def busy(self) -> np.ndarray:
-        """Which lanes have a trial."""
-        return self._trial != _IDLE
-
-    @property
     def running(self) -> int:
         """How many lanes have a trial."""
-        return int(self.busy.sum())
+        return int((self._trial != _IDLE).sum())
 
     @property
     def is_done(self) -> bool:
         """Whether every trial has ended."""
-        return not self.busy.any()
+        return not self.running
 
-    def lane_trials(self) -> list[TrialSpec]:
-        """The trials of the busy lanes, in lane order."""
-        return [self._trials[i] for i in self._trial[self.busy]]
+    @property
+    def left(self) -> Left:
+        """What the round has left to do."""
+        return Left(self._left, self._within, self._updates)
 
-    def lane_steps(self) -> np.ndarray:
-        """Updates done by each busy lane before the coming call."""
-        return self._done[self.busy] * self._every
+    def resume(self, within: Sequence[int], updates: int) -> None:
+        """Say which lanes are how far between two evaluations."""
+        self._within[list(within)] = True
+        self._updates = updates
+        # Whatever has no rows and no updates yet has not begun.
+        self._fresh &= ~self._within
 
-    def assignment(self) -> Assignment:
-        """What to tell the program for the next call."""
-        index = np.where(self.busy, self._trial, 0)
+    def assignment(self, busy: np.ndarray) -> Assignment:
+        """What to tell the program of the lanes that are busy in the next call."""
+        index = np.where(self._trial == _IDLE, 0, self._trial)
         return Assignment(
-            busy=self.busy,
-            fresh=self._fresh.copy(),
+            busy=busy,
+            fresh=self._fresh & busy,
             seed=self._seeds[index],
             hyper={name: values[index] for name, values in self._hyper.items()},
         )
 
-    def observe(self, rows: np.ndarray) -> list[Record]:
-        """Take in a call's metrics and refill the lanes that became free.
+    def measured(self, call: Call, rows: np.ndarray) -> list[Measured]:
+        """What a call has measured, of its lanes in order.
 
         Args:
-          rows: shape (K, evaluations a call, names); idle lanes are ignored.
+          call: as it was asked for.
+          rows: shape (K, most evaluations, metrics), what the program returned.
+        """
+        if not call.size.evaluates:
+            return []
+        lanes, count = np.flatnonzero(call.lanes), call.size.evaluations
+        these = rows[lanes, :count]
+        sound = is_sound(these, self._metrics)
+        ends = np.where(sound.all(axis=1), count, sound.argmin(axis=1) + 1)
+        steps = (self._done[lanes, None] + 1 + np.arange(count)) * self._every
+        trials = [self._trials[index] for index in self._trial[lanes].tolist()]
+        return [
+            Measured(trial, at[:end], row[:end])
+            for trial, at, row, end in zip(
+                trials, steps.tolist(), these, ends.tolist(), strict=True
+            )
+        ]
+
+    def observe(self, call: Call, measured: Iterable[Measured]) -> list[Record]:
+        """Take in a call, and refill the lanes that are free at the end of a round.
 
         Returns:
-          The trials that ended, in lane order.
+          The trials that ended.
         """
-        busy = np.flatnonzero(self.busy)
-        self._done[busy] += self._per_call
-        self._fresh[:] = False
-        sound = np.isfinite(rows[busy]).all(axis=2)
-        if self._finite is not None:
-            sound &= rows[busy, :, self._finite] != 0
-        ended: dict[int, str] = {}
-        for position, lane in enumerate(busy):
-            kept = rows[lane]
-            if not sound[position].all():
-                kept = kept[: int(np.argmin(sound[position])) + 1]
-                ended[int(lane)] = DIVERGED
-            elif self._done[lane] >= self._evaluations:
-                ended[int(lane)] = FINISHED
-            self._rows.setdefault(int(self._trial[lane]), []).append(kept)
-            self._show_rule(int(lane), kept if sound[position].all() else kept[:-1])
-        self._decide(busy, ended)
-        records = [self._record(lane, status) for lane, status in sorted(ended.items())]
-        self._trial[list(ended)] = _IDLE
-        self._refill()
+        self._fresh &= ~call.lanes
+        self._within[:] = not call.size.evaluates and call.lanes
+        self._updates = 0 if call.size.evaluates else self._updates + call.size.updates
+        records = list[Record]()
+        for trial, _, trials_rows in measured:
+            records += self.take(trial.number, trials_rows)
         return records
 
-    def _show_rule(self, lane: int, rows: np.ndarray) -> None:
-        """Let a rule see a call's values, those before a divergence."""
-        trial, first = self._trial[lane], self._done[lane] - self._per_call
-        seen = self._values[trial, first:][: len(rows)]
-        seen[:] = self._sign * rows[: len(seen), self._column]
+    def take(self, trial: int, rows: np.ndarray) -> list[Record]:
+        """Take in further evaluations of one trial in a lane.
 
-    def _decide(self, busy: np.ndarray, ended: dict[int, str]) -> None:
-        for at, came in self._came.items():
-            here = [int(lane) for lane in busy if self._done[lane] == at]
-            if self._stopping is None or not here:
-                continue
-            came += self._trial[here].tolist()
-            everyone = self._values[came, :at]
-            goes_on = ask(self._stopping, everyone[-len(here) :], everyone)
-            for lane, is_going_on in zip(here, goes_on, strict=True):
-                if not is_going_on:
-                    ended.setdefault(lane, STOPPED)
+        Args:
+          trial: its number in the sweep.
+          rows: shape (evaluations, metrics).
 
-    def _record(self, lane: int, status: str) -> Record:
-        trial = int(self._trial[lane])
-        rows = np.concatenate(self._rows.pop(trial))
+        Returns:
+          The trials that ended.
+        """
+        records = list[Record]()
+        while len(rows):
+            lane = self._lane[trial]
+            in_round = int(self._left[lane])
+            records += self._take(lane, trial, rows[:in_round])
+            rows = rows[in_round:]
+        return records
+
+    def _take(self, lane: int, trial: int, rows: np.ndarray) -> list[Record]:
+        self._fresh[lane] = False
+        self._done[lane] += len(rows)
+        self._left[lane] -= len(rows)
+        self._rows[trial].append(rows)
+        records = []
+        if not is_sound(rows[-1], self._metrics):
+            records.append(self._end(lane, DIVERGED))
+        elif self._done[lane] >= self._evaluations:
+            records.append(self._end(lane, FINISHED))
+        if not self._left.any():
+            records += self._decide()
+            self._refill()
+        return records
+
+    def _decide(self) -> list[Record]:
+        """Ask the rule about those that have come to a decision."""
+        if self._rungs is None:
+            return []
+        arrived: dict[int, dict[int, np.ndarray]] = {}
+        for lane, values in self._diverged.items():
+            at = self._rungs.after(len(values))
+            if at is not None:
+                arrived.setdefault(at, {})[lane] = values
+        self._diverged.clear()
+        for lane in np.flatnonzero(self._trial != _IDLE).tolist():
+            at = int(self._done[lane])
+            if at in self._rungs:
+                arrived.setdefault(at, {})[lane] = self._values(lane)
+        stopped = [
+            lane
+            for at, values in sorted(arrived.items())
+            for lane in self._rungs.stop(at, dict(sorted(values.items())))
+            if self._trial[lane] != _IDLE
+        ]
+        return [self._end(lane, STOPPED) for lane in stopped]
+
+    def _values(self, lane: int) -> np.ndarray:
+        """What a rule sees of a lane's trial: higher is better."""
+        rows = self._rows[self._trials[self._trial[lane]].number]
+        return self._sign * np.concatenate([part[:, self._column] for part in rows])
+
+    def _end(self, lane: int, status: str) -> Record:
+        if status == DIVERGED and self._rungs is not None:
+            self._diverged[lane] = self._values(lane)
+            self._diverged[lane][-1] = -np.inf
+        trial = self._trials[self._trial[lane]]
+        rows = np.concatenate(self._rows.pop(trial.number))
         steps = (np.arange(len(rows)) + 1) * self._every
         values = {
             name: tuple(rows[:, column].tolist())
             for column, name in enumerate(self._metrics)
         }
+        del self._lane[trial.number]
+        self._trial[lane], self._left[lane] = _IDLE, 0
         curve = Curve(tuple(steps.tolist()), values)
-        return Record(self._trials[trial], status, int(steps[-1]), curve)
+        return Record(trial, status, int(steps[-1]), curve)
 
     def _refill(self) -> None:
-        free = [lane for lane in self._order if self._trial[lane] == _IDLE]
-        left = len(self._trials) - self._waiting
-        for lane in free[:left]:
-            self._trial[lane] = self._waiting
-            self._done[lane] = 0
-            self._fresh[lane] = True
-            self._waiting += 1
+        """Begin a round."""
+        free = self._order[self._trial[self._order] == _IDLE]
+        first = self._waiting
+        self._waiting = min(len(self._trials), first + len(free))
+        for lane, index in zip(
+            free.tolist(), range(first, self._waiting), strict=False
+        ):
+            number = self._trials[index].number
+            self._trial[lane], self._done[lane], self._fresh[lane] = index, 0, True
+            self._lane[number], self._rows[number] = lane, []
+        self._left[:] = np.where(self._trial == _IDLE, 0, self._a_round)

@@ -32,6 +32,7 @@ class Session:
       stop: the signals.
       report: called with a `Status`.
       on_group: called with an optimizer's name and its records, or None.
+      call_seconds: about how long a call of the program is to take.
       checkpoint_seconds: how much work a crash may cost, or None to save nothing.
       fingerprint: that made the groups' digests; None where nothing is compared.
       about: the caller's words.
@@ -45,6 +46,7 @@ class Session:
     stop: Stop
     report: Callable[[Status], None]
     on_group: Callable[[str, Sequence[Record]], None] | None
+    call_seconds: float
     checkpoint_seconds: float | None
     fingerprint: Fingerprint | None
     about: Mapping[str, Any]
@@ -56,7 +58,6 @@ class Session:
         strategy: StrategyName | Strategy,
         devices: str,
         lanes: Sequence[int],
-        evaluations_per_call: Sequence[int | None],
     ) -> Checkpoint:
         """Open the store, the first process before the others, which only read.
 
@@ -74,7 +75,6 @@ class Session:
                 devices=devices,
                 strategy=strategy,
                 lanes=lanes,
-                evaluations_per_call=evaluations_per_call,
             )
         checkpoint, metrics = Checkpoint(), self.groups[0].metrics
         is_first = jax.process_index() == 0

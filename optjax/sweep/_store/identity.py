@@ -32,7 +32,7 @@ _FUNCTIONS = {
     "evaluate": "the evaluation",
 }
 # What follows from the rest, and tells something only where nothing else does.
-_CONSEQUENCES = ("state", "lanes", "evaluations_per_call", "metrics")
+_CONSEQUENCES = ("state", "lanes", "metrics")
 _CODES = {"stopping": "the stopping rule", "strategy": "the strategy"}
 _MOST_VALUES = 6
 _ELSEWHERE = "choose another out= (--out), or delete it"
@@ -47,7 +47,6 @@ def identity(
     devices: str,
     strategy: StrategyName | Strategy,
     lanes: Sequence[int],
-    evaluations_per_call: Sequence[int | None],
 ) -> dict[str, Any]:
     """A sweep as plain data; equal data are the same sweep.
 
@@ -59,7 +58,6 @@ def identity(
       devices: that the lanes share.
       strategy: how a device runs its lanes.
       lanes: how many, by group or in common.
-      evaluations_per_call: how many, by group or in common.
     """
     programs = [
         {
@@ -93,12 +91,12 @@ def identity(
         "metric": plan.metric,
         "mode": plan.mode,
         "stopping": _described(plan.stopping),
+        "order_seed": None if plan.stopping is None else plan.order_seed,
         "compiler_options": plan.compiler_options and dict(plan.compiler_options),
         "devices": devices,
         "strategy": _described(strategy),
         "state": [group.digests["state"] for group in groups],
         "lanes": list(lanes),
-        "evaluations_per_call": list(evaluations_per_call),
     }
 
 

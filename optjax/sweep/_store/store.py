@@ -16,7 +16,7 @@ in progress.json, each other file's in itself.
 """
 
 import contextlib
-import io
+import itertools
 import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -27,7 +27,7 @@ import jax
 import numpy as np
 
 from optjax.sweep._errors import DamagedError, NotWrittenError, SweepError
-from optjax.sweep._records import TrialSpec
+from optjax.sweep._records import Measured
 from optjax.sweep._store.directory import Lock, claim
 from optjax.sweep._store.identity import check_same
 from optjax.sweep._store.sealed import digest, read_sealed, write_sealed
@@ -39,7 +39,7 @@ _OWN = "sweep"
 _PROGRESS = "progress.json"
 #: The first file of a sweep's directory.
 MARKER = f"{_OWN}/{_PROGRESS}"
-_FORMAT = 4
+_FORMAT = 5
 # The lanes of two points, so that one is whole while the next is written.
 _TURNS = "ab"
 
@@ -50,6 +50,8 @@ class Checkpoint(NamedTuple):
     Attributes:
       groups: finished groups.
       calls: calls done in the current group.
+      within: the lanes that are between two evaluations.
+      updates: how many these have done since the last.
       states: names of the files with the lanes' states, none at the start of a group.
       curves_bytes: length of the part of curves.csv that belongs to it; 0 before the
         sweep has begun.
@@ -60,11 +62,25 @@ class Checkpoint(NamedTuple):
 
     groups: int = 0
     calls: int = 0
+    within: Sequence[int] = ()
+    updates: int = 0
     states: Sequence[str] = ()
     curves_bytes: int = 0
     curves_digest: str = ""
     group_bytes: int = 0
     finished: bool = False
+
+
+class Replayed(NamedTuple):
+    """Evaluations of one trial that were measured one after the other.
+
+    Attributes:
+      number: the trial's.
+      rows: shape (evaluations, metrics).
+    """
+
+    number: int
+    rows: np.ndarray
 
 
 class Store:
@@ -168,46 +184,39 @@ class Store:
         """What sweep.json says, or None where there is none."""
         return read_sealed(self.own / "sweep.json")
 
-    def append(
-        self, trials: Sequence[TrialSpec], steps: np.ndarray, rows: np.ndarray
-    ) -> None:
-        """Add a call's evaluations to curves.csv.
+    def append(self, measured: Sequence[Measured], *, in_turns: bool = False) -> None:
+        """Add evaluations to curves.csv.
 
         Args:
-          trials: the n busy lanes' trials.
-          steps: shape (n, evaluations), updates done at each.
-          rows: shape (n, evaluations, metrics).
+          measured: those of each trial.
+          in_turns: the first of each trial, then the second of each, rather than trial
+            by trial.
         """
         if self._curves is None:
             return
-        lines = io.StringIO()
-        for trial, at, values in zip(trials, steps, rows, strict=True):
-            name = f"{trial.number},{trial.config.optimizer},{trial.seed}"
-            for step, row in zip(at.tolist(), values.tolist(), strict=True):
+        lines = [
+            [
                 # Nine digits tell any two float32 numbers apart.
-                numbers = ",".join(f"{value:.9g}" for value in row)
-                lines.write(f"{name},{step},{numbers}\n")
-        self._add(lines.getvalue())
+                f"{trial.number},{trial.config.optimizer},{trial.seed},{step},"
+                + ",".join(f"{value:.9g}" for value in row)
+                + "\n"
+                for step, row in zip(steps, rows.tolist(), strict=True)
+            ]
+            for trial, steps, rows in measured
+        ]
+        ordered = itertools.zip_longest(*lines, fillvalue="") if in_turns else lines
+        self._add("".join(itertools.chain.from_iterable(ordered)))
 
-    def replay(self, rows_per_call: Iterator[int]) -> Iterator[np.ndarray]:
-        """The committed metrics, call by call, as arrays (rows, metrics).
-
-        Args:
-          rows_per_call: how many rows the next call has; asked before each.
-        """
+    def replay(self) -> Iterator[Replayed]:
+        """The committed metrics, in the order in which they were measured."""
         lines = iter(self._committed.decode().split("\n")[:-1])
         self._committed = b""
         next(lines, None)
         first = -len(self._columns)
-        for count in rows_per_call:
-            rows = [next(lines, None) for _ in range(count)]
-            if any(row is None for row in rows):
-                raise DamagedError(
-                    self.directory / "curves.csv", "it is shorter than it should be"
-                )
-            yield np.array(
-                [row.split(",")[first:] for row in rows if row], np.float32
-            ).reshape(count, len(self._columns))
+        of_trials = itertools.groupby(lines, lambda line: line.partition(",")[0])
+        for number, rows in of_trials:
+            values = [row.split(",")[first:] for row in rows]
+            yield Replayed(int(number), np.array(values, np.float32))
 
     def commit(self, checkpoint: Checkpoint) -> None:
         """Make a point the one to resume from; its states must be saved already."""
@@ -255,8 +264,8 @@ class Store:
         return read_lanes(*self._saved_states(), like)
 
     def _saved_states(self) -> tuple[list[Path], dict[str, Any]]:
-        groups, calls, names, *_ = self._checkpoint
-        about = {"group": groups, "calls": calls, "files": list(names)}
+        point, names = self._checkpoint, self._checkpoint.states
+        about = {"group": point.groups, "calls": point.calls, "files": list(names)}
         return [self._states(name) for name in names], about
 
     def _states(self, name: str) -> Path:
