@@ -7,6 +7,7 @@ result = optjax.sweep.run(trial, space, steps=300, evaluate_every=10,
 from optjax.sweep._engine.devices import use_all_cores
 from optjax.sweep._epochs import Batches, epochs
 from optjax.sweep._errors import SweepError
+from optjax.sweep._optuna import Optuna
 from optjax.sweep._records import (
     DIVERGED,
     FINISHED,
@@ -20,6 +21,7 @@ from optjax.sweep._records import (
 from optjax.sweep._result import SweepResult
 from optjax.sweep._run import Interrupted, run, run_alone
 from optjax.sweep._schedules import schedule
+from optjax.sweep._search import Search, Searcher
 from optjax.sweep._space.distributions import (
     choice,
     grid,
@@ -56,7 +58,10 @@ __all__ = [
     "MakeTrial",
     "Median",
     "Metrics",
+    "Optuna",
     "Record",
+    "Search",
+    "Searcher",
     "State",
     "Status",
     "StoppingRule",

@@ -32,12 +32,14 @@ __all__ = [
     "Bytes",
     "CompilerOptions",
     "Engine",
+    "Keep",
     "OnGroup",
     "Out",
     "Progress",
     "RankedBy",
     "Rule",
     "RunAs",
+    "Searches",
     "Seconds",
     "Seeds",
     "Spec",
@@ -111,6 +113,8 @@ Seeds: TypeAlias = Annotated[
 Out: TypeAlias = Annotated[
     str | Path, _Taken("the path of a directory", "out", as_directory)
 ]
+Searches: TypeAlias = Annotated[Any, methods("begin")]
+Keep: TypeAlias = Annotated[int | Literal["best"], _NameOr(("best",), whole(1))]
 Rule: TypeAlias = Annotated[StoppingRule, methods("decides_at", "rung")]
 RunAs: TypeAlias = Annotated[
     Literal["auto"] | StrategyName | Strategy,

@@ -57,6 +57,13 @@ class Bound(NamedTuple):
     hyper: Mapping[str, jax.Array]
 
 
+def own_state(state: State) -> State:
+    """The user's own state, without what a sweep keeps beside it."""
+    while isinstance(state, Bound):
+        state = state.state
+    return state
+
+
 _Init: TypeAlias = Annotated[
     Callable[..., State],
     function("a function (key, optimizer) -> state", 2, has_keywords=True),

@@ -122,6 +122,7 @@ def make_groups(
     specs: Sequence[TrialSpec],
     plan: Plan,
     fingerprint: Fingerprint | None = None,
+    known: dict[Any, TrialGroup] | None = None,
 ) -> list[TrialGroup]:
     """Check a trial of each kind by abstract evaluation and group them all.
 
@@ -131,39 +132,52 @@ def make_groups(
       specs: the trials.
       plan: what the groups have in common.
       fingerprint: makes the groups' digests; None where nothing is compared.
+      known: groups of the same programs, which need no check, to which these are added.
 
     Raises:
       SweepError: naming the trial that breaks the contract.
     """
+    known = {} if known is None else known
     by_program: dict[Any, list[TrialSpec]] = {}
     for spec in specs:
         by_program.setdefault(_program_key(spec.config), []).append(spec)
     groups: list[TrialGroup] = []
     for members in _in_order(by_program.values(), plan):
-        config = members[0].config
-        trial = call_make_trial(make_trial, factories[config.optimizer], config)
-        traced = trace(trial, config, plan.metric)
-        names = traced.metrics
-        if groups and names != groups[0].metrics:
+        key = _program_key(members[0].config)
+        if key not in known:
+            known[key] = _group(make_trial, factories, members[0], plan, fingerprint)
+        group, first = known[key], next(iter(known.values()))
+        if group.metrics != first.metrics:
             raise SweepError(
-                f"every trial must have the same metrics, but {groups[0].name} has "
-                f"{', '.join(groups[0].metrics)} and {config.optimizer} "
-                f"{', '.join(names)}"
+                f"every trial must have the same metrics, but {first.name} has "
+                f"{', '.join(first.metrics)} and {group.name} "
+                f"{', '.join(group.metrics)}"
             )
-        hyper = tuple(sorted(config.hyper))
-        lanes = _lanes(len(members), lane_bytes(trial, hyper), plan)
-        groups.append(
-            TrialGroup(
-                config.optimizer,
-                trial,
-                hyper,
-                names,
-                tuple(members),
-                lanes,
-                {} if fingerprint is None else _digests(fingerprint, traced),
-            )
-        )
+        lanes = _lanes(len(members), lane_bytes(group.trial, group.hyper), plan)
+        groups.append(group._replace(specs=tuple(members), lanes=lanes))
     return groups
+
+
+def _group(
+    make_trial: MakeTrial,
+    factories: Mapping[str, Factory],
+    spec: TrialSpec,
+    plan: Plan,
+    fingerprint: Fingerprint | None,
+) -> TrialGroup:
+    """The group of one trial."""
+    config = spec.config
+    trial = call_make_trial(make_trial, factories[config.optimizer], config)
+    traced = trace(trial, config, plan.metric)
+    return TrialGroup(
+        config.optimizer,
+        trial,
+        tuple(sorted(config.hyper)),
+        traced.metrics,
+        (spec,),
+        1,
+        {} if fingerprint is None else _digests(fingerprint, traced),
+    )
 
 
 def _in_order(

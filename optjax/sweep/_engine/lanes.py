@@ -60,11 +60,13 @@ class Program(NamedTuple):
       advance: (carry, assignment, size) -> (carry, metrics), metrics an array of shape
         (K, most evaluations, names), NaN where there was no evaluation. The carry is
         donated.
+      state: (carry, lane) -> the state of the trial in that lane, on its device.
       lanes: K.
     """
 
     start: Callable[[], Any]
     advance: Callable[[Any, Assignment, Size], tuple[Any, np.ndarray]]
+    state: Callable[[Any, int], State]
     lanes: int
 
 
@@ -239,7 +241,10 @@ def compile_lanes(
         carry, rows = compiled(carry, told, sizes)
         return carry, np.asarray(rows)
 
-    return Program(start, advance, lanes)
+    def state(carry: Any, lane: int) -> State:
+        return unpack([leaf[lane] for leaf in carry]).state
+
+    return Program(start, advance, state, lanes)
 
 
 def is_sound(rows: Any, metrics: Sequence[str]) -> Any:

@@ -1,5 +1,6 @@
 """The local engine: one group after the other, call after call, saved as it goes."""
 
+import functools
 import signal
 import time
 from concurrent.futures import Future
@@ -55,6 +56,7 @@ def run_here(
         lanes=[group.lanes for group in session.groups],
     )
     _Loop(session, strategy, ready).run(checkpoint)
+    # Nothing may have been proposed since.
     return checkpoint.groups == len(session.groups)
 
 
@@ -79,11 +81,12 @@ class _Loop:
         self._session = session
         self._plan, self._groups = session.plan, session.groups
         self._ledger, self._store = session.ledger, session.store
-        self._stop = session.stop
+        self._stop, self._keeper = session.stop, session.keeper
         self._strategy = strategy
         self._ready = ready
         # By optimizer: a rule compares what it compares across programs.
         self._rungs: dict[str, Rungs | None] = {}
+        self._compiled: dict[tuple[int, int], Program] = {}
         self._committed_at = time.monotonic()
 
     def run(self, checkpoint: Checkpoint) -> None:
@@ -95,11 +98,11 @@ class _Loop:
 
         def compile_in_background(index: int) -> None:
             if index < len(self._groups) and index not in self._ready | pending:
-                pending[index] = self._stop.submit(
-                    self._groups[index].compile, self._plan, self._strategy
-                )
+                pending[index] = self._stop.submit(self._compile, index)
 
-        for index in range(checkpoint.groups, len(self._groups)):
+        index = checkpoint.groups
+        # What is proposed is added while this goes on.
+        while index < len(self._groups) or self._session.add_more(self._strategy):
             compile_in_background(index)
             program = self._ready.pop(index, None) or self._stop.wait(
                 pending.pop(index)
@@ -110,7 +113,8 @@ class _Loop:
                 pass
             self._stop.obey()
             self._run_group(index, program, checkpoint, replayed)
-            checkpoint, replayed = Checkpoint(groups=index + 1), None
+            index += 1
+            checkpoint, replayed = Checkpoint(groups=index), None
         if not self._ledger.steps:
             self._report("", 0)
 
@@ -153,7 +157,20 @@ class _Loop:
             if not call.size.evaluates:
                 times = int(call.lanes.sum())
             self._count(times * call.size.updates)
-            self._end(scheduler.observe(call, measured))
+            lanes = scheduler.lanes()
+            ended = scheduler.observe(call, measured)
+            self._end(ended)
+            if self._keeper is not None:
+                # A lane holds what it ended with until the next call.
+                self._keeper.consider(
+                    ended,
+                    {
+                        record.trial.number: functools.partial(
+                            program.state, carry, lanes[record.trial.number]
+                        )
+                        for record in ended
+                    },
+                )
             self._report(group.name, scheduler.running)
             if self._stop.agreed == signal.SIGINT:
                 self._stop.obey()
@@ -176,6 +193,16 @@ class _Loop:
         self._session.tell(group)
         self._stop.obey()
 
+    def _compile(self, index: int) -> Program:
+        """A group's program; where trials are proposed, once for equal ones."""
+        group = self._groups[index]
+        if self._session.more is None:
+            return group.compile(self._plan, self._strategy)
+        key = id(group.trial), group.lanes
+        if key not in self._compiled:
+            self._compiled[key] = group.compile(self._plan, self._strategy)
+        return self._compiled[key]
+
     def _schedule(self, group: TrialGroup) -> Scheduler:
         rungs = self._rungs.setdefault(group.name, self._plan.rungs())
         return group.schedule(self._plan, self._strategy, rungs)
@@ -191,7 +218,10 @@ class _Loop:
             scheduler = self._schedule(group)
             while not scheduler.is_done and (trial := next(rows, None)) is not None:
                 self._count(len(trial.rows) * self._plan.evaluate_every)
-                self._end(scheduler.take(trial.number, trial.rows))
+                ended = scheduler.take(trial.number, trial.rows)
+                self._end(ended)
+                if self._keeper is not None:
+                    self._keeper.consider(ended)
         self._count(len(checkpoint.within) * checkpoint.updates)
         self._ledger.steps = 0
         return scheduler if checkpoint.calls else None
@@ -220,4 +250,6 @@ class _Loop:
     def _commit(self, checkpoint: Checkpoint) -> None:
         with together():
             self._store.commit(checkpoint)
+        if self._keeper is not None:
+            self._keeper.prune()
         self._committed_at = time.monotonic()

@@ -67,7 +67,17 @@ from optjax.sweep._space.distributions import (
 )
 from optjax.sweep._trial import Factory
 
-__all__ = ["Draws", "Factories", "Method", "Space", "configurations", "keys_of"]
+__all__ = [
+    "Draws",
+    "Factories",
+    "Method",
+    "Searched",
+    "Space",
+    "configurations",
+    "keys_of",
+    "same",
+    "searched",
+]
 
 _MOST_CONFIGURATIONS = 1_000_000
 _SMALLEST = float(np.finfo(np.float32).tiny)
@@ -159,11 +169,7 @@ def configurations(
       adabound ['final_lr', 'learning_rate']
       adabound ['final_lr', 'learning_rate']
     """
-    # How long a schedule is matters to none of the checks.
-    factories = with_schedules(factories or FACTORIES, keys_of(space), steps=1)
-    own = Keywords({}) if trial is None else keywords(as_make_trial(trial), 1)
-    given: Any = [space] if isinstance(space, (Mapping, Config)) else space
-    parts = [_Part.of(part, factories, own) for part in given]
+    parts = _parts(space, factories, trial)
     count = sum(part.size(draws) for part in parts)
     if count > _MOST_CONFIGURATIONS:
         raise SweepError(
@@ -173,8 +179,33 @@ def configurations(
     distinct: dict[Any, Config] = {}
     for part in parts:
         for config in part.drawn(draws, method, seed):
-            distinct.setdefault(_identity(config), config)
+            distinct.setdefault(same(config), config)
     return list(distinct.values())
+
+
+def searched(
+    space: Space,
+    *,
+    factories: Factories | None = None,
+    trial: Trainable | None = None,
+) -> list["Searched"]:
+    """What a search searches: each optimizer of each space.
+
+    Raises:
+      SweepError: as `configurations`.
+    """
+    parts = _parts(space, factories, trial)
+    return [optimizer for part in parts for optimizer in part.chosen]
+
+
+def _parts(
+    space: Space, factories: Factories | None, trial: Trainable | None
+) -> list["_Part"]:
+    # How long a schedule is matters to none of the checks.
+    factories = with_schedules(factories or FACTORIES, keys_of(space), steps=1)
+    own = Keywords({}) if trial is None else keywords(as_make_trial(trial), 1)
+    given: Any = [space] if isinstance(space, (Mapping, Config)) else space
+    return [_Part.of(part, factories, own) for part in given]
 
 
 def keys_of(space: Space) -> set[str]:
@@ -190,7 +221,7 @@ class _Part(NamedTuple):
     """One space, checked: its keys, and the optimizers that they apply to."""
 
     keys: tuple[str, ...]
-    chosen: tuple["_Optimizer", ...]
+    chosen: tuple["Searched", ...]
 
     @classmethod
     def of(
@@ -232,7 +263,7 @@ class _Part(NamedTuple):
             yield from map(optimizer.at, rows)
 
 
-class _Optimizer(NamedTuple):
+class Searched(NamedTuple):
     """One chosen optimizer and the dimensions that apply to it.
 
     `parameters` are the factory's and the trial's, and `own` the keys of the trial's.
@@ -253,9 +284,19 @@ class _Optimizer(NamedTuple):
         for values in itertools.product(*finite.values()):
             yield self.config(dict(zip(finite, values, strict=True)))
 
+    @property
+    def free(self) -> dict[str, Distribution]:
+        """The dimensions in which there is something to choose."""
+        return {
+            key: dimension
+            for key, dimension in self.dimensions.items()
+            if not isinstance(dimension, Choice) or len(dimension.values) > 1
+        }
+
     def at(self, unit: Mapping[str, float]) -> Config:
+        """The configuration of numbers in [0, 1], for all that are free at least."""
         return self.config(
-            {key: self.value_at(key, unit[key]) for key in self.dimensions}
+            {key: self.value_at(key, unit.get(key, 0.0)) for key in self.dimensions}
         )
 
     def value_at(self, key: str, unit: float) -> Any:
@@ -356,7 +397,7 @@ def _restrict(
     factory: Factory,
     dimensions: Mapping[str, Distribution | PerOptimizer],
     own: Keywords,
-) -> _Optimizer:
+) -> Searched:
     """The optimizer with the dimensions that its factory or the trial takes."""
     factory_takes = _keywords_of(name, factory)
     for key in dimensions:
@@ -388,7 +429,7 @@ def _restrict(
                 "the space"
             )
     mine = of_the_trial(applicable, own, factory_takes)
-    return _Optimizer(name, factory, parameters, applicable, mine)
+    return Searched(name, factory, parameters, applicable, mine)
 
 
 def _keywords_of(name: str, factory: Factory) -> Keywords:
@@ -433,7 +474,7 @@ def _is_integer(
 
 def _check_is_taken(
     key: str,
-    chosen: Collection[_Optimizer],
+    chosen: Collection[Searched],
     factories: Mapping[str, Factory],
     own: Keywords,
 ) -> None:
@@ -452,7 +493,7 @@ def _check_is_taken(
     raise SweepError(f"no chosen optimizer ({names}){nor} takes {key!r}{hint}")
 
 
-def _check_values(optimizer: _Optimizer) -> None:
+def _check_values(optimizer: Searched) -> None:
     """Hand every value of a grid and both ends of a range to the factory."""
     required: dict[str, tuple[Any, ...]] = {}
     optional: dict[str, tuple[Any, ...]] = {}
@@ -483,7 +524,7 @@ def _check_values(optimizer: _Optimizer) -> None:
 
 
 def _whole_ends(
-    optimizer: _Optimizer, key: str, dimension: Uniform | LogUniform
+    optimizer: Searched, key: str, dimension: Uniform | LogUniform
 ) -> tuple[int, int]:
     """The ends of a range of integers."""
     parameter = optimizer.parameters[key]
@@ -497,7 +538,7 @@ def _whole_ends(
     )
 
 
-def _build(what: str, optimizer: _Optimizer, values: Mapping[str, Any]) -> None:
+def _build(what: str, optimizer: Searched, values: Mapping[str, Any]) -> None:
     config = optimizer.config(values)
     # As float32 holds them: 0.99999999 is a good decay, but arrives as 1.
     hyper = {key: float(np.float32(value)) for key, value in config.hyper.items()}
@@ -521,7 +562,7 @@ def _check_fits_float32(what: str, value: Real) -> None:
         )
 
 
-def _check_finite(chosen: Iterable[_Optimizer]) -> None:
+def _check_finite(chosen: Iterable[Searched]) -> None:
     for optimizer in chosen:
         for key, dimension in optimizer.dimensions.items():
             if not isinstance(dimension, Choice):
@@ -546,7 +587,8 @@ def _unit_points(draws: int, dimensions: int, method: str, seed: int) -> np.ndar
     return sobol.random_base2(whole)[:draws]
 
 
-def _identity(config: Config) -> Any:
+def same(config: Config) -> Any:
+    """What is equal of two configurations that compute the same."""
     hyper = tuple((key, np.float32(value)) for key, value in config.hyper.items())
     static = tuple(
         (key, type(value), _hashable(value)) for key, value in config.static.items()
