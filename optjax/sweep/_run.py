@@ -65,7 +65,7 @@ from optjax.sweep._store.fingerprint import Fingerprint
 from optjax.sweep._store.identity import numbered
 from optjax.sweep._store.keep import Keeper, kept_states
 from optjax.sweep._store.load import load
-from optjax.sweep._store.store import OWN, Store
+from optjax.sweep._store.store import MARKER, OWN, Store
 
 __all__ = ["Interrupted", "run", "run_alone"]
 
@@ -207,7 +207,7 @@ def run(
     factories = with_schedules(factories or FACTORIES, keys_of(space), int(steps))
     _check_here(engine, out, search=search, keep=keep)
     saved = None
-    if out is not None:
+    if out is not None and (as_directory(out) / MARKER).is_file():
         saved = Store(as_directory(out), writes=False).saved_identity()
     proposals = None
     if search is None:
@@ -249,6 +249,8 @@ def run(
         compiler_options=compiler_options,
         order_seed=int(space_seed),
     )
+    # A rule that cannot work is refused before anything is written.
+    plan.rungs()
     ledger = Ledger(plan, sum(map(len, generations)))
     words = dict(about or {})
     # What keeps nothing is compared with nothing.

@@ -88,7 +88,10 @@ def test_a_toml_file_a_module_of_ones_own_and_resuming(tmp_path, monkeypatch, ca
     capsys.readouterr()
     assert main(["sweep", "--config", "sweep.toml", "--seeds", "1"]) == 0
     assert (tmp_path / "mine" / "results.csv").read_bytes() == first
-    assert main(["sweep", "--config", "sweep.toml"]) == 2
+    # Another seed is more of the same.
+    assert main(["sweep", "--config", "sweep.toml", "--seeds", "2"]) == 0
+    assert len(read(tmp_path / "mine" / "results.csv")) == 2 * len(rows)
+    assert main(["sweep", "--config", "sweep.toml", "--seeds", "1"]) == 2
     assert "mine holds another sweep" in capsys.readouterr().err
 
 
