@@ -33,9 +33,11 @@ from optjax._bound import (
     hyperbolic_bounds,
     linear_bounds,
 )
+from optjax._compression import compressed
 from optjax._direction import ema, nadam_ema, trace
 from optjax._form import basic_form, precondition
 from optjax._from_optax import from_optax_state
+from optjax._memory import memory
 from optjax._rate import (
     correct_bias,
     limit_by_average,
@@ -50,6 +52,7 @@ from optjax._rate import (
 )
 from optjax._rounding import stochastic_rounding
 from optjax._sharding import state_shardings
+from optjax._storage import convert_state
 from optjax._swats import scale_by_swats
 from optjax._target import Target, bound_around, grafted_target, projected_target
 from optjax.fused._apply import apply_step
@@ -81,7 +84,9 @@ __all__ = [
     "bound_around",
     "bound_clip",
     "centered_ema_of_squares",
+    "compressed",
     "constant_bounds",
+    "convert_state",
     "correct_bias",
     "debias_squares",
     "ema",
@@ -99,6 +104,7 @@ __all__ = [
     "limit_by_average",
     "linear_bounds",
     "mean_of_squares",
+    "memory",
     "monitor",
     "nadam_ema",
     "precondition",

@@ -18,14 +18,9 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
+from optjax._arguments.checked import checked
+from optjax._arguments.named import Decay, FloatDType, InexactDType, NonNegative
 from optjax._direction import Averaging
-from optjax._hyperparameter import (
-    Decay,
-    FloatDType,
-    InexactDType,
-    NonNegative,
-    checked,
-)
 from optjax._observe import telling
 from optjax._parts import (
     Other,

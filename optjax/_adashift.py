@@ -10,16 +10,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from optjax._arguments.checked import checked
+from optjax._arguments.named import Decay, FloatDType, InexactDType, NonNegative
+from optjax._arguments.numbers import Whole
+from optjax._arguments.objects import OneOf
 from optjax._form import in_gradient_dtype
-from optjax._hyperparameter import (
-    Decay,
-    FloatDType,
-    InexactDType,
-    NonNegative,
-    checked,
-    one_of,
-    whole,
-)
 from optjax._observe import tell
 from optjax._parts import Link, Shifted
 from optjax._precision import (
@@ -41,13 +36,13 @@ _REDUCTIONS = {"max": jnp.max, "mean": jnp.mean, "none": None}
 
 Window: TypeAlias = Annotated[
     int,
-    whole(
+    Whole(
         1,
         hint="It shapes the state; with optax.inject_hyperparams pass "
         "static_args='keep_num'",
     ),
 ]
-Reduction: TypeAlias = Annotated[str, one_of(_REDUCTIONS)]
+Reduction: TypeAlias = Annotated[str, OneOf(_REDUCTIONS)]
 
 
 class AdashiftState(NamedTuple):

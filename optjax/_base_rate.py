@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from optjax._hyperparameter import check_positive
+from optjax._arguments.checked import check_positive
 from optjax._observe import tell
 from optjax._parts import Link, RelativeToBase
 from optjax._precision import Scalar, is_known, precise, store

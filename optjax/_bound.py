@@ -21,16 +21,15 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from optjax._hyperparameter import (
-    Kind,
-    Positive,
+from optjax._arguments.checked import check, checked
+from optjax._arguments.kind import Kind
+from optjax._arguments.named import Positive
+from optjax._arguments.numbers import (
+    FunctionOr,
+    Number,
     above,
     between,
-    check,
-    checked,
-    function_or,
     nonnegative,
-    number,
     positive,
 )
 from optjax._observe import tell
@@ -59,7 +58,7 @@ Bound: TypeAlias = Scalar | Callable[[Any], Any]
 
 
 def _or_of_the_step(other: Kind) -> Kind:
-    return function_or(
+    return FunctionOr(
         "a function of the step",
         other,
         "It is called with t = 1, 2, … and nothing else",
@@ -68,7 +67,7 @@ def _or_of_the_step(other: Kind) -> Kind:
 
 _lower = nonnegative("A rate is a step size")
 # Infinity is no bound at all.
-_upper = number("a number >= 0", lambda x: x >= 0, "A rate is a step size")
+_upper = Number("a number >= 0", lambda x: x >= 0, "A rate is a step size")
 _Lower: TypeAlias = Annotated[Scalar, _lower]
 _Upper: TypeAlias = Annotated[Scalar, _upper]
 LowerOf: TypeAlias = Annotated[Bound, _or_of_the_step(_lower)]

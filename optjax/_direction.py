@@ -11,13 +11,8 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import jax.numpy as jnp
 import optax
 
-from optjax._hyperparameter import (
-    Decay,
-    Finite,
-    InexactDType,
-    NonNegative,
-    checked,
-)
+from optjax._arguments.checked import checked
+from optjax._arguments.named import Decay, Finite, InexactDType, NonNegative
 from optjax._observe import telling
 from optjax._parts import Average, Other, Trace
 from optjax._precision import (

@@ -21,7 +21,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from optjax._hyperparameter import Schedule, Transformation, checked
+from optjax._arguments.checked import checked
+from optjax._arguments.named import Schedule, Transformation
 from optjax._observe import Telling, tell
 from optjax._parts import Descend, Link, One, Product
 from optjax._precision import is_known, precise, widen

@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from optjax._hyperparameter import ArrayTree, OptimizerState, Transformation, checked
+from optjax._arguments.checked import checked
+from optjax._arguments.named import ArrayTree, OptimizerState, Transformation
 from optjax._places import Path, counters, place_of
 
 __all__ = ["from_optax_state"]

@@ -5,7 +5,8 @@ from typing import Annotated, Any, TypeAlias
 
 import jax
 
-from optjax._hyperparameter import function_or, or_none, whole
+from optjax._arguments.numbers import FunctionOr, Whole
+from optjax._arguments.objects import OrNone
 from optjax._tree import leaf_names
 
 __all__ = ["OVERALL", "Groups", "group_leaves", "group_of_each_leaf"]
@@ -14,10 +15,10 @@ __all__ = ["OVERALL", "Groups", "group_leaves", "group_of_each_leaf"]
 #: from the leaf's name to the group's.
 Groups: TypeAlias = Annotated[
     int | Callable[[str], str] | None,
-    or_none(
-        function_or(
+    OrNone(
+        FunctionOr(
             "a function from a leaf's path to its group",
-            whole(0),
+            Whole(0),
             "It is called with a path such as block/kernel",
         )
     ),

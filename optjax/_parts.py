@@ -21,6 +21,7 @@ __all__ = [
     "BiasCorrection",
     "Clip",
     "ClipAround",
+    "Compressed",
     "Decay",
     "Descend",
     "Link",
@@ -30,6 +31,7 @@ __all__ = [
     "Product",
     "RelativeToBase",
     "Root",
+    "Rounded",
     "RunningMax",
     "Shifted",
     "SquareAverage",
@@ -218,6 +220,26 @@ class Descend(Part):
 
     learning_rate: optax.ScalarOrSchedule
     now: Scalar
+
+
+class Rounded(Part):
+    """State kept narrower than it is computed in; its link has no updates.
+
+    The link's states are the stored ones.
+
+    Attributes:
+      key: the two words of this step's noise.
+      wide: the state before, as the optimizer within saw it.
+      new_wide: the state after, as it returned it.
+    """
+
+    key: tuple[Any, Any]
+    wide: Any
+    new_wide: Any
+
+
+class Compressed(Rounded):
+    """State kept as codes and scales; its link's states are `CompressedState`."""
 
 
 class RelativeToBase(Part):

@@ -1,13 +1,13 @@
 """Where a state keeps what, by the names of its fields (docs/states.md)."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Container, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
-__all__ = ["Path", "Place", "counters", "path_of", "place_of"]
+__all__ = ["Path", "Place", "counters", "end_of", "path_of", "place_of"]
 
 Path = tuple[Any, ...]
 
@@ -38,6 +38,14 @@ def place_of(path: Sequence[Any], moments: Collection[str]) -> Place:
             if name in moments:
                 return Place(part, name, path_of(path[i + 1 :]))
     return Place(part, name, None)
+
+
+def end_of(path: Path, paths: Container[Path]) -> Path | None:
+    """The longest end that is a parameter's path: a shorter one may be another's."""
+    for start in range(len(path) + 1):
+        if path[start:] in paths:
+            return path[start:]
+    return None
 
 
 def path_of(path: Sequence[Any]) -> Path:

@@ -15,16 +15,10 @@ import numpy as np
 import optax
 from jax import lax
 
+from optjax._arguments.checked import checked
+from optjax._arguments.named import Decay, FloatDType, NonNegative, Transformation
+from optjax._arguments.numbers import between, positive
 from optjax._form import precondition
-from optjax._hyperparameter import (
-    Decay,
-    FloatDType,
-    NonNegative,
-    Transformation,
-    between,
-    checked,
-    positive,
-)
 from optjax._observe import tell, telling
 from optjax._parts import BiasCorrection, Clip, Link, One, Other, Root
 from optjax._precision import (

@@ -22,7 +22,12 @@ import optax
 from jax import lax
 from optax import safe_increment
 
-from optjax._hyperparameter import Transformation, checked, dtype, whole
+from optjax._arguments.checked import checked
+from optjax._arguments.named import Transformation
+from optjax._arguments.numbers import Whole
+from optjax._arguments.objects import DType
+from optjax._observe import tell
+from optjax._parts import Link, Rounded
 from optjax._precision import store, widen
 
 __all__ = ["StochasticRoundingState", "stochastic_rounding"]
@@ -30,16 +35,16 @@ __all__ = ["StochasticRoundingState", "stochastic_rounding"]
 
 _Narrow: TypeAlias = Annotated[
     Any,
-    dtype(
+    DType(
         "bfloat16",
         jnp.bfloat16,
         "Stochastic rounding cuts the tail off float32, which leaves bfloat16 and no "
         "other dtype; float16 ends at 6e-8, above the squares of most gradients",
     ),
 ]
-_Seed: TypeAlias = Annotated[
+Seed: TypeAlias = Annotated[
     int | jax.Array,
-    whole(
+    Whole(
         0,
         2**32 - 1,
         "A key of jax.random is no seed; draw one by `jax.random.bits(key)`",
@@ -65,7 +70,7 @@ class StochasticRoundingState(NamedTuple):
 def stochastic_rounding(
     optimizer: Transformation,
     dtype: _Narrow = jnp.bfloat16,
-    seed: _Seed = 0,
+    seed: Seed = 0,
 ) -> optax.GradientTransformationExtraArgs:
     r"""Store state in bfloat16: x becomes ⌈x⌉ with probability (x − ⌊x⌋) / (⌈x⌉ − ⌊x⌋).
 
@@ -85,9 +90,11 @@ def stochastic_rounding(
 
     The price is variance: with decay 0.999 and gradients that are pure noise, an
     average of squares lies 4 % (root mean square) off float32's, which itself is 3 %
-    off the true variance. And what is saved is memory, not time: on a CPU, where XLA
-    copies narrow state before it writes it in place, a step of Adam on one large leaf
-    took 1.8 times as long on a busy machine (benchmarks/memory.md).
+    off the true variance. `optjax.apply_step` rounds inside its one pass on the CPU, by
+    the same noise: given equal gradients the state is equal to the bit, whichever path
+    took which step. Without it XLA copies narrow state before it writes it in place,
+    and a step of Adam on one large leaf took 1.8 times as long on a busy machine
+    (benchmarks/memory.md).
 
     Args:
       optimizer: any gradient transformation. Wrap the whole optimizer or a part of
@@ -114,7 +121,7 @@ def stochastic_rounding(
       >>> state = jax.lax.scan(step, tx.init(g), length=5000)[0]
       >>> nu = state.inner_state.nu
       >>> nu.dtype, f"{nu.astype(float).mean():.2f}"
-      (dtype(bfloat16), '0.99')
+      (DType(bfloat16), '0.99')
 
     Reference: Gupta et al., "Deep Learning with Limited Numerical Precision",
     ICML 2015.
@@ -123,8 +130,8 @@ def stochastic_rounding(
 
     def init(params: optax.Params) -> StochasticRoundingState:
         count = jnp.zeros([], jnp.int32)
-        inner_state = inner.init(jax.tree.map(_widen_float, params))
-        rounded = _round_leaves(inner_state, seed, count)
+        inner_state = inner.init(jax.tree.map(widen_float, params))
+        rounded = round_leaves(inner_state, step_key(seed, count))
         dtypes = {
             str(i): jnp.zeros([], before.dtype)
             for i, (before, after) in enumerate(
@@ -140,25 +147,39 @@ def stochastic_rounding(
         params: optax.Params | None = None,
         **extra: Any,
     ) -> tuple[optax.Updates, StochasticRoundingState]:
-        result, inner_state = inner.update(
-            jax.tree.map(_widen_float, updates),
-            _widen_leaves(state.inner_state, state.dtypes),
-            jax.tree.map(_widen_float, params),
-            **extra,
-        )
-        # Where they differ, as for lookahead's two sets of parameters, there is no
-        # telling which gradient an update belongs to.
-        structures: Any = [jax.tree.structure(tree) for tree in (result, updates)]
-        if structures[0] == structures[1]:
-            result = jax.tree.map(
-                lambda u, g: store(u, g) if _is_narrow(g) else u, result, updates
-            )
+        wide = widen_leaves(state.inner_state, state.dtypes)
+        result, inner_state = update_wide(inner, updates, wide, params, extra)
         count = safe_increment(state.count)
-        return result, StochasticRoundingState(
-            count, _round_leaves(inner_state, seed, count), state.dtypes
-        )
+        key = step_key(seed, count)
+        rounded = round_leaves(inner_state, key)
+        tell(Link(Rounded(key, wide, inner_state), (), (), state.inner_state, rounded))
+        return result, StochasticRoundingState(count, rounded, state.dtypes)
 
     return optax.GradientTransformationExtraArgs(init, update)
+
+
+def update_wide(
+    inner: optax.GradientTransformationExtraArgs,
+    updates: optax.Updates,
+    wide: optax.OptState,
+    params: optax.Params | None,
+    extra: dict[str, Any],
+) -> tuple[optax.Updates, optax.OptState]:
+    """`update` in float32, what it returns in the dtypes of the gradients."""
+    result, inner_state = inner.update(
+        jax.tree.map(widen_float, updates),
+        wide,
+        jax.tree.map(widen_float, params),
+        **extra,
+    )
+    # Where they differ, as for lookahead's two sets of parameters, there is no
+    # telling which gradient an update belongs to.
+    structures: Any = [jax.tree.structure(tree) for tree in (result, updates)]
+    if structures[0] == structures[1]:
+        result = jax.tree.map(
+            lambda u, g: store(u, g) if _is_narrow(g) else u, result, updates
+        )
+    return result, inner_state
 
 
 @jax.custom_jvp
@@ -222,8 +243,7 @@ def _mix(h: jax.Array) -> jax.Array:
     return h ^ (h >> 16)
 
 
-def _round_leaves(tree: Any, seed: Any, count: Any) -> Any:
-    key = step_key(seed, count)
+def round_leaves(tree: Any, key: tuple[jax.Array, jax.Array]) -> Any:
     return jax.tree.map(
         lambda leaf: _round_leaf(leaf, key) if _is_wide_array(leaf) else leaf, tree
     )
@@ -235,7 +255,7 @@ def _round_leaf(leaf: jax.Array, key: tuple[jax.Array, jax.Array]) -> jax.Array:
     return round_stochastically(leaf, random_bits(leaf, key))
 
 
-def _widen_leaves(tree: Any, dtypes: dict[str, Any]) -> Any:
+def widen_leaves(tree: Any, dtypes: dict[str, Any]) -> Any:
     treedef: Any
     leaves, treedef = jax.tree.flatten(tree)
     return treedef.unflatten(
@@ -267,5 +287,5 @@ def _is_narrow(leaf: Any) -> bool:
     return jnp.issubdtype(dtype, jnp.floating) and dtype.itemsize < 4
 
 
-def _widen_float(leaf: Any) -> Any:
+def widen_float(leaf: Any) -> Any:
     return widen(leaf) if _is_narrow(leaf) else leaf

@@ -5,7 +5,11 @@ from typing import Annotated, Any, TypeAlias
 import jax
 from jax.sharding import NamedSharding, PartitionSpec
 
-from optjax._hyperparameter import ArrayTree, Kind, Transformation, checked, shown
+from optjax._arguments.checked import checked
+from optjax._arguments.kind import Kind, shown
+from optjax._arguments.named import ArrayTree, Transformation
+from optjax._compression import BLOCK
+from optjax._places import end_of
 
 __all__ = ["state_shardings"]
 
@@ -37,8 +41,10 @@ def state_shardings(
 
     A leaf of the state belongs to the parameter whose path is the end of its own. With
     the parameter's shape it gets the parameter's sharding; with further leading axes,
-    as the gradients that `adashift` keeps, these are not split. All else, such as
-    counters, hyper-parameters and averages over whole leaves, is on every device.
+    as the gradients that `adashift` keeps, these are not split. The scales of a
+    `compressed` state are split along all axes but the last, and not at all where its
+    blocks go over the ends of rows. All else, such as counters, hyper-parameters and
+    averages over whole leaves, is on every device.
 
     `shardings` need not be those that the parameters have. To split the state of
     parameters that are on every device (ZeRO), give what the gradients will have.
@@ -84,15 +90,16 @@ def state_shardings(
     everywhere = _everywhere(given)
 
     def place_of(path: tuple[Any, ...], leaf: Any) -> Any:
-        # The longest end that is a parameter's path: a shorter one may be another's.
-        for start in range(len(path) + 1):
-            if path[start:] in by_path:
-                shape, place = by_path[path[start:]]
-                extra = len(leaf.shape) - len(shape)
-                if extra < 0 or leaf.shape[extra:] != shape:
-                    break
-                return _behind(extra, place)
-        return everywhere
+        end = end_of(path, by_path)
+        if end is None:
+            return everywhere
+        shape, place = by_path[end]
+        if shape and leaf.shape == (*shape[:-1], shape[-1] // BLOCK):
+            return _but_last(len(shape), place)
+        extra = len(leaf.shape) - len(shape)
+        if extra < 0 or leaf.shape[extra:] != shape:
+            return everywhere
+        return _behind(extra, place)
 
     return jax.tree_util.tree_map_with_path(
         place_of, jax.eval_shape(optimizer.init, shapes)
@@ -126,6 +133,12 @@ def _everywhere(places: list[Any]) -> Any:
     (mesh,) = meshes
     spec = PartitionSpec()
     return spec if mesh is None else NamedSharding(mesh, spec)
+
+
+def _but_last(ndim: int, place: Any) -> Any:
+    """The same sharding with the last axis whole, of which a block is a part."""
+    spec = PartitionSpec(*_spec(place)[: ndim - 1])
+    return spec if isinstance(place, PartitionSpec) else place.update(spec=spec)
 
 
 def _behind(extra: int, place: Any) -> Any:

@@ -10,8 +10,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from optjax._arguments.checked import checked
+from optjax._arguments.named import Decay, FloatDType, InexactDType, Positive
 from optjax._form import in_gradient_dtype
-from optjax._hyperparameter import Decay, FloatDType, InexactDType, Positive, checked
 from optjax._observe import tell
 from optjax._parts import Link, Switched
 from optjax._precision import (

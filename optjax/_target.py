@@ -22,9 +22,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from optjax._arguments.checked import checked
+from optjax._arguments.kind import Kind
+from optjax._arguments.named import Decay
+from optjax._arguments.numbers import Number, positive
 from optjax._bound import LowerOf, UpperOf, check_order
 from optjax._groups import Groups, group_of_each_leaf
-from optjax._hyperparameter import Decay, Kind, checked, number, positive
 from optjax._observe import tell
 from optjax._parts import ClipAround, Link
 from optjax._precision import (
@@ -51,7 +54,7 @@ __all__ = [
 #: T in steps, or infinity.
 LastStep: TypeAlias = Annotated[
     Scalar,
-    number("a number > 0", lambda x: x > 0, "It is the last step that is measured"),
+    Number("a number > 0", lambda x: x > 0, "It is the last step that is measured"),
 ]
 
 

@@ -6,26 +6,20 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from optjax._hyperparameter import (
-    ArrayTree,
-    Count,
-    Size,
-    Transformation,
-    at_least,
-    checked,
-    function,
-    vector,
-)
+from optjax._arguments.checked import checked
+from optjax._arguments.named import ArrayTree, Count, Size, Transformation
+from optjax._arguments.numbers import at_least
+from optjax._arguments.objects import Function, Vector
 
 __all__ = ["minimize", "online_convex", "quadratic", "rosenbrock"]
 
 
-_Vector: TypeAlias = Annotated[jax.Array, vector("a vector of real numbers")]
-_Point: TypeAlias = Annotated[jax.Array, vector("a vector of two real numbers", 2)]
+_Vector: TypeAlias = Annotated[jax.Array, Vector("a vector of real numbers")]
+_Point: TypeAlias = Annotated[jax.Array, Vector("a vector of two real numbers", 2)]
 _Condition: TypeAlias = Annotated[
     float, at_least(1, "It is the largest curvature over the smallest")
 ]
-_Objective: TypeAlias = Annotated[Any, function("a function of x", 1)]
+_Objective: TypeAlias = Annotated[Any, Function("a function of x", 1)]
 
 
 @checked

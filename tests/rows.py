@@ -9,8 +9,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import optax
+from loop import walk
 
 from optjax import OPTIMIZERS
+
+_PATHS: dict[Any, Any] = {}
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,14 @@ class Case:
     def hyperparameters(self) -> dict[str, float]:
         """All numeric hyper-parameters."""
         return {"learning_rate": self.learning_rate, **self.numbers}
+
+    def path(self, **others: float) -> Any:
+        """What `walk` makes of all numbers, or of others: once, for many tests."""
+        numbers = {**self.hyperparameters(), **others}
+        key = str(self), *numbers.items()
+        if key not in _PATHS:
+            _PATHS[key] = walk(self.factory(**numbers))
+        return _PATHS[key]
 
     def has_effect(self, number: str) -> bool:
         """Whether another value of a hyper-parameter gives another path.

@@ -10,11 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from optjax._arguments.checked import checked
+from optjax._arguments.named import Size
 from optjax._audit.measure import Measured, measure
 from optjax._audit.result import Audit, Layout
 from optjax._audit.subject import OfFactory, OfState, Subject
 from optjax._groups import Groups, group_leaves
-from optjax._hyperparameter import Size, checked
 from optjax._tree import leaf_names
 from optjax.monitoring._hyperparameters import is_injected
 

@@ -5,6 +5,7 @@ import functools
 import importlib.util
 import re
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +15,16 @@ from typing import Any
 from optjax import _signals as signals
 from optjax._cli.options import RaceOptions, SweepOptions
 from optjax._names import did_you_mean
-from optjax.sweep import DIVERGED, Interrupted, SweepError, SweepResult, run
+from optjax.sweep import (
+    DIVERGED,
+    Interrupted,
+    Record,
+    Status,
+    SweepError,
+    SweepResult,
+    run,
+)
+from optjax.sweep._code import pasted
 from optjax.sweep._contract import as_make_trial
 from optjax.sweep._engine.peers import leave
 from optjax.sweep._errors import one_line
@@ -31,7 +41,7 @@ __all__ = ["DONE", "NOT_DONE", "Experiment", "complain", "load_task", "perform"]
 DONE, NOT_DONE = 0, 1
 
 # What is needed at the end, or in the middle, and better missed before.
-_NEEDED = ("matplotlib", "rich")
+_NEEDED = ("jinja2", "matplotlib", "rich")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +55,7 @@ class Experiment:
       space: the hyper-parameters.
       out: the directory, or None for a new one.
       target: a value of the metric whose updates are told, or None.
-      has_lines: whether there is a line an optimizer where there is no terminal.
+      report_every: seconds between two versions of the page, or None for the last.
       keywords: the rest for `sweep.run`.
     """
 
@@ -55,7 +65,7 @@ class Experiment:
     space: Mapping[str, Any]
     out: str | None
     target: float | None
-    has_lines: bool
+    report_every: float | None
     keywords: Mapping[str, Any]
 
     @classmethod
@@ -68,7 +78,6 @@ class Experiment:
         optimizers: Sequence[str],
         space: Mapping[str, Any],
         seeds: int,
-        has_lines: bool = False,
         **keywords: Any,
     ) -> "Experiment":
         """What both commands say alike, from their options; the task says the rest.
@@ -79,6 +88,9 @@ class Experiment:
         _check_names(optimizers)
         if seeds < 1:
             raise SweepError(f"seeds must be a whole number >= 1, got {seeds}")
+        every = options.report_every
+        if every is not None and not every > 0:
+            raise SweepError(f"report_every must be a number > 0, got {every:g}")
         first = options.first_seed
         if not 0 <= first <= 2**31 - seeds:
             raise SweepError(
@@ -92,7 +104,7 @@ class Experiment:
             space={"optimizer": list(optimizers), **space},
             out=options.out,
             target=_given(options.target, task.target),
-            has_lines=has_lines,
+            report_every=options.report_every,
             keywords={
                 "steps": _given(options.steps, task.steps),
                 "evaluate_every": _given(options.evaluate_every, task.evaluate_every),
@@ -169,6 +181,34 @@ def complain(line: str) -> None:
     print(f"optjax: {line}", file=sys.stderr)
 
 
+class _Page:
+    """report.html while a sweep runs, of the trials that have ended.
+
+    Attributes:
+      records: of these.
+    """
+
+    def __init__(self, experiment: Experiment, out: Path) -> None:
+        self.records: list[Record] = []
+        self._experiment, self._path = experiment, out / "report.html"
+        self._next = time.monotonic() + (experiment.report_every or 0.0)
+
+    def rewrite(self) -> None:
+        """Where it is time: as often as asked for, and a tenth of the time at most."""
+        every, began = self._experiment.report_every, time.monotonic()
+        if every is None or began < self._next or not self.records:
+            return
+        words = self._experiment.keywords
+        SweepResult(
+            tuple(sorted(self.records, key=lambda record: record.trial.number)),
+            words["metric"],
+            words["mode"],
+            title=self._experiment.title,
+            about=words["about"],
+        ).report(self._path)
+        self._next = began + max(every, 10 * (time.monotonic() - began))
+
+
 def _run_in(experiment: Experiment, out: Path) -> int:
     import jax
 
@@ -182,14 +222,22 @@ def _run_in(experiment: Experiment, out: Path) -> int:
             title=experiment.title,
             unit=task.unit,
             units=task.units,
-            has_lines=experiment.has_lines and is_first,
+            optimizers=experiment.space["optimizer"],
+            has_lines=is_first,
         ) as display:
+            page = _Page(experiment, out)
+
+            def show(status: Status) -> None:
+                display.show(status)
+                page.rewrite()
+
             result = run(
                 task.make_trial,
                 experiment.space,
                 out=out,
-                progress=display.show if is_first else False,
+                progress=show if is_first else False,
                 on_group=display.on_group if is_first else None,
+                callbacks=[display.on_record, page.records.append],
                 **words,
             )
     except Interrupted as stopped:
@@ -225,27 +273,47 @@ def _show(experiment: Experiment, result: SweepResult, out: Path) -> int:
     for name in ("results.csv", "curves.csv"):
         print(out / name)
     status = DONE
-    for name, draw in _pictures(result, experiment.target).items():
+    written = {
+        name: _saving(draw)
+        for name, draw in _pictures(result, experiment.target).items()
+    }
+    for name, write in {**written, "report.html": result.report}.items():
         try:
             if not (result.finished_before and (out / name).exists()):
-                write_atomically(out / name, draw().savefig)
+                write_atomically(out / name, write)
             print(out / name)
         except Exception as error:
-            complain(f"could not draw {out / name}: {one_line(error)}")
+            complain(f"could not write {out / name}: {one_line(error)}")
             status = NOT_DONE
+    _say(result)
     if all(record.status == DIVERGED for record in result.records):
         complain(f"all {len(result.records)} trials diverged; try other values")
         status = NOT_DONE
     return status
 
 
+def _saving(draw: Callable[[], Any]) -> Callable[[Path], Any]:
+    return lambda to: draw().savefig(to)
+
+
+def _say(result: SweepResult) -> None:
+    """The verdicts in short, the line to paste, and last what to run next."""
+    print()
+    verdicts = result.verdicts()
+    for verdict in verdicts:
+        print(f"{verdict.level}: {verdict.says}")
+    print(pasted(result.best().config))
+    for step in [verdict.next for verdict in verdicts if verdict.next][:1]:
+        print(f"next: the same with {step.splitlines()[0]}")
+
+
 def _pictures(
     result: SweepResult, target: float | None
 ) -> dict[str, Callable[[], Any]]:
-    pictures: dict[str, Callable[[], Any]] = {
-        "ranking.png": result.plot_ranking,
-        "curves.png": functools.partial(result.plot_curves, target=target),
-    }
+    """What has something to show, by its file's name."""
+    pictures: dict[str, Callable[[], Any]] = {"ranking.png": result.plot_ranking}
+    if any(len(record.curve.steps) > 1 for record in result.records):
+        pictures["curves.png"] = functools.partial(result.plot_curves, target=target)
     varying = [name for name in result.hyper_names if _varies(result, name)]
     if varying:
         most = "learning_rate" if "learning_rate" in varying else varying[0]
@@ -264,8 +332,15 @@ def _pictures(
 
 
 def _varies(result: SweepResult, name: str) -> bool:
-    values = {record.trial.config.hyper.get(name) for record in result.records}
-    return len(values - {None}) > 1
+    """Whether some optimizer has tried more than one value."""
+    tried = {
+        (record.trial.config.optimizer, record.trial.config.hyper.get(name))
+        for record in result.records
+    }
+    return any(
+        len({value for who, value in tried if who == optimizer} - {None}) > 1
+        for optimizer in result.optimizers
+    )
 
 
 def _check_names(optimizers: Sequence[str]) -> None:

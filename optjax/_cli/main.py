@@ -1,4 +1,4 @@
-"""The command line: `optjax race`, `sweep`, `audit`, `list` and `--version`.
+"""The command line: `optjax race`, `sweep`, `report`, `audit`, `list`, `--version`.
 
 Each command imports what it needs when it runs, so that help and `list` start without
 Flax, scikit-learn and matplotlib.
@@ -25,6 +25,7 @@ Stochastic gradient methods from SGD to AdaBound as one equation.
 commands:
   race        train a small network with every optimizer, and rank them
   sweep       search hyper-parameters of a task of yours, and never lose a trial
+  report      write a page that says what came of a sweep or a race
   audit       ask an optimizer which of its numbers move its steps
   list        print the table of the optimizers
 
@@ -43,9 +44,9 @@ exit status:
 """
 
 # The libraries of the extras `race` and `sweep`, by the names they are imported by.
-_EXTRA = {"PIL", "flax", "matplotlib", "pyarrow", "rich", "sklearn", "tyro"}
+_EXTRA = {"PIL", "flax", "jinja2", "matplotlib", "pyarrow", "rich", "sklearn", "tyro"}
 
-_COMMANDS = ("race", "sweep", "audit", "list")
+_COMMANDS = ("race", "sweep", "report", "audit", "list")
 
 _DONE, _NOT_WRITTEN = 0, 1
 
@@ -136,6 +137,12 @@ def _command(command: str, words: Sequence[str]) -> int:
 
             flags = [*inspect.signature(AuditOptions).parameters]
             return run_audit(words)
+        if command == "report":
+            from optjax._cli.options import ReportOptions
+            from optjax._cli.report import run_report
+
+            flags = [*inspect.signature(ReportOptions).parameters]
+            return run_report(words)
         from optjax._cli.options import RaceOptions, SweepOptions
 
         if command == "race":

@@ -1,4 +1,4 @@
-"""The arguments of `optjax race`, `sweep` and `audit`, for tyro to read."""
+"""The arguments of `optjax race`, `sweep`, `report` and `audit`, for tyro to read."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
-__all__ = ["AuditOptions", "RaceOptions", "SweepOptions"]
+__all__ = ["AuditOptions", "RaceOptions", "ReportOptions", "SweepOptions"]
 
 _Data = Annotated[
     str | None,
@@ -97,6 +97,14 @@ _Target = Annotated[
         help_behavior_hint="(default: the task's, such as 0.95, or none)",
     ),
 ]
+_ReportEvery = Annotated[
+    float | None,
+    arg(
+        help="Seconds between two versions of report.html while it runs.",
+        metavar="SECONDS",
+        help_behavior_hint="(default: it is written at the end)",
+    ),
+]
 _OtherVersions = Annotated[
     bool,
     arg(
@@ -161,6 +169,7 @@ class RaceOptions:
             "the newest, where it is of this race and not finished)",
         ),
     ] = None
+    report_every: _ReportEvery = None
     other_versions: _OtherVersions = False
 
 
@@ -296,6 +305,7 @@ class SweepOptions:
             metavar="ENGINE",
         ),
     ] = "local"
+    report_every: _ReportEvery = None
     other_versions: _OtherVersions = False
     distributed: Annotated[
         bool,
@@ -353,3 +363,21 @@ class AuditOptions:
     examples: _Examples = None
     batch_size: _BatchSize = None
     dtype: _Dtype = "float32"
+
+
+@dataclass(frozen=True)
+class ReportOptions:
+    """What the command line says."""
+
+    directory: Annotated[
+        Positional[str],
+        arg(help="A sweep's or a race's directory, its --out.", metavar="DIR"),
+    ]
+    out: Annotated[
+        str | None,
+        arg(
+            help="The page.",
+            metavar="FILE",
+            help_behavior_hint="(default: report.html in DIR)",
+        ),
+    ] = None

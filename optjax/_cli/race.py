@@ -78,7 +78,6 @@ def run_race(words: Sequence[str]) -> int:
         optimizers=names,
         space={"learning_rate": per_optimizer(**rates)},
         seeds=task.seeds if options.seeds is None else options.seeds,
-        has_lines=True,
         # Matrices this small gain nothing from batching on a CPU, and each trial's
         # numbers then do not depend on which others are in the race.
         strategy="map" if on_cpu else "vmap",

@@ -8,12 +8,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from optjax._hyperparameter import (
-    ArrayTree,
-    OptimizerState,
-    Transformation,
-    checked,
-)
+from optjax._arguments.checked import checked
+from optjax._arguments.named import ArrayTree, OptimizerState, Transformation
 from optjax._observe import Observation, trace_once
 from optjax.fused._library import why_unavailable
 from optjax.fused._plan import Call, plan
@@ -122,7 +118,7 @@ def _fused(
     treedef: Any
     old, treedef = jax.tree.flatten(new_state)
     kept = [None if id(leaf) in made else leaf for leaf in old]
-    inputs = [(call.coefficients, call.grads, call.old) for call in calls]
+    inputs = [(call.coefficients, call.key, call.grads, call.old) for call in calls]
     steps, kept, inputs = program.compute((steps, kept, inputs))
 
     result = [
@@ -130,12 +126,15 @@ def _fused(
         for leaf, update in zip(leaves, steps, strict=True)
     ]
     new: dict[int, jax.Array] = {}
-    for call, (coefficients, gradients, columns) in zip(calls, inputs, strict=True):
+    for call, (coefficients, key, gradients, columns) in zip(
+        calls, inputs, strict=True
+    ):
         updated = step(
             call.form,
             coefficients,
             [jnp.asarray(g) for g in gradients],
             call.form.leaves([jnp.asarray(leaves[i]) for i in call.places], *columns),
+            key,
         )
         stepped, *kept_columns = (column for column in updated if column is not None)
         for place, leaf in zip(call.places, stepped, strict=True):

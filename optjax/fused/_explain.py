@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 import jax
 import optax
 
-from optjax._hyperparameter import ArrayTree, Transformation, checked
+from optjax._arguments.checked import checked
+from optjax._arguments.named import ArrayTree, Transformation
 from optjax._observe import Observation, trace_once
 from optjax._tree import leaf_names
 from optjax.fused._apply import calls_for, why_nothing

@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 
 from optjax._precision import away_from_zero, sqrt, store, widen
-from optjax.fused._kernel import Coefficients, Direction, Form, Leaves
+from optjax._rounding import random_bits, round_stochastically
+from optjax.fused._kernel import Coefficients, Direction, Form, Leaves, Storage
 
 __all__ = ["plain_root", "step_in_jax"]
 
@@ -15,6 +16,7 @@ __all__ = ["plain_root", "step_in_jax"]
 def step_in_jax(
     form: Form,
     packed: jax.Array,
+    key: jax.Array,
     grads: Sequence[jax.Array],
     leaves: Leaves,
     *,
@@ -27,6 +29,12 @@ def step_in_jax(
         name: None if column is None else []
         for name, column in leaves._asdict().items()
     }
+
+    def keep(name: str, value: jax.Array, like: jax.Array) -> None:
+        if form.storage is Storage.STOCHASTIC:
+            value = round_stochastically(value, random_bits(value, (key[0], key[1])))
+        new[name].append(store(value, like))
+
     for i, (gradient, x) in enumerate(zip(grads, params, strict=True)):
         g = widen(gradient)
         if form.l2:
@@ -37,15 +45,15 @@ def step_in_jax(
             ahead = c.ahead * g if form.direction is Direction.AHEAD else 0.0
             d = c.out * average + ahead
             d = widen(store(d, gradient))
-            new["m"].append(store(average, m[i]))
+            keep("m", average, m[i])
         update = c.step * d
         if nu is not None:
             squares = c.square_intake * g * g + c.square_keep * widen(nu[i])
-            new["nu"].append(store(squares, nu[i]))
+            keep("nu", squares, nu[i])
             squares = c.before * squares
             if nu_max is not None:
                 squares = jnp.maximum(widen(nu_max[i]), squares)
-                new["nu_max"].append(store(squares, nu_max[i]))
+                keep("nu_max", squares, nu_max[i])
                 squares = c.after * squares
             rate = 1.0 / away_from_zero(root(squares + c.eps_root) + c.eps)
             if form.bounded:

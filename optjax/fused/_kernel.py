@@ -19,7 +19,9 @@ __all__ = [
     "Direction",
     "Form",
     "Leaves",
+    "Storage",
     "interface",
+    "no_key",
 ]
 
 #: What a leaf may be stored in; arithmetic is float32 whatever it is.
@@ -48,6 +50,15 @@ class Accumulator(enum.IntEnum):
     MAX = 2
 
 
+class Storage(enum.IntEnum):
+    """How a state comes to be narrower than float32, where it is."""
+
+    #: Rounded to the nearest.
+    NEAREST = 0
+    #: Rounded up with the probability of the distance covered, as `_rounding` has it.
+    STOCHASTIC = 1
+
+
 class Form(NamedTuple):
     """The static part of an optimizer: which arrays it keeps, which terms it adds.
 
@@ -58,6 +69,7 @@ class Form(NamedTuple):
       decay: subtract decay·x from x too.
       l2: add l2·x to the gradient before all else. Where that is bfloat16, so is
         the sum: l2, the product and the sum are each rounded to it.
+      storage: how all that the form keeps comes to be bfloat16, where it is.
     """
 
     direction: Direction
@@ -65,6 +77,7 @@ class Form(NamedTuple):
     bounded: bool = False
     decay: bool = False
     l2: bool = False
+    storage: Storage = Storage.NEAREST
 
     def leaves(self, params: Sequence[jax.Array], *kept: "Column") -> "Leaves":
         """The parameters and what the form keeps, each under its name."""
@@ -80,6 +93,7 @@ class Form(NamedTuple):
         rate = ("", "V of ν", "V of max ν")[self.accumulator]
         terms = [rate, direction, "bounded" * self.bounded]
         terms += ["weight decay" * self.decay, "L2" * self.l2]
+        terms += [("", "stochastic rounding")[self.storage]]
         return ", ".join(filter(None, terms))
 
 
@@ -128,6 +142,11 @@ class Coefficients(NamedTuple):
         return jnp.stack([jnp.asarray(value, jnp.float32) for value in self])
 
 
+def no_key() -> jax.Array:
+    """Where nothing is rounded stochastically."""
+    return jnp.zeros(2, jnp.uint32)
+
+
 Column = Sequence[jax.Array] | None
 
 
@@ -155,5 +174,6 @@ def interface() -> str:
         "arrays": ("grads", *Leaves._fields),
         "direction": [d.name.lower() for d in Direction],
         "accumulator": [a.name.lower() for a in Accumulator],
+        "storage": [s.name.lower() for s in Storage],
     }
-    return "step 3; " + "; ".join(" ".join([k, *v]) for k, v in names.items())
+    return "step 4; " + "; ".join(" ".join([k, *v]) for k, v in names.items())

@@ -2,7 +2,8 @@
 
 XLA knows nothing of what the compiled step does and would gather its operands first.
 The step works element by element, so the arrays of one leaf are sharded alike, each
-leaf in its own way, and only the coefficients, sixteen numbers, are everywhere.
+leaf in its own way, and only the coefficients, sixteen numbers, and the noise's key are
+everywhere.
 """
 
 from collections.abc import Callable
@@ -15,7 +16,7 @@ __all__ = ["as_typed", "partitioned"]
 
 
 def partitioned(call: Callable[..., Any]) -> Callable[..., Any]:
-    """The same `call(coefficients, grads, leaves) -> leaves`, shard by shard.
+    """The same `call(coefficients, key, grads, leaves) -> leaves`, shard by shard.
 
     `leaves` is a tuple of lists, each in the order of the parameters, the first of
     them. Leading dimensions of the coefficients are those of every leaf.
@@ -26,22 +27,22 @@ def partitioned(call: Callable[..., Any]) -> Callable[..., Any]:
     wrapped = custom_partitioning(call)
 
     def partition(mesh: Any, operands: Any, results: Any) -> Any:
-        shardings = [leaf.sharding for leaf in operands[2][0]]
+        shardings = [leaf.sharding for leaf in operands[3][0]]
 
         def alike(column: Any) -> Any:
             return None if column is None else shardings
 
-        coefficients, _, leaves = operands
+        coefficients, _, _, leaves = operands
         batch = len(coefficients.shape) - 1
         rows = (*shardings[0].spec, *(None,) * batch)[:batch]
         everywhere = NamedSharding(shardings[0].mesh, PartitionSpec(*rows, None))
         updated = type(leaves)(*(alike(column) for column in leaves))
-        return mesh, call, updated, (everywhere, shardings, updated)
+        return mesh, call, updated, (everywhere, everywhere, shardings, updated)
 
     wrapped.def_partition(
         partition=partition,
         infer_sharding_from_operands=lambda mesh, operands, results: jax.tree.map(
-            lambda leaf: leaf.sharding, operands[2]
+            lambda leaf: leaf.sharding, operands[3]
         ),
         sharding_rule=_rule,
     )
@@ -71,8 +72,9 @@ def _rule(mesh: Any, operands: Any, results: Any) -> Any:
     del mesh
     batch = len(operands[0].shape) - 1
     rows = [f"row{k}" for k in range(batch)]
-    # Operands are the coefficients, the gradients and the columns that come back.
-    count = len(operands) - 1 - len(results)
+    # Operands are the coefficients, the key, the gradients and the columns that come
+    # back.
+    count = len(operands) - 2 - len(results)
 
     def array(index: int, rank: int) -> Any:
         leaf = index % count
@@ -81,8 +83,9 @@ def _rule(mesh: Any, operands: Any, results: Any) -> Any:
     return SdyShardingRule(
         (
             ArrayMapping(*rows, "coefficient"),
-            *(array(i, len(x.shape)) for i, x in enumerate(operands[1:])),
+            ArrayMapping(*rows, "word"),
+            *(array(i, len(x.shape)) for i, x in enumerate(operands[2:])),
         ),
         tuple(array(i, len(x.shape)) for i, x in enumerate(results)),
-        need_replication_factors=("coefficient",),
+        need_replication_factors=("coefficient", "word"),
     )

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from optjax._observe import Observation
-from optjax._parts import Decay, Descend, Link, Product
+from optjax._parts import Compressed, Decay, Descend, Link, Product, Rounded
 from optjax._precision import precise
 from optjax.fused._coverage import (
     Largest,
@@ -25,7 +25,7 @@ from optjax.fused._coverage import (
     name_of,
     term_of,
 )
-from optjax.fused._kernel import DTYPES, Coefficients, Form
+from optjax.fused._kernel import DTYPES, Coefficients, Form, Storage, no_key
 
 __all__ = ["Call", "plan"]
 
@@ -38,6 +38,7 @@ class Call(NamedTuple):
       coefficients: its scalars, packed.
       places: for each leaf, its place among the leaves of the parameters.
       grads: the gradients.
+      key: the words of the noise that their state is rounded with.
       old: for each array that the form keeps, m, ν and ν_max, its leaves before.
       new: its leaves after, which nothing has computed yet.
     """
@@ -46,6 +47,7 @@ class Call(NamedTuple):
     coefficients: Any
     places: list[int]
     grads: list[Any]
+    key: Any
     old: list[list[Any]]
     new: list[list[Any]]
 
@@ -86,6 +88,13 @@ class _Trail(NamedTuple):
         return tuple(map(id, (self.descend, *self.decays, *links)))
 
 
+class _Stored(NamedTuple):
+    """An array as it is kept, and the key of the noise it was rounded with, if any."""
+
+    array: Any
+    key: tuple[Any, Any] | None
+
+
 class _Told:
     """What was told of an update, from each leaf back to what it was made of."""
 
@@ -94,7 +103,15 @@ class _Told:
         # With the trees, so that no others get their ids.
         self._flat: dict[int, tuple[Any, list[Any]]] = {}
         self._made_by: dict[int, _Place] = {}
+        # What is stored of a state that is computed in float32, by the latter's ids.
+        self._stored: dict[int, _Stored] = {}
+        self._coded: set[int] = set()
         for link in seen.links:
+            if isinstance(link.part, Compressed):
+                self._coded.update(map(id, self._leaves(link.part.wide)))
+            elif isinstance(link.part, Rounded):
+                self._note(link.part.wide, link.state, None)
+                self._note(link.part.new_wide, link.new_state, link.part.key)
             received, returned = map(self._leaves, (link.received, link.returned))
             if len(received) != len(returned):
                 continue
@@ -102,6 +119,15 @@ class _Told:
                 # A masked transformation hands some leaves on.
                 if before is not after:
                     self._made_by.setdefault(id(after), _Place(link, i, before))
+
+    def _note(self, wide: Any, stored: Any, key: Any) -> None:
+        for before, after in zip(self._leaves(wide), self._leaves(stored), strict=True):
+            if before is not after:
+                self._stored[id(before)] = _Stored(after, key)
+
+    def stored(self, leaf: Any) -> "_Stored":
+        """An array of a state as it is kept."""
+        return self._stored.get(id(leaf), _Stored(leaf, None))
 
     def _leaves(self, tree: Any) -> list[Any]:
         """Of a tree that every leaf asks for, flattened once."""
@@ -173,6 +199,15 @@ class _Told:
             leaf = place.received
         return tuple(places[::-1])
 
+    def check_not_coded(self, x: Any) -> None:
+        """Whether an array of a state is kept as numbers.
+
+        Raises:
+          NotCoveredError: where it is codes.
+        """
+        if id(x) in self._coded:
+            raise NotCoveredError("the compiled step knows no state in eight bits")
+
     def check(self, x: Any, param: Any, name: str) -> None:
         """Whether the compiled step can take an array of a leaf.
 
@@ -208,20 +243,32 @@ def plan(
         except NotCoveredError as error:
             why |= dict.fromkeys((index for index, _ in members), str(error))
             continue
-        rows = []
+        packed = coefficients.pack()
+        # Leaves without dimensions are not rounded where the others are.
+        alike: dict[Any, tuple[Any, list[tuple[Any, ...]]]] = {}
         for index, trail in members:
             try:
-                row = _row(told, trail, kept, params[index])
+                storage, key, row = _row(told, trail, kept, params[index])
                 if form.l2:
                     _check_l2(trail.gradient, params[index], coefficients.l2)
             except NotCoveredError as error:
                 why[index] = str(error)
             else:
+                _, rows = alike.setdefault((storage, id(key)), (key, []))
                 rows.append((index, trail.gradient, *row))
-        if rows:
+        for (storage, _), (key, rows) in alike.items():
             places, grads, *columns = map(list, zip(*rows, strict=True))
-            old, new = columns[: len(kept)], columns[len(kept) :]
-            calls.append(Call(form, coefficients.pack(), places, grads, old, new))
+            calls.append(
+                Call(
+                    form._replace(storage=storage),
+                    packed,
+                    places,
+                    grads,
+                    no_key() if key is None else jnp.stack(key),
+                    columns[: len(kept)],
+                    columns[len(kept) :],
+                )
+            )
     return calls, why
 
 
@@ -253,17 +300,32 @@ def _equation(trail: _Trail) -> tuple[Form, Coefficients, _Kept]:
     return *assemble(terms[:n], terms[n:], s, decay, l2), kept
 
 
-def _row(told: _Told, trail: _Trail, kept: _Kept, param: Any) -> list[Any]:
-    """The arrays of one leaf that its form keeps, before and after."""
+def _row(
+    told: _Told, trail: _Trail, kept: _Kept, param: Any
+) -> tuple[Storage, Any, list[Any]]:
+    """The arrays of one leaf that its form keeps, before and after, and how stored."""
     old = [told.at(trail.parts[k], tree) for k, tree, _ in kept]
     new = [told.at(trail.parts[k], tree) for k, _, tree in kept]
     told.check(param, param, "parameter")
     told.check(trail.gradient, param, "gradient")
     for before, after in zip(old, new, strict=True):
+        told.check_not_coded(before)
         told.check(before, param, "state")
         if jnp.result_type(before) != jnp.result_type(after):
             raise NotCoveredError("its state changes its dtype")
-    return [*old, *new]
+    before, after = ([told.stored(x) for x in arrays] for arrays in (old, new))
+    keys = [stored.key for stored in after]
+    noisy = [key for key in keys if key is not None]
+    for array, wide, key in zip(before, old, keys, strict=True):
+        told.check(array.array, param, "state")
+        if (array.array is wide) != (key is None):
+            raise NotCoveredError("its state is stored in another way than it was")
+    if noisy and any(key is not noisy[0] for key in keys):
+        raise NotCoveredError("its state is not all rounded stochastically, by one key")
+    arrays = [stored.array for stored in (*before, *after)]
+    if not noisy:
+        return Storage.NEAREST, None, arrays
+    return Storage.STOCHASTIC, noisy[0], arrays
 
 
 def _check_l2(g: Any, x: Any, l2: Any) -> None:

@@ -18,7 +18,7 @@ from jax.interpreters import ad, batching, mlir
 from jax.sharding import AxisType
 
 from optjax.fused._in_jax import plain_root, step_in_jax
-from optjax.fused._kernel import Form, Leaves
+from optjax.fused._kernel import Form, Leaves, Storage, no_key
 from optjax.fused._library import TARGET
 from optjax.fused._partition import as_typed, partitioned
 
@@ -29,7 +29,11 @@ _GROUP = 32
 
 
 def step(
-    form: Form, coefficients: jax.Array, grads: list[jax.Array], leaves: Leaves
+    form: Form,
+    coefficients: jax.Array,
+    grads: list[jax.Array],
+    leaves: Leaves,
+    key: jax.Array | None = None,
 ) -> Leaves:
     r"""x ← x − (s V ⊙ d + λ x) for every leaf, and the state that goes with it.
 
@@ -49,15 +53,18 @@ def step(
       grads: the gradients, float32 or bfloat16 each.
       leaves: the parameters and what the form keeps, of the same shapes, float32 or
         bfloat16 each.
+      key: the two words of this step's noise, uint32 of shape (2,), where the form's
+        storage is stochastic.
 
     Returns:
       The new leaves, each in the dtype it had.
     """
+    key = no_key() if key is None else key
     if _is_partly_manual():
-        return step_in_jax(form, coefficients, grads, leaves)
+        return step_in_jax(form, coefficients, key, grads, leaves)
     _teach_transformations()
     compiled = as_typed(functools.partial(_in_groups, form), leaves)
-    result: Leaves = compiled(coefficients, grads, leaves)
+    result: Leaves = compiled(coefficients, key, grads, leaves)
     return result
 
 
@@ -71,14 +78,18 @@ def _is_partly_manual() -> bool:
 
 
 def _in_groups(
-    form: Form, coefficients: jax.Array, grads: list[Any], leaves: Leaves
+    form: Form,
+    coefficients: jax.Array,
+    key: jax.Array,
+    grads: list[Any],
+    leaves: Leaves,
 ) -> Leaves:
     columns: list[Any] = [grads, *(column for column in leaves if column is not None)]
     result: list[list[Any]] = [[None] * len(grads) for _ in columns[1:]]
     for axes, places in _places(columns):
         operands = [column[i] for column in columns for i in places]
         updated = _step.bind(
-            *(_varying(x, axes) for x in (coefficients, *operands)),
+            *(_varying(x, axes) for x in (coefficients, key, *operands)),
             form=form,
             leaves=len(places),
         )
@@ -116,8 +127,10 @@ _step.multiple_results = True
 
 
 @_step.def_abstract_eval
-def _(coefficients: Any, *operands: Any, form: Form, leaves: int) -> list[Any]:
-    del coefficients, form
+def _(
+    coefficients: Any, key: Any, *operands: Any, form: Form, leaves: int
+) -> list[Any]:
+    del coefficients, key, form
     return [x.update(weak_type=False) for x in operands[leaves:]]
 
 
@@ -141,42 +154,43 @@ def _columns(form: Form, leaves: int, operands: Sequence[Any]) -> tuple[Any, Lea
 
 
 def _in_jax(
-    coefficients: Any, *operands: Any, form: Form, leaves: int, **how: Any
+    coefficients: Any, key: Any, *operands: Any, form: Form, leaves: int, **how: Any
 ) -> list[jax.Array]:
     """The same operands and results, each leaf by the equations in JAX."""
     grads, columns = _columns(form, leaves, operands)
 
-    def of_leaves(coefficients: Any, grads: Any, columns: Leaves) -> Leaves:
-        return step_in_jax(form, coefficients, grads, columns, **how)
+    def of_leaves(coefficients: Any, key: Any, grads: Any, columns: Leaves) -> Leaves:
+        return step_in_jax(form, coefficients, key, grads, columns, **how)
 
     run: Callable[..., Leaves] = of_leaves
     # Leading dimensions of the coefficients are those of every leaf.
     for _ in range(np.ndim(coefficients) - 1):
         run = jax.vmap(run)
-    return jax.tree.leaves(run(coefficients, grads, columns))
+    return jax.tree.leaves(run(coefficients, key, grads, columns))
 
 
 def _compiled(
-    coefficients: Any, *operands: Any, form: Form, leaves: int
+    coefficients: Any, key: Any, *operands: Any, form: Form, leaves: int
 ) -> list[jax.Array]:
     grads, columns = _columns(form, leaves, operands)
     call: Callable[..., Leaves] = functools.partial(_ffi_call, form)
     if AxisType.Manual not in jax.sharding.get_abstract_mesh().axis_types:
         call = partitioned(call)
-    return jax.tree.leaves(call(coefficients, grads, columns))
+    return jax.tree.leaves(call(coefficients, key, grads, columns))
 
 
 def _ffi_call(
-    form: Form, coefficients: jax.Array, grads: Any, leaves: Leaves
+    form: Form, coefficients: jax.Array, key: jax.Array, grads: Any, leaves: Leaves
 ) -> Leaves:
     updated, tree = jax.tree.flatten(leaves)
-    before = 1 + len(grads)
+    before = 2 + len(grads)
     results = jax.ffi.ffi_call(
         TARGET,
         [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in updated],
         input_output_aliases={before + i: i for i in range(len(updated))},
     )(
         coefficients,
+        key,
         *grads,
         *updated,
         direction=np.int32(form.direction),
@@ -184,6 +198,7 @@ def _ffi_call(
         bounded=form.bounded,
         decay=form.decay,
         l2=form.l2,
+        storage=np.int32(form.storage),
     )
     result: Leaves = jax.tree.unflatten(tree, results)
     return result
@@ -194,8 +209,12 @@ _lower_compiled = mlir.lower_fun(_compiled, multiple_results=True)
 
 
 def _lower_on_cpu(ctx: Any, *operands: Any, **params: Any) -> Any:
-    is_exported = ctx.module_context.lowering_parameters.for_export
-    lower = _lower_in_jax if is_exported else _lower_compiled
+    module = ctx.module_context
+    in_jax = module.lowering_parameters.for_export
+    if params["form"].storage is Storage.STOCHASTIC:
+        # A shard does not know its positions in the leaf, which the noise goes by.
+        in_jax |= getattr(module.axis_context, "num_devices", None) != 1
+    lower = _lower_in_jax if in_jax else _lower_compiled
     return lower(ctx, *operands, **params)
 
 

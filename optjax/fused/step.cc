@@ -17,6 +17,9 @@
 //
 // Arithmetic is float32. bfloat16 arrays are widened and rounded in blocks that stay
 // in the first-level cache, so that there is one set of loops for every mix of dtypes.
+//
+// A state in bfloat16 may be rounded stochastically: up with the probability of the
+// distance covered. The noise is that of _rounding.py, to the bit, and so are m and nu.
 
 #include <algorithm>
 #include <array>
@@ -58,10 +61,28 @@ namespace ffi = xla::ffi;
 #define OPTJAX_ARRAYS(X) X(grads) X(params) X(m) X(nu) X(nu_max)
 #define OPTJAX_DIRECTIONS(X) X(gradient) X(average) X(ahead)
 #define OPTJAX_ACCUMULATORS(X) X(one) X(average) X(max)
+#define OPTJAX_STORAGES(X) X(nearest) X(stochastic)
 
 #define OPTJAX_FLOAT(name) float name;
 #define OPTJAX_ITEM(name) name,
 #define OPTJAX_WORD(name) " " #name
+
+// Whether a b + c is rounded once. XLA does so where it can; a state that is to be equal to
+// its own must do it at the same places.
+#if defined(__FMA__) || defined(__ARM_FEATURE_FMA)
+constexpr bool kPlainFuses = true;
+#else
+constexpr bool kPlainFuses = false;
+#endif
+
+template <bool kFuses>
+OPTJAX_INLINE float MultiplyAdd(float a, float b, float c) {
+  if constexpr (kFuses) {
+    return __builtin_fmaf(a, b, c);
+  } else {
+    return a * b + c;
+  }
+}
 
 struct Coefficients {
   OPTJAX_COEFFICIENTS(OPTJAX_FLOAT)
@@ -85,29 +106,40 @@ enum : int32_t { OPTJAX_DIRECTIONS(OPTJAX_ITEM) kCount };
 namespace accumulator {
 enum : int32_t { OPTJAX_ACCUMULATORS(OPTJAX_ITEM) kCount };
 }
+// How an array of the state that is narrower than float32 comes to be so.
+namespace storage {
+enum : int32_t { OPTJAX_STORAGES(OPTJAX_ITEM) kCount };
+}
 
 // The arrays of one leaf, also the order of the operands.
 namespace array {
 enum : int32_t { OPTJAX_ARRAYS(OPTJAX_ITEM) kCount };
 }
 
-constexpr int32_t kForms = direction::kCount * accumulator::kCount * 16;
+constexpr int32_t kForms = direction::kCount * accumulator::kCount * 32;
+
+// How the loop finds the arrays of the state, and whether it rounds the update.
+enum Kind : int32_t { kExact = 0, kRounded = 1, kStochastic = 2 };
 
 constexpr int32_t FormIndex(int32_t d, int32_t a, bool bounded, bool decay, bool l2,
-                            bool round) {
-  return (((((d * accumulator::kCount + a) * 2 + bounded) * 2 + decay) * 2 + l2) * 2) +
-         round;
+                            Kind kind) {
+  return ((((d * accumulator::kCount + a) * 2 + bounded) * 2 + decay) * 2 + l2) * 4 +
+         kind;
 }
 
 template <int32_t kIndex>
 struct Form {
-  static constexpr bool kRound = kIndex % 2;
-  static constexpr bool kL2 = kIndex / 2 % 2;
-  static constexpr bool kDecay = kIndex / 4 % 2;
-  static constexpr bool kBounded = kIndex / 8 % 2;
-  static constexpr int32_t kAccumulator = kIndex / 16 % accumulator::kCount;
-  static constexpr int32_t kDirection = kIndex / 16 / accumulator::kCount;
-  static constexpr bool kExists = kAccumulator != accumulator::one || !kBounded;
+  static constexpr bool kRound = kIndex % 4 == kRounded;
+  static constexpr bool kNoisy = kIndex % 4 == kStochastic;
+  static constexpr bool kL2 = kIndex / 4 % 2;
+  static constexpr bool kDecay = kIndex / 8 % 2;
+  static constexpr bool kBounded = kIndex / 16 % 2;
+  static constexpr int32_t kAccumulator = kIndex / 32 % accumulator::kCount;
+  static constexpr int32_t kDirection = kIndex / 32 / accumulator::kCount;
+  static constexpr bool kKeeps =
+      kAccumulator != accumulator::one || kDirection != direction::gradient;
+  static constexpr bool kExists = (kAccumulator != accumulator::one || !kBounded) &&
+                                  (kKeeps || !kNoisy) && kIndex % 4 != 3;
 };
 
 OPTJAX_INLINE float FromBits(uint32_t bits) {
@@ -139,13 +171,66 @@ OPTJAX_INLINE float Maximum(float a, float b) {
   return a != a ? a : larger;
 }
 
+// A bijection of uint32 in which every bit depends on all, as in _rounding.py.
+OPTJAX_INLINE uint32_t MixUpperHalf(uint32_t h) {
+  h = (h ^ (h >> 16)) * 0x7feb352du;
+  return (h ^ (h >> 15)) * 0x846ca68bu;
+}
+
+// The same, of which the last step leaves the upper 16 bits as they are.
+OPTJAX_INLINE uint32_t Mix(uint32_t h) {
+  h = MixUpperHalf(h);
+  return h ^ (h >> 16);
+}
+
+// The two words that a step's noise is a hash of, beside a number and its position.
+struct Key {
+  uint32_t first;
+  uint32_t second;
+};
+
+OPTJAX_INLINE float Widen(uint16_t bits) {
+  return FromBits(static_cast<uint32_t>(bits) << 16);
+}
+
+// bfloat16 by the carry out of the 16 bits that it lacks, which has the probability that
+// is wanted; what ends above its largest finite number goes to the nearest, NaN stays.
+OPTJAX_INLINE uint16_t RoundStochastically(float value, uint32_t noise) {
+  const uint32_t word = ToBits(value);
+  const uint32_t hash = MixUpperHalf(noise ^ (word >> 16)) >> 16;
+  const uint32_t carry = (word & 0x7fffffffu) < 0x7f7f0000u ? hash : 0x8000u;
+  const uint32_t rounded = (word + carry) >> 16;
+  return static_cast<uint16_t>(value != value ? (word >> 16) | 0x40u : rounded);
+}
+
+// The arrays are float, but for those of a state in bfloat16 in the loops that round it.
 struct Block {
   const float* in[array::kCount];
   float* out[array::kCount];
+  uint32_t position = 0;
+  Key key = {0, 0};
 };
 
+template <bool kNoisy>
+OPTJAX_INLINE float Read(const float* array, int64_t i) {
+  if constexpr (kNoisy) {
+    return Widen(reinterpret_cast<const uint16_t*>(array)[i]);
+  } else {
+    return array[i];
+  }
+}
+
+template <bool kNoisy>
+OPTJAX_INLINE void Write(float* array, int64_t i, float value, uint32_t noise) {
+  if constexpr (kNoisy) {
+    reinterpret_cast<uint16_t*>(array)[i] = RoundStochastically(value, noise);
+  } else {
+    array[i] = value;
+  }
+}
+
 // Inputs and outputs may be the same arrays, never overlapping ones.
-template <int32_t kIndex>
+template <int32_t kIndex, bool kFuses>
 OPTJAX_INLINE void UpdateBody(const Coefficients& coefficients, const Block& block,
                               int64_t n) {
   using F = Form<kIndex>;
@@ -159,10 +244,21 @@ OPTJAX_INLINE void UpdateBody(const Coefficients& coefficients, const Block& blo
   float* m_out = block.out[array::m];
   float* nu_out = block.out[array::nu];
   float* nu_max_out = block.out[array::nu_max];
+  const uint32_t first = block.position + block.key.first;
+  const uint32_t second = block.key.second;
+  // As numbers: compilers vectorise no choice by a truth value from outside of a loop.
+  const float sums_m = c.intake == 1.0f ? 1.0f : 0.0f;
+  const float sums_nu =
+      c.square_intake == 1.0f && c.square_keep == 1.0f ? 1.0f : 0.0f;
   OPTJAX_VECTORIZE
   for (int64_t i = 0; i < n; ++i) {
     const float p = p_in[i];
     float g = g_in[i];
+    // The part of the noise that all arrays of a leaf share.
+    uint32_t noise = 0;
+    if constexpr (F::kNoisy) {
+      noise = Mix(first + static_cast<uint32_t>(i)) ^ second;
+    }
     if constexpr (F::kL2) {
       if constexpr (F::kRound) {
         // As bfloat16 arithmetic has it: lambda, the product and the sum are rounded.
@@ -174,20 +270,28 @@ OPTJAX_INLINE void UpdateBody(const Coefficients& coefficients, const Block& blo
 
     float d = g;
     if constexpr (F::kDirection != direction::gradient) {
-      const float m = c.intake * g + c.keep * m_in[i];
-      m_out[i] = m;
+      // In a sum nothing but the product is rounded, as XLA has it.
+      const float before = Read<F::kNoisy>(m_in, i);
+      const float m = sums_m > 0.0f
+                          ? MultiplyAdd<kFuses>(c.keep, before, g)
+                          : MultiplyAdd<kFuses>(c.intake, g, c.keep * before);
+      Write<F::kNoisy>(m_out, i, m, noise);
       d = c.out * m;
       if constexpr (F::kDirection == direction::ahead) d += c.ahead * g;
       if constexpr (F::kRound) d = RoundToBfloat16(d);
     }
 
     if constexpr (F::kAccumulator != accumulator::one) {
-      float nu = c.square_intake * (g * g) + c.square_keep * nu_in[i];
-      nu_out[i] = nu;
+      const float before = Read<F::kNoisy>(nu_in, i);
+      float nu = 
+          sums_nu > 0.0f
+              ? MultiplyAdd<kFuses>(g, g, before)
+              : MultiplyAdd<kFuses>(c.square_intake, g * g, c.square_keep * before);
+      Write<F::kNoisy>(nu_out, i, nu, noise);
       nu *= c.before;
       if constexpr (F::kAccumulator == accumulator::max) {
-        nu = Maximum(nu, nu_max_in[i]);
-        nu_max_out[i] = nu;
+        nu = Maximum(nu, Read<F::kNoisy>(nu_max_in, i));
+        Write<F::kNoisy>(nu_max_out, i, nu, noise);
         nu *= c.after;
       }
       const float root = __builtin_sqrtf(nu + c.eps_root) + c.eps;
@@ -209,7 +313,7 @@ OPTJAX_INLINE void UpdateBody(const Coefficients& coefficients, const Block& blo
 
 OPTJAX_INLINE void WidenBody(const uint16_t* in, float* out, int64_t n) {
   OPTJAX_VECTORIZE
-  for (int64_t i = 0; i < n; ++i) out[i] = FromBits(static_cast<uint32_t>(in[i]) << 16);
+  for (int64_t i = 0; i < n; ++i) out[i] = Widen(in[i]);
 }
 
 OPTJAX_INLINE void NarrowBody(const float* in, uint16_t* out, int64_t n) {
@@ -226,10 +330,10 @@ struct Loops {
   std::array<UpdateFunction, kForms> update;
 };
 
-#define OPTJAX_LOOPS(NAME, ATTRIBUTE)                                               \
+#define OPTJAX_LOOPS(NAME, FUSES, ATTRIBUTE)                                               \
   template <int32_t kIndex>                                                         \
   ATTRIBUTE void Update##NAME(const Coefficients& c, const Block& block, int64_t n) { \
-    UpdateBody<kIndex>(c, block, n);                                                \
+    UpdateBody<kIndex, FUSES>(c, block, n);                                                \
   }                                                                                 \
   ATTRIBUTE void Widen##NAME(const uint16_t* in, float* out, int64_t n) {           \
     WidenBody(in, out, n);                                                          \
@@ -252,10 +356,10 @@ struct Loops {
   constexpr Loops k##NAME =                                                         \
       Make##NAME(std::make_integer_sequence<int32_t, kForms>());
 
-OPTJAX_LOOPS(Plain, )
+OPTJAX_LOOPS(Plain, kPlainFuses, )
 #ifdef OPTJAX_X86
-OPTJAX_LOOPS(Avx2, __attribute__((target("avx2,fma"))))
-OPTJAX_LOOPS(Avx512, __attribute__((target("avx2,fma,avx512f,avx512bw,avx512dq,avx512vl"))))
+OPTJAX_LOOPS(Avx2, true, __attribute__((target("avx2,fma"))))
+OPTJAX_LOOPS(Avx512, true, __attribute__((target("avx2,fma,avx512f,avx512bw,avx512dq,avx512vl"))))
 #endif
 
 const Loops& LoopsOfThisMachine() {
@@ -291,15 +395,17 @@ struct Leaf {
 class Job {
  public:
   Job(std::vector<Leaf> leaves, int64_t size, int64_t chunk,
-      const Coefficients* coefficients, int32_t exact, int32_t rounded)
+      const Coefficients* coefficients, const Key* keys, int32_t form, bool noisy)
       : leaves_(std::move(leaves)),
         size_(size),
         chunk_(chunk),
         chunks_((size + chunk - 1) / chunk),
         coefficients_(coefficients),
+        keys_(keys),
         loops_(LoopsOfThisMachine()),
-        exact_(loops_.update[exact]),
-        rounded_(loops_.update[rounded]) {}
+        noisy_(noisy),
+        exact_(loops_.update[form + (noisy ? kStochastic : kExact)]),
+        rounded_(loops_.update[form + kRounded]) {}
 
   int64_t chunks() const { return chunks_; }
 
@@ -347,40 +453,46 @@ class Job {
         const int64_t row = (begin - leaf->begin) / leaf->row;
         const int64_t row_end = leaf->begin + (row + 1) * leaf->row;
         const int64_t n = std::min(stop, row_end) - begin;
-        Elements(*leaf, begin - leaf->begin, n, coefficients_[row]);
+        Elements(*leaf, row, begin - leaf->begin, n);
         begin += n;
       }
       leaf = after;
     }
   }
 
-  // Elements of one leaf that share their coefficients.
-  void Elements(const Leaf& leaf, int64_t first, int64_t n, const Coefficients& c) {
+  // Elements of one leaf that share their row of coefficients.
+  void Elements(const Leaf& leaf, int64_t row, int64_t first, int64_t n) {
     const UpdateFunction update = leaf.arrays[array::grads].bfloat16 ? rounded_ : exact_;
-    bool any_bfloat16 = false;
-    for (const Buffer& buffer : leaf.arrays) any_bfloat16 |= buffer.bfloat16;
+    const auto is_scratch = [&](int32_t a) {
+      return leaf.arrays[a].bfloat16 && !(noisy_ && a >= array::m);
+    };
+    bool any_scratch = false;
+    for (int32_t a = 0; a < array::kCount; ++a) any_scratch |= is_scratch(a);
     // Rows of a power of two would fall on the same lines of the cache.
     alignas(64) float scratch[array::kCount][kBlock + 32];
-    const int64_t block_size = any_bfloat16 ? kBlock : n;
+    const int64_t block_size = any_scratch ? kBlock : n;
     for (int64_t i = 0; i < n; i += block_size) {
       const int64_t count = std::min(block_size, n - i);
       const int64_t at = first + i;
       Block block;
-      for (int a = 0; a < array::kCount; ++a) {
+      block.position = static_cast<uint32_t>(at - row * leaf.row);
+      block.key = keys_[row];
+      for (int32_t a = 0; a < array::kCount; ++a) {
         const Buffer& buffer = leaf.arrays[a];
-        if (buffer.bfloat16) {
+        if (is_scratch(a)) {
           block.in[a] = block.out[a] = scratch[a];
           loops_.widen(reinterpret_cast<const uint16_t*>(buffer.in) + at, scratch[a],
                        count);
         } else {
-          block.in[a] = reinterpret_cast<const float*>(buffer.in) + at;
-          block.out[a] = reinterpret_cast<float*>(buffer.out) + at;
+          const int64_t offset = at * (buffer.bfloat16 ? 2 : 4);
+          block.in[a] = reinterpret_cast<const float*>(buffer.in + offset);
+          block.out[a] = reinterpret_cast<float*>(buffer.out + offset);
         }
       }
-      update(c, block, count);
-      for (int a = array::params; a < array::kCount; ++a) {
+      update(coefficients_[row], block, count);
+      for (int32_t a = array::params; a < array::kCount; ++a) {
         const Buffer& buffer = leaf.arrays[a];
-        if (buffer.bfloat16) {
+        if (is_scratch(a)) {
           loops_.narrow(scratch[a], reinterpret_cast<uint16_t*>(buffer.out) + at, count);
         }
       }
@@ -392,7 +504,10 @@ class Job {
   const int64_t chunk_;
   const int64_t chunks_;
   const Coefficients* const coefficients_;
+  const Key* const keys_;
   const Loops& loops_;
+  // Whether the loop itself widens and rounds the state.
+  const bool noisy_;
   // For leaves with float32 and with bfloat16 gradients: an update has their dtype.
   const UpdateFunction exact_;
   const UpdateFunction rounded_;
@@ -407,17 +522,22 @@ ffi::Error Invalid(const std::string& message) {
   return ffi::Error(ffi::ErrorCode::kInvalidArgument, "optjax_step: " + message);
 }
 
-// Operands: coefficients (..., 16), then for each array that the form has its leaves;
-// results: the same without gradients. The leading dimensions of the coefficients are
-// leading dimensions of every leaf, each with coefficients of its own.
+// Operands: coefficients (..., 16), the key of the noise (..., 2), then for each array
+// that the form has its leaves; results: the leaves without gradients. The leading
+// dimensions of the coefficients are leading dimensions of every leaf, each with
+// coefficients and a key of its own.
 ffi::Error Step(ffi::ThreadPool pool, int32_t d, int32_t a, bool bounded, bool decay,
-                bool l2, ffi::RemainingArgs args, ffi::RemainingRets rets) {
-  if (d < 0 || d >= direction::kCount || a < 0 || a >= accumulator::kCount) {
+                bool l2, int32_t stored, ffi::RemainingArgs args, ffi::RemainingRets rets) {
+  if (d < 0 || d >= direction::kCount || a < 0 || a >= accumulator::kCount || stored < 0 ||
+      stored >= storage::kCount) {
     return Invalid("unknown form");
   }
-  const int32_t exact = FormIndex(d, a, bounded, decay, l2, false);
-  const int32_t rounded = FormIndex(d, a, bounded, decay, l2, true);
-  if (kPlain.update[exact] == nullptr) return Invalid("a bound needs an accumulator");
+  const int32_t form = FormIndex(d, a, bounded, decay, l2, kExact);
+  const bool noisy = stored == storage::stochastic;
+  if (kPlain.update[form] == nullptr) return Invalid("a bound needs an accumulator");
+  if (noisy && kPlain.update[form + kStochastic] == nullptr) {
+    return Invalid("noise needs a state");
+  }
 
   std::vector<int32_t> arrays = {array::grads, array::params};
   if (d != direction::gradient) arrays.push_back(array::m);
@@ -425,7 +545,7 @@ ffi::Error Step(ffi::ThreadPool pool, int32_t d, int32_t a, bool bounded, bool d
   if (a == accumulator::max) arrays.push_back(array::nu_max);
 
   const size_t leaf_count = rets.size() / (arrays.size() - 1);
-  if (args.size() != 1 + leaf_count * arrays.size() ||
+  if (args.size() != 2 + leaf_count * arrays.size() ||
       rets.size() != leaf_count * (arrays.size() - 1)) {
     return Invalid("operands and results do not match the form");
   }
@@ -437,6 +557,12 @@ ffi::Error Step(ffi::ThreadPool pool, int32_t d, int32_t a, bool bounded, bool d
     return Invalid("coefficients must be float32 of shape (..., 16)");
   }
   const int64_t rows = coefficients->element_count() / kCoefficients;
+  const auto keys = args.get<ffi::AnyBuffer>(1);
+  if (!keys.has_value()) return keys.error();
+  if (keys->element_type() != ffi::DataType::U32 ||
+      static_cast<int64_t>(keys->element_count()) != 2 * rows) {
+    return Invalid("keys must be uint32 of shape (..., 2)");
+  }
 
   std::vector<Leaf> leaves;
   leaves.reserve(leaf_count);
@@ -445,7 +571,7 @@ ffi::Error Step(ffi::ThreadPool pool, int32_t d, int32_t a, bool bounded, bool d
     Leaf leaf;
     int64_t elements = 0;
     for (size_t k = 0; k < arrays.size(); ++k) {
-      const auto operand = args.get<ffi::AnyBuffer>(1 + k * leaf_count + i);
+      const auto operand = args.get<ffi::AnyBuffer>(2 + k * leaf_count + i);
       if (!operand.has_value()) return operand.error();
       const ffi::DataType dtype = operand->element_type();
       if (dtype != ffi::DataType::F32 && dtype != ffi::DataType::BF16) {
@@ -455,6 +581,9 @@ ffi::Error Step(ffi::ThreadPool pool, int32_t d, int32_t a, bool bounded, bool d
       Buffer& buffer = leaf.arrays[arrays[k]];
       buffer.in = static_cast<const char*>(operand->untyped_data());
       buffer.bfloat16 = dtype == ffi::DataType::BF16;
+      if (noisy && k != 1 && buffer.bfloat16 != (k > 1)) {
+        return Invalid("noise is for a state in bfloat16 of gradients in float32");
+      }
       bool same = static_cast<int64_t>(operand->element_count()) == elements;
       if (k > 0) {
         auto result = rets.get<ffi::AnyBuffer>((k - 1) * leaf_count + i);
@@ -481,7 +610,8 @@ ffi::Error Step(ffi::ThreadPool pool, int32_t d, int32_t a, bool bounded, bool d
       std::clamp(size / (8 * threads), kSmallestChunk, kLargestChunk);
   const auto job = std::make_shared<Job>(
       std::move(leaves), size, chunk,
-      static_cast<const Coefficients*>(coefficients->untyped_data()), exact, rounded);
+      static_cast<const Coefficients*>(coefficients->untyped_data()),
+      static_cast<const Key*>(keys->untyped_data()), form, noisy);
   // The calling thread is one of the workers.
   const int64_t helpers = std::min(threads, job->chunks()) - 1;
   for (int64_t i = 0; i < helpers; ++i) pool.Schedule([job] { job->Work(); });
@@ -500,6 +630,7 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(OptjaxStep, Step,
                                   .Attr<bool>("bounded")
                                   .Attr<bool>("decay")
                                   .Attr<bool>("l2")
+                                  .Attr<int32_t>("storage")
                                   .RemainingArgs()
                                   .RemainingRets());
 
@@ -510,7 +641,8 @@ extern "C" const int32_t OptjaxFfiVersion[2] = {XLA_FFI_API_MAJOR, XLA_FFI_API_M
 // What Step computes and how it is called; _library.py takes no library that
 // says anything else than _kernel.py. Count the number up with every change of the equation.
 extern "C" const char OptjaxStepInterface[] =
-    "step 3; coefficients" OPTJAX_COEFFICIENTS(OPTJAX_WORD)
+    "step 4; coefficients" OPTJAX_COEFFICIENTS(OPTJAX_WORD)
     "; arrays" OPTJAX_ARRAYS(OPTJAX_WORD)
     "; direction" OPTJAX_DIRECTIONS(OPTJAX_WORD)
-    "; accumulator" OPTJAX_ACCUMULATORS(OPTJAX_WORD);
+    "; accumulator" OPTJAX_ACCUMULATORS(OPTJAX_WORD)
+    "; storage" OPTJAX_STORAGES(OPTJAX_WORD);

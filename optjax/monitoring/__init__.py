@@ -12,6 +12,7 @@ _PLACES = {
     "plot_quantiles": "_plots",
     "plot_rates": "_plots",
     "plot_transition": "_plots",
+    "report_page": "_page",
     "Histogram": "_scalars",
     "histograms": "_scalars",
     "scalars": "_scalars",

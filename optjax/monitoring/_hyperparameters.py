@@ -10,19 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from optjax._arguments.checked import check_positive, checked, without_kind
+from optjax._arguments.kind import Kind, is_real_array, shown
+from optjax._arguments.named import FloatDType, Names, OptimizerState
+from optjax._arguments.objects import Function
 from optjax._base_rate import BaseRateState, check_base
-from optjax._hyperparameter import (
-    FloatDType,
-    Kind,
-    Names,
-    OptimizerState,
-    check_positive,
-    checked,
-    function,
-    is_real_array,
-    shown,
-    without_kind,
-)
 
 __all__ = [
     "hyperparameters",
@@ -36,7 +28,7 @@ _MAY_FOLLOW_A_SCHEDULE = ("learning_rate", "weight_decay")
 
 _Factory: TypeAlias = Annotated[
     Callable[..., optax.GradientTransformation],
-    function(
+    Function(
         "a function that makes an optimizer",
         hint="Hand over optjax.adam and not optjax.adam(1e-3)",
     ),

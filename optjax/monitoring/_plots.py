@@ -10,14 +10,16 @@ from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from optjax._arguments.checked import checked
+from optjax._arguments.named import Names, Text
+from optjax._arguments.objects import Instance
 from optjax._groups import OVERALL
-from optjax._hyperparameter import Names, Text, checked, instance
 from optjax.monitoring._report import Report, Reports, stack_reports
 from optjax.monitoring._summary import EDGES, PROBABILITIES
 
 __all__ = ["plot_quantiles", "plot_rates", "plot_transition"]
 
-AxesToDrawIn: TypeAlias = Annotated[Axes, instance(Axes, "matplotlib axes")]
+AxesToDrawIn: TypeAlias = Annotated[Axes, Instance(Axes, "matplotlib axes")]
 
 _BLUE, _ORANGE, _GREEN = "#0072B2", "#D55E00", "#009E73"
 _DPI = 110
@@ -51,27 +53,31 @@ def plot_rates(
     summary = over_time[group]
     figure, ax = _axes(ax, 7.0, 4.2)
     steps = over_time.steps
+    # Where the schedule is 0, as a warm-up's first, so is every rate: no place on a
+    # logarithmic axis.
+    histogram = np.where(summary.schedule[:, None] == 0, 0.0, summary.histogram)
     mesh = ax.pcolormesh(
         _edges(steps),
         EDGES,
-        np.ma.masked_equal(summary.histogram.T, 0.0),
+        np.ma.masked_equal(histogram.T, 0.0),
         cmap="Blues",
-        norm=PowerNorm(0.5, 0.0, max(float(summary.histogram.max()), 1e-6)),
+        norm=PowerNorm(0.5, 0.0, max(float(histogram.max()), 1e-6)),
         rasterized=True,
     )
     colorbar = ax.figure.colorbar(mesh, ax=ax, pad=0.02)
     colorbar.set_label("share of coordinates")
-    low, high = _visible(summary.histogram, summary.sgd_rate)
+    low, high = _visible(histogram, summary.sgd_rate)
     if np.isfinite(summary.upper).any():
-        with np.errstate(divide="ignore"):
-            for bound, label in ((summary.upper, "upper"), (summary.lower, "lower")):
-                ax.plot(steps, np.log10(bound), color=_ORANGE, lw=1.5)
-                _label_where_visible(ax, steps, np.log10(bound), label, low, high)
-    if np.isfinite(summary.sgd_rate).any():
-        ax.plot(steps, np.log10(summary.sgd_rate), color=_GREEN, lw=1.2, ls="--")
+        for bound, label in ((summary.upper, "upper"), (summary.lower, "lower")):
+            ax.plot(steps, _log10(bound), color=_ORANGE, lw=1.5)
+            _label_where_visible(ax, steps, _log10(bound), label, low, high)
+    sgd = _log10(summary.sgd_rate)
+    if np.isfinite(sgd).any():
+        first = int(np.argmax(np.isfinite(sgd)))
+        ax.plot(steps, sgd, color=_GREEN, lw=1.2, ls="--")
         ax.annotate(
             "SGD",
-            (steps[0], np.log10(summary.sgd_rate[0])),
+            (steps[first], sgd[first]),
             (4, 4),
             textcoords="offset points",
             color=_GREEN,
@@ -168,7 +174,7 @@ def plot_quantiles(reports: Reports, groups: Names | None = None) -> Figure:
         if np.isfinite(over_time[name].sgd_rate).any():
             ax.plot(
                 over_time.steps,
-                np.log10(over_time[name].sgd_rate),
+                _log10(over_time[name].sgd_rate),
                 color=_GREEN,
                 ls="--",
                 lw=1.2,
@@ -223,6 +229,11 @@ def _edges(steps: np.ndarray) -> np.ndarray:
 def _is_logarithmic(steps: np.ndarray) -> bool:
     # Bounds close as 1/t: on a linear axis all of it happens at the left edge.
     return bool(steps[-1] >= 100 * steps[0])
+
+
+def _log10(values: np.ndarray) -> np.ndarray:
+    """Of what has one; NaN is not drawn."""
+    return np.log10(np.where(values > 0, values, np.nan))
 
 
 def _visible(histogram: np.ndarray, sgd_rate: np.ndarray) -> tuple[float, float]:

@@ -6,8 +6,11 @@ from typing import Annotated, Any, TypeAlias
 import jax
 import numpy as np
 
+from optjax._arguments.checked import checked
+from optjax._arguments.kind import Kind
+from optjax._arguments.named import OptimizerState
+from optjax._arguments.objects import Instance
 from optjax._groups import OVERALL
-from optjax._hyperparameter import Kind, OptimizerState, checked, instance
 from optjax.monitoring._final_rate import SuggestedFinalRate, band_notes, suggested
 from optjax.monitoring._groups import as_names
 from optjax.monitoring._summary import PROBABILITIES, Summary
@@ -99,7 +102,7 @@ class _Reports(Kind):
         return is_sequence and all(isinstance(item, Report) for item in value)
 
 
-OneReport: TypeAlias = Annotated[Report, instance(Report, "a report", _READ)]
+OneReport: TypeAlias = Annotated[Report, Instance(Report, "a report", _READ)]
 Reports: TypeAlias = Annotated[
     Sequence[Report] | Report, _Reports("a report or a sequence of reports", _READ)
 ]

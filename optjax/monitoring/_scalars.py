@@ -4,7 +4,9 @@ from typing import Annotated, Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from optjax._hyperparameter import Text, checked, methods
+from optjax._arguments.checked import checked
+from optjax._arguments.named import Text
+from optjax._arguments.objects import Methods
 from optjax.monitoring._report import OneReport, Report
 from optjax.monitoring._summary import EDGES, PROBABILITIES, Summary
 
@@ -12,7 +14,7 @@ __all__ = ["Histogram", "histograms", "scalars", "write_tensorboard"]
 
 
 _Writer: TypeAlias = Annotated[
-    Any, methods("add_scalar", "add_histogram_raw", hint="Such as a SummaryWriter")
+    Any, Methods("add_scalar", "add_histogram_raw", hint="Such as a SummaryWriter")
 ]
 
 

@@ -10,10 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from optjax._arguments.checked import checked
+from optjax._arguments.named import ArrayTree, Transformation
 from optjax._base_rate import BaseRateState, relative_schedule, relative_to_base, times
 from optjax._direction import EmaState, TraceState, trace
 from optjax._form import basic_form, in_gradient_dtype
-from optjax._hyperparameter import ArrayTree, Transformation, checked
 from optjax._observe import observing
 from optjax._parts import (
     Average,

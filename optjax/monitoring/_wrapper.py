@@ -7,15 +7,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from optjax._arguments.checked import checked
+from optjax._arguments.named import Count, Size, Transformation
+from optjax._arguments.numbers import at_least, between
 from optjax._groups import OVERALL, Groups, group_leaves
-from optjax._hyperparameter import (
-    Count,
-    Size,
-    Transformation,
-    at_least,
-    between,
-    checked,
-)
 from optjax._observe import Observation, current, tell, trace_of, trace_once
 from optjax._parts import Link, Product
 from optjax._tree import leaf_names

@@ -3,11 +3,8 @@
 import optax
 
 from optjax._accumulator import ema_of_squares, running_max
-from optjax._base_rate import check_base, relative_to_base, times
-from optjax._bound import FinalRate, Speed, bound_clip, hyperbolic_bounds
-from optjax._direction import ema
-from optjax._form import basic_form, in_gradient_dtype
-from optjax._hyperparameter import (
+from optjax._arguments.checked import checked
+from optjax._arguments.named import (
     Decay,
     FloatDType,
     InexactDType,
@@ -16,8 +13,11 @@ from optjax._hyperparameter import (
     Positive,
     Schedule,
     WeightDecay,
-    checked,
 )
+from optjax._base_rate import check_base, relative_to_base, times
+from optjax._bound import FinalRate, Speed, bound_clip, hyperbolic_bounds
+from optjax._direction import ema
+from optjax._form import basic_form, in_gradient_dtype
 from optjax._precision import Scalar
 from optjax._rate import correct_bias, rate_by_accumulated_square
 from optjax._weight_decay import add_decayed_weights, with_l2

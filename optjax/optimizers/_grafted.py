@@ -4,11 +4,8 @@ import numpy as np
 import optax
 
 from optjax._accumulator import ema_of_squares
-from optjax._bound import Speed, hyperbolic_bounds
-from optjax._direction import ema
-from optjax._form import basic_form
-from optjax._groups import Groups
-from optjax._hyperparameter import (
+from optjax._arguments.checked import checked
+from optjax._arguments.named import (
     Decay,
     FloatDType,
     InexactDType,
@@ -16,8 +13,11 @@ from optjax._hyperparameter import (
     NonNegative,
     Schedule,
     WeightDecay,
-    checked,
 )
+from optjax._bound import Speed, hyperbolic_bounds
+from optjax._direction import ema
+from optjax._form import basic_form
+from optjax._groups import Groups
 from optjax._rate import correct_bias, rate_by_accumulated_square
 from optjax._target import LastStep, bound_around, grafted_target
 from optjax._weight_decay import with_l2

@@ -4,9 +4,10 @@ import functools
 
 import optax
 
+from optjax._arguments.checked import checked
+from optjax._arguments.named import Decay, InexactDType, Schedule
 from optjax._direction import trace
 from optjax._form import basic_form
-from optjax._hyperparameter import Decay, InexactDType, Schedule, checked
 from optjax._rate import rate_by_one
 from optjax.optimizers._row import Optimizer, Row
 

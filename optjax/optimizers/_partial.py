@@ -4,16 +4,16 @@ import optax
 
 from optjax._accumulator import ema_of_squares, mean_of_squares, running_max
 from optjax._adashift import Reduction, Window, scale_by_adashift
-from optjax._direction import ema
-from optjax._form import basic_form, descend, in_gradient_dtype
-from optjax._hyperparameter import (
+from optjax._arguments.checked import checked
+from optjax._arguments.named import (
     Decay,
     FloatDType,
     InexactDType,
     NonNegative,
     Schedule,
-    checked,
 )
+from optjax._direction import ema
+from optjax._form import basic_form, descend, in_gradient_dtype
 from optjax._rate import HalfPower, limit_by_average, rate_by_accumulated_square
 from optjax.optimizers._row import EMA, RMS, Optimizer, Row
 

@@ -5,9 +5,8 @@ from typing import Any
 import optax
 
 from optjax._accumulator import centered_ema_of_squares, ema_of_squares, sum_of_squares
-from optjax._direction import trace
-from optjax._form import basic_form
-from optjax._hyperparameter import (
+from optjax._arguments.checked import checked
+from optjax._arguments.named import (
     Decay,
     FloatDType,
     InexactDType,
@@ -15,8 +14,9 @@ from optjax._hyperparameter import (
     NonNegative,
     Schedule,
     WeightDecay,
-    checked,
 )
+from optjax._direction import trace
+from optjax._form import basic_form
 from optjax._precision import Scalar
 from optjax._rate import rate_by_accumulated_square, rate_by_adadelta
 from optjax._weight_decay import with_l2

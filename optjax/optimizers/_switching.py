@@ -2,17 +2,17 @@
 
 import optax
 
-from optjax._base_rate import check_base, relative_to_base
-from optjax._form import descend, in_gradient_dtype
-from optjax._hyperparameter import (
+from optjax._arguments.checked import checked
+from optjax._arguments.named import (
     Decay,
     FloatDType,
     InexactDType,
     NonNegative,
     Positive,
     Schedule,
-    checked,
 )
+from optjax._base_rate import check_base, relative_to_base
+from optjax._form import descend, in_gradient_dtype
 from optjax._precision import Scalar
 from optjax._swats import scale_by_swats
 from optjax.optimizers._row import EMA, RMS, Optimizer, Row

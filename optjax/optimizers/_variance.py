@@ -7,16 +7,16 @@ from optjax._accumulator import (
     ema_of_squares,
     sign_ema_of_squares,
 )
-from optjax._direction import ema
-from optjax._form import basic_form
-from optjax._hyperparameter import (
+from optjax._arguments.checked import checked
+from optjax._arguments.named import (
     Decay,
     FloatDType,
     InexactDType,
     NonNegative,
     Schedule,
-    checked,
 )
+from optjax._direction import ema
+from optjax._form import basic_form
 from optjax._rate import Threshold, rate_by_accumulated_square, rectify
 from optjax.optimizers._row import EMA, RMS, Optimizer, Row
 

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from optjax._hyperparameter import shown
+from optjax._arguments.kind import shown
 from optjax.pytorch import _adam, _bounded, _squares
 from optjax.pytorch._conventions import Call, Change, changes
 

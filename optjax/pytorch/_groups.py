@@ -6,7 +6,7 @@ from typing import Any, TypeAlias
 
 import jax
 
-from optjax._hyperparameter import shown
+from optjax._arguments.kind import shown
 from optjax._places import path_of
 
 __all__ = ["Groups", "labels_of", "name_of"]

@@ -5,7 +5,7 @@ from typing import Any, TypeAlias
 
 import jax
 
-from optjax._hyperparameter import shown
+from optjax._arguments.kind import shown
 from optjax._places import path_of
 from optjax.pytorch._groups import labels_of
 from optjax.pytorch._optimizer import Optimizer

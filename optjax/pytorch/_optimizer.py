@@ -15,19 +15,17 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from optjax._hyperparameter import (
+from optjax._arguments.checked import check, kinds_of
+from optjax._arguments.kind import Kind, shown
+from optjax._arguments.named import (
     Decay,
     Finite,
-    Kind,
     NonNegative,
     Positive,
     Schedule,
     WeightDecay,
-    check,
-    function_or,
-    kinds_of,
-    shown,
 )
+from optjax._arguments.numbers import FunctionOr
 from optjax._weight_decay import add_decayed_weights
 from optjax.pytorch._groups import Groups, labels_of
 
@@ -51,7 +49,7 @@ def _just(decay: Decay) -> None:
 _decay = kinds_of(_just)["decay"]
 assert _decay is not None
 _OverTime: TypeAlias = Annotated[
-    Any, function_or("a schedule", _decay, "It is called with the steps taken")
+    Any, FunctionOr("a schedule", _decay, "It is called with the steps taken")
 ]
 
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from optjax._hyperparameter import shown
+from optjax._arguments.kind import shown
 from optjax.pytorch._rearrangement import to_numpy
 
 __all__ = ["ENTRIES", "StateDict", "flatten_state_dict", "read"]

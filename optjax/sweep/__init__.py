@@ -4,6 +4,7 @@ result = optjax.sweep.run(trial, space, steps=300, evaluate_every=10,
                           metric="val_accuracy", out="runs/mine")
 """
 
+from optjax.sweep._convolutions import fast_convolutions
 from optjax.sweep._engine.devices import use_all_cores
 from optjax.sweep._epochs import Batches, epochs
 from optjax.sweep._errors import SweepError
@@ -33,7 +34,7 @@ from optjax.sweep._space.distributions import (
 )
 from optjax.sweep._space.space import configurations
 from optjax.sweep._space.text import parse_dimension
-from optjax.sweep._stopping import Median, StoppingRule, SuccessiveHalving
+from optjax.sweep._stopping import Median, Rung, StoppingRule, SuccessiveHalving
 from optjax.sweep._strategies import Lane, Strategy
 from optjax.sweep._supervised import from_linen, from_nnx
 from optjax.sweep._trial import (
@@ -60,6 +61,7 @@ __all__ = [
     "Metrics",
     "Optuna",
     "Record",
+    "Rung",
     "Search",
     "Searcher",
     "State",
@@ -74,6 +76,7 @@ __all__ = [
     "choice",
     "configurations",
     "epochs",
+    "fast_convolutions",
     "from_functions",
     "from_linen",
     "from_nnx",

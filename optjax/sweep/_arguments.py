@@ -8,17 +8,9 @@ from typing import Annotated, Any, Literal, TypeAlias, get_args
 import jax
 import numpy as np
 
-from optjax._hyperparameter import (
-    FLAG,
-    Kind,
-    function,
-    function_or,
-    instance,
-    methods,
-    number,
-    one_of,
-    whole,
-)
+from optjax._arguments.kind import Kind
+from optjax._arguments.numbers import FunctionOr, Number, Whole
+from optjax._arguments.objects import FLAG, Function, Instance, Methods, OneOf
 from optjax.sweep._contract import as_make_trial
 from optjax.sweep._errors import SweepError
 from optjax.sweep._records import Mode, Record, Status, TrialSpec
@@ -30,6 +22,7 @@ from optjax.sweep._trial import MakeTrial
 __all__ = [
     "About",
     "Bytes",
+    "Callbacks",
     "CompilerOptions",
     "Engine",
     "Keep",
@@ -45,6 +38,15 @@ __all__ = [
     "Spec",
     "Trainable",
 ]
+
+
+class _Functions(Kind):
+    """A list of functions of one argument."""
+
+    _each = Function("a function of a Record", 1)
+
+    def accepts(self, value: Any) -> bool:
+        return isinstance(value, (list, tuple)) and all(map(self._each.accepts, value))
 
 
 class _Seeds(Kind):
@@ -65,7 +67,7 @@ class _Seeds(Kind):
 
 
 def _is_seed(value: Any) -> bool:
-    return not whole(0).fault(value)
+    return not Whole(0).fault(value)
 
 
 class _Taken(Kind):
@@ -87,7 +89,7 @@ class _NameOr(Kind):
     """One of a few names, or what is of another kind."""
 
     def __init__(self, names: Sequence[str], other: Kind) -> None:
-        self.named, self.other = one_of(names), other
+        self.named, self.other = OneOf(names), other
         super().__init__(self.named.words)
 
     def fault(self, value: Any) -> str:
@@ -105,7 +107,7 @@ Trainable: TypeAlias = Annotated[
     MakeTrial | tuple[Callable[..., Any], ...],
     _Taken("a trial", "trial", as_make_trial),
 ]
-RankedBy: TypeAlias = Annotated[Mode, one_of(get_args(Mode))]
+RankedBy: TypeAlias = Annotated[Mode, OneOf(get_args(Mode))]
 Seeds: TypeAlias = Annotated[
     int | Sequence[int],
     _Seeds("a number of seeds >= 1, or distinct integers from 0 to 2**31 - 1"),
@@ -113,28 +115,32 @@ Seeds: TypeAlias = Annotated[
 Out: TypeAlias = Annotated[
     str | Path, _Taken("the path of a directory", "out", as_directory)
 ]
-Searches: TypeAlias = Annotated[Any, methods("begin")]
-Keep: TypeAlias = Annotated[int | Literal["best"], _NameOr(("best",), whole(1))]
-Rule: TypeAlias = Annotated[StoppingRule, methods("decides_at", "rung")]
+Searches: TypeAlias = Annotated[Any, Methods("begin")]
+Keep: TypeAlias = Annotated[int | Literal["best"], _NameOr(("best",), Whole(1))]
+Rule: TypeAlias = Annotated[StoppingRule, Methods("decides_at", "rung")]
 RunAs: TypeAlias = Annotated[
     Literal["auto"] | StrategyName | Strategy,
-    _NameOr(("auto", *get_args(StrategyName)), function("a function of a lane", 1)),
+    _NameOr(("auto", *get_args(StrategyName)), Function("a function of a lane", 1)),
 ]
-Bytes: TypeAlias = Annotated[int, whole(1, 2**63 - 1)]
-Seconds: TypeAlias = Annotated[float, number("a number >= 0", lambda x: x >= 0)]
+Bytes: TypeAlias = Annotated[int, Whole(1, 2**63 - 1)]
+Seconds: TypeAlias = Annotated[float, Number("a number >= 0", lambda x: x >= 0)]
 Progress: TypeAlias = Annotated[
     bool | Callable[[Status], None],
-    function_or("a function of a Status,", FLAG, "It is called with a Status"),
+    FunctionOr("a function of a Status,", FLAG, "It is called with a Status"),
 ]
 OnGroup: TypeAlias = Annotated[
-    Callable[[str, Sequence[Record]], None], function("a function (name, records)", 2)
+    Callable[[str, Sequence[Record]], None], Function("a function (name, records)", 2)
+]
+Callbacks: TypeAlias = Annotated[
+    Sequence[Callable[[Record], None]],
+    _Functions("a sequence of functions of a Record", "It is called as trials end"),
 ]
 EngineName = Literal["local", "ray"]
-Engine: TypeAlias = Annotated[EngineName, one_of(get_args(EngineName))]
+Engine: TypeAlias = Annotated[EngineName, OneOf(get_args(EngineName))]
 CompilerOptions: TypeAlias = Annotated[
-    Mapping[str, str | bool], instance(Mapping, "a mapping of XLA's options")
+    Mapping[str, str | bool], Instance(Mapping, "a mapping of XLA's options")
 ]
 About: TypeAlias = Annotated[
     Mapping[str, str], _AboutKind("a mapping of names to texts", "Describe it in words")
 ]
-Spec: TypeAlias = Annotated[TrialSpec, instance(TrialSpec, "a TrialSpec")]
+Spec: TypeAlias = Annotated[TrialSpec, Instance(TrialSpec, "a TrialSpec")]

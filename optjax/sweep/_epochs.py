@@ -8,7 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from optjax._hyperparameter import Kind, Size, checked, function
+from optjax._arguments.checked import checked
+from optjax._arguments.kind import Kind
+from optjax._arguments.named import Size
+from optjax._arguments.objects import Function
 from optjax.sweep._keywords import Keywords, keywords, with_keywords
 
 __all__ = [
@@ -43,7 +46,7 @@ class Batches(NamedTuple):
     draw: Callable[..., tuple[Carried, Batch]]
 
 
-_DRAW = function("a function (key, step) -> (inputs, ...)", 2, has_keywords=True)
+_DRAW = Function("a function (key, step) -> (inputs, ...)", 2, has_keywords=True)
 
 
 class _BatchesOrDraw(Kind):
@@ -72,7 +75,7 @@ _Arrays: TypeAlias = Annotated[
 ]
 _Prepare: TypeAlias = Annotated[
     Callable[..., Batch],
-    function("a function (key, batch) -> batch", 2, has_keywords=True),
+    Function("a function (key, batch) -> batch", 2, has_keywords=True),
 ]
 
 

@@ -5,7 +5,7 @@ import sysconfig
 import traceback
 from pathlib import Path
 
-from optjax._hyperparameter import checked_by
+from optjax._arguments.checked import checked_by
 
 __all__ = [
     "DamagedError",
@@ -44,7 +44,7 @@ class DamagedError(RefusedError):
         )
 
 
-#: `optjax._hyperparameter.checked`, with a sweep's error.
+#: `optjax._arguments.checked.checked`, with a sweep's error.
 checked = checked_by(lambda name, fault: SweepError(f"{name} {fault.rstrip('.')}"))
 
 

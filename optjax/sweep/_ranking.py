@@ -3,8 +3,14 @@
 A diverged trial takes part in every statistic, as one that is worse than any value: it
 is neither left out nor taken for 0. With three seeds of which one diverged the median
 is therefore the worse of the other two; with two, the configuration has diverged.
+
+One tie-break holds everywhere. Of an optimizer's configurations with equal medians the
+best is the one in the middle of its plateau, of several plateaus of the largest; then
+the one with the better worst seed, then the first. Optimizers with equal medians share
+a place, and stand there in the same order.
 """
 
+import functools
 import math
 import statistics
 from collections.abc import Mapping, Sequence
@@ -13,7 +19,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from optjax.sweep._records import DIVERGED, Config, Mode, Record
+from optjax.sweep._code import pasted
+from optjax.sweep._plateau import Place, Spot, spots
+from optjax.sweep._records import DIVERGED, Config, Mode, Record, describe
 
 __all__ = ["TOLERANCE", "Band", "Best", "Ranking", "Standing", "numeric", "varying"]
 
@@ -41,6 +49,17 @@ class Best(NamedTuple):
     high: float
     records: tuple[Record, ...]
 
+    def __str__(self) -> str:
+        """Its configuration, its scores, and the code that makes the optimizer."""
+        seeds = ", ".join(str(record.trial.seed) for record in self.records)
+        many = len(self.records) > 1
+        ends = " to ".join(f"{end:.4g}" for end in sorted((self.low, self.high)))
+        return (
+            f"{describe(self.config)}\n"
+            f"median {self.median:.4g}, {ends} over the seed{'s' * many} {seeds}\n"
+            f"{pasted(self.config)}"
+        )
+
 
 class Band(NamedTuple):
     """How far a hyper-parameter may be from its best: the values around it that do.
@@ -63,6 +82,8 @@ class Standing(NamedTuple):
     """One optimizer's line in the ranking.
 
     Attributes:
+      place: one more than the optimizers that are better.
+      is_tied: whether another has the same median, and so the same place.
       best: its best configuration.
       band: around it, or None where more than one hyper-parameter varies or none does.
       steps_to_target: the median over the best configuration's seeds; infinite for
@@ -71,6 +92,8 @@ class Standing(NamedTuple):
       ends: how many of them ended in which way.
     """
 
+    place: int
+    is_tied: bool
     best: Best
     band: Band | None
     steps_to_target: float
@@ -143,15 +166,32 @@ class Ranking:
     def configurations(self, optimizer: str | None = None) -> list[Best]:
         """Each configuration over its seeds, best first.
 
-        Ordered by the median, then the worst seed, then the order of the trials.
+        Ordered by the median, then how far it is from the middle of its plateau, then
+        the worst seed, then the order of the trials.
         """
+        found = self._configurations
+        if optimizer is None:
+            return list(found)
+        return [best for best in found if best.config.optimizer == optimizer]
+
+    @functools.cached_property
+    def _configurations(self) -> Sequence[Best]:
         members: dict[Any, list[Record]] = {}
         for record in self.records:
-            config = record.trial.config
-            if optimizer in (None, config.optimizer):
-                members.setdefault(_key(config), []).append(record)
+            members.setdefault(_key(record.trial.config), []).append(record)
         found = [self._over_seeds(records) for records in members.values()]
-        return sorted(found, key=lambda b: (-self.sign * b.median, -self.sign * b.low))
+        alike: dict[str, list[Best]] = {}
+        for best in found:
+            alike.setdefault(best.config.optimizer, []).append(best)
+        spot = {
+            id(best): spot
+            for those in alike.values()
+            for best, spot in zip(those, _spots(those), strict=True)
+        }
+        return sorted(
+            found,
+            key=lambda b: (-self.sign * b.median, spot[id(b)], -self.sign * b.low),
+        )
 
     def _over_seeds(self, records: Sequence[Record]) -> Best:
         scores = [self.score(record) for record in records]
@@ -194,9 +234,22 @@ class Ranking:
         Args:
           target: a value of the metric, for `steps_to_target`.
         """
-        return [self._standing(best, target) for best in self.best_of_each()]
+        found = self.best_of_each()
+        medians = [best.median for best in found]
+        return [
+            self._standing(
+                best,
+                target,
+                # Those that are better stand before the first of its equals.
+                medians.index(best.median) + 1,
+                medians.count(best.median) > 1,
+            )
+            for best in found
+        ]
 
-    def _standing(self, best: Best, target: float | None) -> Standing:
+    def _standing(
+        self, best: Best, target: float | None, place: int, is_tied: bool
+    ) -> Standing:
         statuses = [
             record.status
             for record in self.records
@@ -206,7 +259,8 @@ class Ranking:
         if target is not None:
             steps = statistics.median(self.steps_to(target, r) for r in best.records)
         ends = {status: statuses.count(status) for status in statuses}
-        return Standing(best, self._band(best), steps, len(statuses), ends)
+        band = self._band(best)
+        return Standing(place, is_tied, best, band, steps, len(statuses), ends)
 
     def _band(self, best: Best) -> Band | None:
         found = self.configurations(best.config.optimizer)
@@ -236,6 +290,28 @@ def numeric(config: Config, name: str) -> float | None:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     return float(value)
+
+
+def _spots(found: Sequence[Best]) -> list[Spot]:
+    """Where each of an optimizer's configurations lies among those that equal it."""
+    names = varying(found)
+    index: dict[str, dict[float | None, int]] = {}
+    for name in names:
+        values = {numeric(best.config, name) for best in found} - {None}
+        index[name] = {value: i for i, value in enumerate(sorted(values))}  # type: ignore[type-var]
+    at = [tuple(_place(b.config, name, index[name]) for name in names) for b in found]
+    equal: dict[float, list[Place]] = {}
+    for best, place in zip(found, at, strict=True):
+        equal.setdefault(best.median, []).append(place)
+    spot = {median: spots(places) for median, places in equal.items()}
+    return [spot[b.median][place] for b, place in zip(found, at, strict=True)]
+
+
+def _place(config: Config, name: str, index: Mapping[float | None, int]) -> int | str:
+    value = numeric(config, name)
+    if value is None:
+        return repr({**config.hyper, **config.static}.get(name))
+    return index[value]
 
 
 def varying(found: Sequence[Best]) -> list[str]:

@@ -1,5 +1,6 @@
 """What came out of a sweep: a table, the best configurations, pictures."""
 
+import functools
 import html
 import importlib
 import math
@@ -8,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from optjax._hyperparameter import shown as shown_value
+from optjax._arguments.kind import shown as shown_value
 from optjax.sweep._engine.training import Training
 from optjax.sweep._errors import SweepError
 from optjax.sweep._ranking import Best, Ranking
@@ -26,7 +27,8 @@ from optjax.sweep._store.files import as_text, write_atomically, write_csv
 from optjax.sweep._store.keep import kept_states
 from optjax.sweep._store.load import load
 from optjax.sweep._store.store import OWN
-from optjax.sweep._view.table import as_html, as_rich, shown
+from optjax.sweep._view.notebook import as_notebook
+from optjax.sweep._view.table import as_rich, shown
 
 if TYPE_CHECKING:
     import pandas
@@ -34,7 +36,10 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["SweepResult"]
+    from optjax._page.parts import Verdict
+    from optjax.sweep._report.study import Study
+
+__all__ = ["SweepResult", "hyper_cells"]
 
 
 @dataclass(frozen=True, repr=False)
@@ -182,7 +187,7 @@ class SweepResult(Ranking):
         row: dict[str, Any] = {
             "trial": record.trial.number,
             "optimizer": record.trial.config.optimizer,
-            **_hyper_cells(record.trial.config, hyper),
+            **hyper_cells(record.trial.config, hyper),
             "seed": record.trial.seed,
             "status": record.status,
             "steps": record.steps,
@@ -213,7 +218,7 @@ class SweepResult(Ranking):
     def to_csv(self, path: str | Path) -> None:
         """Write the table; the file is there whole or not at all.
 
-        Nine digits are written, which tell any two float32 numbers apart. What is
+        A number is the shortest text that reads back to the same float32. What is
         absent stays empty.
         """
         columns, rows = self._columns(), self.table
@@ -272,7 +277,7 @@ class SweepResult(Ranking):
             trial = {
                 "trial": record.trial.number,
                 "optimizer": record.trial.config.optimizer,
-                **_hyper_cells(record.trial.config, hyper),
+                **hyper_cells(record.trial.config, hyper),
                 "seed": record.trial.seed,
                 "status": record.status,
             }
@@ -300,6 +305,41 @@ class SweepResult(Ranking):
         """
         _require("rich", "summaries")
         return as_rich(self, target)
+
+    def verdicts(self) -> "list[Verdict]":
+        """What came of it in words: who won and by more than chance, what to try next.
+
+        Each has `kind`, `level` ("good", "note" or "warning"), `says`, `evidence` and
+        `next`, a command or code to run. None where no trial has ended.
+        """
+        from optjax.sweep._report.verdicts import verdicts
+
+        return verdicts(self._study) if self.records else []
+
+    @functools.cached_property
+    def _study(self) -> "Study":
+        from optjax.sweep._report.study import Study
+
+        return Study(self)
+
+    def report(self, path: str | Path) -> None:
+        """Write one HTML page: verdicts, each with its evidence, pictures, all trials.
+
+        The file needs no other and no network. Equal results give equal bytes. Needs
+        the extra `race`.
+
+        Args:
+          path: the file, such as "report.html".
+
+        Raises:
+          SweepError: where Jinja2 is not installed, or no trial has ended.
+        """
+        _require("jinja2", "reports")
+        if not self.records:
+            raise SweepError("there is nothing to report: no trial has ended")
+        from optjax.sweep._report.page import write_page
+
+        write_page(self._study, self.about, Path(path))
 
     def plot_sensitivity(
         self, x: str = "learning_rate", ax: "Axes | None" = None
@@ -349,7 +389,7 @@ class SweepResult(Ranking):
         _require("matplotlib", "pictures")
         from optjax.sweep._view.ranking import plot_ranking
 
-        return plot_ranking(self, ax)
+        return plot_ranking(self, ax, str(self.about.get("task", "")))
 
     def plot_heatmap(
         self, x: str, y: str, optimizer: str | None = None, ax: "Axes | None" = None
@@ -384,17 +424,18 @@ class SweepResult(Ranking):
         )
 
     def _repr_html_(self) -> str:
-        """`summary()` for notebooks."""
+        """The verdicts, the ranking and the sensitivity, for notebooks."""
         if not self.records:
             return f"<p>{html.escape(repr(self))}</p>"
-        return as_html(self)
+        return as_notebook(self, self.verdicts())
 
 
 def _column(hyper_name: str) -> str:
     return f"hyper_{hyper_name}" if hyper_name in OWN_COLUMNS else hyper_name
 
 
-def _hyper_cells(config: Config, names: Sequence[str]) -> dict[str, Any]:
+def hyper_cells(config: Config, names: Sequence[str]) -> dict[str, Any]:
+    """A configuration's values by the tables' columns, None for what it has not."""
     values = {**config.hyper, **config.static}
     return {_column(name): values.get(name) for name in names}
 

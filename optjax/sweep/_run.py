@@ -11,11 +11,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from optjax._hyperparameter import Count, Size, Text
+from optjax._arguments.named import Count, Size, Text
 from optjax._signals import Stopped, number_of
 from optjax.sweep._arguments import (
     About,
     Bytes,
+    Callbacks,
     CompilerOptions,
     Engine,
     Keep,
@@ -66,6 +67,7 @@ from optjax.sweep._store.identity import numbered
 from optjax.sweep._store.keep import Keeper, kept_states
 from optjax.sweep._store.load import load
 from optjax.sweep._store.store import MARKER, OWN, Store
+from optjax.sweep._view.live import Display, live_display
 
 __all__ = ["Interrupted", "run", "run_alone"]
 
@@ -111,6 +113,7 @@ def run(
     keep: Keep | None = None,
     progress: Progress = True,
     on_group: OnGroup | None = None,
+    callbacks: Callbacks = (),
     engine: Engine = "local",
     compiler_options: CompilerOptions | None = None,
     about: About | None = None,
@@ -164,6 +167,9 @@ def run(
       on_group: called with an optimizer's name and its records, in the order of the
         trials, when they have all ended (by the local engine); first for those that had
         ended in `out`.
+      callbacks: each is handed every trial's `Record` as it ends, first those that had
+        ended in `out`; `optjax.sweep.trackers` has some for TensorBoard, Weights &
+        Biases and MLflow. With several processes the first calls them.
       engine: "local", or "ray" for a Ray cluster: one task a piece of at most `lanes`
         trials, each piece one compiled program on one CPU, and stopping within a piece.
         A lost node's pieces run again elsewhere.
@@ -249,9 +255,8 @@ def run(
         compiler_options=compiler_options,
         order_seed=int(space_seed),
     )
-    # A rule that cannot work is refused before anything is written.
-    plan.rungs()
-    ledger = Ledger(plan, sum(map(len, generations)))
+    told = [*callbacks] if jax.process_index() == 0 else []
+    ledger = Ledger(plan, sum(map(len, generations)), told)
     words = dict(about or {})
     # What keeps nothing is compared with nothing.
     fingerprint = None if out is None else Fingerprint()
@@ -298,6 +303,8 @@ def run(
             )
             with together():
                 stack.enter_context(store)
+            display = stack.enter_context(_reporting(progress, metric, mode))
+            told.append(display.on_record)
             session = Session(
                 plan=plan,
                 groups=groups,
@@ -309,7 +316,7 @@ def run(
                 ledger=ledger,
                 store=store,
                 stop=stop,
-                report=stack.enter_context(_reporting(progress, metric)),
+                report=display.show,
                 on_group=on_group,
                 call_seconds=call_seconds,
                 # Without a directory to go on from there is nothing to save for.
@@ -461,14 +468,12 @@ def _whole(value: int | None) -> int | None:
 
 @contextlib.contextmanager
 def _reporting(
-    progress: bool | Callable[[Status], None], metric: str
-) -> Iterator[Callable[[Status], None]]:
+    progress: bool | Callable[[Status], None], metric: str, mode: Mode
+) -> Iterator[Display]:
     if callable(progress):
-        yield progress
+        yield Display(progress)
     elif not progress:
-        yield lambda status: None
+        yield Display(lambda status: None)
     else:
-        from optjax.sweep._view.live import live_display
-
-        with live_display(metric) as display:
-            yield display.show
+        with live_display(metric, mode) as display:
+            yield display

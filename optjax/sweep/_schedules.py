@@ -7,7 +7,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from optjax._hyperparameter import NonNegative, Size, between, checked, one_of
+from optjax._arguments.checked import checked
+from optjax._arguments.named import NonNegative, Size
+from optjax._arguments.numbers import between
+from optjax._arguments.objects import OneOf
 from optjax.sweep._keywords import Keywords, declared, with_keywords
 from optjax.sweep._trial import Factory
 
@@ -27,7 +30,7 @@ _SHAPES: Mapping[str, Callable[[jax.Array], jax.Array]] = {
 
 @checked
 def schedule(
-    shape: Annotated[ShapeName, one_of(get_args(ShapeName))],
+    shape: Annotated[ShapeName, OneOf(get_args(ShapeName))],
     peak: NonNegative,
     steps: Size,
     *,

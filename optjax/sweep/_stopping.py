@@ -14,7 +14,7 @@ from typing import Protocol, TypeAlias
 
 import numpy as np
 
-from optjax._hyperparameter import whole
+from optjax._arguments.numbers import Whole
 from optjax.sweep._errors import SweepError, in_own_code, one_line
 
 __all__ = [
@@ -275,7 +275,7 @@ def _blamed(rule: StoppingRule) -> Iterator[None]:
 
 
 def _check_whole(name: str, value: int, least: int) -> None:
-    if fault := whole(least).fault(value):
+    if fault := Whole(least).fault(value):
         raise SweepError(f"{name} {fault.rstrip('.')}")
 
 

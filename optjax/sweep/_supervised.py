@@ -11,7 +11,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from optjax._hyperparameter import Kind, Names, Text, checked, function, methods
+from optjax._arguments.checked import checked
+from optjax._arguments.kind import Kind
+from optjax._arguments.named import Names, Text
+from optjax._arguments.objects import Function, Methods
 from optjax.sweep._epochs import Batch, Batches, BatchesOrDraw, as_batches
 from optjax.sweep._keywords import Keywords, keywords, share, with_keywords
 from optjax.sweep._trial import Factory, MakeTrial, Metrics, Trial
@@ -23,8 +26,8 @@ Variables: TypeAlias = Any
 #: `predict(inputs, ...) -> outputs`, the model with its present parameters.
 Predict: TypeAlias = Callable[..., Any]
 
-_HAS_APPLY = methods("init", "apply", hint="Such as a flax.linen.Module")
-_MAKES_MODULE = function("", 0, may_be_class=True, has_keywords=True)
+_HAS_APPLY = Methods("init", "apply", hint="Such as a flax.linen.Module")
+_MAKES_MODULE = Function("", 0, may_be_class=True, has_keywords=True)
 
 
 class _ModuleKind(Kind):
@@ -42,7 +45,7 @@ _Module: TypeAlias = Annotated[
 ]
 _MakeModel: TypeAlias = Annotated[
     Callable[..., Any],
-    function(
+    Function(
         "a class or function (rngs) -> model",
         1,
         may_be_class=True,
@@ -51,11 +54,11 @@ _MakeModel: TypeAlias = Annotated[
 ]
 _Loss: TypeAlias = Annotated[
     Callable[..., jax.Array],
-    function("a function (outputs, batch) -> scalar", 2, has_keywords=True),
+    Function("a function (outputs, batch) -> scalar", 2, has_keywords=True),
 ]
 _Evaluate: TypeAlias = Annotated[
     Callable[..., Metrics],
-    function("a function (predict) -> metrics", 1, has_keywords=True),
+    Function("a function (predict) -> metrics", 1, has_keywords=True),
 ]
 
 

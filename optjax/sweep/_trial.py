@@ -11,7 +11,8 @@ from typing import Annotated, Any, NamedTuple, TypeAlias
 import jax
 import optax
 
-from optjax._hyperparameter import checked, function
+from optjax._arguments.checked import checked
+from optjax._arguments.objects import Function
 from optjax.sweep._keywords import keywords, share, with_keywords
 
 #: An optimizer's constructor: `factory(learning_rate=..., ...)`.
@@ -66,15 +67,15 @@ def own_state(state: State) -> State:
 
 _Init: TypeAlias = Annotated[
     Callable[..., State],
-    function("a function (key, optimizer) -> state", 2, has_keywords=True),
+    Function("a function (key, optimizer) -> state", 2, has_keywords=True),
 ]
 _Step: TypeAlias = Annotated[
     Callable[..., tuple[State, Metrics]],
-    function("a function (state, optimizer) -> (state, metrics)", 2, has_keywords=True),
+    Function("a function (state, optimizer) -> (state, metrics)", 2, has_keywords=True),
 ]
 _Evaluate: TypeAlias = Annotated[
     Callable[..., Metrics],
-    function("a function (state) -> metrics", 1, has_keywords=True),
+    Function("a function (state) -> metrics", 1, has_keywords=True),
 ]
 
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import jax
 import optax
 
-from optjax._hyperparameter import check_positive
+from optjax._arguments.checked import check_positive
 from optjax.sweep._epochs import updates_an_epoch
 from optjax.sweep._trial import Factory
 from optjax.tasks._task import Settings

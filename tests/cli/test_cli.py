@@ -243,7 +243,8 @@ def test_a_race_from_the_command_line(tmp_path):
     assert re.search(r"^1 sgd ", done.stdout, re.MULTILINE)
     assert str(tmp_path / "new" / "run" / "results.csv") in done.stdout
     assert sorted(p.name for p in (tmp_path / "new" / "run").iterdir()) == [
-        *("curves.csv", "curves.png", "ranking.png", "results.csv", "sweep"),
+        *("curves.csv", "curves.png", "ranking.png", "report.html", "results.csv"),
+        "sweep",
     ]
     assert len(done.stderr.splitlines()) == 1
 

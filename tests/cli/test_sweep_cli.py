@@ -266,9 +266,9 @@ def test_a_picture_that_fails_is_one_line_and_the_table_stays(
     rank = ["--optimizers", "adabound", "--metric", "loss", "--mode", "min"]
     assert main(["sweep", "mymodel:trial", *space, *rank, *SMALL, "--out", "o"]) == 1
     captured = capsys.readouterr()
-    assert (
-        captured.err == "optjax: could not draw o/curves.png: RuntimeError: no fonts\n"
-    )
+    assert captured.err.splitlines()[1:] == [
+        "optjax: could not write o/curves.png: RuntimeError: no fonts"
+    ]
     assert "o/heatmap.png" in captured.out
     assert len(read(tmp_path / "o" / "results.csv")) == 4
     written = {path.name for path in (tmp_path / "o").glob("*.png")}
@@ -280,9 +280,50 @@ def test_a_sweep_in_which_all_diverged_says_so(tmp_path, capsys):
     flags = ["--space", "learning_rate=1e4", "--optimizers", "sgd", *SMALL]
     assert main(["sweep", *flags, "--out", str(out)]) == 1
     captured = capsys.readouterr()
-    assert captured.err == "optjax: all 1 trials diverged; try other values\n"
+    line, last = captured.err.splitlines()
+    assert line.startswith("sgd diverged (learning_rate=10000) · 1 of 1 trials")
+    assert last == "optjax: all 1 trials diverged; try other values"
     assert str(out / "results.csv") in captured.out
     assert [row["status"] for row in read(out / "results.csv")] == ["diverged"]
+
+
+def test_the_page_is_rewritten_while_it_runs(tmp_path, monkeypatch, capsys):
+    written = []
+
+    def report(result, path):
+        written.append(len(result.records))
+
+    monkeypatch.setattr("optjax.sweep.SweepResult.report", report)
+    flags = ["--space", "learning_rate=1e-3, 1e-2, 1e-1", *SMALL, "--lanes", "1"]
+    words = ["sweep", *flags, "--report-every", "1e-9", "--out", str(tmp_path / "o")]
+    monkeypatch.setattr("optjax.sweep._view.live._BETWEEN_LINES", 0.0)
+    main(words)
+    lines = capsys.readouterr().err.splitlines()
+    assert len(written) > 1
+    assert written == sorted(written)
+    assert written[-1] == 3
+    # And the line a minute, here a moment.
+    assert any("of 3 trials" in line for line in lines[:-1])
+    assert main(["sweep", *flags, "--report-every", "0"]) == 2
+    assert "--report-every must be a number > 0" in capsys.readouterr().err
+
+
+def test_report_writes_the_page_again_from_the_directory(tmp_path, capsys):
+    out = tmp_path / "o"
+    flags = ["--space", "learning_rate=1e-2, 1e4", "--optimizers", "sgd", "adam"]
+    assert main(["sweep", *flags, *SMALL, "--metric", "val_loss", "--mode", "min",
+                 "--out", str(out)]) == 0  # fmt: skip
+    page = (out / "report.html").read_bytes()
+    (out / "report.html").unlink()
+    assert main(["report", str(out)]) == 0
+    assert (out / "report.html").read_bytes() == page
+    assert main(["report", str(out), "--out", str(tmp_path / "x" / "y.html")]) == 2
+    assert "cannot write" in capsys.readouterr().err.splitlines()[-1]
+    assert main(["report", str(tmp_path)]) == 2
+    assert "holds no sweep" in capsys.readouterr().err
+    (out / "results.csv").unlink()
+    assert main(["report", str(out)]) == 2
+    assert "no results.csv yet" in capsys.readouterr().err
 
 
 def test_without_out_each_sweep_has_a_directory_of_its_own(
@@ -407,7 +448,9 @@ def test_interrupt_is_one_line_and_the_same_command_goes_on(tmp_path):
     finally:
         process.kill()
     assert process.returncode == 130
-    (line,) = err.splitlines()
+    *groups, line = err.splitlines()
+    # A line for each group that had ended.
+    assert [group.split()[0] for group in groups] == ["sgd", "adam"][: len(groups)]
     assert line.startswith("optjax: interrupted after ")
     again = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert again.returncode == 0, again.stderr

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from loop import NOISE, START, STEPS, assert_same_path, scan, stack, walk
+from loop import NOISE, START, STEPS, assert_same_path, scan, stack
 from rows import CASES, ROWS
 
 import optjax
@@ -49,7 +49,7 @@ def test_shapes(case):
     path = jax.jit(
         lambda: scan(case.interior(), reshaped(START), [*map(reshaped, NOISE)])
     )()
-    expected = walk(case.interior())
+    expected = case.path()
     assert path["no_size"].shape == (STEPS, 0)
     assert path["no_columns"].shape == (STEPS, 2, 0)
     assert path["list"][0] is None

@@ -140,7 +140,7 @@ def test_inject_hyperparams(case):
         return scan(tx, state=state)
 
     plain = run(state)
-    assert_same_path(plain, walk(case.interior()))
+    assert_same_path(plain, case.path())
     # What the accumulator starts from is used up by `init`.
     for key in without(values, "initial_accumulator_value", "initial_scale"):
         changed = 0.8 * values[key]
@@ -153,7 +153,7 @@ def test_inject_hyperparams(case):
         ):
             # The state was made with the rate as it was.
             as_made.setdefault("base_lr", values["learning_rate"])
-        assert_same_path(path, walk(case.factory(**as_made)))
+        assert_same_path(path, case.path(**as_made))
         assert differ(path, plain, 1e-6) == case.has_effect(key), key
     assert len(traces) == 1
 
@@ -231,7 +231,7 @@ def test_apply_if_finite(case):
     noise = [*NOISE[:4], broken, *NOISE[4:]]
     path = compiled(optax.apply_if_finite(tx, 3), noise=noise)
     kept = jax.tree.map(lambda leaf: jnp.delete(leaf, 4, axis=0), path)
-    assert_same_path(kept, walk(tx))
+    assert_same_path(kept, case.path())
     for leaf in path.values():
         assert jnp.array_equal(leaf[3], leaf[4])
 

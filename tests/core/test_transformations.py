@@ -31,7 +31,7 @@ def test_vmap_over_every_hyperparameter(case):
     paths = run(stack(jax.tree.map(jnp.float32, batch)))
     for i, hyperparameters in enumerate(batch):
         path = jax.tree.map(lambda leaf, i=i: leaf[i], paths)
-        assert_same_path(path, walk(case.factory(**hyperparameters)))
+        assert_same_path(path, case.path(**hyperparameters))
     assert len(traces) == 1
     plain, *others = (
         jax.tree.map(lambda leaf, i=i: leaf[i], paths) for i in range(len(batch))
@@ -81,7 +81,7 @@ def test_donation(case):
             given = jax.tree.leaves((x, state))
             x, state = step(x, state, noise)
             assert all(leaf.is_deleted() for leaf in given)
-    assert_same_path(x, jax.tree.map(lambda leaf: leaf[-1], walk(tx)))
+    assert_same_path(x, jax.tree.map(lambda leaf: leaf[-1], case.path()))
 
 
 @each_case
@@ -189,4 +189,4 @@ class UpdateVariants(chex.TestCase):
             updates, state = update(gradient(x, noise), state, x)
             x = optax.apply_updates(x, updates)
             path.append(x)
-        assert_same_path(stack(path), walk(tx))
+        assert_same_path(stack(path), case.path())

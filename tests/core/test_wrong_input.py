@@ -21,8 +21,9 @@ from jax.sharding import PartitionSpec
 from matplotlib.figure import Figure
 
 import optjax
+import optjax.pytorch
 from optjax import sweep
-from optjax._hyperparameter import kinds_of
+from optjax._arguments.checked import kinds_of
 
 MODULES = [
     "optjax",
@@ -249,6 +250,7 @@ TAKES = {
         [*FUNCTION, *CLASSES, *UNCALLED],
         optjax.adam,
     ),
+    "a function of arrays": ([*FUNCTION, *CLASSES, *UNCALLED], jnp.sum),
     "a function of x": ([*OF_ONE, *UNCALLED[1:]], jnp.sum),
     "None, a tree of booleans, or a function of the parameters that returns one": (
         ["None", "True", "np.True_", "mask", *EMPTY, *OF_ONE],
@@ -258,6 +260,8 @@ TAKES = {
     "an optimizer's state, a tree of arrays": (TREES, STATE),
     "a report": (["report"], REPORT),
     "a report or a sequence of reports": (["report", "reports", "no list"], REPORT),
+    "a sequence of functions of a Record": (["no list"], []),
+    "a sequence of mappings": (["reports", "no list"], [{}]),
     "a tree of NamedShardings or of PartitionSpecs": (["no list"], PartitionSpec()),
     "a vector of real numbers": (
         ["shape (1,)", "shape (2,)", "shape (3,)", "no size"],
@@ -289,7 +293,7 @@ TAKES = {
     "a number of seeds >= 1, or distinct integers from 0 to 2**31 - 1": (SIZES, 1),
     "the path of a directory": ([t for t in TEXTS if t != "no text"], "out"),
     "an integer from 1 to 9223372036854775807": ([*SIZES, "2**31", "2**32"], 1),
-    "an object with decides_at and go_on": ([], sweep.Median(1)),
+    "an object with decides_at and rung": ([], sweep.Median(1)),
     "an object with begin": ([], sweep.Optuna()),
     "one of best": (SIZES, 1),
     "a number >= 0": ([*NON_NEGATIVE, "1e300", "10**400", "inf", "jnp.inf"], 1.0),
@@ -354,6 +358,7 @@ FREE = {
     "only": ["distribution", "optimizers"],
     "per_optimizer": ["by_name"],
     "parse_dimension": ["value"],
+    "to_wandb": ["settings"],
     # Two calls of one name: what an argument is, the first one says.
     "audit": ["optimizer", "first", "second", "params", "state", "extra"],
 }

@@ -462,7 +462,7 @@ DRIFTED = {
     "directions in another order": (b"average ahead;", b"ahead average;"),
     "accumulators in another order": (b"one average max", b"one max average"),
     "arrays in another order": (b"params m nu nu_max", b"params nu m nu_max"),
-    "another equation": (b"step 3;", b"step 4;"),
+    "another equation": (b"step 4;", b"step 5;"),
 }
 
 

@@ -30,6 +30,7 @@ from optjax.sweep import (
     TrialSpec,
 )
 from optjax.sweep._store.store import Store
+from optjax.sweep._view.leaderboard import Leaderboard
 from optjax.sweep._view.live import Display, Tally, live_display
 
 # ---------------------------------------------------------------- hand-made trials
@@ -210,6 +211,43 @@ def test_tally_says_what_became_of_the_trials_how_fast_and_for_how_long():
     assert tally.best_line(status(best=None)) == ""
 
 
+def test_the_tally_says_which_of_how_many_runs():
+    tally = Tally("accuracy", optimizers=["adam", "sgd"])
+    assert tally.running_line(status(steps=0)) == "compiling sgd, 2 of 2"
+    assert tally.running_line(status()).startswith("sgd, 2 of 2 · ")
+    assert Tally("accuracy").running_line(status(steps=0)) == "compiling sgd"
+
+
+def test_off_a_terminal_there_is_a_line_a_minute(capsys, monkeypatch):
+    now = iter([0.0, 30.0, 61.0, 61.0])
+    monkeypatch.setattr("optjax.sweep._view.live.time.monotonic", lambda: next(now))
+    with live_display("accuracy", has_lines=True) as display:
+        display.show(status())
+        assert capsys.readouterr().err == ""
+        display.show(status())
+        (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("2 of 4 trials · 1 diverged · sgd · ")
+    assert line.endswith(" · best accuracy 0.9: sgd(learning_rate=0.1)")
+
+
+def test_the_leaderboard_has_the_best_ten_and_is_ranked_when_that_is_cheap():
+    clock = iter([0.0, 0.0, 1.0, 20.0, 30.0, 30.0])
+    board = Leaderboard("accuracy", "max", clock=lambda: next(clock))
+    for seed in range(2):
+        for i in range(12):
+            board.add(finished((80 + i + seed) / 100, rate=10.0**-i, seed=seed))
+    rows = board.rows()
+    assert len(rows) == 10
+    assert rows[0].split() == [
+        *("1", "0.915", "0.91–0.92", "2", "seeds", "adam", "lr=1e-11"),
+    ]
+    assert max(map(len, rows)) <= 78
+    board.add(finished(0.99, rate=0.5))
+    # Ranking took a second, so it waits for twenty.
+    assert board.rows() == rows
+    assert "0.99" in board.rows()[0]
+
+
 def test_off_a_terminal_there_is_a_line_an_optimizer_where_asked(capsys):
     with live_display("accuracy", has_lines=True) as display:
         display.on_group("dead", one_seed([None, None], "dead"))
@@ -228,9 +266,11 @@ def test_on_a_terminal_it_is_live(monkeypatch, capsys):
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("TERM", "xterm")
     with live_display("accuracy") as display:
+        display.on_record(finished(0.9, rate=0.3))
         display.show(status())
     text = capsys.readouterr().err
     assert "\x1b[" in text
+    assert "adam lr=0.3" in text
     assert "2 of 4 trials · 1 diverged" in text
     assert "sgd · " in text
 
@@ -242,7 +282,7 @@ def printed(table, width=80):
 
 
 def lines_of(text):
-    lines = (line.split() for line in text.splitlines() if re.match(r" *\d+ ", line))
+    lines = (line.split() for line in text.splitlines() if re.match(r" *\d+=? ", line))
     return {words[1]: words for words in lines}
 
 
@@ -311,7 +351,8 @@ WORDS = [
     *("race", "--optimizers", *OPTIMIZERS, "--learning-rates", "1e4", "0.01"),
     *("--seeds", "2", "--steps", "40", "--evaluate-every", "10"),
 ]
-FILES = ["results.csv", "curves.csv", "ranking.png", "curves.png", "sensitivity.png"]
+PICTURES = ["ranking.png", "curves.png", "sensitivity.png"]
+FILES = ["results.csv", "curves.csv", *PICTURES, "report.html"]
 
 
 def run_race(out, capsys, words=()):
@@ -377,18 +418,24 @@ def test_race_writes_every_evaluation(small):
 
 
 def test_race_prints_the_ranking_and_the_paths(small):
-    ranked = re.findall(r"^ *\d+ (\w+)", small.text, re.MULTILINE)
+    ranked = re.findall(r"^ *\d+=? (\w+)", small.text, re.MULTILINE)
     assert sorted(ranked) == sorted(OPTIMIZERS)
     assert "best validation accuracy of each optimizer" in small.text
     # sgd at 1e4 diverged with both seeds.
     assert re.search(r"sgd .* 2/4$", small.text, re.MULTILINE)
-    assert small.text.splitlines()[-5:] == [str(small.out / name) for name in FILES]
+    lines = small.text.splitlines()
+    first = lines.index(str(small.out / FILES[0]))
+    assert lines[first : first + 6] == [str(small.out / name) for name in FILES]
+    # Who is far up a long table has scrolled away; the verdicts stand last.
+    assert re.match("(good|note|warning): ", lines[first + 7])
+    assert lines[-2].startswith("tx = optjax.")
+    assert lines[-1].startswith("next: the same with --")
     assert sorted(p.name for p in small.out.iterdir()) == sorted([*FILES, "sweep"])
     assert [line.split()[0] for line in small.messages.splitlines()] == OPTIMIZERS
 
 
 def test_race_draws_pictures_with_something_on_them(small):
-    for name in FILES[2:]:
+    for name in PICTURES:
         pixels = imread(small.out / name)[..., :3]
         assert min(pixels.shape[:2]) > 200
         coloured = np.ptp(pixels, axis=-1) > 0.3
@@ -547,7 +594,9 @@ def test_a_signal_keeps_the_table_of_what_has_ended(tmp_path, monkeypatch, capsy
     with monkeypatch.context() as patch:
         patch.setattr(
             "optjax._cli.experiment.live_display",
-            lambda *_, **__: contextlib.nullcontext(Display(lambda status: None, stop)),
+            lambda *_, **__: contextlib.nullcontext(
+                Display(lambda status: None, on_group=stop)
+            ),
         )
         stopped = run_race(tmp_path, capsys)
     assert stopped.status == 130

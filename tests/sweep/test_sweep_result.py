@@ -11,7 +11,7 @@ import pytest
 from optjax import sweep
 from optjax.sweep import DIVERGED, FINISHED, STOPPED, Config, Curve, Record, TrialSpec
 from optjax.sweep._records import record_from_json, record_to_json
-from optjax.sweep._store.files import write_atomically
+from optjax.sweep._store.files import as_text, write_atomically
 
 
 def record(number, optimizer, hyper, seed, accuracies, status=FINISHED, static=None):
@@ -141,6 +141,99 @@ def test_equal_medians_are_ordered_by_the_worst_seed():
     assert [best.config.hyper["learning_rate"] for best in found] == [2.0, 1.0]
 
 
+def scored(scores, optimizer="sgd", first=0):
+    """One trial a configuration, from its hyper-parameters to its accuracy."""
+    return [
+        record(first + i, optimizer, dict(hyper), 0, [score])
+        for i, (hyper, score) in enumerate(scores)
+    ]
+
+
+def over_rates(scores, optimizer="sgd"):
+    return scored(
+        [([("learning_rate", 10.0**i)], s) for i, s in enumerate(scores)], optimizer
+    )
+
+
+def best_exponent(scores):
+    result = sweep.SweepResult(tuple(over_rates(scores)), "accuracy", "max")
+    return round(math.log10(result.best().config.hyper["learning_rate"]))
+
+
+@pytest.mark.parametrize(
+    ("scores", "best"),
+    [
+        ([0.9, 0.9, 0.9, 0.1], 1),
+        ([0.1, 0.9, 0.9, 0.9, 0.9, 0.9], 3),
+        # Of an even number the first of the middle two.
+        ([0.1, 0.9, 0.9, 0.9, 0.9], 2),
+        # The larger of two plateaus, however good its neighbours are.
+        ([0.9, 0.1, 0.9, 0.9, 0.9], 3),
+        ([0.9, 0.9, 0.1, 0.9, 0.1], 0),
+    ],
+)
+def test_of_equal_medians_the_middle_of_the_plateau_is_best(scores, best):
+    assert best_exponent(scores) == best
+
+
+def test_a_plateau_over_two_hyper_parameters_has_its_middle_in_both():
+    places = [(a, b) for a in (1.0, 2.0, 3.0, 4.0) for b in (0.1, 0.2, 0.3)]
+    scores = [([("a", a), ("b", b)], 0.9 if a < 4 else 0.5) for a, b in places]
+    result = sweep.SweepResult(tuple(scored(scores)), "accuracy", "max")
+    assert result.best().config.hyper == {"a": 2.0, "b": 0.2}
+
+
+def test_table_and_pictures_choose_alike_and_show_ties():
+    flat, peaked = [0.5, 0.9, 0.9, 0.9, 0.1], [0.1, 0.2, 0.9, 0.2, 0.1]
+    records = (
+        *over_rates(peaked, "adam"),
+        *over_rates(flat, "sgd"),
+        *over_rates([0.4] * 5, "adagrad"),
+    )
+    result = sweep.SweepResult(records, "accuracy", "max")
+    lines = result.standings()
+    assert [(s.place, s.is_tied) for s in lines] == [(1, True), (1, True), (3, False)]
+    chosen = [s.best.config.hyper["learning_rate"] for s in lines]
+    assert chosen == [100.0, 100.0, 100.0]
+    labels = result.plot_ranking().axes[0].get_yticklabels()
+    assert [label.get_text() for label in labels] == [
+        "1= sgd, lr 100", "1= adam, lr 100", "3 adagrad, lr 100",
+    ]  # fmt: skip
+    big = [
+        tuple(line.get_xdata())
+        for line in result.plot_sensitivity().axes[0].get_lines()
+        if line.get_markersize() == 7
+    ]
+    assert big == [(100.0,)] * 3
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (float(np.float32(1 / 6)), "0.16666667"),
+        (float(np.float32(0.1)), "0.1"),
+        (0.1, "0.1"),
+        (1.0, "1"),
+        (-2.5, "-2.5"),
+        (1e-5, "1e-05"),
+        (16777216.0, "16777216"),
+        (math.nan, "nan"),
+        (math.inf, "inf"),
+        (1e300, "1e+300"),
+        (0.0, "0"),
+    ],
+)
+def test_numbers_are_the_shortest_text_that_reads_back(value, text):
+    assert as_text(value) == text
+
+
+def test_every_float32_survives_its_text():
+    bits = np.random.default_rng(0).integers(0, 2**32, 2000, np.uint32)
+    values = bits.view(np.float32)
+    back = np.array([as_text(float(v)) for v in values], np.float32)
+    np.testing.assert_array_equal(back, values)
+
+
 def test_static_values_tell_configurations_apart():
     records = [
         record(i, "sgd", {"learning_rate": 0.1}, 0, [0.1 * i], static={"nesterov": on})
@@ -212,6 +305,7 @@ def test_columns_do_not_depend_on_what_came_of_the_trials(tmp_path):
         ("pandas", lambda path: RESULT.curves_to_pandas()),
         ("pyarrow", lambda path: RESULT.to_parquet(path / "results.parquet")),
         ("rich", lambda path: RESULT.summary()),
+        ("jinja2", lambda at: RESULT.report(at / "x.html")),
         ("matplotlib", lambda path: RESULT.plot_curves()),
     ],
 )
@@ -307,8 +401,11 @@ def test_repr_where_nothing_came_out():
     )
 
 
-def test_notebooks_show_the_summary():
+def test_notebooks_show_verdicts_ranking_and_a_picture():
     page = RESULT._repr_html_()
+    assert all(verdict.says in page for verdict in RESULT.verdicts())
+    assert page.count('src="data:image/png;base64,') == 1
+    assert page == RESULT._repr_html_()
     assert page.count("<tr>") == 1 + len(RESULT.optimizers)
     assert "<td>0.8</td><td>0.7–0.9</td><td>learning_rate=0.1</td>" in page
     odd = record(0, "a<b", {}, 0, [0.5], static={"note": "<script>"})

@@ -16,6 +16,7 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from optjax.sweep._convolutions import fast_convolutions
 from optjax.sweep._strategies import Strategy, skips_idle
 from optjax.sweep._trial import State, Trial
 
@@ -174,7 +175,10 @@ def compile_lanes(
         )
 
     def device_lanes(carry: Any, told: Any, size: Size) -> tuple[Any, jax.Array]:
-        carry, rows = strategy(functools.partial(lane, size))(carry, told)
+        run_all = strategy(functools.partial(lane, size))
+        if devices[0].platform == "cpu":
+            run_all = fast_convolutions(run_all)
+        carry, rows = run_all(carry, told)
         if jax.process_count() > 1:
             # Every process takes the same decisions, so each needs every lane's rows.
             rows = jax.lax.all_gather(rows, "lanes", tiled=True)

@@ -1,7 +1,7 @@
 """What a sweep has measured so far: trials that have ended, updates done and to do."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from optjax.sweep._engine.plan import Plan
 from optjax.sweep._records import (
@@ -26,8 +26,14 @@ class Ledger:
       strategy: how a device runs its lanes, in words; "" until that is known.
     """
 
-    def __init__(self, plan: Plan, total: int) -> None:
-        """Nothing has happened yet."""
+    def __init__(
+        self,
+        plan: Plan,
+        total: int,
+        callbacks: Sequence[Callable[[Record], None]] = (),
+    ) -> None:
+        """Nothing has happened yet; each trial that ends is handed to the callbacks."""
+        self._callbacks = callbacks
         self._metric = plan.metric
         self._pick = max if plan.mode == "max" else min
         self._records: list[Record] = []
@@ -47,6 +53,8 @@ class Ledger:
     def end(self, record: Record) -> None:
         """Take in a trial that has ended."""
         self._records.append(record)
+        for callback in self._callbacks:
+            callback(record)
         self._ends[record.status] += 1
         if record.status == DIVERGED:
             return

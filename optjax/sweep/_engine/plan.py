@@ -40,6 +40,10 @@ class Plan:
     compiler_options: Mapping[str, str | bool] | None = None
     order_seed: int = 0
 
+    def __post_init__(self) -> None:
+        # A rule that cannot decide within these steps is refused before anything runs.
+        _ = self.decisions
+
     @property
     def evaluations(self) -> int:
         """How often a whole trial is evaluated."""

@@ -41,14 +41,11 @@ from typing import Annotated, Any, Literal, NamedTuple, TypeAlias, get_args
 import jax
 import numpy as np
 
-from optjax._hyperparameter import (
-    Count,
-    Kind,
-    instance,
-    one_of,
-    whole,
-    without_kind,
-)
+from optjax._arguments.checked import without_kind
+from optjax._arguments.kind import Kind
+from optjax._arguments.named import Count
+from optjax._arguments.numbers import Whole
+from optjax._arguments.objects import Instance, OneOf
 from optjax._names import did_you_mean, listing
 from optjax.sweep._arguments import Trainable
 from optjax.sweep._contract import as_make_trial
@@ -98,11 +95,11 @@ Space: TypeAlias = Annotated[
         'Such as {"optimizer": "adam", "learning_rate": [0.1, 0.01]}',
     ),
 ]
-Draws: TypeAlias = Annotated[int, whole(1)]
+Draws: TypeAlias = Annotated[int, Whole(1)]
 MethodName = Literal["sobol", "random"]
-Method: TypeAlias = Annotated[MethodName, one_of(get_args(MethodName))]
+Method: TypeAlias = Annotated[MethodName, OneOf(get_args(MethodName))]
 Factories: TypeAlias = Annotated[
-    Mapping[str, Factory], instance(Mapping, "a mapping of names to factories")
+    Mapping[str, Factory], Instance(Mapping, "a mapping of names to factories")
 ]
 
 

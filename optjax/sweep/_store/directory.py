@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from optjax._hyperparameter import shown
+from optjax._arguments.kind import shown
 from optjax.sweep._errors import DamagedError, RefusedError, SweepError
 from optjax.sweep._store.sealed import read_sealed
 

@@ -2,13 +2,16 @@
 
 import csv
 import io
+import math
 import os
 import secrets
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-__all__ = ["as_text", "write_atomically", "write_csv"]
+import numpy as np
+
+__all__ = ["as_text", "number_as_text", "write_atomically", "write_csv"]
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
@@ -42,14 +45,20 @@ def write_csv(
 
 
 def as_text(value: Any) -> str:
-    """A value in a table: nothing for None, numbers so that float32 survives."""
+    """A value in a table: nothing for None, numbers as `number_as_text`."""
     if value is None:
         return ""
     if isinstance(value, float):
-        # Nine digits tell any two float32 numbers apart.
-        return f"{value:.9g}"
+        return number_as_text(value)
     text = str(value)
     # An address would differ from one run of the same sweep to the next.
     return (
         getattr(value, "__name__", type(value).__name__) if " at 0x" in text else text
     )
+
+
+def number_as_text(value: float) -> str:
+    """The shortest text that reads back to the same float32."""
+    if float(np.finfo(np.float32).max) < abs(value) < math.inf:
+        return repr(value)
+    return f"{float(str(np.float32(value))):.9g}"

@@ -150,6 +150,11 @@ def check_same(
     differences = list(_differences(saved, before, known[0] if known else None))
     news = _changed_versions(saved["programs"][-1]["versions"], now["versions"])
     if differences:
+        if saved["steps"] < wanted["steps"]:
+            differences.append(
+                "a longer run begins again, as lanes are not kept at the end: "
+                f"{len(wanted['trials']):,} trials of {wanted['steps']:,} updates"
+            )
         words = "; ".join([*differences, *([] if known else [news])])
         raise RefusedError(f"{directory} holds another sweep: {words}; {_ELSEWHERE}")
     grown = {**saved, **{name: wanted[name] for name in _GROWING}}

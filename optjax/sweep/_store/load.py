@@ -1,5 +1,7 @@
 """A sweep read back from its directory, without the code that it ran."""
 
+import csv
+import io
 import itertools
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -7,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from optjax.sweep._engine.lanes import is_sound
+from optjax.sweep._errors import DamagedError
 from optjax.sweep._records import (
     DIVERGED,
     FINISHED,
@@ -45,7 +48,8 @@ def load(directory: Path) -> Saved:
     """Read a sweep.
 
     While it is not finished, trials that are in a lane are left out, and so are those
-    of the newest generation that a rule has stopped, as they look the same.
+    of the newest generation that a rule has stopped, as they look the same, unless
+    results.csv says so, which is there after an interruption.
 
     Raises:
       RefusedError: where there is no sweep in the directory.
@@ -53,8 +57,12 @@ def load(directory: Path) -> Saved:
     """
     identity, point, measured = Store(directory, writes=False).read()
     rows: dict[int, list[np.ndarray]] = {}
-    for replayed in measured:
-        rows.setdefault(replayed.number, []).append(replayed.rows)
+    try:
+        for replayed in measured:
+            rows.setdefault(replayed.number, []).append(replayed.rows)
+    except ValueError as error:
+        raise DamagedError(directory / "curves.csv", str(error)) from None
+    stopped = _stopped(directory / "results.csv")
     trials = sorted(identity["trials"])
     ended = len(trials) if point.finished else sum(identity["generations"][:-1])
     metrics, every = identity["metrics"], identity["evaluate_every"]
@@ -68,7 +76,7 @@ def load(directory: Path) -> Saved:
             status = DIVERGED
         elif steps == identity["steps"]:
             status = FINISHED
-        elif number < ended:
+        elif number < ended or stopped.get(number) == steps:
             status = STOPPED
         else:
             continue
@@ -88,3 +96,16 @@ def load(directory: Path) -> Saved:
     }
     metric, mode = identity["metric"], identity["mode"]
     return Saved(tuple(records), metric, mode, about, point.finished)
+
+
+def _stopped(table: Path) -> dict[int, int]:
+    """The updates of the trials that a table says were stopped."""
+    try:
+        rows = list(csv.DictReader(io.StringIO(table.read_text(encoding="utf-8"))))
+        return {
+            int(row["trial"]): int(row["steps"])
+            for row in rows
+            if row["status"] == STOPPED
+        }
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}

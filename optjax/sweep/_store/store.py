@@ -35,6 +35,7 @@ from optjax.sweep._errors import (
 )
 from optjax.sweep._records import Measured
 from optjax.sweep._store.directory import Lock, claim
+from optjax.sweep._store.files import number_as_text
 from optjax.sweep._store.identity import check_same
 from optjax.sweep._store.sealed import digest, read_sealed, write_sealed
 from optjax.sweep._store.states import Lanes, check_lanes, read_lanes, write_lanes
@@ -199,6 +200,8 @@ class Store:
     def read(self) -> tuple[dict[str, Any], Checkpoint, Iterator[Replayed]]:
         """What a directory says: of its sweep, how far that is, and its evaluations.
 
+        Those measured since the last point too, as far as whole lines are there.
+
         Raises:
           RefusedError: where there is no sweep in it, or one of another version.
           DamagedError: where what counts in it is not as it was left.
@@ -215,6 +218,8 @@ class Store:
             )
         self._columns = tuple(identity["metrics"])
         self._read_curves()
+        whole = (self.directory / "curves.csv").read_bytes()
+        self._committed = whole[: whole.rfind(b"\n") + 1]
         return identity, self._checkpoint, self.replay()
 
     def _described(self, identity: Mapping[str, Any]) -> dict[str, Any]:
@@ -240,9 +245,8 @@ class Store:
             return
         lines = [
             [
-                # Nine digits tell any two float32 numbers apart.
                 f"{trial.number},{trial.config.optimizer},{trial.seed},{step},"
-                + ",".join(f"{value:.9g}" for value in row)
+                + ",".join(map(number_as_text, row))
                 + "\n"
                 for step, row in zip(steps, rows.tolist(), strict=True)
             ]

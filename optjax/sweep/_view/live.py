@@ -1,4 +1,4 @@
-"""How far a sweep is: a live display on a terminal, a line an optimizer elsewhere."""
+"""How far a sweep is: a live display on a terminal, lines elsewhere."""
 
 import sys
 import time
@@ -8,12 +8,16 @@ from typing import Any, NamedTuple
 
 from optjax.sweep._ranking import Ranking
 from optjax.sweep._records import Mode, Record, Status, describe
+from optjax.sweep._view.leaderboard import Leaderboard
 from optjax.sweep._view.table import shown
 
 __all__ = ["FINISHED_BEFORE", "Display", "Tally", "live_display"]
 
 #: What is said of a directory that had everything.
 FINISHED_BEFORE = "finished before; nothing was run"
+
+# Seconds between two lines where there is no terminal.
+_BETWEEN_LINES = 60.0
 
 
 class Tally:
@@ -25,8 +29,11 @@ class Tally:
         unit: str = "steps",
         units: int = 1,
         clock: Callable[[], float] = time.monotonic,
+        *,
+        optimizers: Sequence[str] = (),
     ):
         """Start the clock; an update counts as so many of the unit."""
+        self._optimizers = list(optimizers)
         self._metric = metric
         self._unit, self._units = unit, units
         self._clock = clock
@@ -54,6 +61,16 @@ class Tally:
         rate = f"{speed * self._units:,.0f} {self._unit}/s"
         return f"{rate} · at most {_duration(left)} left"
 
+    def running_line(self, status: Status) -> str:
+        """The same, with the optimizer that runs and which of how many it is."""
+        speed, whose = self.speed_line(status), status.optimizer
+        if not whose:
+            return speed
+        if len(self._optimizers) > 1 and whose in self._optimizers:
+            place = self._optimizers.index(whose) + 1
+            whose += f", {place} of {len(self._optimizers)}"
+        return f"{speed} {whose}" if speed == "compiling" else f"{whose} · {speed}"
+
     def best_line(self, status: Status) -> str:
         """The best trial so far."""
         if status.best is None:
@@ -66,10 +83,12 @@ class Display(NamedTuple):
 
     Attributes:
       show: called with each `Status`.
+      on_record: called with each record of a trial that has ended.
       on_group: called with an optimizer's name and its records as they have ended.
     """
 
     show: Callable[[Status], None]
+    on_record: Callable[[Record], None] = lambda record: None
     on_group: Callable[[str, Sequence[Record]], None] | None = None
 
 
@@ -81,6 +100,7 @@ def live_display(
     title: str = "",
     unit: str = "steps",
     units: int = 1,
+    optimizers: Sequence[str] = (),
     has_lines: bool = False,
 ) -> Iterator[Display]:
     """Yield a display, live where standard error is a terminal.
@@ -91,10 +111,11 @@ def live_display(
       title: what it is called.
       unit: what updates are counted in.
       units: how many of them an update is.
-      has_lines: whether there is a line an optimizer where there is no terminal; quiet
-        otherwise, as where rich is not installed.
+      optimizers: their names in the order in which they run, to say how far it is.
+      has_lines: whether there is a line an optimizer and one a minute where there is
+        no terminal; quiet otherwise, as where rich is not installed.
     """
-    tally = Tally(title or metric, unit, units)
+    tally = Tally(title or metric, unit, units, optimizers=optimizers)
     try:
         from rich.console import Console
         from rich.progress import BarColumn, Progress, SpinnerColumn, TimeElapsedColumn
@@ -106,15 +127,16 @@ def live_display(
     if not console.is_terminal:
         yield _lines(tally, metric, mode) if has_lines else Display(lambda _: None)
         return
+    board = Leaderboard(metric, mode)
 
     class Bar(Progress):
-        """A bar of trials with the tally below."""
+        """A bar of trials with the tally and the leaderboard below."""
 
         lines: tuple[str, ...] = ()
 
         def get_renderables(self) -> Iterable[Any]:
             yield self.make_tasks_table(self.tasks)
-            for line in self.lines:
+            for line in (*self.lines, *board.rows()):
                 yield Text(f"  {line}", overflow="ellipsis", no_wrap=True)
 
     with Bar(
@@ -127,30 +149,32 @@ def live_display(
         bar = display.add_task("", total=None)
 
         def show(status: Status) -> None:
-            whose = f"{status.optimizer} · " if status.optimizer else ""
-            display.lines = (
-                tally.trials_line(status),
-                whose + tally.speed_line(status),
-                tally.best_line(status),
-            )
+            display.lines = (tally.trials_line(status), tally.running_line(status))
             display.update(bar, total=status.total, completed=status.done)
 
-        yield Display(show)
+        yield Display(show, board.add)
 
 
-def _lines(tally: Tally, metric: str, mode: Mode) -> Display:
+def _lines(tally: "Tally", metric: str, mode: Mode) -> Display:
     last: list[str] = []
+    said = [time.monotonic()]
+
+    def say(words: Sequence[str]) -> None:
+        said[:] = [time.monotonic()]
+        print(" · ".join(filter(None, words)), file=sys.stderr, flush=True)
 
     def show(status: Status) -> None:
         last[:] = [tally.trials_line(status), tally.speed_line(status)]
+        if time.monotonic() - said[0] >= _BETWEEN_LINES:
+            running = tally.running_line(status)
+            say([tally.trials_line(status), running, tally.best_line(status)])
 
     def on_group(optimizer: str, records: Sequence[Record]) -> None:
         best = Ranking(tuple(records), metric, mode).best()
         at = describe(best.config).removeprefix(optimizer)
-        words = [f"{optimizer} {shown(best.median)} {at}", *last]
-        print(" · ".join(words), file=sys.stderr, flush=True)
+        say([f"{optimizer} {shown(best.median)} {at}", *last])
 
-    return Display(show, on_group)
+    return Display(show, on_group=on_group)
 
 
 def _duration(seconds: float) -> str:

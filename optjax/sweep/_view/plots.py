@@ -55,6 +55,7 @@ class _Line(NamedTuple):
       diverged: the share of the seeds that diverged there.
       joined: whether neighbouring places are alike in everything but x.
       rank: the best median of all places, for the order of the panels.
+      best_x: the place that ranks, where a dot stands.
       stopped: curves of trials that were stopped early.
     """
 
@@ -67,6 +68,7 @@ class _Line(NamedTuple):
     diverged: np.ndarray
     joined: bool = True
     rank: float = math.inf
+    best_x: float | None = None
     stopped: tuple[np.ndarray, ...] = ()
 
 
@@ -108,7 +110,7 @@ def plot_sensitivity(
             at.setdefault(value, best)
         joined = not others or len(at) < len(found)
         (best_over if joined else apart).update(dict.fromkeys(others))
-        lines.append(_line_over(result, optimizer, at, joined))
+        lines.append(_line_over(result, optimizer, x, at, joined))
     if not lines:
         raise SweepError(
             f"no trial has the numeric hyper-parameter {x!r}; there are "
@@ -135,11 +137,12 @@ def plot_sensitivity(
 
 
 def _line_over(
-    result: Ranking, optimizer: str, at: Mapping[float, Best], joined: bool
+    result: Ranking, optimizer: str, x: str, at: Mapping[float, Best], joined: bool
 ) -> _Line:
     places = sorted(at)
     points = [at[place] for place in places]
-    score = result.best(optimizer).median
+    best = result.best(optimizer)
+    score = best.median
     shares = [
         sum(r.status == DIVERGED for r in point.records) / len(point.records)
         for point in points
@@ -155,6 +158,7 @@ def _line_over(
         np.array(shares),
         joined,
         -score if result.mode == "max" else score,
+        numeric(best.config, x) if math.isfinite(score) else None,
     )
 
 
@@ -366,9 +370,9 @@ def _draw_medians(
         label=line.label,
         zorder=3,
     )
-    if words.has_dots and np.isfinite(median).any():
-        best = int((np.nanargmax if words.is_max else np.nanargmin)(median))
-        ax.plot(line.x[best], median[best], "o", ms=7, color=style["color"], zorder=4)
+    if line.best_x is not None:
+        best = median[line.x == line.best_x]
+        ax.plot(line.best_x, best[0], "o", ms=7, color=style["color"], zorder=4)
 
 
 def _closer(

@@ -35,7 +35,6 @@ def as_rich(ranking: Ranking, target: float | None) -> "rich.table.Table":
         "Median and range over the seeds of each trial's best evaluation; a diverged "
         "(div.) trial counts as worse than any.",
         *(column.note for column in columns if column.note),
-        "Optimizers whose ranges overlap are not told apart by these seeds.",
     ]
     table = Table(
         title=_heading(ranking),
@@ -99,7 +98,11 @@ def _columns(ranking: Ranking, target: float | None) -> list[_Column]:
     # Where all have the same one, its name stands above.
     only = next(iter(hyper)) if len(hyper) == 1 else None
     columns = [
-        _Column("", [str(place) for place in range(1, len(standings) + 1)]),
+        _Column(
+            "",
+            [f"{s.place}{'=' * s.is_tied}" for s in standings],
+            note="=: the same median." * any(s.is_tied for s in standings),
+        ),
         _Column("optimizer", [s.best.config.optimizer for s in standings], True, True),
         _Column("median", [shown(s.best.median) for s in standings]),
         _Column("range", [_range(s) for s in standings], True),
@@ -108,7 +111,10 @@ def _columns(ranking: Ranking, target: float | None) -> list[_Column]:
         name = f"best {only.replace('_', ' ')}" if only else "hyper-parameters"
         cells = [_hyper(s, only) for s in standings]
         columns.append(_Column(name, cells, only is None, True))
-    if target is not None:
+    # With one evaluation all that get there do so at once.
+    if any(math.isfinite(s.steps_to_target) for s in standings) and any(
+        len(record.curve.steps) > 1 for record in ranking.records
+    ):
         steps = [
             f"{s.steps_to_target:.0f}" if math.isfinite(s.steps_to_target) else "–"
             for s in standings

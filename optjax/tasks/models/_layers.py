@@ -10,8 +10,6 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from optjax.tasks.models.convolution import Convolution
-
 #: PyTorch's default: uniform within 1/√(fan-in), a third of LeCun's variance.
 KERNEL_INIT = nnx.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
@@ -20,13 +18,15 @@ __all__ = ["batch_norm", "classifier", "convolution", "global_average"]
 
 def convolution(
     inputs: int, outputs: int, size: int, stride: int, dtype: Any, rngs: nnx.Rngs
-) -> Convolution:
+) -> nnx.Conv:
     """A size × size convolution without bias, padded alike on all sides."""
-    return Convolution(
+    return nnx.Conv(
         inputs,
         outputs,
-        size,
+        (size, size),
         stride,
+        padding=size // 2,
+        use_bias=False,
         kernel_init=KERNEL_INIT,
         dtype=dtype,
         rngs=rngs,

@@ -1,0 +1,1 @@
+"""One HTML page that opens anywhere: words, pictures, a table of trials."""

@@ -1,0 +1,121 @@
+"""One run's state in another storage: float32, bfloat16 or eight bits."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from optjax._arguments.checked import checked
+from optjax._arguments.named import ArrayTree, OptimizerState, Transformation
+from optjax._compression import (
+    CompressedState,
+    decode_leaves,
+    encode_leaves,
+    kinds_of,
+)
+from optjax._precision import store
+from optjax._rounding import (
+    StochasticRoundingState,
+    round_leaves,
+    step_key,
+    widen_leaves,
+)
+
+__all__ = ["convert_state"]
+
+
+@checked
+def convert_state(
+    state: OptimizerState, optimizer: Transformation, params: ArrayTree
+) -> optax.OptState:
+    r"""The state of the same optimizer as another wrapper of it stores it.
+
+    Between `tx`, `stochastic_rounding(tx)` and `compressed(tx)`, in every direction and
+    wherever in a chain they are: what is stored is read back as float32, and stored
+    again. To float32 nothing is lost but what had been already; to the others the
+    error is one storing's, whose expectation is 0.
+
+    Args:
+      state: a state of the optimizer in one storage.
+      optimizer: the optimizer in the storage to change to.
+      params: the parameters, or their shapes (`jax.ShapeDtypeStruct`).
+
+    Returns:
+      A state for `optimizer.update`. A wrapper that was not there begins to count its
+      noise at 0.
+
+    Raises:
+      ValueError: where the state is that of another optimizer.
+
+    Example: eight bits from here on.
+      >>> import jax.numpy as jnp, optjax
+      >>> x, adam = jnp.ones((64, 128)), optjax.adam(1e-3)
+      >>> small = optjax.compressed(adam)
+      >>> state = optjax.convert_state(adam.init(x), small, x)
+      >>> updates, state = small.update(x, state, x)
+    """
+    shapes = jax.eval_shape(lambda x: x, params)
+    inner = optax.with_extra_args_support(optimizer)
+    return _stored(_read(state), jax.eval_shape(inner.init, shapes))
+
+
+def _is_wrapper(node: Any) -> bool:
+    return isinstance(node, (StochasticRoundingState, CompressedState))
+
+
+def _read(state: Any) -> Any:
+    """The state without wrappers, in float32."""
+
+    def read(node: Any) -> Any:
+        if isinstance(node, CompressedState):
+            return _read(decode_leaves(node))
+        if isinstance(node, StochasticRoundingState):
+            return _read(widen_leaves(node.inner_state, node.dtypes))
+        return node
+
+    return jax.tree.map(read, state, is_leaf=_is_wrapper)
+
+
+def _stored(wide: Any, like: Any) -> Any:
+    """The same in the storage of `like`, a state of shapes."""
+
+    def leaf(new: Any, old: Any) -> Any:
+        if jnp.shape(new) != old.shape:
+            raise ValueError(_another(old.shape, jnp.shape(new)))
+        return store(jnp.asarray(new), old)
+
+    def node(old: Any, new: Any) -> Any:
+        if not _is_wrapper(old):
+            return leaf(new, old)
+        count = jnp.zeros([], jnp.int32)
+        key = step_key(0, count)
+        _check_structure(new, old.inner_state)
+        if isinstance(old, CompressedState):
+            return CompressedState(count, *encode_leaves(new, kinds_of(old), key))
+        dtypes = {name: jnp.zeros([], x.dtype) for name, x in old.dtypes.items()}
+        return StochasticRoundingState(count, round_leaves(new, key), dtypes)
+
+    nodes, treedef = jax.tree.flatten(like, is_leaf=_is_wrapper)
+    structure: Any = treedef
+    try:
+        parts = structure.flatten_up_to(wide)
+    except ValueError:
+        raise ValueError(
+            _another(jax.tree.structure(like), jax.tree.structure(wide))
+        ) from None
+    return structure.unflatten(list(map(node, nodes, parts)))
+
+
+def _check_structure(new: Any, old: Any) -> None:
+    structures: Any = [jax.tree.structure(tree) for tree in (old, new)]
+    if structures[0] != structures[1]:
+        raise ValueError(_another(*structures))
+
+
+def _another(expected: Any, received: Any) -> str:
+    return (
+        "the state must be one of the same optimizer, in whatever storage: it has "
+        f"{received} where {expected} is needed. Give the state and the wrapped "
+        "optimizer of one run."
+    )

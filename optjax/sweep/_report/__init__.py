@@ -1,0 +1,1 @@
+"""What a sweep says: verdicts with their evidence, and pictures, on one page."""

@@ -1,0 +1,53 @@
+"""A sweep's page: what is on it, and the file."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from optjax._page.parts import Page
+from optjax._page.render import render
+from optjax.sweep._code import pasted
+from optjax.sweep._ranking import Ranking
+from optjax.sweep._report.pictures import pictures, trials
+from optjax.sweep._report.study import Study
+from optjax.sweep._report.verdicts import verdicts
+from optjax.sweep._store.files import write_atomically
+
+__all__ = ["page_of", "write_page"]
+
+
+def page_of(study: Study, about: Mapping[str, Any]) -> Page:
+    """The page of the trials that have ended, at least one."""
+    ranking = study.ranking
+    return Page(
+        title=f"{about.get('task', 'A sweep')}: {ranking.label}",
+        lead=_lead(ranking, about),
+        code=pasted(study.best.config),
+        verdicts=verdicts(study),
+        pictures=pictures(study),
+        trials=trials(study),
+    )
+
+
+def write_page(study: Study, about: Mapping[str, Any], path: Path) -> None:
+    """Write it; the file is there whole or not at all."""
+    text = render(page_of(study, about))
+    write_atomically(path, lambda to: to.write_text(text, encoding="utf-8"))
+
+
+def _lead(ranking: Ranking, about: Mapping[str, Any]) -> list[str]:
+    records = ranking.records
+    seeds = {record.trial.seed for record in records}
+    configs, names = len(ranking.configurations()), ranking.optimizers
+    better = "higher" if ranking.mode == "max" else "lower"
+    counts = [
+        f"{len(records):,} trials",
+        f"{len(names)} optimizer{'s' * (len(names) > 1)}",
+        f"{configs:,} configuration{'s' * (configs > 1)}",
+        f"{len(seeds)} seed{'s' * (len(seeds) > 1)}",
+        f"{max(record.steps for record in records):,} updates each",
+    ]
+    lines = [f"{', '.join(counts)}; {ranking.label}, {better} is better."]
+    if "recipe" in about:
+        lines.append(f"{about['recipe']}")
+    return lines

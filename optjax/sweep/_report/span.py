@@ -1,0 +1,248 @@
+"""Verdicts on the values that were tried: too narrow, flat, steep, or diverging."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+from optjax._page.parts import Verdict
+from optjax.sweep._ranking import TOLERANCE, Standing, numeric
+from optjax.sweep._records import DIVERGED
+from optjax.sweep._report.study import Study
+from optjax.sweep._store.files import as_text
+
+__all__ = ["diverged", "edge", "flat"]
+
+# Of the values' span, where they were drawn: nearer than this to an end is at it.
+_NEAR = 0.05
+# More different values than a grid has.
+_MOST_IN_A_GRID = 24
+# A band as wide as this factor is a plateau.
+_PLATEAU = 10.0
+# A neighbour that is so much worse shows that the value matters.
+_STEEP = 0.05
+# Numbers below 1 whose distance from 1 is what counts.
+_DECAYS = ("b1", "b2", "b3", "decay", "momentum", "rho")
+
+
+def edge(study: Study) -> list[Verdict]:
+    """The best point lies at the end of what was tried."""
+    found = []
+    for standing in study.standings:
+        best = standing.best
+        if math.isinf(best.median):
+            continue
+        for name in study.varied(best.config.optimizer):
+            values = study.tried(name, best.config.optimizer)
+            value = numeric(best.config, name)
+            if value is None or len(values) < 3:
+                continue
+            side = _side(value, values)
+            if side:
+                found.append((standing, name, value, side, values))
+    first = [one for one in found if one[0] is study.standings[0]]
+    verdicts = []
+    for standing, name, value, side, values in first:
+        verdicts.append(
+            Verdict(
+                "edge",
+                "warning",
+                f"The best {name} of {standing.best.config.optimizer}, "
+                f"{as_text(value)}, lies at the edge of what was tried.",
+                f"{name} was tried from {as_text(values[0])} to {as_text(values[-1])}; "
+                "the best may lie outside.",
+                _widened(name, values, side),
+            )
+        )
+    others = dict.fromkeys(
+        f"{standing.best.config.optimizer} ({name} {as_text(value)})"
+        for standing, name, value, _, _ in found
+        if standing is not study.standings[0]
+    )
+    if others:
+        _, name, _, side, values = next(o for o in found if o not in first)
+        verdicts.append(
+            Verdict(
+                "edge-of-others",
+                "note",
+                f"{len(others)} other optimizer{'s' * (len(others) > 1)} would like "
+                "values outside of what was tried.",
+                f"At the edge: {', '.join(others)}.",
+                _widened(name, values, side),
+            )
+        )
+    return verdicts
+
+
+def diverged(study: Study) -> list[Verdict]:
+    """The share of the trials that diverged, and from which learning rate on."""
+    records = study.ranking.records
+    lost = [record for record in records if record.status == DIVERGED]
+    if not lost or math.isinf(study.best.median):
+        return []
+    share = len(lost) / len(records)
+    rates: dict[float, list[bool]] = {}
+    for record in records:
+        rate = numeric(record.trial.config, "learning_rate")
+        if rate is not None:
+            rates.setdefault(rate, []).append(record.status == DIVERGED)
+    dead = _dead_from(rates)
+    only = [record.trial.config.optimizer for record in lost]
+    evidence = f"By optimizer: {_counted(only)}."
+    if dead is not None:
+        evidence += f" Every trial did with learning_rate {as_text(dead)} or more."
+    return [
+        Verdict(
+            "diverged",
+            "warning" if share > 1 / 3 else "note",
+            f"{len(lost)} of {len(records)} trials diverged ({share:.0%}).",
+            evidence,
+            f"learning rates below {as_text(dead)}"
+            if dead is not None and share > 1 / 3
+            else "",
+        )
+    ]
+
+
+def _dead_from(rates: Mapping[float, Sequence[bool]]) -> float | None:
+    """The smallest rate from which on every trial diverged."""
+    dead = None
+    for rate in sorted(rates, reverse=True):
+        if not all(rates[rate]):
+            break
+        dead = rate
+    return dead
+
+
+def flat(study: Study) -> list[Verdict]:
+    """A hyper-parameter that makes no difference, and one that matters."""
+    return [
+        verdict
+        for standing in study.standings[:1]
+        for verdict in _flat_or_steep(study, standing)
+    ]
+
+
+def _flat_or_steep(study: Study, standing: Standing) -> list[Verdict]:
+    band, best = standing.band, standing.best
+    if band is None:
+        return []
+    optimizer, name = best.config.optimizer, band.name
+    values = study.tried(name, optimizer)
+    if len(values) < 3:
+        return []
+    if band.low > 0 and band.high / band.low >= _PLATEAU:
+        whole = (band.low, band.high) == (values[0], values[-1])
+        return [
+            Verdict(
+                "plateau",
+                "note",
+                f"{name} makes no difference to {optimizer} from {as_text(band.low)} "
+                f"to {as_text(band.high)}{', all that was tried' * whole}.",
+                f"Every median in between is within {TOLERANCE:.0%} of the best; the "
+                f"choice, {as_text(numeric(best.config, name))}, is in the middle of "
+                "those that are equal.",
+            )
+        ]
+    medians = {
+        numeric(other.config, name): other.median
+        for other in study.ranking.configurations(optimizer)
+    }
+    place = values.index(numeric(best.config, name))  # type: ignore[arg-type]
+    near = [values[i] for i in (place - 1, place + 1) if 0 <= i < len(values)]
+    loss = {v: _worse(best.median, medians[v]) for v in near}
+    if near and min(loss.values()) > _STEEP:
+        said = [
+            f"{as_text(v)} {'diverges' if math.isinf(x) else f'is {x:.0%} worse'}"
+            for v, x in loss.items()
+        ]
+        at = as_text(numeric(best.config, name))
+        finer = _between(values, place)
+        return [
+            Verdict(
+                "matters",
+                "note",
+                f"{name} matters to {optimizer}: its neighbours are clearly worse.",
+                f"Best at {at}; {', '.join(said)}.",
+                _flag(name, finer),
+            )
+        ]
+    return []
+
+
+def _worse(best: float, other: float) -> float:
+    return abs(other - best) / abs(best) if best else math.inf
+
+
+def _side(value: float, values: Sequence[float]) -> int:
+    """−1 at the lower end, 1 at the upper, 0 inside."""
+    if len(values) <= _MOST_IN_A_GRID:
+        return (value == values[-1]) - (value == values[0])
+    log = values[0] > 0 and values[-1] / values[0] > 30
+    low, at, high = (math.log(v) if log else v for v in (values[0], value, values[-1]))
+    share = (at - low) / (high - low)
+    return (share > 1 - _NEAR) - (share < _NEAR)
+
+
+def _widened(name: str, values: Sequence[float], side: int) -> str:
+    """The flag that goes on where the values end."""
+    low, high = values[0], values[-1]
+    if len(values) > _MOST_IN_A_GRID:
+        log = low > 0 and high / low > 30
+        if log:
+            ends = (low / 10, high) if side < 0 else (low, high * 10)
+            return f'--space {name}="log({_round(ends[0])}, {_round(ends[1])})"'
+        width = high - low
+        ends = (low - width / 2, high) if side < 0 else (low, high + width / 2)
+        return f'--space {name}="uniform({_round(ends[0])}, {_round(ends[1])})"'
+    return _flag(name, _further(name, values, side))
+
+
+def _further(name: str, values: Sequence[float], side: int) -> list[float]:
+    """The grid with two more values at one end, in the grid's own steps."""
+    if name in _DECAYS and values[0] > 0 and values[-1] < 1:
+        more = _more([1 - value for value in reversed(values)], -side)
+        # Of 0.9999 the nines count.
+        return sorted([*values, *(float(f"{1 - value:.6g}") for value in more)])
+    return sorted([*values, *_more(values, side)])
+
+
+def _more(values: Sequence[float], side: int) -> list[float]:
+    end, before = (values[0], values[1]) if side < 0 else (values[-1], values[-2])
+    ratio = end / before if before else 0.0
+    if values[0] > 0 and max(ratio, 1 / ratio) > 1.5:
+        return [_shorter(end * ratio), _shorter(end * ratio**2)]
+    further = (end + count * (end - before) for count in (1, 2))
+    # Where all were positive, what is not may be out of range.
+    return [_shorter(value) for value in further if value > 0 or values[0] <= 0]
+
+
+def _between(values: Sequence[float], place: int) -> list[float]:
+    """A finer grid around a value."""
+    at = values[place]
+    near = [values[i] for i in (place - 1, place + 1) if 0 <= i < len(values)]
+    if min(at, *near) > 0:
+        return sorted([at, *(_shorter(math.sqrt(at * other)) for other in near)])
+    return sorted([at, *(_shorter((at + other) / 2) for other in near)])
+
+
+def _flag(name: str, values: Sequence[float]) -> str:
+    flag = f'--space {name}="{_texts(values)}"'
+    if name == "learning_rate":
+        flag += "\n(in a race: --learning-rates " + " ".join(map(as_text, values)) + ")"
+    return flag
+
+
+def _shorter(value: float) -> float:
+    return float(f"{value:.2g}")
+
+
+def _round(value: float) -> str:
+    return as_text(_shorter(value))
+
+
+def _texts(values: Sequence[float]) -> str:
+    return ", ".join(map(as_text, values))
+
+
+def _counted(names: Sequence[str]) -> str:
+    counts = {name: names.count(name) for name in dict.fromkeys(names)}
+    return ", ".join(f"{name} {count}" for name, count in counts.items())

@@ -1,0 +1,107 @@
+"""A sweep's result as verdicts and pictures ask about it."""
+
+import functools
+import math
+from collections.abc import Sequence
+
+from optjax.sweep._ranking import Best, Ranking, Standing, numeric, varying
+from optjax.sweep._records import Config
+from optjax.sweep._report.apart import Sample, is_told, resolution
+from optjax.sweep._report.forest import Importance, importance_of
+from optjax.sweep._store.files import as_text
+
+__all__ = ["Study", "named"]
+
+# Of one optimizer's configurations, which may be thousands.
+_MOST_CONTENDERS = 20
+
+
+class Study:
+    """The ranking, who contends in it, and what was tried."""
+
+    def __init__(self, ranking: Ranking):
+        """Of the trials that have ended, at least one."""
+        self.ranking = ranking
+        self.standings: Sequence[Standing] = ranking.standings()
+        self.best: Best = self.standings[0].best
+
+    @functools.cached_property
+    def contenders(self) -> list[Best]:
+        """The best of each optimizer, or of one optimizer its configurations."""
+        if len(self.standings) > 1:
+            return [standing.best for standing in self.standings]
+        return self.ranking.configurations()[:_MOST_CONTENDERS]
+
+    @functools.cached_property
+    def groups(self) -> int:
+        """Of how many the first contender is the best."""
+        if len(self.standings) > 1:
+            return len(self.standings)
+        return len(self.ranking.configurations())
+
+    @functools.cached_property
+    def seeds(self) -> int:
+        """How many seeds the best configuration has."""
+        return len(self.best.records)
+
+    @functools.cached_property
+    def _finite(self) -> list[float]:
+        scores = map(self.ranking.score, self.ranking.records)
+        return [score for score in scores if math.isfinite(score)]
+
+    @functools.cached_property
+    def _step(self) -> float:
+        return resolution(self._finite)
+
+    def sample(self, best: Best) -> Sample:
+        """Its seeds' scores, a diverged one as the worst of all."""
+        worst = (min if self.ranking.mode == "max" else max)(self._finite)
+        scores = [self.ranking.score(record) for record in best.records]
+        finite = [score if math.isfinite(score) else worst for score in scores]
+        return Sample.of(finite, self._step)
+
+    @functools.cached_property
+    def alike(self) -> list[Best]:
+        """The contenders that the seeds do not tell from the first."""
+        first = self.sample(self.best)
+        return [
+            other
+            for other in self.contenders[1:]
+            if not is_told(first, self.sample(other), self.groups)
+        ]
+
+    @functools.cached_property
+    def importance(self) -> list[Importance]:
+        """Of the first optimizer's hyper-parameters."""
+        return importance_of(self.ranking, self.best.config.optimizer)
+
+    def tried(self, name: str, optimizer: str) -> list[float]:
+        """An optimizer's values of a numeric hyper-parameter, ascending."""
+        values = {
+            numeric(record.trial.config, name)
+            for record in self.ranking.records
+            if record.trial.config.optimizer == optimizer
+        }
+        return sorted(value for value in values if value is not None)
+
+    def varied(self, optimizer: str) -> list[str]:
+        """The hyper-parameters of which an optimizer tried more than one value."""
+        return self._varied[optimizer]
+
+    @functools.cached_property
+    def _varied(self) -> dict[str, list[str]]:
+        return {
+            optimizer: varying(self.ranking.configurations(optimizer))
+            for optimizer in self.ranking.optimizers
+        }
+
+    def score(self, value: float) -> str:
+        """A value of the metric in words."""
+        return "diverged" if math.isinf(value) else f"{value:.4g}"
+
+
+def named(config: Config) -> str:
+    """A configuration as it is told apart: adam with learning_rate 0.01."""
+    values = {**config.hyper, **config.static}
+    inside = ", ".join(f"{name} {as_text(value)}" for name, value in values.items())
+    return f"{config.optimizer} with {inside}" if inside else config.optimizer

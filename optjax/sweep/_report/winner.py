@@ -1,0 +1,123 @@
+"""Verdicts on who won, and whether the seeds say so."""
+
+import math
+
+from optjax._page.parts import Verdict
+from optjax.sweep._ranking import Best
+from optjax.sweep._report.apart import LEVEL, probability, seeds_needed
+from optjax.sweep._report.study import Study, named
+
+__all__ = ["winner"]
+
+
+def winner(study: Study) -> list[Verdict]:
+    """Who is first, who shares the place, and who is not told apart."""
+    best = study.best
+    if math.isinf(best.median):
+        return [_all_lost(study)]
+    if len(study.contenders) == 1:
+        says = f"{named(best.config)} was tried alone."
+        return [Verdict("winner", "note", says, _score(study, best))]
+    tied = [b for b in study.contenders[1:] if b.median == best.median]
+    close = [b for b in study.alike if b.median != best.median]
+    verdicts = []
+    if tied:
+        verdicts.append(_tie(study, [best, *tied]))
+    if study.seeds == 1:
+        verdicts.append(_one_seed(study))
+    elif close:
+        verdicts.append(_not_told(study, close))
+    elif not tied:
+        verdicts.append(_won(study))
+    return verdicts
+
+
+def _all_lost(study: Study) -> Verdict:
+    lost = study.ranking.records
+    return Verdict(
+        "lost",
+        "warning",
+        "Every configuration diverged with half of its seeds or more.",
+        f"{len(lost)} trials, none with a median to rank.",
+        "Take smaller learning rates, such as a tenth of the smallest that was tried.",
+    )
+
+
+def _score(study: Study, best: Best) -> str:
+    metric, count = study.ranking.label, len(best.records)
+    if count == 1:
+        return f"{metric} {study.score(best.median)}, one seed."
+    low, high = sorted((best.low, best.high))
+    ends = f"{study.score(low)} to {study.score(high)}"
+    return f"{metric} {study.score(best.median)}, median of {count} seeds ({ends})."
+
+
+def _tie(study: Study, tied: list[Best]) -> Verdict:
+    names = [_name(study, best) for best in tied]
+    return Verdict(
+        "tie",
+        "note",
+        f"{len(tied)} tie for the first place: {_listed(names, most=24)}.",
+        f"All have the median {study.score(study.best.median)} "
+        f"({study.ranking.label}). {_name(study, study.best)} stands first by the rule "
+        "for ties: the larger plateau, the better worst seed, the first tried.",
+    )
+
+
+def _one_seed(study: Study) -> Verdict:
+    return Verdict(
+        "seeds",
+        "warning",
+        "One seed says nothing of chance: no two can be told apart.",
+        _score(study, study.best),
+        "--seeds 5",
+    )
+
+
+def _not_told(study: Study, close: list[Best]) -> Verdict:
+    second = close[0]
+    pair = study.sample(study.best), study.sample(second)
+    chance = probability(*pair, study.groups)
+    needed = seeds_needed(*pair, study.groups)
+    said = (
+        f"About {needed} seeds would tell the first two apart, if their means and "
+        "spreads are what they seem."
+        if needed is not None
+        else "More than 1,000 seeds would be needed to tell the first two apart: take "
+        "either."
+    )
+    names = _listed([_name(study, best) for best in close], most=6)
+    return Verdict(
+        "seeds",
+        "warning",
+        f"{_name(study, study.best)} is first, but {study.seeds} seeds do not tell it "
+        f"from {names}.",
+        f"{_score(study, study.best)} {_name(study, second)}: "
+        f"{study.score(second.median)}. Games and Howell's test: chance makes a "
+        f"difference as large with p = {chance:.2g} "
+        f"(told apart below {LEVEL:g}). {said}",
+        f"--seeds {needed}" if needed is not None else "",
+    )
+
+
+def _won(study: Study) -> Verdict:
+    second = study.contenders[1]
+    chance = probability(study.sample(study.best), study.sample(second), study.groups)
+    return Verdict(
+        "winner",
+        "good",
+        f"{_name(study, study.best)} is best, by more than chance.",
+        f"{_score(study, study.best)} The next, {_name(study, second)}, has "
+        f"{study.score(second.median)}; Games and Howell's test over the seeds: "
+        f"p = {chance:.2g} (told apart below {LEVEL:g}).",
+    )
+
+
+def _name(study: Study, best: Best) -> str:
+    return best.config.optimizer if len(study.standings) > 1 else named(best.config)
+
+
+def _listed(names: list[str], most: int) -> str:
+    if len(names) > most:
+        return f"{', '.join(names[:most])} and {len(names) - most} others"
+    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))

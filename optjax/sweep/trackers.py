@@ -1,0 +1,185 @@
+"""Experiment trackers for `optjax.sweep.run(..., callbacks=[...])`: one run a trial.
+
+Each function returns a callback that takes a `Record` when its trial has ended, and
+hands its configuration, curves and status on. A sweep that goes on calls it again for
+what had ended before; a run that is there already is not written twice.
+"""
+
+import importlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from optjax._arguments.checked import checked
+from optjax._arguments.named import Text
+from optjax.sweep._arguments import Out
+from optjax.sweep._errors import SweepError
+from optjax.sweep._records import DIVERGED, PLAIN, Record
+from optjax.sweep._store.files import as_text
+
+__all__ = ["to_mlflow", "to_tensorboard", "to_wandb"]
+
+# A request of MLflow's takes no more metrics.
+_MOST_IN_A_BATCH = 1000
+
+
+@checked
+def to_tensorboard(directory: Out) -> Callable[[Record], None]:
+    """A folder of event files a trial, `directory`/trial-N.
+
+    Needs the extra `tensorboard`.
+
+    Args:
+      directory: what `tensorboard --logdir` is given.
+
+    Raises:
+      SweepError: where tensorboardX is not installed.
+
+    Example:
+        callbacks = [optjax.sweep.trackers.to_tensorboard("runs/board")]
+        optjax.sweep.run(trial, space, callbacks=callbacks, ...)
+    """
+    tensorboard = _imported("tensorboardX", "tensorboard")
+
+    def write(record: Record) -> None:
+        folder = Path(directory, _name(record))
+        if folder.exists():
+            return
+        with tensorboard.SummaryWriter(str(folder)) as writer:
+            for step, values in _rows(record):
+                for name, value in values.items():
+                    writer.add_scalar(name, value, step)
+            writer.add_text("status", record.status)
+            writer.add_hparams(_config(record), _last(record), "hparams")
+
+    return write
+
+
+@checked
+def to_wandb(**settings: Any) -> Callable[[Record], None]:
+    """A run of Weights & Biases a trial.
+
+    Needs the extra `wandb`.
+
+    Args:
+      **settings: for `wandb.init`, such as `project="mine"`; `group` is what is common
+        to the trials of a sweep, and its name is part of the runs' own.
+
+    Raises:
+      SweepError: where wandb is not installed.
+
+    Example:
+        callbacks = [optjax.sweep.trackers.to_wandb(project="mine", group="first")]
+        optjax.sweep.run(trial, space, callbacks=callbacks, ...)
+    """
+    wandb = _imported("wandb", "wandb")
+    group = settings.get("group", "optjax")
+
+    def write(record: Record) -> None:
+        run = wandb.init(
+            **{
+                # The same trial is the same run, whoever writes it again.
+                "id": f"{group}-{_name(record)}",
+                "name": _name(record),
+                "resume": "allow",
+                "reinit": "create_new",
+                "config": _config(record),
+                "tags": [record.trial.config.optimizer, record.status],
+                **settings,
+            }
+        )
+        for step, values in _rows(record):
+            run.log(values, step=step)
+        run.finish(exit_code=int(record.status == DIVERGED))
+
+    return write
+
+
+@checked
+def to_mlflow(
+    experiment: Text = "optjax", tracking_uri: Text | None = None
+) -> Callable[[Record], None]:
+    """A run of MLflow a trial.
+
+    Needs the extra `mlflow`.
+
+    Args:
+      experiment: the name of MLflow's experiment, one a sweep.
+      tracking_uri: such as "sqlite:///mlflow.db"; MLflow's own choice by default.
+
+    Raises:
+      SweepError: where mlflow is not installed.
+
+    Example:
+        callbacks = [optjax.sweep.trackers.to_mlflow("first", "sqlite:///mlflow.db")]
+        optjax.sweep.run(trial, space, callbacks=callbacks, ...)
+    """
+    mlflow = _imported("mlflow", "mlflow")
+    client = mlflow.MlflowClient(tracking_uri)
+    found = client.get_experiment_by_name(experiment)
+    where = found.experiment_id if found else client.create_experiment(experiment)
+
+    def write(record: Record) -> None:
+        number = str(record.trial.number)
+        if client.search_runs([where], f"tags.`optjax.trial` = '{number}'"):
+            return
+        tags = {
+            "mlflow.runName": _name(record),
+            "optjax.trial": number,
+            "optjax.status": record.status,
+        }
+        run = client.create_run(where, tags=tags).info.run_id
+        for name, value in _config(record).items():
+            client.log_param(run, name, value)
+        entities = mlflow.entities
+        measured = [
+            entities.Metric(name, value, timestamp=0, step=step)
+            for step, values in _rows(record)
+            for name, value in values.items()
+        ]
+        for first in range(0, len(measured), _MOST_IN_A_BATCH):
+            client.log_batch(run, measured[first : first + _MOST_IN_A_BATCH])
+        client.set_terminated(
+            run, "FAILED" if record.status == DIVERGED else "FINISHED"
+        )
+
+    return write
+
+
+def _imported(module: str, extra: str) -> Any:
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name != module:
+            raise
+        raise SweepError(
+            f"this tracker needs {module}; run: pip install 'optjax[{extra}]'"
+        ) from None
+
+
+def _name(record: Record) -> str:
+    return f"trial-{record.trial.number}"
+
+
+def _config(record: Record) -> dict[str, Any]:
+    """The configuration as what every tracker takes."""
+    config = record.trial.config
+    values = {**config.hyper, **config.static}
+    return {
+        "optimizer": config.optimizer,
+        **{k: v if isinstance(v, PLAIN) else as_text(v) for k, v in values.items()},
+        "seed": record.trial.seed,
+    }
+
+
+def _rows(record: Record) -> list[tuple[int, Mapping[str, float]]]:
+    """Every evaluation's step and metrics."""
+    curve = record.curve
+    return [
+        (step, {name: values[i] for name, values in curve.values.items()})
+        for i, step in enumerate(curve.steps)
+    ]
+
+
+def _last(record: Record) -> Mapping[str, float]:
+    return _rows(record)[-1][1]

@@ -1,0 +1,190 @@
+"""State in fewer bits inside the compiled step: the same bits as without it."""
+
+import os
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from test_fused_sharding import PRELUDE as TWO_DEVICES
+
+import optjax
+from optjax._rounding import random_bits, round_stochastically, step_key
+from optjax.fused._kernel import (
+    Accumulator,
+    Coefficients,
+    Direction,
+    Form,
+    Leaves,
+    Storage,
+)
+from optjax.fused._library import fused_step_available
+from optjax.fused._primitive import step
+
+pytestmark = pytest.mark.skipif(
+    not fused_step_available(),
+    reason="no compiled step: run `python hatch_build.py`, which needs a C++ compiler",
+)
+
+ROWS = {
+    "momentum": optjax.sgd(0.1, momentum=0.9),
+    "nesterov": optjax.sgd(0.1, momentum=0.9, nesterov=True),
+    "adagrad": optjax.adagrad(0.1),
+    "rmsprop": optjax.rmsprop(0.01),
+    "adamw": optjax.adamw(0.01),
+    "nadam": optjax.nadam(0.01),
+    "amsbound": optjax.amsbound(0.01, final_lr=1.0),
+}
+START = {"a": jnp.zeros((57, 83)), "b": jnp.zeros(700), "c": jnp.zeros(())}
+STEPS = 6
+
+
+def noise(seed=0):
+    rng = np.random.default_rng(seed)
+
+    def draw(x):
+        size = (STEPS, *x.shape)
+        wide = rng.standard_normal(size) * np.exp(3 * rng.standard_normal(size))
+        return jnp.asarray(wide, jnp.float32)
+
+    return jax.tree.map(draw, START)
+
+
+NOISE = noise()
+
+
+def update_and_apply(tx, grads, state, params):
+    updates, state = tx.update(grads, state, params)
+    return optax.apply_updates(params, updates), state
+
+
+def run(step, tx, grads=NOISE, carry=None):
+    """Parameters and state after steps along given gradients."""
+    carry = (START, tx.init(START)) if carry is None else carry
+
+    def body(carry, grads):
+        return step(tx, grads, carry[1], carry[0]), None
+
+    return jax.lax.scan(body, carry, grads)[0]
+
+
+def assert_same(actual, expected):
+    """What is rounded to the bit, float32 to rounding."""
+    assert jax.tree.structure(actual) == jax.tree.structure(expected)
+    pairs = zip(
+        jax.tree_util.tree_leaves_with_path(actual),
+        jax.tree.leaves(expected),
+        strict=True,
+    )
+    for (path, got), want in pairs:
+        assert got.dtype == want.dtype
+        where = jax.tree_util.keystr(path)
+        got, want = np.asarray(got), np.asarray(want)
+        if got.dtype == np.float32:
+            size = np.abs(want).max()
+            np.testing.assert_allclose(got, want, rtol=0, atol=1e-6 * size)
+        else:
+            np.testing.assert_array_equal(got, want, where)
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_rounds_as_the_pure_path_to_the_bit(row):
+    tx = optjax.stochastic_rounding(ROWS[row], seed=7)
+    told = optjax.explain_step(tx, START)
+    assert told.others == {}
+    assert "stochastic rounding" in told.compiled["a"]
+    # Numbers without dimensions are not rounded.
+    assert "stochastic rounding" not in told.compiled["c"]
+    fused = jax.jit(lambda: run(optjax.apply_step, tx))()
+    assert {"bfloat16", "float32"} <= {x.dtype.name for x in jax.tree.leaves(fused)}
+    assert_same(fused, jax.jit(lambda: run(update_and_apply, tx))())
+
+
+def test_a_resumed_run_is_equal():
+    """In the middle of it either path takes over from the other."""
+    tx = optjax.stochastic_rounding(optjax.adam(0.01), seed=3)
+    first, rest = (
+        jax.tree.map(lambda x, s=s: x[s], NOISE) for s in (slice(2), slice(2, None))
+    )
+    whole = jax.jit(lambda: run(optjax.apply_step, tx))()
+    half = jax.jit(lambda: run(update_and_apply, tx, first))()
+    half = jax.tree.map(np.asarray, half)
+    resumed = jax.jit(lambda carry: run(optjax.apply_step, tx, rest, carry))(half)
+    assert_same(resumed, whole)
+
+
+def test_vmap_over_seeds_and_states():
+    def lane(step):
+        def of(seed):
+            return run(step, optjax.stochastic_rounding(optjax.adam(0.01), seed=seed))
+
+        return jax.jit(jax.vmap(of))(jnp.arange(3))
+
+    fused, pure = lane(optjax.apply_step), lane(update_and_apply)
+    assert_same(fused, pure)
+    ema = fused[1].inner_state[0].direction.ema["a"]
+    assert (ema[0] != ema[1]).any()
+
+
+def test_numbers_that_bfloat16_ends_at():
+    """Through a step that keeps its gradients: infinite, NaN, and the largest."""
+    top = [0x7F7F0000, 0x7F7F7FFF, 0x7F7F8000, 0x7F7FFFFF, 0x7F800000, 0x7FC00000]
+    words = np.array([*top, 0x7F800001, 0, 1, 0x00800001, 0x3F80FFFF], np.uint32)
+    both = np.concatenate([words, words | 2**31]).view(np.float32)
+    x = jnp.asarray(np.tile(both, 30))
+    key = jnp.stack(step_key(5, jnp.int32(9)))
+    form = Form(Direction.AVERAGE, Accumulator.ONE, storage=Storage.STOCHASTIC)
+    leaves = Leaves([jnp.zeros_like(x)], [jnp.zeros(x.shape, jnp.bfloat16)])
+    (m,) = jax.jit(lambda: step(form, Coefficients().pack(), [x], leaves, key))().m
+    expected = round_stochastically(x, random_bits(x, (key[0], key[1])))
+    actual, expected = (np.asarray(y, np.float32) for y in (m, expected))
+    np.testing.assert_array_equal(actual, expected)
+
+
+PARTLY = {
+    "one branch": optjax.basic_form(
+        optjax.ema(0.9),
+        optjax.rate_by_accumulated_square(
+            optjax.stochastic_rounding(optjax.ema_of_squares(0.99))
+        ),
+        0.1,
+    ),
+    "bfloat16 by choice": optjax.stochastic_rounding(
+        optjax.adam(0.1, mu_dtype=jnp.bfloat16)
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PARTLY)
+def test_a_state_that_is_rounded_in_part_is_not_compiled(name):
+    told = optjax.explain_step(PARTLY[name], {"w": jnp.zeros(5)})
+    assert list(told.others) == ["w"]
+    assert "stochastically" in told.others["w"]
+
+
+SHARDED = """
+import optjax
+tx = optjax.stochastic_rounding(optjax.adam(0.1), seed=2)
+x = jnp.linspace(-1.0, 1.0, 64 * 32).reshape(64, 32)
+placed = jax.device_put(x, NamedSharding(mesh, P(None, "d")))
+step = jax.jit(lambda x: optjax.apply_step(tx, x, tx.init(x), x))
+whole, parts = step.lower(x), step.lower(placed)
+assert "optjax_step" in whole.as_text()
+assert "all-gather" not in parts.compile().as_text()
+for a, b in zip(*(jax.tree.leaves(step(y)[1]) for y in (x, placed))):
+    np.testing.assert_array_equal(a, b)
+"""
+
+
+def test_shards_round_as_the_whole():
+    result = subprocess.run(
+        [sys.executable, "-c", TWO_DEVICES + SHARDED],
+        env={**os.environ, "JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert result.returncode == 0, result.stderr

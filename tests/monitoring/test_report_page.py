@@ -1,0 +1,103 @@
+"""The page of a monitored training has the reports' numbers, and no warnings."""
+
+import json
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import optjax
+from optjax.monitoring import plot_quantiles, plot_rates, report_page
+
+STEPS = 60
+
+
+@pytest.fixture(scope="module")
+def reports():
+    """Over a warm-up from 0, of bounds that close."""
+    params = {"hidden": {"kernel": jnp.ones((8, 4))}, "out": {"kernel": jnp.ones(4)}}
+    schedule = optax.warmup_cosine_decay_schedule(0.0, 1e-2, 10, STEPS)
+    tx = optjax.monitor(
+        optjax.adabound(schedule, gamma=2.0, base_lr=1e-2), every=2, audit=True
+    )
+    random = np.random.default_rng(0)
+    grads = jax.tree.map(
+        lambda x: jnp.asarray(random.normal(size=(STEPS, *x.shape))), params
+    )
+
+    def step(state, g):
+        _, state = tx.update(g, state, params)
+        return state, state
+
+    run = jax.jit(lambda g: jax.lax.scan(step, tx.init(params), g)[1])
+    return optjax.stack_reports(optjax.read_report(run(grads)))
+
+
+def pictures(page):
+    found = re.search(r'id="page-data">(.*?)</script>', page, re.DOTALL)
+    return {p["title"]: p for p in json.loads(found[1])["pictures"]}
+
+
+def test_pictures_have_the_reports_numbers(reports):
+    page = report_page(reports)
+    assert report_page(reports) == page
+    assert "<script src" not in page
+    assert "http-equiv" in page
+    drawn, overall = pictures(page), reports["overall"]
+    rates = {s["name"]: s for s in drawn["Rates between their bounds"]["series"]}
+    assert rates["rates"]["x"] == reports.steps.tolist()
+    np.testing.assert_allclose(
+        np.array(rates["upper bound"]["y"][1:], float), overall.upper[1:], rtol=1e-5
+    )
+    # The schedule begins with 0, where there is no rate to draw.
+    assert rates["rates"]["y"][0] is None
+    bare = {s["name"]: s for s in drawn["The same without the schedule"]["series"]}
+    np.testing.assert_allclose(
+        np.array(bare["SGD"]["y"][1:-1], float),
+        overall.sgd_rate[1:-1] / overall.schedule[1:-1],
+        rtol=1e-5,
+    )
+    assert np.ptp(np.array(bare["SGD"]["y"][1:-1], float)) < 1e-6
+    elastic = drawn["Elasticity of the learning rate"]["series"]
+    assert {s["name"] for s in elastic} == {"hidden", "out", "overall"}
+    np.testing.assert_allclose(
+        np.array(elastic[-1]["y"][2:-1], float),
+        overall.rate_elasticity[2:-1],
+        rtol=1e-4,
+        atol=1e-6,
+    )
+
+
+def test_verdicts_say_when_it_became_sgd(reports):
+    page = report_page(reports)
+    since = optjax.transition(reports)["overall"]
+    assert f"It is SGD since step {since} of {STEPS}." in page
+    early = report_page(reports.at(slice(0, 2)))
+    assert "It is not SGD by step 2" in early
+    assert "moves nothing in hidden, out, overall" in page
+
+
+def test_a_warm_up_from_zero_is_drawn_without_a_stripe(reports):
+    (axes, _) = plot_rates(reports).axes
+    # Warnings are errors here.
+    plot_quantiles(reports)
+    low, _ = axes.get_ylim()
+    assert low > -6
+
+
+def test_hyper_parameters_over_time(reports):
+    given = [{"learning_rate": 0.1 / (i + 1)} for i in range(len(reports.steps))]
+    drawn = pictures(report_page(reports, hyperparameters=given))
+    (line,) = drawn["Hyper-parameters"]["series"]
+    np.testing.assert_allclose(line["y"][:2], [0.1, 0.05])
+    with pytest.raises(ValueError, match="one mapping a report"):
+        report_page(reports, hyperparameters=given[1:])
+
+
+def test_no_step_is_named():
+    tx = optjax.monitor(optjax.sgd(0.1))
+    with pytest.raises(ValueError, match="none of the reports has seen a step"):
+        report_page([optjax.read_report(tx.init(jnp.ones(2)))])

@@ -1,0 +1,364 @@
+"""Planted cases: each verdict where it is due, and nowhere else."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+import optjax
+from optjax.sweep import (
+    DIVERGED,
+    FINISHED,
+    STOPPED,
+    Config,
+    Curve,
+    Record,
+    SweepResult,
+    TrialSpec,
+)
+from optjax.sweep._report.apart import LEVEL, Sample, is_told, probability, seeds_needed
+from optjax.sweep._report.best_of import mean_of_best
+from optjax.sweep._report.forest import importance_of
+from optjax.sweep._report.study import Study
+from optjax.sweep._report.winner import winner
+
+NAN = math.nan
+NUMBER = itertools.count()
+
+
+def trial(optimizer, hyper, seed, values, status=FINISHED, every=10):
+    steps = tuple(every * (i + 1) for i in range(len(values)))
+    curve = Curve(steps, {"score": tuple(map(float, values))})
+    spec = TrialSpec(next(NUMBER), Config(optimizer, hyper, {}), seed)
+    return Record(spec, status, steps[-1], curve)
+
+
+def flat_then(value):
+    """A curve that has long arrived."""
+    return [value / 2, *[value] * 19]
+
+
+def over(optimizer, scores, name="learning_rate", **others):
+    """Trials by value of one hyper-parameter: a list of the seeds' scores each."""
+    return [
+        trial(optimizer, {name: x, **others}, seed, [0.1, NAN], DIVERGED)
+        if score is None
+        else trial(optimizer, {name: x, **others}, seed, flat_then(score))
+        for x, seeds in scores.items()
+        for seed, score in enumerate(seeds)
+    ]
+
+
+def verdicts(records, mode="max"):
+    return SweepResult(tuple(records), "score", mode).verdicts()
+
+
+def kinds(records, mode="max"):
+    return [verdict.kind for verdict in verdicts(records, mode)]
+
+
+def the(kind, records, mode="max"):
+    (found,) = (v for v in verdicts(records, mode) if v.kind == kind)
+    return found
+
+
+# ------------------------------------------------------------------- who won
+
+
+def peak(height, noise=0.0):
+    """Scores over three rates, the best in the middle; three seeds."""
+    return {
+        rate: [height - drop + noise * s for s in (-1, 0, 1)]
+        for rate, drop in ((0.01, 0.2), (0.1, 0.0), (1.0, 0.2))
+    }
+
+
+def test_a_winner_by_more_than_chance():
+    records = [*over("adam", peak(0.9, 0.001)), *over("sgd", peak(0.8, 0.001))]
+    found = the("winner", records)
+    assert found.level == "good"
+    assert "adam is best" in found.says
+    assert "seeds" not in kinds(records)
+
+
+def test_equal_medians_are_said_to_tie():
+    records = [
+        *over("adam", peak(0.9, 0.001)),
+        *over("sgd", peak(0.9, 0.001)),
+        *over("adagrad", peak(0.7, 0.001)),
+    ]
+    assert the("tie", records).says == "2 tie for the first place: adam and sgd."
+    assert "winner" not in kinds(records)
+
+
+def test_too_few_seeds_and_how_many_would_do():
+    records = [*over("adam", peak(0.9, 0.02)), *over("sgd", peak(0.88, 0.02))]
+    found = the("seeds", records)
+    assert "3 seeds do not tell it from sgd" in found.says
+    needed = int(found.next.removeprefix("--seeds "))
+    # t needs 2 · ((2.58 + 0.84) · 0.02 / 0.02)² ≈ 23, and more as it is no normal.
+    assert 23 <= needed <= 28
+    rng = np.random.default_rng(0)
+    first, second = rng.normal([[0.9], [0.88]], 0.02, (400, 2, needed)).swapaxes(0, 1)
+    p = stats.ttest_ind(first, second, axis=1, equal_var=False).pvalue
+    assert 0.75 < np.mean(p < LEVEL) < 0.88
+
+
+def test_one_seed_says_nothing():
+    records = [
+        *over("adam", {0.1: [0.9], 0.01: [0.1]}),
+        *over("sgd", {0.1: [0.5], 0.01: [0.1]}),
+    ]
+    assert "One seed" in the("seeds", records).says
+
+
+def test_a_diverged_seed_does_not_make_a_winner():
+    risky = over("adam", {0.1: [0.99, 0.99, None]})
+    safe = over("sgd", {0.1: [0.9, 0.901, 0.899]})
+    assert "do not tell" in the("seeds", [*risky, *safe]).says
+
+
+def test_all_diverged():
+    found = verdicts(over("sgd", {0.1: [None, None], 1.0: [None, None]}))
+    assert [verdict.kind for verdict in found] == ["lost"]
+
+
+@pytest.mark.parametrize("draw", ["normal", "lognormal", "accuracy"])
+@pytest.mark.parametrize("seeds", [3, 5])
+def test_identical_rows_under_two_names_tie(draw, seeds):
+    """In 95 % of 200 races or more, the best of three rates each."""
+    rng = np.random.default_rng(seeds)
+
+    def scores():
+        if draw == "accuracy":
+            return rng.binomial(360, 0.97, seeds) / 360
+        return getattr(rng, draw)(0.0, 0.1, seeds)
+
+    told = 0
+    for _ in range(200):
+        records = [
+            trial(name, {"learning_rate": rate}, seed, [score])
+            for name in ("adam", "twin")
+            for rate in (0.01, 0.1, 1.0)
+            for seed, score in enumerate(scores())
+        ]
+        study = Study(SweepResult(tuple(records), "score", "max"))
+        told += "winner" in [verdict.kind for verdict in winner(study)]
+    assert told <= 10
+
+
+def test_the_test_is_games_and_howells():
+    rng = np.random.default_rng(1)
+    groups = [rng.normal(m, s, n) for m, s, n in ((0, 1, 4), (1, 2, 5), (3, 0.5, 6))]
+    samples = [Sample.of(list(group)) for group in groups]
+    # For two groups it is Welch's t.
+    p = stats.ttest_ind(groups[0], groups[1], equal_var=False).pvalue
+    assert probability(samples[0], samples[1], 2) == pytest.approx(p, rel=1e-9)
+    if "equal_var" in stats.tukey_hsd.__kwdefaults__ or {}:
+        wanted = stats.tukey_hsd(*groups, equal_var=False).pvalue
+        for i, j in itertools.combinations(range(3), 2):
+            got = probability(samples[i], samples[j], 3)
+            assert got == pytest.approx(wanted[i, j], rel=1e-6)
+    for i, j in itertools.combinations(range(3), 2):
+        p = probability(samples[i], samples[j], 3)
+        assert is_told(samples[i], samples[j], 3) == (p < LEVEL)
+
+
+def test_what_is_equal_needs_no_number_of_seeds():
+    same = Sample(3, 0.5, 1e-4)
+    assert seeds_needed(same, same, 2) is None
+    assert seeds_needed(same, Sample(3, 0.5001, 1e-2), 2) is None
+
+
+# ------------------------------------------------------------- what was tried
+
+
+def test_the_best_at_the_edge():
+    rising = {0.01: [0.5] * 2, 0.1: [0.7] * 2, 1.0: [0.9] * 2}
+    found = the("edge", over("sgd", rising))
+    assert "1, lies at the edge" in found.says
+    assert '--space learning_rate="0.01, 0.1, 1, 10, 100"' in found.next
+    assert "--learning-rates 0.01 0.1 1 10 100" in found.next
+    falling = dict(zip(rising, reversed(rising.values()), strict=True))
+    assert '"0.0001, 0.001, 0.01, 0.1, 1"' in the("edge", over("sgd", falling)).next
+    assert "edge" not in kinds(over("sgd", peak(0.9)))
+
+
+def test_a_decay_is_widened_towards_one():
+    records = over("adam", {0.5: [0.5], 0.9: [0.7], 0.99: [0.9]}, "b1")
+    assert the("edge", records).next == '--space b1="0.5, 0.9, 0.99, 0.999, 0.9999"'
+
+
+def test_a_range_that_was_drawn_is_widened_as_a_range():
+    rng = np.random.default_rng(0)
+    rates = 10 ** rng.uniform(-3, -1, 64)
+    records = over("sgd", {float(r): [float(np.log10(r))] for r in rates})
+    assert '--space learning_rate="log(0.001, ' in the("edge", records).next
+    middle = over("sgd", {float(r): [-abs(float(np.log10(r)) + 2)] for r in rates})
+    assert "edge" not in kinds(middle)
+
+
+def test_those_that_are_not_first_are_named_too():
+    edge = {0.01: [0.5] * 2, 0.1: [0.6] * 2, 1.0: [0.7] * 2}
+    records = [*over("adam", peak(0.9)), *over("sgd", edge)]
+    assert "sgd (learning_rate 1)" in the("edge-of-others", records).evidence
+    assert "edge" not in kinds(records)
+
+
+def test_the_share_that_diverged_and_from_where():
+    scores = {0.01: [0.8] * 2, 0.1: [0.9] * 2, 1.0: [None] * 2, 10.0: [None] * 2}
+    found = the("diverged", over("sgd", scores))
+    assert found.level == "warning"
+    assert found.says == "4 of 8 trials diverged (50%)."
+    assert "learning_rate 1 or more" in found.evidence
+    few = {0.01: [0.8] * 2, 0.1: [0.9] * 2, 1.0: [0.7, None]}
+    assert the("diverged", over("sgd", few)).level == "note"
+    assert "diverged" not in kinds(over("sgd", peak(0.9)))
+
+
+def test_a_plateau_and_a_rate_that_matters():
+    plateau = {1e-3: [0.5], 1e-2: [0.9], 1e-1: [0.899], 1.0: [0.9], 10.0: [0.4]}
+    assert "from 0.01 to 1." in the("plateau", over("sgd", plateau)).says
+    found = the("matters", over("sgd", {0.01: [0.5], 0.1: [0.9], 1.0: [None]}))
+    assert "0.01 is 44% worse, 1 diverges" in found.evidence
+    assert '"0.032, 0.1, 0.32"' in found.next
+    assert {"plateau", "matters"}.isdisjoint(
+        kinds(over("sgd", {0.01: [0.88], 0.1: [0.9], 1.0: [0.8]}))
+    )
+
+
+# ----------------------------------------------------------------- the budget
+
+
+def noisy(curve, noise, rng):
+    return np.asarray(curve) + noise * rng.normal(size=len(curve))
+
+
+@pytest.mark.parametrize("mode", ["max", "min"])
+def test_a_budget_too_short(mode):
+    rng, sign = np.random.default_rng(0), 1 if mode == "max" else -1
+    t = np.arange(1, 31)
+
+    def seeds(curve):
+        return [
+            trial("sgd", {}, seed, sign * noisy(curve, 0.003, rng)) for seed in range(3)
+        ]
+
+    found = the("budget", seeds(t / 30), mode)
+    assert found.next == "--steps 600"
+    assert "budget" not in kinds(seeds(1 - np.exp(-t / 2)), mode)
+    assert "budget" not in kinds(seeds(0 * t), mode)
+
+
+def test_halving_stopped_a_leader():
+    others = [trial("sgd", {"b": i}, 0, [0.1 * i, 0.5, 0.6]) for i in range(3)]
+    led = trial("sgd", {"b": 9}, 0, [0.9, 0.2], STOPPED)
+    found = the("stopped", [*others, led])
+    assert f"Trial {led.trial.number} " in found.evidence
+    assert "at update 10 and was stopped at 20" in found.evidence
+    behind = trial("sgd", {"b": 9}, 0, [0.05, 0.2], STOPPED)
+    assert "stopped" not in kinds([*others, behind])
+
+
+def test_a_band_that_has_not_closed():
+    hyper = {"learning_rate": 0.01, "final_lr": 0.1}
+    short = [trial("adabound", {**hyper, "gamma": 1e-3}, 0, flat_then(0.9))]
+    found = the("band", short)
+    assert "gamma=0.1 " in found.evidence
+    assert found.next == '--space gamma="0.1"'
+    lower, upper = optjax.hyperbolic_bounds(0.1, 1e-3)
+    assert f"between {lower(200):.3g} and {upper(200):.3g}" in found.evidence
+    closed = [trial("adabound", {**hyper, "gamma": 0.5}, 0, flat_then(0.9))]
+    assert "band" not in kinds(closed)
+    assert "band" not in kinds([trial("adam", {"learning_rate": 0.1}, 0, [0.9])])
+
+
+def test_expected_best_of_k_is_the_mean_over_all_subsets():
+    values = [0.9, 0.7, 0.4, 0.4, 0.1]
+    for k in range(1, 6):
+        subsets = itertools.combinations(values, k)
+        assert mean_of_best(values, k) == pytest.approx(np.mean([*map(max, subsets)]))
+
+
+def test_best_prints_as_three_lines_with_code_that_runs():
+    records = over("adabound", {0.1: [0.5, 0.9]}, final_lr=1.0)
+    best = SweepResult(tuple(records), "score", "max").best()
+    first, second, third = str(best).splitlines()
+    assert first == "adabound(learning_rate=0.1, final_lr=1)"
+    assert second == "median 0.7, 0.5 to 0.9 over the seeds 0, 1"
+    assert third == "tx = optjax.adabound(0.1, final_lr=1)"
+    exec(third, {"optjax": optjax})
+    nesterov = Config("nesterov", {"learning_rate": 0.1, "width": 64}, {})
+    line = str(best._replace(config=nesterov)).splitlines()[2]
+    assert line == (
+        "tx = optjax.sgd(momentum=0.9, nesterov=True, learning_rate=0.1)"
+        "  # and of the training: width=64"
+    )
+    exec(line, {"optjax": optjax})
+
+
+# ----------------------------------------------------------------- importance
+
+FUNCTIONS = {
+    # Decided by a, then b; c is not in it.
+    "additive": lambda a, b, c: -(a**2) - 0.25 * b**2,
+    # A narrow ridge over one, a slope over another.
+    "ridge": lambda a, b, c: -np.log1p(20 * np.abs(c - 0.3)) + 0.4 * a,
+    # Two act together only, and the third hardly.
+    "product": lambda a, b, c: np.sign(b) * np.abs(b) ** 0.5 * (1.2 + c) + 0.05 * a,
+}
+
+
+def drawn(function, count=96):
+    rng = np.random.default_rng(0)
+    points = rng.uniform(-1, 1, (count, 3))
+    records = [
+        trial("adam", dict(zip("abc", map(float, p), strict=True)), 0, [function(*p)])
+        for p in points
+    ]
+    return SweepResult(tuple(records), "score", "max")
+
+
+def importances(name):
+    return importance_of(drawn(FUNCTIONS[name]), "adam")
+
+
+def test_what_decides_is_told_from_what_does_not():
+    found = {one.name: one for one in importances("additive")}
+    assert found["a"].low > found["b"].high > found["b"].low > 0
+    assert found["c"].low <= 0.01
+    assert abs(found["c"].mean) < 0.02
+    said = the("importance", drawn(FUNCTIONS["additive"]).records).says
+    assert said == "a decides most of what comes of adam; c hardly matters."
+
+
+def test_where_nothing_decides_nothing_is_said():
+    noise = np.random.default_rng(1)
+    result = drawn(lambda a, b, c: noise.normal())
+    assert "importance" not in [verdict.kind for verdict in result.verdicts()]
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_importance_agrees_in_order_with_optunas(name):
+    optuna = pytest.importorskip("optuna")
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    study = optuna.create_study(direction="maximize")
+    uniform = optuna.distributions.FloatDistribution(-1, 1)
+    for record in drawn(FUNCTIONS[name]).records:
+        study.add_trial(
+            optuna.trial.create_trial(
+                params=dict(record.trial.config.hyper),
+                distributions=dict.fromkeys("abc", uniform),
+                value=record.curve.values["score"][0],
+            )
+        )
+    evaluators = (
+        optuna.importance.FanovaImportanceEvaluator(seed=0),
+        optuna.importance.MeanDecreaseImpurityImportanceEvaluator(seed=0),
+    )
+    ours = [one.name for one in importances(name)]
+    for evaluator in evaluators:
+        theirs = optuna.importance.get_param_importances(study, evaluator=evaluator)
+        assert list(theirs) == ours
