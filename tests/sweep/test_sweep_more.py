@@ -1,6 +1,8 @@
 """Winners' weights, sweeps that are read back, and more of the same sweep."""
 
 import dataclasses
+import doctest
+import importlib
 import json
 import pickle
 
@@ -169,3 +171,11 @@ def test_more_of_a_changed_sweep_is_refused(tmp_path):
         sweep.run((init, step), SMALL, out=tmp_path, **{**RULELESS, "steps": 180})
     saved = json.loads((tmp_path / "sweep" / "sweep.json").read_text())
     assert saved["generations"] == [4]
+
+
+@pytest.mark.parametrize("name", ["_optuna", "_result", "_schedules"])
+def test_docstring_examples(name):
+    module = importlib.import_module(f"optjax.sweep.{name}")
+    result = doctest.testmod(module)
+    assert result.attempted > 1
+    assert result.failed == 0
