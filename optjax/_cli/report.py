@@ -5,8 +5,8 @@ from pathlib import Path
 
 from optjax._cli.options import ReportOptions
 from optjax._cli.words import parse
+from optjax.sweep import SweepResult
 from optjax.sweep._errors import SweepError
-from optjax.sweep._reading import read_result
 
 __all__ = ["run_report"]
 
@@ -33,7 +33,7 @@ def run_report(words: Sequence[str]) -> int:
     options: ReportOptions = parse(ReportOptions, words, "optjax report", _HELP)
     directory = Path(options.directory)
     out = directory / "report.html" if options.out is None else Path(options.out)
-    result = read_result(directory)
+    result = SweepResult.load(directory)
     try:
         result.report(out)
     except OSError as error:
