@@ -270,8 +270,10 @@ def _bytes(compiled: Any) -> int:
 
 def is_sound(rows: Any, metrics: Sequence[str], allow_nan: Collection[str]) -> Any:
     """Which evaluations are no divergence, of an array (..., metrics)."""
-    must = [column for column, name in enumerate(metrics) if name not in allow_nan]
-    sound = (abs(rows[..., np.array(must)]) < np.inf).all(-1)
+    finite = abs(rows) < np.inf
+    for name in allow_nan:
+        finite = finite | (np.arange(len(metrics)) == metrics.index(name))
+    sound = finite.all(-1)
     if "finite" in metrics:
         sound &= rows[..., metrics.index("finite")] != 0
     return sound
