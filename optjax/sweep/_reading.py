@@ -15,7 +15,10 @@ from optjax.sweep._result import SweepResult, hyper_cells
 from optjax.sweep._store.files import as_text
 from optjax.sweep._store.sealed import read_sealed
 
-__all__ = ["read_result"]
+__all__ = ["SAID", "read_result"]
+
+#: The file that tells that a directory is a sweep's.
+SAID = "sweep/sweep.json"
 
 
 def read_result(directory: Path) -> SweepResult:
@@ -25,9 +28,9 @@ def read_result(directory: Path) -> SweepResult:
       SweepError: where there is no sweep, or it has written no results.csv yet.
       DamagedError: where the files do not fit each other.
     """
-    said = read_sealed(directory / "sweep" / "sweep.json")
+    said = read_sealed(directory / SAID)
     if said is None:
-        raise SweepError(f"{directory} holds no sweep: it has no sweep/sweep.json")
+        raise SweepError(f"{directory} holds no sweep: it has no {SAID}")
     rows = _table(directory / "results.csv")
     if rows is None:
         raise SweepError(
