@@ -154,6 +154,8 @@ def compressed(
 
     def init(params: optax.Params) -> CompressedState:
         inner_state = inner.init(jax.tree.map(widen_float, params))
+        # Or XLA would work out the codes of a constant as it compiles, for seconds.
+        inner_state = lax.optimization_barrier(inner_state)
         kinds = _kinds(inner_state, _left_out(mask, params))
         count = jnp.zeros([], jnp.int32)
         return CompressedState(
