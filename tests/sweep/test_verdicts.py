@@ -406,3 +406,22 @@ def test_importance_agrees_in_order_with_optunas(name):
     for evaluator in evaluators:
         theirs = optuna.importance.get_param_importances(study, evaluator=evaluator)
         assert list(theirs) == ours
+
+
+@pytest.mark.parametrize("mode", ["max", "min"])
+@pytest.mark.parametrize(
+    "records",
+    [
+        over("sgd", {0.1: [None], 1.0: [None]}),
+        [trial("sgd", {}, 0, [0.5])],
+        [*over("sgd", {0.1: [0.5]}), *over("adam", {1: [None], 2: [0.5]}, "k")],
+    ],
+    ids=["all diverged", "one trial", "different hyper-parameters"],
+)
+def test_whatever_came_out_makes_a_page(records, mode, tmp_path):
+    result = SweepResult(tuple(records), "score", mode)
+    result.report(tmp_path / "page.html")
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert all(verdict.says in page for verdict in result.verdicts())
+    result.report(tmp_path / "again.html")
+    assert (tmp_path / "again.html").read_text(encoding="utf-8") == page
