@@ -48,13 +48,15 @@ def read_result(directory: Path) -> SweepResult:
         cells = {name: row.get(name, "") for name in columns}
         try:
             config = configs[_key(row["optimizer"], cells, seed)]
-            curve = _until(curves[number], steps)
+            # One that failed may have none.
+            curve = _until(curves.get(number, Curve((), {})), steps)
         except KeyError:
             raise DamagedError(
                 directory / "results.csv", f"trial {number} is not in the sweep"
             ) from None
         spec = TrialSpec(number, config, seed)
-        records.append(Record(spec, row["status"], steps, curve))
+        message = row.get("message", "")
+        records.append(Record(spec, row["status"], steps, curve, message))
     about = {
         **said["about"],
         "steps": said["steps"],

@@ -71,11 +71,11 @@ class SweepResult(Ranking):
         values of metrics. A hyper-parameter whose name is a column's, such as seed, has
         the column hyper_seed.
         """
-        hyper, metrics = self.hyper_names, self.metric_names
-        return [self._row(record, hyper, metrics) for record in self.records]
+        hyper, measured = self.hyper_names, self._measured()
+        return [self._row(record, hyper, measured) for record in self.records]
 
     def _row(
-        self, record: Record, hyper: Sequence[str], metrics: Sequence[str]
+        self, record: Record, hyper: Sequence[str], measured: Sequence[str]
     ) -> dict[str, Any]:
         curve = record.curve
         row: dict[str, Any] = {
@@ -85,8 +85,7 @@ class SweepResult(Ranking):
             "seed": record.trial.seed,
             "status": record.status,
             "steps": record.steps,
-            **dict.fromkeys(self._measured(metrics)),
-            **dict.fromkeys(self._messages),
+            **dict.fromkeys(measured),
         }
         if record.message:
             row["message"] = record.message
@@ -96,26 +95,23 @@ class SweepResult(Ranking):
             row[f"{self.metric}_best_step"] = curve.steps[
                 curve.values[self.metric].index(best)
             ]
-            for name, measured in curve.values.items():
-                row[f"{name}_final"] = measured[-1]
+            for name, values in curve.values.items():
+                row[f"{name}_final"] = values[-1]
         return row
 
-    def _measured(self, metrics: Sequence[str]) -> list[str]:
+    def _measured(self) -> list[str]:
+        failures = any(record.message for record in self.records)
         return [
             f"{self.metric}_best",
             f"{self.metric}_best_step",
-            *(f"{name}_final" for name in metrics),
+            *(f"{name}_final" for name in self.metric_names),
+            *(["message"] if failures else []),
         ]
 
     def _columns(self) -> list[str]:
         hyper = [_column(name) for name in self.hyper_names]
-        measured = self._measured(self.metric_names)
         own = ["trial", "optimizer", *hyper, "seed", "status", "steps"]
-        return [*own, *measured, *self._messages]
-
-    @property
-    def _messages(self) -> list[str]:
-        return ["message"] if any(record.message for record in self.records) else []
+        return [*own, *self._measured()]
 
     @property
     def _drawn(self) -> "SweepResult":
@@ -166,7 +162,8 @@ class SweepResult(Ranking):
         pandas = _require("pandas", "data frames")
         frame = pandas.DataFrame(self.table, columns=self._columns())
         # Where every trial diverged there is nothing to infer the type from.
-        return frame.astype(dict.fromkeys(self._measured(self.metric_names), "float64"))
+        numbers = [name for name in self._measured() if name != "message"]
+        return frame.astype(dict.fromkeys(numbers, "float64"))
 
     def curves_to_pandas(self) -> "pandas.DataFrame":
         """Every evaluation as a row (needs the extra `sweep`).

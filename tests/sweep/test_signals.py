@@ -38,12 +38,7 @@ def start(moment, name, *arguments):
         stderr=subprocess.PIPE,
         text=True,
         cwd=HERE,
-        env={
-            **os.environ,
-            "JAX_PLATFORMS": "cpu",
-            # A program that is to be compiled must not have been.
-            "JAX_ENABLE_COMPILATION_CACHE": str(moment != "compiling").lower(),
-        },
+        env={**os.environ, "JAX_PLATFORMS": "cpu"},
     )
 
 

@@ -10,6 +10,7 @@ from scipy import stats
 import optjax
 from optjax.sweep import (
     DIVERGED,
+    FAILED,
     FINISHED,
     STOPPED,
     Config,
@@ -183,6 +184,10 @@ def test_the_best_at_the_edge():
     assert "--learning-rates 0.01 0.1 1 10 100" in found.next
     falling = dict(zip(rising, reversed(rising.values()), strict=True))
     assert '"0.0001, 0.001, 0.01, 0.1, 1"' in the("edge", over("sgd", falling)).next
+    half_decades = {0.001: [0.5], 0.003: [0.6], 0.01: [0.7]}
+    assert (
+        '"0.001, 0.003, 0.01, 0.03, 0.1"' in the("edge", over("sgd", half_decades)).next
+    )
     assert "edge" not in kinds(over("sgd", peak(0.9)))
 
 
@@ -216,6 +221,17 @@ def test_the_share_that_diverged_and_from_where():
     few = {0.01: [0.8] * 2, 0.1: [0.9] * 2, 1.0: [0.7, None]}
     assert the("diverged", over("sgd", few)).level == "note"
     assert "diverged" not in kinds(over("sgd", peak(0.9)))
+
+
+def test_what_failed_is_said_with_its_message(tmp_path):
+    spec = TrialSpec(99, Config("sgd", {"learning_rate": 0.1}, {}), 3)
+    lost = Record(spec, FAILED, 0, Curve((), {}), "out of memory")
+    records = [*over("sgd", peak(0.9)), *over("adam", peak(0.8)), lost]
+    found = the("failed", records)
+    assert found.says == "1 of 19 trials failed by an error."
+    assert found.evidence == "out of memory"
+    SweepResult(tuple(records), "score", "max").report(tmp_path / "page.html")
+    assert "failed" not in kinds(records[:-1])
 
 
 def test_a_plateau_and_a_rate_that_matters():
