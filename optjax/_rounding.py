@@ -122,7 +122,7 @@ def stochastic_rounding(
       >>> state = jax.lax.scan(step, tx.init(g), length=5000)[0]
       >>> nu = state.inner_state.nu
       >>> nu.dtype, f"{nu.astype(float).mean():.2f}"
-      (DType(bfloat16), '0.99')
+      (dtype(bfloat16), '0.99')
 
     Reference: Gupta et al., "Deep Learning with Limited Numerical Precision",
     ICML 2015.
