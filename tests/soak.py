@@ -1,11 +1,13 @@
 """Signals at random moments of a sweep, by hand: how it ends, and what a resume gives.
 
     python tests/soak.py [--moments 50] [--seed 0] [--draws 40] [--steps 4000] [--small]
+                         [--signals SIGKILL] [--also --search tpe]
 
 Each signal is sent at that many moments, uniform over the time that the command takes
 alone. Where one has ended a run, the next run goes on in the same directory; one that
 comes to its end is compared with the uninterrupted one. CI has the moments that count,
-one by one, in test_signals.py.
+one by one, in test_signals.py. What follows --also is the command's: a search, a
+stopping rule.
 """
 
 import argparse
@@ -32,6 +34,7 @@ def command(options, out):
     words += ["--draws", str(options.draws), "--steps", str(options.steps)]
     # The strategy must not depend on what else the machine does.
     words += ["--strategy", "map", "--checkpoint-seconds", "1", "--out", str(out)]
+    words += options.also
     return [sys.executable, "-m", "optjax", *words]
 
 
@@ -120,6 +123,7 @@ def main():
     parser.add_argument("--steps", type=int, default=4000)
     parser.add_argument("--small", action="store_true", help="a quadratic, no digits")
     parser.add_argument("--signals", nargs="+", default=list(SIGNALS))
+    parser.add_argument("--also", nargs=argparse.REMAINDER, default=[])
     options = parser.parse_args()
     sys.stdout.reconfigure(line_buffering=True)
     with tempfile.TemporaryDirectory() as work:

@@ -66,14 +66,17 @@ def is_real(dtype: Any) -> bool:
     )
 
 
-def takes(function: Callable[..., Any], arguments: int) -> bool:
-    """Whether it can be called with so many arguments."""
+def takes(
+    function: Callable[..., Any], arguments: int, *, or_more: bool = False
+) -> bool:
+    """Whether it can be called with so many arguments; or more, given by keyword."""
     try:
         signature = inspect.signature(function)
     except (TypeError, ValueError):  # A builtin does not say.
         return True
+    bind = signature.bind_partial if or_more else signature.bind
     try:
-        signature.bind(*[None] * arguments)
+        bind(*[None] * arguments)
     except TypeError:
         return False
     return True

@@ -123,7 +123,10 @@ class Tree(Kind):
 
 
 class Function(Kind):
-    """What can be called, with so many arguments where that is said."""
+    """What can be called, with so many arguments where that is said.
+
+    With `has_keywords` somebody else gives what more it requires, by keyword.
+    """
 
     def __init__(
         self,
@@ -132,16 +135,18 @@ class Function(Kind):
         hint: str = "",
         *,
         may_be_class: bool = False,
+        has_keywords: bool = False,
     ):
         super().__init__(words, hint)
         self.arguments, self.may_be_class = arguments, may_be_class
+        self.has_keywords = has_keywords
 
     def accepts(self, value: Any) -> bool:
         if self.arguments is None or not callable(value):
             return callable(value)
         if isinstance(value, type) and not self.may_be_class:
             return False
-        return takes(value, self.arguments)
+        return takes(value, self.arguments, or_more=self.has_keywords)
 
 
 class Instance(Kind):

@@ -210,6 +210,18 @@ class SweepOptions:
     space_seed: Annotated[
         int, arg(help="A seed for the drawing, not for the training.")
     ] = 0
+    search: Annotated[
+        str | None,
+        arg(
+            help="Propose the draws from what those before have reached: tpe, gp or "
+            "cmaes of Optuna's (pip install 'optjax[optuna]').",
+            metavar="SAMPLER",
+            help_behavior_hint="(default: all at once, by the method)",
+        ),
+    ] = None
+    search_batch: Annotated[
+        int, arg(help="Configurations that a search proposes at a time.")
+    ] = 8
     seeds: Annotated[
         int, arg(help="Trials a configuration, each with a seed of its own.")
     ] = 3
@@ -278,6 +290,14 @@ class SweepOptions:
         float,
         arg(help="About how long until there is something new to show and to save."),
     ] = 2.0
+    keep: Annotated[
+        int | None,
+        arg(
+            help="Keep the final states of so many of the best trials, with Orbax.",
+            metavar="INT",
+            help_behavior_hint="(default: none)",
+        ),
+    ] = None
     engine: Annotated[
         str,
         arg(

@@ -16,6 +16,7 @@ from optjax._cli.words import UsageError, parse
 from optjax._names import did_you_mean
 from optjax.sweep import (
     Median,
+    Optuna,
     StoppingRule,
     SuccessiveHalving,
     SweepError,
@@ -224,6 +225,7 @@ def _experiment(options: SweepOptions, table: Mapping[str, Any]) -> Experiment:
         "space_seed",
         "strategy",
         "lanes",
+        "keep",
         "checkpoint_seconds",
         "call_seconds",
         "engine",
@@ -237,6 +239,9 @@ def _experiment(options: SweepOptions, table: Mapping[str, Any]) -> Experiment:
         seeds=options.seeds,
         memory_limit=memory_limit,
         stopping=_stopping(options),
+        search=None
+        if options.search is None
+        else Optuna(options.search, options.search_batch),
         **{name: said[name] for name in as_they_are},
     )
 

@@ -8,6 +8,7 @@ from optjax.sweep._convolutions import fast_convolutions
 from optjax.sweep._engine.devices import use_all_cores
 from optjax.sweep._epochs import Batches, epochs
 from optjax.sweep._errors import SweepError
+from optjax.sweep._optuna import Optuna
 from optjax.sweep._records import (
     DIVERGED,
     FAILED,
@@ -21,12 +22,15 @@ from optjax.sweep._records import (
 )
 from optjax.sweep._result import SweepResult
 from optjax.sweep._run import Interrupted, run, run_alone
+from optjax.sweep._schedules import schedule
+from optjax.sweep._search import Search, Searcher
 from optjax.sweep._space.distributions import (
     choice,
     grid,
     log_uniform,
     only,
     per_optimizer,
+    static,
     uniform,
 )
 from optjax.sweep._space.space import configurations
@@ -57,8 +61,11 @@ __all__ = [
     "MakeTrial",
     "Median",
     "Metrics",
+    "Optuna",
     "Record",
     "Rung",
+    "Search",
+    "Searcher",
     "State",
     "Status",
     "StoppingRule",
@@ -82,6 +89,8 @@ __all__ = [
     "per_optimizer",
     "run",
     "run_alone",
+    "schedule",
+    "static",
     "uniform",
     "use_all_cores",
 ]

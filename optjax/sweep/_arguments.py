@@ -25,12 +25,14 @@ __all__ = [
     "Callbacks",
     "CompilerOptions",
     "Engine",
+    "Keep",
     "OnGroup",
     "Out",
     "Progress",
     "RankedBy",
     "Rule",
     "RunAs",
+    "Searches",
     "Seconds",
     "Seeds",
     "Spec",
@@ -113,6 +115,8 @@ Seeds: TypeAlias = Annotated[
 Out: TypeAlias = Annotated[
     str | Path, _Taken("the path of a directory", "out", as_directory)
 ]
+Searches: TypeAlias = Annotated[Any, Methods("begin")]
+Keep: TypeAlias = Annotated[int | Literal["best"], _NameOr(("best",), Whole(1))]
 Rule: TypeAlias = Annotated[StoppingRule, Methods("decides_at", "rung")]
 RunAs: TypeAlias = Annotated[
     Literal["auto"] | StrategyName | Strategy,

@@ -1,6 +1,9 @@
 """What a trial must be, found by abstract evaluation before any work."""
 
+import functools
+import traceback
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -8,8 +11,16 @@ import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr
 
 from optjax.sweep._errors import SweepError, in_own_code, one_line
+from optjax.sweep._keywords import keywords, of_the_trial
 from optjax.sweep._records import OWN_COLUMNS, Config, describe
-from optjax.sweep._trial import Bound, Factory, MakeTrial, Trial, from_functions
+from optjax.sweep._trial import (
+    Bound,
+    Factory,
+    MakeTrial,
+    Metrics,
+    Trial,
+    from_functions,
+)
 
 __all__ = [
     "Traced",
@@ -48,13 +59,50 @@ def as_make_trial(trial: Any) -> MakeTrial:
 
 
 def call_make_trial(make_trial: MakeTrial, factory: Factory, config: Config) -> Trial:
-    """The trial that `make_trial(factory)` returns.
+    """The trial of a configuration, and of all with the same static values.
+
+    Numbers that are the trial's own are kept in its state beside what it keeps itself,
+    and it is made of them where JAX traces.
+
+    Args:
+      make_trial: takes the static hyper-parameters and the numbers that it has keywords
+        for.
+      factory: the optimizer's, which takes the others.
+      config: the configuration.
 
     Raises:
       SweepError: naming the trial, where it raises or returns something else.
     """
+    is_own = of_the_trial(
+        [*config.hyper, *config.static], keywords(make_trial, 1), keywords(factory)
+    )
+    static = {k: v for k, v in config.static.items() if k in is_own}
+    others = {k: v for k, v in config.static.items() if k not in is_own}
+    make = functools.partial(make_trial, functools.partial(factory, **others), **static)
+    if not is_own & {*config.hyper}:
+        return _called(make, config)
+
+    def init(key: jax.Array, hyper: Mapping[str, jax.Array]) -> Bound:
+        own = {k: v for k, v in hyper.items() if k in is_own}
+        others = {k: v for k, v in hyper.items() if k not in is_own}
+        return Bound(made(own).init(key, others), own)
+
+    def step(bound: Bound) -> tuple[Bound, Metrics]:
+        state, metrics = _pair(describe(config), made(bound.hyper).step(bound.state))
+        return bound._replace(state=state), metrics
+
+    def evaluate(bound: Bound) -> Metrics:
+        return made(bound.hyper).evaluate(bound.state)
+
+    def made(own: Mapping[str, jax.Array]) -> Trial:
+        return _called(functools.partial(make, **own), config)
+
+    return Trial(init, step, evaluate)
+
+
+def _called(make: Callable[[], Trial], config: Config) -> Trial:
     try:
-        trial = make_trial(factory)
+        trial = make()
     except Exception as error:
         raise SweepError(
             f"trial {describe(config)}: make_trial raised {one_line(error)}"
@@ -127,10 +175,33 @@ def _abstractly(
 ) -> tuple[ClosedJaxpr, Any]:
     try:
         return jax.make_jaxpr(f, return_shape=True)(*args)
+    except jax.errors.ConcretizationTypeError as error:
+        raise SweepError(
+            f"trial {who}: {name} asks for the value of a number that is traced"
+            f"{in_own_code(error)}; {_instead(error)}"
+        ) from error
+    except SweepError:
+        # What has made it says which trial it is.
+        raise
     except Exception as error:
         raise SweepError(
             f"trial {who}: {name} raised {one_line(error)}{in_own_code(error)}"
         ) from error
+
+
+def _instead(error: Exception) -> str:
+    """What to write where a traced number is tested."""
+    files = [frame.filename for frame in traceback.extract_tb(error.__traceback__)]
+    if any("optax" in Path(file).parts and "schedule" in file for file in files):
+        return (
+            "Optax's schedules test some of theirs with `if`: write "
+            "optjax.sweep.schedule(shape, peak, steps, warmup=, floor=), or give the "
+            "space schedule=, warmup= and floor=, or static(...) values"
+        )
+    return (
+        "write jnp.where for `if`, annotate the parameter int or bool, or give the "
+        "space static(...) values, a program each"
+    )
 
 
 def _pair(who: str, returned: Any) -> tuple[Any, Any]:
@@ -143,7 +214,7 @@ def _pair(who: str, returned: Any) -> tuple[Any, Any]:
 
 
 def _check_same_state(who: str, before: Any, after: Any) -> None:
-    if isinstance(before, Bound) and isinstance(after, Bound):
+    while isinstance(before, Bound) and isinstance(after, Bound):
         # The user's own state, so that its paths and containers are named.
         before, after = before.state, after.state
     old, new = _leaves(before), _leaves(after)

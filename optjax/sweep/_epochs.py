@@ -1,5 +1,6 @@
 """Where batches come from: a source with a state of its own, and epochs of arrays."""
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any, NamedTuple, TypeAlias
 
@@ -11,6 +12,7 @@ from optjax._arguments.checked import checked
 from optjax._arguments.kind import Kind
 from optjax._arguments.named import Size
 from optjax._arguments.objects import Function
+from optjax.sweep._keywords import Keywords, keywords, with_keywords
 
 __all__ = [
     "Batch",
@@ -26,7 +28,7 @@ __all__ = [
 Batch: TypeAlias = Any
 #: What a source carries from update to update, any pytree.
 Carried: TypeAlias = Any
-Draw: TypeAlias = Callable[[jax.Array, jax.Array], Batch]
+Draw: TypeAlias = Callable[..., Batch]
 
 
 class Batches(NamedTuple):
@@ -36,13 +38,15 @@ class Batches(NamedTuple):
       init: `init(key) -> carried`, any pytree.
       draw: `draw(carried, step) -> (carried, batch)`, pure; `step` is the number of
         updates done, and a batch is `(inputs, ...)`.
+
+    What they take beyond these by keyword is a hyper-parameter.
     """
 
-    init: Callable[[jax.Array], Carried]
-    draw: Callable[[Carried, jax.Array], tuple[Carried, Batch]]
+    init: Callable[..., Carried]
+    draw: Callable[..., tuple[Carried, Batch]]
 
 
-_DRAW = Function("a function (key, step) -> (inputs, ...)", 2)
+_DRAW = Function("a function (key, step) -> (inputs, ...)", 2, has_keywords=True)
 
 
 class _BatchesOrDraw(Kind):
@@ -70,8 +74,8 @@ _Arrays: TypeAlias = Annotated[
     _ArraysKind("a tuple of arrays with equally many examples"),
 ]
 _Prepare: TypeAlias = Annotated[
-    Callable[[jax.Array, Batch], Batch],
-    Function("a function (key, batch) -> batch", 2),
+    Callable[..., Batch],
+    Function("a function (key, batch) -> batch", 2, has_keywords=True),
 ]
 
 
@@ -86,7 +90,11 @@ def as_batches(batch: Draw | Batches) -> Batches:
     """The source that a function of a key and the step is: it carries the key."""
     if isinstance(batch, Batches):
         return batch
-    return Batches(lambda key: key, lambda key, step: (key, batch(key, step)))
+
+    def draw(key: jax.Array, step: jax.Array, **given: Any) -> tuple[jax.Array, Batch]:
+        return key, batch(key, step, **given)
+
+    return Batches(lambda key: key, with_keywords(draw, [keywords(batch, 2)], given=2))
 
 
 def updates_an_epoch(examples: int, batch_size: int) -> int:
@@ -106,7 +114,7 @@ def updates_an_epoch(examples: int, batch_size: int) -> int:
 
 @checked
 def epochs(
-    arrays: _Arrays, batch_size: Size, prepare: _Prepare | None = None
+    arrays: _Arrays, batch_size: Size | None = None, prepare: _Prepare | None = None
 ) -> Batches:
     """Batches that have every example once an epoch, in an order drawn anew for each.
 
@@ -117,9 +125,11 @@ def epochs(
     Args:
       arrays: inputs, then targets or whatever else the loss reads, with the examples
         along the first axis.
-      batch_size: examples an update.
+      batch_size: examples an update; None makes it a hyper-parameter, which the space
+        gives: a program for each value.
       prepare: `prepare(key, batch) -> batch`, for instance to change images at random;
-        the key is new at every update.
+        the key is new at every update. What else it takes by keyword is a
+        hyper-parameter.
 
     Returns:
       For `from_nnx` and `from_linen`.
@@ -137,16 +147,19 @@ def epochs(
       ((2,), (2,))
     """
     size = len(arrays[0])
-    updates = updates_an_epoch(size, batch_size)
+    if batch_size is not None:
+        updates_an_epoch(size, batch_size)
 
     def init(key: jax.Array) -> Order:
         return Order(key, jnp.arange(size))
 
-    def draw(carried: Order, step: jax.Array) -> tuple[Order, Batch]:
+    def draw(
+        carried: Order, step: jax.Array, batch_size: int, **given: Any
+    ) -> tuple[Order, Batch]:
         order_key = prepare_key = carried.key
         if prepare is not None:
             order_key, prepare_key = jax.random.split(carried.key)
-        epoch, batch = jnp.divmod(step, updates)
+        epoch, batch = jnp.divmod(step, updates_an_epoch(size, batch_size))
         order = jax.lax.cond(
             batch == 0,
             lambda: jax.random.permutation(jax.random.fold_in(order_key, epoch), size),
@@ -155,7 +168,12 @@ def epochs(
         rows = jax.lax.dynamic_slice_in_dim(order, batch * batch_size, batch_size)
         drawn = tuple(jnp.asarray(array)[rows] for array in arrays)
         if prepare is not None:
-            drawn = prepare(jax.random.fold_in(prepare_key, step), drawn)
+            drawn = prepare(jax.random.fold_in(prepare_key, step), drawn, **given)
         return carried._replace(order=order), drawn
 
-    return Batches(init, draw)
+    takers = [] if prepare is None else [keywords(prepare, 2)]
+    if batch_size is None:
+        takers.append(Keywords({"batch_size": keywords(draw).named["batch_size"]}))
+        return Batches(init, with_keywords(draw, takers, given=2))
+    sized = functools.partial(draw, batch_size=batch_size)
+    return Batches(init, with_keywords(sized, takers, given=2))

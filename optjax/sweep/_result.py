@@ -10,17 +10,24 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from optjax._arguments.kind import shown as shown_value
+from optjax.sweep._engine.training import Training
 from optjax.sweep._errors import SweepError
-from optjax.sweep._ranking import Ranking
+from optjax.sweep._ranking import Best, Ranking
 from optjax.sweep._records import (
     FAILED,
     OWN_COLUMNS,
     PLAIN,
     Config,
     Record,
+    TrialSpec,
     describe,
 )
+from optjax.sweep._store.directory import as_directory
 from optjax.sweep._store.files import as_text, write_atomically, write_csv
+from optjax.sweep._store.keep import kept_states
+from optjax.sweep._store.load import load
+from optjax.sweep._store.store import OWN
 from optjax.sweep._view.notebook import as_notebook
 from optjax.sweep._view.table import as_rich, shown
 
@@ -47,11 +54,112 @@ class SweepResult(Ranking):
       about: what the caller said of it, and how it was run (strategy, devices,
         versions).
       finished_before: whether the directory had every trial, and nothing was run.
+      kept: the folders of the final states that were kept, by the trial's number, for
+        Orbax: `StandardCheckpointer().restore(path)` gives the leaves by their paths.
+      training: what was trained, for `train`; None where it was read from a directory.
       title: what the metric is called over tables and at axes; its name by default.
     """
 
     about: Mapping[str, Any] = field(default_factory=dict)
     finished_before: bool = False
+    kept: Mapping[int, Path] = field(default_factory=dict, compare=False)
+    training: Training | None = field(default=None, compare=False)
+
+    @classmethod
+    def load(cls, directory: str | Path) -> "SweepResult":
+        """Read the result of a sweep from its directory, without the code that it ran.
+
+        While the sweep is not finished, the trials that have ended; those that a
+        stopping rule has ended come when it is. Static values that are no plain data
+        are their names.
+
+        Args:
+          directory: `out` of `run`.
+
+        Raises:
+          SweepError: where there is no sweep in it, or where it is damaged.
+
+        Example:
+          >>> import tempfile, optjax.sweep
+          >>> try:
+          ...     optjax.sweep.SweepResult.load(tempfile.mkdtemp())
+          ... except optjax.sweep.SweepError as error:
+          ...     print(str(error)[-51:])
+          holds no sweep; give the out= of one that has begun
+        """
+        path = as_directory(directory)
+        saved = load(path)
+        return cls(
+            saved.records,
+            saved.metric,
+            saved.mode,
+            about=saved.about,
+            finished_before=saved.finished,
+            kept=kept_states(path / OWN),
+        )
+
+    def train(
+        self, which: Best | Record | TrialSpec, *, steps: int | None = None
+    ) -> Any:
+        """Train a trial again, alone, and return its state at the end.
+
+        Under "map" it is the state that the sweep's lane had, to the last bit; under
+        other strategies it differs as `run_alone`'s curve does.
+
+        Args:
+          which: a trial; of a configuration, such as `best()`, its best seed.
+          steps: updates, a multiple of `evaluate_every`: such as those of the best
+            value on the curve. By default as many as the trial had.
+
+        Returns:
+          What `init` and `step` return of it: of `from_nnx` and `from_linen` a tuple
+          with `params`, `rest` (what the model changes itself) and `opt_state`.
+
+        Raises:
+          SweepError: where the result was read from a directory, which has no code:
+            `run` with the same arguments and that `out` runs nothing and has it.
+        """
+        spec, done = self._one(which)
+        if self.training is None:
+            raise SweepError(
+                "this result was read from a directory and has no code to train; call "
+                "sweep.run as before, with that out=, and train what it returns"
+            )
+        return self.training.train(spec, done if steps is None else steps)
+
+    def restore(self, which: Best | Record | TrialSpec) -> Any:
+        """The final state of a trial that was kept (`run(keep=...)`), as `train`'s.
+
+        Raises:
+          SweepError: where it was not kept, or the result was read from a directory,
+            where `kept` has the folders.
+        """
+        spec, _ = self._one(which)
+        if spec.number not in self.kept or self.training is None:
+            raise SweepError(
+                f"the state of trial {spec.number} is not here: "
+                f"{', '.join(map(str, self.kept)) or 'none'} were kept"
+                + ("" if self.training else "; `kept` has the folders for Orbax")
+            )
+        return self.training.restore(spec, self.kept[spec.number])
+
+    def _one(self, which: Best | Record | TrialSpec) -> tuple[TrialSpec, int]:
+        """A trial, and how many updates it had."""
+        if isinstance(which, Best):
+            which = max(which.records, key=lambda r: self.sign * self.score(r))
+        if isinstance(which, TrialSpec):
+            steps = [r.steps for r in self.records if r.trial.number == which.number]
+            return which, steps[0] if steps else self.about["steps"]
+        if not isinstance(which, Record):
+            raise SweepError(
+                "which must be a Best, a Record or a TrialSpec, such as "
+                f"result.best(), got {shown_value(which)}"
+            )
+        return which.trial, which.steps
+
+    def __getstate__(self) -> dict[str, Any]:
+        """All but the code, whose functions may have no pickle."""
+        return {**self.__dict__, "training": None}
 
     @property
     def metric_names(self) -> tuple[str, ...]:

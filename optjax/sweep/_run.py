@@ -5,6 +5,7 @@ import math
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -18,12 +19,14 @@ from optjax.sweep._arguments import (
     Callbacks,
     CompilerOptions,
     Engine,
+    Keep,
     OnGroup,
     Out,
     Progress,
     RankedBy,
     Rule,
     RunAs,
+    Searches,
     Seconds,
     Seeds,
     Spec,
@@ -31,7 +34,7 @@ from optjax.sweep._arguments import (
 )
 from optjax.sweep._contract import as_make_trial
 from optjax.sweep._engine.devices import all_devices
-from optjax.sweep._engine.groups import make_groups
+from optjax.sweep._engine.groups import TrialGroup, make_groups
 from optjax.sweep._engine.interrupt import Stop
 from optjax.sweep._engine.ledger import Ledger
 from optjax.sweep._engine.local import run_here
@@ -41,7 +44,9 @@ from optjax.sweep._engine.plan import Plan
 from optjax.sweep._engine.processes import together
 from optjax.sweep._engine.ray import run_on_ray
 from optjax.sweep._engine.session import Session
+from optjax.sweep._engine.training import Training
 from optjax.sweep._errors import SweepError, checked
+from optjax.sweep._ranking import Ranking
 from optjax.sweep._records import (
     FAILED,
     MOST_TRIALS,
@@ -53,10 +58,23 @@ from optjax.sweep._records import (
 )
 from optjax.sweep._result import SweepResult
 from optjax.sweep._rows import FACTORIES
-from optjax.sweep._space.space import Draws, Factories, Method, Space, configurations
+from optjax.sweep._schedules import with_schedules
+from optjax.sweep._search import Proposals, Search
+from optjax.sweep._space.space import (
+    Draws,
+    Factories,
+    Method,
+    Space,
+    configurations,
+    keys_of,
+    searched,
+)
 from optjax.sweep._store.directory import as_directory
 from optjax.sweep._store.fingerprint import Fingerprint
-from optjax.sweep._store.store import Store
+from optjax.sweep._store.identity import numbered
+from optjax.sweep._store.keep import Keeper, kept_states
+from optjax.sweep._store.load import load
+from optjax.sweep._store.store import MARKER, OWN, Store
 from optjax.sweep._view.live import Display, live_display
 
 __all__ = ["Interrupted", "run", "run_alone"]
@@ -94,12 +112,14 @@ def run(
     method: Method = "sobol",
     space_seed: Count = 0,
     factories: Factories | None = None,
+    search: Searches | None = None,
     stopping: Rule | None = None,
     strategy: RunAs = "auto",
     lanes: Size | None = None,
     memory_limit: Bytes | None = None,
     checkpoint_seconds: Seconds = 30.0,
     call_seconds: Seconds = 2.0,
+    keep: Keep | None = None,
     progress: Progress = True,
     on_group: OnGroup | None = None,
     callbacks: Callbacks = (),
@@ -118,7 +138,8 @@ def run(
       trial: `make_trial(factory) -> Trial`, or a tuple of functions (init, step) or
         (init, step, evaluate) for `from_functions`; see also `from_nnx` and
         `from_linen`.
-      space: hyper-parameters by name; see `optjax.sweep._space.space`.
+      space: hyper-parameters by name, of the optimizer and of the trial's functions; or
+        a list of spaces and configurations. See `configurations`.
       steps: updates in a whole trial.
       evaluate_every: updates between two evaluations; divides `steps`.
       metric: the name of the metric that ranks.
@@ -128,14 +149,17 @@ def run(
       seeds: how many, counted from 0, or the seeds themselves.
       out: a directory for everything measured. The same call with the same directory
         goes on where it was, however it ended, and has nothing to do where it had
-        ended well. Another call is refused: see "The same sweep" in docs/sweeps.md.
-        None keeps nothing.
+        ended well. One with more trials runs those that are new. Another is refused:
+        see "The same sweep" in docs/sweeps.md. None keeps nothing.
       draws: configurations an optimizer, where the space is not finite.
       method: how they are drawn, "sobol" or "random".
       space_seed: for the drawing, and for the order in which a stopping rule gets to
         see the trials.
       factories: optimizers by name; by default `optjax.OPTIMIZERS`, and those that
         installed packages add by an entry point of the group `optjax.optimizers`.
+      search: proposes the `draws`, in rounds, from what those before have reached:
+        `Optuna("tpe")`, or one of yours (see `Search`). None takes them all at once, by
+        `method`.
       stopping: `SuccessiveHalving(...)`, `Median(...)` or a rule of yours (see
         `StoppingRule`), or None to run every trial to its end.
       strategy: "vmap" (a device's lanes at once), "map" (one after the other),
@@ -148,6 +172,8 @@ def run(
       call_seconds: about how long a call of the compiled program takes, after which
         there is a report and may be a checkpoint; one update is the least. It does not
         change the results, and may be another when a sweep goes on.
+      keep: "best" or a number: of how many trials, by the best value on their curves,
+        the final state is kept on disk in `out` (needs Orbax).
       progress: a live display on a terminal, or a function that is handed a `Status`.
       on_group: called with an optimizer's name and its records, in the order of the
         trials, when they have all ended (by the local engine); first for those that had
@@ -195,13 +221,38 @@ def run(
       12
     """
     make_trial = as_make_trial(trial)
-    factories = factories or FACTORIES
-    specs = _specs(
-        configurations(
-            space, draws=draws, method=method, seed=space_seed, factories=factories
-        ),
-        seeds,
-    )
+    factories = with_schedules(factories or FACTORIES, keys_of(space), int(steps))
+    _check_here(engine, out, search=search, keep=keep)
+    saved = None
+    if out is not None and (as_directory(out) / MARKER).is_file():
+        saved = Store(as_directory(out), writes=False).saved_identity()
+    proposals = None
+    if search is None:
+        configs = configurations(
+            space,
+            draws=draws,
+            method=method,
+            seed=space_seed,
+            factories=factories,
+            trial=make_trial,
+        )
+        generations = numbered(_specs(configs, _each(seeds)), saved)
+    else:
+        if draws is None:
+            raise SweepError(
+                "search= needs draws=, the configurations an optimizer, such as "
+                "draws=64"
+            )
+        proposals = Proposals(
+            searched(space, factories=factories, trial=make_trial),
+            search,
+            draws=draws,
+            seeds=_each(seeds),
+            seed=space_seed,
+            metric=metric,
+            mode=mode,
+        )
+        generations = _proposed(proposals, search, out, saved)
     _check_divides(evaluate_every, steps)
     plan = Plan(
         steps=int(steps),
@@ -217,7 +268,8 @@ def run(
         order_seed=int(space_seed),
     )
     told = [*callbacks] if jax.process_index() == 0 else []
-    ledger, words = Ledger(plan, len(specs), told), dict(about or {})
+    ledger = Ledger(plan, sum(map(len, generations)), told)
+    words = dict(about or {})
     # What keeps nothing is compared with nothing.
     fingerprint = None if out is None else Fingerprint()
 
@@ -235,16 +287,29 @@ def run(
                 "jax": jax.__version__,
             },
             finished_before=finished_before,
+            training=Training(make_trial, factories, plan),
+            kept={} if out is None else kept_states(Path(out) / OWN),
         )
+
+    known: dict[Any, TrialGroup] = {}
+
+    def grouped(specs: Sequence[TrialSpec]) -> list[TrialGroup]:
+        # A search is told of what fails in a call, and not of what cannot be called.
+        on_failure = ledger.fail if proposals is None else None
+        return make_groups(
+            make_trial, factories, specs, plan, fingerprint, known, on_failure
+        )
+
+    def more(records: Sequence[Record]) -> list[TrialGroup]:
+        assert proposals is not None
+        return grouped(proposals.next(records))
 
     try:
         with ExitStack() as stack:
             stack.enter_context(losses_named())
             stop = stack.enter_context(Stop())
             with stop.at_once():
-                groups = make_groups(
-                    make_trial, factories, specs, plan, fingerprint, ledger.fail
-                )
+                groups = [group for specs in generations for group in grouped(specs)]
             if out is None:
                 # Each process has its own.
                 directory = stack.enter_context(tempfile.TemporaryDirectory())
@@ -259,6 +324,12 @@ def run(
             session = Session(
                 plan=plan,
                 groups=groups,
+                generations=[*map(len, generations)],
+                unmade=ledger.records(),
+                more=None if proposals is None else more,
+                search=search,
+                keep=keep,
+                keeper=_keeper(keep, store, metric, mode),
                 ledger=ledger,
                 store=store,
                 stop=stop,
@@ -329,30 +400,75 @@ def run_alone(
         devices=(jax.local_devices()[0],),
         lanes=1,
     )
-    factories = factories or FACTORIES
+    keys = keys_of(spec.config)
+    factories = with_schedules(factories or FACTORIES, keys, int(steps))
     piece = Piece(0, (spec,))
     (record,) = run_piece(as_make_trial(trial), factories, piece, plan, "map")
     return record
 
 
-def _specs(configs: Sequence[Config], seeds: int | Sequence[int]) -> list[TrialSpec]:
+def _each(seeds: int | Sequence[int]) -> Sequence[int]:
     given: Any = seeds
     # A range may be too long for NumPy to look at.
     if not isinstance(seeds, range) and np.ndim(seeds) == 0:
         given = range(seeds)  # type: ignore[arg-type]
-    if len(configs) * len(given) > MOST_TRIALS:
+    return given if isinstance(given, range) else tuple(map(int, given))
+
+
+def _specs(configs: Sequence[Config], seeds: Sequence[int]) -> list[TrialSpec]:
+    if len(configs) * len(seeds) > MOST_TRIALS:
         raise SweepError(
             f"a sweep may have {MOST_TRIALS:,} trials, got {len(configs):,} "
-            f"configurations × {len(given):,} seeds = {len(configs) * len(given):,}; "
+            f"configurations × {len(seeds):,} seeds = {len(configs) * len(seeds):,}; "
             "take fewer seeds= or configurations"
         )
-    each = tuple(map(int, given))
     return [
         TrialSpec(index, config, seed)
         for index, (config, seed) in enumerate(
-            (config, seed) for config in configs for seed in each
+            (config, int(seed)) for config in configs for seed in seeds
         )
     ]
+
+
+def _proposed(
+    proposals: Proposals, search: Search, out: str | Path | None, saved: Any
+) -> list[list[TrialSpec]]:
+    """The rounds that are written down in a directory, or the first."""
+    rounds = [proposals.next(())]
+    if out is None or not saved or len(saved.get("generations", ())) < 2:
+        return rounds
+    records = load(as_directory(out)).records
+    while len(rounds) < len(saved["generations"]):
+        # Another search is refused later, by all that differs.
+        if not (specs := proposals.next(records)):
+            break
+        rounds.append(specs)
+    return rounds
+
+
+def _check_here(
+    engine: str, out: Any, *, search: Search | None, keep: int | str | None
+) -> None:
+    if search is not None and engine != "local":
+        raise SweepError("search= is for the local engine; leave out engine=")
+    if keep is None:
+        return
+    if out is None:
+        raise SweepError("keep= needs a directory to keep them in; give out=")
+    if engine != "local" or jax.process_count() > 1:
+        raise SweepError(
+            "keep= is for the local engine in one process; train the best again with "
+            "result.train(result.best())"
+        )
+
+
+def _keeper(
+    keep: int | str | None, store: Store, metric: str, mode: Mode
+) -> Keeper | None:
+    if keep is None:
+        return None
+    most = 1 if isinstance(keep, str) else keep
+    return Keeper(store.own, most, Ranking((), metric, mode))
 
 
 def _check_divides(evaluate_every: int, steps: int) -> None:

@@ -12,9 +12,11 @@ import jax.numpy as jnp
 import optax
 
 from optjax._arguments.checked import checked
+from optjax._arguments.kind import Kind
 from optjax._arguments.named import Names, Text
 from optjax._arguments.objects import Function, Methods
 from optjax.sweep._epochs import Batch, Batches, BatchesOrDraw, as_batches
+from optjax.sweep._keywords import Keywords, keywords, share, with_keywords
 from optjax.sweep._trial import Factory, MakeTrial, Metrics, Trial
 
 __all__ = ["Training", "from_linen", "from_nnx"]
@@ -24,19 +26,39 @@ Variables: TypeAlias = Any
 #: `predict(inputs, ...) -> outputs`, the model with its present parameters.
 Predict: TypeAlias = Callable[..., Any]
 
+_HAS_APPLY = Methods("init", "apply", hint="Such as a flax.linen.Module")
+_MAKES_MODULE = Function("", 0, may_be_class=True, has_keywords=True)
+
+
+class _ModuleKind(Kind):
+    def accepts(self, value: Any) -> bool:
+        is_module = _HAS_APPLY.accepts(value) and not isinstance(value, type)
+        return is_module or _MAKES_MODULE.accepts(value)
+
+
 _Module: TypeAlias = Annotated[
-    Any, Methods("init", "apply", hint="Such as a flax.linen.Module")
+    Any,
+    _ModuleKind(
+        f"{_HAS_APPLY.words}, or a class or function that makes one",
+        "Such as a flax.linen.Module",
+    ),
 ]
 _MakeModel: TypeAlias = Annotated[
-    Callable[[Any], Any],
-    Function("a class or function (rngs) -> model", 1, may_be_class=True),
+    Callable[..., Any],
+    Function(
+        "a class or function (rngs) -> model",
+        1,
+        may_be_class=True,
+        has_keywords=True,
+    ),
 ]
 _Loss: TypeAlias = Annotated[
-    Callable[[Any, Batch], jax.Array],
-    Function("a function (outputs, batch) -> scalar", 2),
+    Callable[..., jax.Array],
+    Function("a function (outputs, batch) -> scalar", 2, has_keywords=True),
 ]
 _Evaluate: TypeAlias = Annotated[
-    Callable[[Predict], Metrics], Function("a function (predict) -> metrics", 1)
+    Callable[..., Metrics],
+    Function("a function (predict) -> metrics", 1, has_keywords=True),
 ]
 
 
@@ -77,6 +99,39 @@ class _Model(NamedTuple):
     ]
     apply: Callable[[Any, Variables, jax.Array, Any], tuple[Any, Variables]]
     predict: Callable[..., Any]
+
+
+def _with_hyper(
+    make_model: Callable[..., _Model],
+    takes: Keywords,
+    loss: Callable[..., jax.Array],
+    batches: Batches,
+    evaluate: Callable[..., Metrics] | None,
+    loss_name: str,
+) -> MakeTrial:
+    """The trial whose functions get what the space gives for their keywords.
+
+    `takes` are the model's; those of the others are read off them.
+    """
+    takers = [takes, keywords(loss, 2), keywords(batches.init, 1)]
+    takers.append(keywords(batches.draw, 2))
+    if evaluate is not None:
+        takers.append(keywords(evaluate, 1))
+
+    def make_trial(factory: Factory, **hyper: Any) -> Trial:
+        model, *shares = share(takers, hyper)
+        functions = [loss, *batches, *([] if evaluate is None else [evaluate])]
+        to_loss, start, draw, *rest = map(_given, functions, shares)
+        evaluation = rest[0] if rest else None
+        return _supervised(
+            make_model(**model), to_loss, Batches(start, draw), evaluation, loss_name
+        )(factory)
+
+    return with_keywords(make_trial, takers)
+
+
+def _given(function: Callable[..., Any], share: Mapping[str, Any]) -> Any:
+    return functools.partial(function, **share) if share else function
 
 
 def _supervised(
@@ -150,10 +205,13 @@ def from_linen(
     Beside what `evaluate` measures, an evaluation has the metric `finite`: whether all
     parameters are, without which the trial has diverged.
 
+    What the functions take by keyword beyond the arguments below is a hyper-parameter
+    of that name.
+
     Args:
-      module: a `flax.linen.Module` that maps a batch's inputs to outputs. Its
-        collection "params" is trained; the others, such as batch statistics, are
-        mutable.
+      module: a `flax.linen.Module` that maps a batch's inputs to outputs, or a class or
+        function of hyper-parameters that makes one. Its collection "params" is trained;
+        the others, such as batch statistics, are mutable.
       loss: `loss(outputs, batch) -> scalar`.
       batch: `epochs(...)`, other `Batches`, or a function `batch(key, step) -> (inputs,
         ...)`, pure: draw it from the key, which is the same at every step of a trial,
@@ -179,7 +237,17 @@ def from_linen(
     """
 
     names = (rngs,) if isinstance(rngs, str) else tuple(rngs)
+    is_made = isinstance(module, type) or not _HAS_APPLY.accepts(module)
 
+    def make_model(**hyper: Any) -> _Model:
+        return _linen_model(module(**hyper) if is_made else module, names)
+
+    takes = keywords(module) if is_made else Keywords({})
+    batches = as_batches(batch)
+    return _with_hyper(make_model, takes, loss, batches, evaluate, loss_name)
+
+
+def _linen_model(module: Any, names: tuple[str, ...]) -> _Model:
     def streams(key: jax.Array) -> dict[str, jax.Array]:
         return dict(zip(names, jax.random.split(key, len(names)), strict=True))
 
@@ -205,8 +273,7 @@ def from_linen(
         variables = {"params": params, **rest}
         return module.apply(variables, *args, **kwargs, mutable=list(rest))[0]
 
-    model = _Model(init, apply, predict)
-    return _supervised(model, loss, as_batches(batch), evaluate, loss_name)
+    return _Model(init, apply, predict)
 
 
 @checked
@@ -222,6 +289,10 @@ def from_nnx(
 
     Beside what `evaluate` measures, an evaluation has the metric `finite`: whether all
     parameters are, without which the trial has diverged.
+
+    What the functions take by keyword beyond the arguments below is a hyper-parameter
+    of that name: with `make_model(rngs, width=64)` and `loss(outputs, batch,
+    smoothing=0.0)` a space may have `width` and `smoothing`.
 
     Args:
       make_model: `make_model(rngs) -> model`. Its `nnx.Param`s are trained; what the
@@ -252,6 +323,15 @@ def from_nnx(
       ...     batch,
       ... )
     """
+
+    def make(**hyper: Any) -> _Model:
+        return _nnx_model(_given(make_model, hyper))
+
+    takes, batches = keywords(make_model, 1), as_batches(batch)
+    return _with_hyper(make, takes, loss, batches, evaluate, loss_name)
+
+
+def _nnx_model(make_model: Callable[[Any], Any]) -> _Model:
     from flax import nnx
 
     def build(key: jax.Array) -> Any:
@@ -260,7 +340,10 @@ def from_nnx(
     # Once a trial: a deep model takes long to build.
     @functools.cache
     def structure() -> Any:
-        return jax.eval_shape(build, jax.random.key(0))[0]
+        found: list[Any] = []
+        # Not returned: JAX compares what is, and it may have traced numbers.
+        jax.eval_shape(lambda key: found.append(build(key)[0]), jax.random.key(0))
+        return found[0]
 
     def model_of(params: optax.Params, rest: Variables) -> Any:
         # Copies, as Flax forbids changing variables made outside a transformation.
@@ -289,5 +372,4 @@ def from_nnx(
         model.eval()
         return model(*args, **kwargs)
 
-    model = _Model(init, apply, predict)
-    return _supervised(model, loss, as_batches(batch), evaluate, loss_name)
+    return _Model(init, apply, predict)

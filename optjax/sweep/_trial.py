@@ -13,6 +13,7 @@ import optax
 
 from optjax._arguments.checked import checked
 from optjax._arguments.objects import Function
+from optjax.sweep._keywords import keywords, share, with_keywords
 
 #: An optimizer's constructor: `factory(learning_rate=..., ...)`.
 Factory = Callable[..., optax.GradientTransformation]
@@ -44,27 +45,37 @@ class Trial(NamedTuple):
     evaluate: Callable[[State], Metrics]
 
 
-#: What a sweep trains: `make_trial(factory) -> Trial`, called once an optimizer.
-MakeTrial = Callable[[Factory], Trial]
+#: What a sweep trains: `make_trial(factory, **hyper) -> Trial`. Its keywords are
+#: hyper-parameters of its own; where the space gives a number, it is called while JAX
+#: traces.
+MakeTrial = Callable[..., Trial]
 
 
 class Bound(NamedTuple):
-    """The user's own state beside the hyper-parameters that made its optimizer."""
+    """A state beside the hyper-parameters that its functions are made of."""
 
     state: State
     hyper: Mapping[str, jax.Array]
 
 
+def own_state(state: State) -> State:
+    """The user's own state, without what a sweep keeps beside it."""
+    while isinstance(state, Bound):
+        state = state.state
+    return state
+
+
 _Init: TypeAlias = Annotated[
-    Callable[[jax.Array, optax.GradientTransformation], State],
-    Function("a function (key, optimizer) -> state", 2),
+    Callable[..., State],
+    Function("a function (key, optimizer) -> state", 2, has_keywords=True),
 ]
 _Step: TypeAlias = Annotated[
-    Callable[[State, optax.GradientTransformation], tuple[State, Metrics]],
-    Function("a function (state, optimizer) -> (state, metrics)", 2),
+    Callable[..., tuple[State, Metrics]],
+    Function("a function (state, optimizer) -> (state, metrics)", 2, has_keywords=True),
 ]
 _Evaluate: TypeAlias = Annotated[
-    Callable[[State], Metrics], Function("a function (state) -> metrics", 1)
+    Callable[..., Metrics],
+    Function("a function (state) -> metrics", 1, has_keywords=True),
 ]
 
 
@@ -75,6 +86,8 @@ def from_functions(
     evaluate: _Evaluate | None = None,
 ) -> MakeTrial:
     """Make a sweep's trial from functions that are handed the optimizer.
+
+    What else they take by keyword is a hyper-parameter, which each gets from the space.
 
     Args:
       init: `init(key, optimizer) -> state`, any pytree that holds the parameters,
@@ -98,12 +111,18 @@ def from_functions(
       >>> trial = optjax.sweep.from_functions(init, step)
     """
 
-    def make_trial(factory: Factory) -> Trial:
+    takers = [keywords(init, 2), keywords(step, 2)]
+    if evaluate is not None:
+        takers.append(keywords(evaluate, 1))
+
+    def make_trial(factory: Factory, **given: Any) -> Trial:
+        to_init, to_step, *to_evaluate = share(takers, given)
+
         def bound_init(key: jax.Array, hyper: Mapping[str, jax.Array]) -> Bound:
-            return Bound(init(key, factory(**hyper)), hyper)
+            return Bound(init(key, factory(**hyper), **to_init), hyper)
 
         def bound_step(bound: Bound) -> tuple[Bound, Metrics]:
-            returned: Any = step(bound.state, factory(**bound.hyper))
+            returned: Any = step(bound.state, factory(**bound.hyper), **to_step)
             if not isinstance(returned, tuple) or len(returned) != 2:
                 raise TypeError(
                     f"it must return (state, metrics), got a {type(returned).__name__}"
@@ -112,8 +131,10 @@ def from_functions(
             return bound._replace(state=state), metrics
 
         def bound_evaluate(bound: Bound) -> Metrics:
-            return {} if evaluate is None else evaluate(bound.state)
+            if evaluate is None:
+                return {}
+            return evaluate(bound.state, **to_evaluate[0])
 
         return Trial(bound_init, bound_step, bound_evaluate)
 
-    return make_trial
+    return with_keywords(make_trial, takers)

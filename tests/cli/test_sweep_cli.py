@@ -4,6 +4,7 @@ import contextlib
 import csv
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -88,7 +89,10 @@ def test_a_toml_file_a_module_of_ones_own_and_resuming(tmp_path, monkeypatch, ca
     capsys.readouterr()
     assert main(["sweep", "--config", "sweep.toml", "--seeds", "1"]) == 0
     assert (tmp_path / "mine" / "results.csv").read_bytes() == first
-    assert main(["sweep", "--config", "sweep.toml"]) == 2
+    # Another seed is more of the same.
+    assert main(["sweep", "--config", "sweep.toml", "--seeds", "2"]) == 0
+    assert len(read(tmp_path / "mine" / "results.csv")) == 2 * len(rows)
+    assert main(["sweep", "--config", "sweep.toml", "--seeds", "1"]) == 2
     assert "mine holds another sweep" in capsys.readouterr().err
 
 
@@ -318,9 +322,13 @@ def test_report_writes_the_page_again_from_the_directory(tmp_path, capsys):
     assert "cannot write" in capsys.readouterr().err.splitlines()[-1]
     assert main(["report", str(tmp_path)]) == 2
     assert "holds no sweep" in capsys.readouterr().err
+    shutil.copytree(out, tmp_path / "p")
+    assert main(["report", str(tmp_path)]) == 0
+    assert "Performance profile" in (tmp_path / "report.html").read_text()
+    # The curves say it all.
     (out / "results.csv").unlink()
-    assert main(["report", str(out)]) == 2
-    assert "no results.csv yet" in capsys.readouterr().err
+    assert main(["report", str(out)]) == 0
+    assert (out / "report.html").read_bytes() == page
 
 
 def test_without_out_each_sweep_has_a_directory_of_its_own(

@@ -279,18 +279,24 @@ TAKES = {
     ),
     "a text": (TEXTS, "overall"),
     "a name or names": ([*TEXTS, "names", "set", *EMPTY], ()),
-    "a mapping of names to values": (MAPPINGS, {}),
+    "a mapping of names to values, a configuration, or a list of these": (
+        [*MAPPINGS, "reports"],
+        {},
+    ),
     "a mapping of names to factories": (MAPPINGS, {}),
     "a mapping of XLA's options": (MAPPINGS, {}),
     "a mapping of names to texts": (["mask of texts"], {}),
     "one of sobol, random": ([], "random"),
     "one of max, min": (["name"], "max"),
+    "one of constant, linear, cosine": ([], "linear"),
     "one of local, ray": ([], "local"),
     "one of auto, vmap, map, chunked": ([*OF_ONE, *UNCALLED[1:]], "map"),
     "a number of seeds >= 1, or distinct integers from 0 to 2**31 - 1": (SIZES, 1),
     "the path of a directory": ([t for t in TEXTS if t != "no text"], "out"),
     "an integer from 1 to 9223372036854775807": ([*SIZES, "2**31", "2**32"], 1),
     "an object with decides_at and rung": ([], sweep.Median(1)),
+    "an object with begin": ([], sweep.Optuna()),
+    "one of best": (SIZES, 1),
     "a number >= 0": ([*NON_NEGATIVE, "1e300", "10**400", "inf", "jnp.inf"], 1.0),
     "a function of a Status, or True or False": (["True", "np.True_", *OF_ONE], True),
     "a TrialSpec": ([], SPEC),
@@ -308,17 +314,20 @@ TAKES = {
         )
     },
     **{
-        f"a function {words}": ([*OF_ONE, *UNCALLED[1:]], schedule)
+        f"a function {words}": (["two arguments", *OF_ONE, *UNCALLED], schedule)
         for words in (
             "(state) -> metrics",
             "(predict) -> metrics",
         )
     },
     "a class or function (rngs) -> model": (
-        [*OF_ONE, *UNCALLED[1:], *CLASSES_OF_ONE],
+        ["two arguments", "class of optimizers", *OF_ONE, *UNCALLED, *CLASSES_OF_ONE],
         schedule,
     ),
-    "an object with init and apply": ([], linen.Dense(1)),
+    "an object with init and apply, or a class or function that makes one": (
+        [*FUNCTION, *CLASSES, *UNCALLED],
+        linen.Dense(1),
+    ),
     "matplotlib axes": (["axes"], None),
     "an object with add_scalar and add_histogram_raw": (["writer"], Writer()),
 }
@@ -344,6 +353,7 @@ FREE = {
     "explain_step": ["extra"],
     "grid": ["values"],
     "choice": ["values"],
+    "static": ["values"],
     "uniform": ["low", "high"],
     "log_uniform": ["low", "high"],
     "only": ["distribution", "optimizers"],

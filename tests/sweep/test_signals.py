@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -49,7 +50,8 @@ def end(process):
     finally:
         process.kill()
     lines = errors.splitlines(keepends=True)
-    return process.returncode, "".join(x for x in lines if " trials · " not in x)
+    log = re.compile(r"\w+ \S+ \(learning_rate=\S+\)|.* trials · ")
+    return process.returncode, "".join(line for line in lines if not log.match(line))
 
 
 @pytest.fixture(scope="module")

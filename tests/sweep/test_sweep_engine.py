@@ -881,3 +881,20 @@ def test_optimizers_must_share_their_metrics():
         sweep.SweepError, match="sgd has loss, more, val and adam loss, extra, val"
     ):
         sweep.run(with_own_metric, space, factories=factories, **QUIET)
+
+
+def test_devices_are_the_cores_that_the_process_may_use(monkeypatch):
+    import os
+
+    from optjax.sweep._engine import devices
+
+    asked = []
+    monkeypatch.setattr(jax.config, "update", lambda *given: asked.append(given))
+    monkeypatch.delenv("JAX_NUM_CPU_DEVICES", raising=False)
+    assert sweep.use_all_cores()
+    assert asked == [("jax_num_cpu_devices", devices._cores())]
+    if hasattr(os, "sched_getaffinity"):
+        assert devices._cores() == len(os.sched_getaffinity(0))
+    monkeypatch.setenv("JAX_NUM_CPU_DEVICES", "3")
+    assert sweep.use_all_cores()
+    assert len(asked) == 1

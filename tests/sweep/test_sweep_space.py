@@ -24,6 +24,7 @@ from optjax.sweep import (
     only,
     parse_dimension,
     per_optimizer,
+    static,
     uniform,
 )
 from optjax.sweep._errors import SweepError
@@ -470,7 +471,10 @@ RATE = {"learning_rate": 0.1}
         (RATE | {"b1": only(0.1, "nadam")}, ["b1 is restricted", "other than adam"]),
         (RATE | {"b1": only(0.1, "adamm")}, ["b1", "'adamm'", "did you mean adam"]),
         (RATE | {"final_lr": only(1, "adam")}, ["final_lr is given for adam"]),
-        (RATE | {"eps": [1e-8], "nesterov": uniform(0, 1)}, ["nesterov of adam"]),
+        (
+            RATE | {"eps": [1e-8], "nesterov": uniform(0, 1)},
+            ["nesterov of adam is a boolean"],
+        ),
         # Optimizers.
         (RATE | {"optimizer": "adamm"}, ["optimizer", "'adamm'", "did you mean adam"]),
         (RATE | {"optimizer": []}, ["optimizer", "at least one"]),
@@ -478,8 +482,8 @@ RATE = {"learning_rate": 0.1}
         (RATE | {"optimizer": uniform(0, 1)}, ["optimizer", "a list or a choice"]),
         (RATE | {"optimizer": "adashift", "keep_num": 0}, ["keep_num=0 of adashift"]),
         (
-            RATE | {"optimizer": "adashift", "keep_num": uniform(1, 9)},
-            ["keep_num of adashift", "give a list"],
+            RATE | {"optimizer": "adashift", "keep_num": uniform(1.5, 9)},
+            ["keep_num of adashift is an integer", "whole ends or a list"],
         ),
         (
             {"optimizer": ["sgd", "adabound"], "learning_rate": [1.0, 0.0]},
@@ -670,3 +674,60 @@ def test_what_cannot_be_read_is_refused(value, parts):
         parse_dimension(value)
     for part in parts:
         assert part in str(caught.value)
+
+
+def test_a_range_of_an_integer_has_both_ends_and_each_as_often():
+    space = {"optimizer": "adashift", "learning_rate": 0.1, "keep_num": uniform(2, 5)}
+    drawn = [c.static["keep_num"] for c in configurations(space, draws=64)]
+    assert sorted(drawn) == [2, 3, 4, 5]
+    space["keep_num"] = log_uniform(1, 64)
+    drawn = [c.static["keep_num"] for c in configurations(space, draws=512)]
+    assert {type(n) for n in drawn} == {int}
+    assert min(drawn) == 1
+    assert max(drawn) == 64
+    below = [log_uniform(1, 63).whole_at(u) <= 8 for u in np.linspace(0, 0.99, 100)]
+    # Three of six octaves from 1 to 64, and a bit for 8 itself.
+    assert 0.5 <= np.mean(below) <= 0.54
+
+
+def test_static_numbers_make_programs():
+    space = {"optimizer": "adam", "learning_rate": 0.1, "b1": static(0.0, 0.9)}
+    assert [c.static for c in configurations(space)] == [{"b1": 0.0}, {"b1": 0.9}]
+    assert parse_dimension("static(0, 0.9)") == static(0, 0.9)
+    assert "b1=2.0 of adam" in refused(space | {"b1": static(2.0)})
+
+
+def test_a_list_of_spaces_is_all_of_theirs():
+    first = {"optimizer": "adam", "learning_rate": [0.1, 0.2]}
+    second = {"optimizer": "sgd", "learning_rate": 0.1, "nesterov": True, "momentum": 0}
+    both = configurations([first, second], factories=optax_like())
+    assert both == [
+        *configurations(first, factories=optax_like()),
+        *configurations(second, factories=optax_like()),
+    ]
+    # Configurations too, such as the best of another sweep, each once.
+    assert configurations([*both, first], factories=optax_like()) == both
+    assert configurations(both[0], factories=optax_like()) == both[:1]
+    wrong = {"optimizer": "adam", "learning_rate": 0.1, "lr": 0.1}
+    assert "'lr'" in refused([first, wrong])
+    for empty in ([], [0.1], "adam"):
+        with pytest.raises(SweepError, match="a list of these"):
+            configurations(empty)
+
+
+def optax_like():
+    return {"adam": optjax.adam, "sgd": optax.sgd}
+
+
+def test_a_schedule_has_no_optimizer_of_its_own():
+    space = {
+        "optimizer": ["adam", "adabound"],
+        "learning_rate": 0.1,
+        "schedule": ["cosine", "linear"],
+        "warmup": uniform(0.0, 0.2),
+    }
+    found = configurations(space, draws=2)
+    assert {c.optimizer for c in found} == {"adam", "adabound"}
+    assert all({"learning_rate", "warmup"} == {*c.hyper} for c in found)
+    assert "cosin" in refused(space | {"schedule": "cosin"}, draws=2)
+    assert "warmup=1.5" in refused(space | {"warmup": 1.5})

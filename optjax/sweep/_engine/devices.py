@@ -16,7 +16,9 @@ def use_all_cores() -> bool:
     """Make JAX see one CPU device a core, for a sweep to share its lanes over.
 
     Must be called before anything else uses JAX in the process; the command line does
-    so itself. On an accelerator it changes nothing that matters.
+    so itself. The cores are those that the process may run on, as a cluster's
+    scheduler says, and another number in JAX_NUM_CPU_DEVICES wins. On an accelerator it
+    changes nothing that matters.
 
     Returns:
       Whether it was early enough.
@@ -25,8 +27,16 @@ def use_all_cores() -> bool:
       >>> import optjax.sweep
       >>> was_early_enough = optjax.sweep.use_all_cores()
     """
+    if "JAX_NUM_CPU_DEVICES" in os.environ:
+        return True
     try:
-        jax.config.update("jax_num_cpu_devices", os.cpu_count() or 1)
+        jax.config.update("jax_num_cpu_devices", _cores())
     except RuntimeError:
         return False
     return True
+
+
+def _cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

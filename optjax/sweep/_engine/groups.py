@@ -1,6 +1,5 @@
 """A sweep's trials by compiled program."""
 
-import functools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
@@ -125,6 +124,7 @@ def make_groups(
     specs: Sequence[TrialSpec],
     plan: Plan,
     fingerprint: Fingerprint | None = None,
+    known: dict[Any, TrialGroup] | None = None,
     on_failure: Callable[[Sequence[TrialSpec], SweepError], None] | None = None,
 ) -> list[TrialGroup]:
     """Check a trial of each kind by abstract evaluation and group them all.
@@ -135,39 +135,47 @@ def make_groups(
       specs: the trials.
       plan: what the groups have in common.
       fingerprint: makes the groups' digests; None where nothing is compared.
+      known: groups of the same programs, which need no check, to which these are added.
       on_failure: told of trials that break the contract, where others do not.
 
     Raises:
       SweepError: naming the trial that breaks the contract.
     """
+    known = {} if known is None else known
     by_program: dict[Any, list[TrialSpec]] = {}
     for spec in specs:
         by_program.setdefault(_program_key(spec.config), []).append(spec)
     groups: list[TrialGroup] = []
     failures: list[tuple[Sequence[TrialSpec], SweepError]] = []
     for members in _in_order(by_program.values(), plan):
-        try:
-            group = _group(make_trial, factories, members, plan, fingerprint)
-        except SweepError as error:
-            if on_failure is None:
-                raise
-            failures.append((members, error))
-            continue
-        if groups and group.metrics != groups[0].metrics:
+        key = _program_key(members[0].config)
+        if key not in known:
+            try:
+                made = _group(make_trial, factories, members[0], plan, fingerprint)
+            except SweepError as error:
+                if on_failure is None:
+                    raise
+                failures.append((members, error))
+                continue
+            known[key] = made
+        group, first = known[key], next(iter(known.values()))
+        if group.metrics != first.metrics:
             raise SweepError(
-                f"every trial must have the same metrics, but {groups[0].name} has "
-                f"{', '.join(groups[0].metrics)} and {group.name} "
+                f"every trial must have the same metrics, but {first.name} has "
+                f"{', '.join(first.metrics)} and {group.name} "
                 f"{', '.join(group.metrics)}"
             )
-        groups.append(group)
+        lanes = _lanes(len(members), lane_bytes(group.trial, group.hyper), plan)
+        groups.append(group._replace(specs=tuple(members), lanes=lanes))
     for of_one, fault in failures:
-        if on_failure is None or not groups:
+        if on_failure is None or not known:
             raise fault
         on_failure(of_one, fault)
-    unknown = set(plan.allow_nan) - set(groups[0].metrics)
+    metrics = next(iter(known.values())).metrics
+    unknown = set(plan.allow_nan) - set(metrics)
     if unknown:
         raise SweepError(
-            f"allow_nan must name metrics of the trials, {', '.join(groups[0].metrics)}"
+            f"allow_nan must name metrics of the trials, {', '.join(metrics)}"
             f", got {', '.join(sorted(unknown))}"
         )
     return groups
@@ -176,22 +184,21 @@ def make_groups(
 def _group(
     make_trial: MakeTrial,
     factories: Mapping[str, Factory],
-    members: Sequence[TrialSpec],
+    spec: TrialSpec,
     plan: Plan,
     fingerprint: Fingerprint | None,
 ) -> TrialGroup:
-    config = members[0].config
-    factory = functools.partial(factories[config.optimizer], **config.static)
-    trial = call_make_trial(make_trial, factory, config)
+    """The group of one trial."""
+    config = spec.config
+    trial = call_make_trial(make_trial, factories[config.optimizer], config)
     traced = trace(trial, config, plan.metric)
-    hyper = tuple(sorted(config.hyper))
     return TrialGroup(
         config.optimizer,
         trial,
-        hyper,
+        tuple(sorted(config.hyper)),
         traced.metrics,
-        tuple(members),
-        _lanes(len(members), lane_bytes(trial, hyper), plan),
+        (spec,),
+        1,
         {} if fingerprint is None else _digests(fingerprint, traced),
     )
 

@@ -61,12 +61,14 @@ class Program(NamedTuple):
       advance: (carry, assignment, size) -> (carry, metrics), metrics an array of shape
         (K, most evaluations, names), NaN where there was no evaluation. The carry is
         donated.
+      state: (carry, lane) -> the state of the trial in that lane, on its device.
       lanes: K.
       bytes: what it takes while it runs, on all devices.
     """
 
     start: Callable[[], Any]
     advance: Callable[[Any, Assignment, Size], tuple[Any, np.ndarray]]
+    state: Callable[[Any, int], State]
     lanes: int
     bytes: int = 0
 
@@ -247,7 +249,10 @@ def compile_lanes(
         carry, rows = compiled(carry, told, sizes)
         return carry, np.asarray(rows)
 
-    return Program(start, advance, lanes, _bytes(compiled) * len(devices))
+    def state(carry: Any, lane: int) -> State:
+        return unpack([leaf[lane] for leaf in carry]).state
+
+    return Program(start, advance, state, lanes, _bytes(compiled) * len(devices))
 
 
 def _bytes(compiled: Any) -> int:

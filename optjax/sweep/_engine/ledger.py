@@ -47,6 +47,12 @@ class Ledger:
         self.steps = 0
         self.steps_left = total * plan.steps
         self.strategy = ""
+        self._steps = plan.steps
+
+    def expect(self, trials: int) -> None:
+        """So many more."""
+        self.total += trials
+        self.steps_left += trials * self._steps
 
     def end(self, record: Record) -> None:
         """Take in a trial that has ended."""

@@ -1,5 +1,6 @@
 """The local engine: one group after the other, call after call, saved as it goes."""
 
+import functools
 import signal
 import time
 from concurrent.futures import Future
@@ -59,6 +60,7 @@ def run_here(
         lanes=[group.lanes for group in session.groups],
     )
     _Loop(session, strategy, ready).run(checkpoint)
+    # Nothing may have been proposed since.
     return checkpoint.groups == len(session.groups)
 
 
@@ -82,7 +84,7 @@ class _Loop:
         self._session = session
         self._plan, self._groups = session.plan, session.groups
         self._ledger, self._store = session.ledger, session.store
-        self._stop = session.stop
+        self._stop, self._keeper = session.stop, session.keeper
         self._strategy = strategy
         self._ready = ready
         # What the checkpoint has of the groups that have begun.
@@ -90,6 +92,7 @@ class _Loop:
         self._failures: dict[int, Failure] = {}
         # By optimizer: a rule compares what it compares across programs.
         self._rungs: dict[str, Rungs | None] = {}
+        self._fitted: dict[tuple[int, int], Fitted] = {}
         self._committed_at = time.monotonic()
 
     def run(self, checkpoint: Checkpoint) -> None:
@@ -105,7 +108,9 @@ class _Loop:
             if index < len(self._groups) and index not in self._ready | pending:
                 pending[index] = self._stop.submit(self._fit, index)
 
-        for index in range(checkpoint.groups, len(self._groups)):
+        index = checkpoint.groups
+        # What is proposed is added while this goes on.
+        while index < len(self._groups) or self._session.add_more(self._strategy):
             compile_in_background(index)
             try:
                 fitted = self._ready.pop(index, None) or self._stop.wait(
@@ -115,7 +120,8 @@ class _Loop:
                 if jax.process_count() > 1:
                     raise
                 self._give_up(index, of_a_call(error))
-                checkpoint, replayed = Checkpoint(groups=index + 1), None
+                index += 1
+                checkpoint, replayed = Checkpoint(groups=index), None
                 continue
             # The next program compiles while this one runs.
             compile_in_background(index + 1)
@@ -123,16 +129,26 @@ class _Loop:
                 pass
             self._stop.obey()
             self._run_group(index, fitted, checkpoint, replayed)
-            checkpoint, replayed = Checkpoint(groups=index + 1), None
+            index += 1
+            checkpoint, replayed = Checkpoint(groups=index), None
         if not self._ledger.steps:
             self._report("", 0)
 
     def _fit(self, index: int) -> Fitted:
-        """A group's program, and of one that has begun the one that it began with."""
-        if index >= len(self._lanes):
-            return fit(self._groups[index], self._plan, self._strategy)
+        """A group's program, and of one that has begun the one that it began with.
+
+        Where trials are proposed there is one for all equal groups.
+        """
         group, strategy = self._as_begun(index)
-        return Fitted(group, strategy, group.compile(self._plan, strategy))
+        if index < len(self._lanes):
+            return Fitted(group, strategy, group.compile(self._plan, strategy))
+        if self._session.more is None:
+            return fit(group, self._plan, strategy)
+        key = id(group.trial), group.lanes
+        if key not in self._fitted:
+            self._fitted[key] = fit(group, self._plan, strategy)
+        fitted = self._fitted[key]
+        return fitted._replace(group=group._replace(lanes=fitted.group.lanes))
 
     def _as_begun(self, index: int) -> tuple[TrialGroup, StrategyName | Strategy]:
         group = self._groups[index]
@@ -216,7 +232,20 @@ class _Loop:
             if not call.size.evaluates:
                 times = int(call.lanes.sum())
             self._count(times * call.size.updates)
-            self._end(scheduler.observe(call, measured))
+            lanes = scheduler.lanes()
+            ended = scheduler.observe(call, measured)
+            self._end(ended)
+            if self._keeper is not None:
+                # A lane holds what it ended with until the next call.
+                self._keeper.consider(
+                    ended,
+                    {
+                        record.trial.number: functools.partial(
+                            program.state, carry, lanes[record.trial.number]
+                        )
+                        for record in ended
+                    },
+                )
             self._report(group.name, scheduler.running)
             if self._stop.agreed == signal.SIGINT:
                 self._stop.obey()
@@ -259,7 +288,10 @@ class _Loop:
             scheduler = self._schedule(index)
             while not scheduler.is_done and (trial := next(rows, None)) is not None:
                 self._count(len(trial.rows) * self._plan.evaluate_every)
-                self._end(scheduler.take(trial.number, trial.rows))
+                ended = scheduler.take(trial.number, trial.rows)
+                self._end(ended)
+                if self._keeper is not None:
+                    self._keeper.consider(ended)
         self._count(len(checkpoint.within) * checkpoint.updates)
         self._ledger.steps = 0
         return scheduler if checkpoint.calls else None
@@ -291,6 +323,8 @@ class _Loop:
             self._store.commit(
                 checkpoint._replace(lanes=list(self._lanes), failures=failures)
             )
+        if self._keeper is not None:
+            self._keeper.prune()
         self._committed_at = time.monotonic()
 
 

@@ -7,9 +7,10 @@ still counts once.
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from optjax.sweep._engine.groups import make_groups
+from optjax.sweep._engine.lanes import Program
 from optjax.sweep._engine.plan import Plan
 from optjax.sweep._errors import DamagedError
 from optjax.sweep._records import (
@@ -21,9 +22,9 @@ from optjax.sweep._records import (
 from optjax.sweep._store.sealed import read_sealed, write_sealed
 from optjax.sweep._store.store import named_errors
 from optjax.sweep._strategies import Strategy, StrategyName
-from optjax.sweep._trial import Factory, MakeTrial
+from optjax.sweep._trial import Factory, MakeTrial, State
 
-__all__ = ["Piece", "read_piece", "run_piece", "split", "write_piece"]
+__all__ = ["Piece", "read_piece", "run_piece", "split", "train_alone", "write_piece"]
 
 _WHOLE = 2**31 - 1
 
@@ -53,6 +54,26 @@ def run_piece(
     strategy: StrategyName | Strategy,
 ) -> list[Record]:
     """Run a piece in this process as one compiled program."""
+    return _run(make_trial, factories, piece, plan, strategy)[0]
+
+
+def train_alone(
+    make_trial: MakeTrial, factories: Mapping[str, Factory], spec: TrialSpec, plan: Plan
+) -> State:
+    """Run one trial alone in a lane, and return its state at the end."""
+    piece = Piece(0, (spec,))
+    _, program, carry = _run(make_trial, factories, piece, plan, "map")
+    return program.state(carry, 0)
+
+
+def _run(
+    make_trial: MakeTrial,
+    factories: Mapping[str, Factory],
+    piece: Piece,
+    plan: Plan,
+    strategy: StrategyName | Strategy,
+) -> tuple[list[Record], Program, Any]:
+    """The piece's records, and the lanes as they are at the end."""
     (group,) = make_groups(make_trial, factories, piece.specs, plan)
     program = group.compile(plan, strategy)
     rungs = plan.rungs()
@@ -65,7 +86,7 @@ def run_piece(
             carry, scheduler.assignment(call.lanes), call.size
         )
         records += scheduler.observe(call, scheduler.measured(call, rows))
-    return records
+    return records, program, carry
 
 
 def write_piece(directory: Path, piece: Piece, records: Sequence[Record]) -> None:

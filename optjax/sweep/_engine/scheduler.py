@@ -114,6 +114,10 @@ class Scheduler:
         """Whether every trial has ended."""
         return not self.running
 
+    def lanes(self) -> dict[int, int]:
+        """The lanes of the trials that are in one, by the trials' numbers."""
+        return dict(self._lane)
+
     @property
     def left(self) -> Left:
         """What the round has left to do."""

@@ -14,6 +14,7 @@ from optjax.sweep._engine.processes import together
 from optjax.sweep._records import Record, Status
 from optjax.sweep._store.fingerprint import Fingerprint
 from optjax.sweep._store.identity import identity, in_words
+from optjax.sweep._store.keep import Keeper
 from optjax.sweep._store.store import Checkpoint, Store
 from optjax.sweep._strategies import Strategy, StrategyName
 
@@ -26,7 +27,14 @@ class Session:
 
     Attributes:
       plan: what all groups have in common.
-      groups: the trials by program.
+      groups: the trials by program, in the order of their generations.
+      generations: how many trials there were at first, and how many came each time.
+      unmade: the trials that have failed before there was a program.
+      more: what is to run when all have ended, by program; nothing at the end. None
+        where nothing proposes trials.
+      search: what does, or None.
+      keep: of how many trials the state is kept, as it was said, or None.
+      keeper: who keeps them, or None.
       ledger: what has been measured.
       store: the directory.
       stop: the signals.
@@ -40,7 +48,13 @@ class Session:
     """
 
     plan: Plan
-    groups: Sequence[TrialGroup]
+    groups: list[TrialGroup]
+    generations: list[int]
+    unmade: Sequence[Record]
+    more: Callable[[Sequence[Record]], Sequence[TrialGroup]] | None
+    search: Any
+    keep: int | str | None
+    keeper: Keeper | None
     ledger: Ledger
     store: Store
     stop: Stop
@@ -65,17 +79,7 @@ class Session:
           SweepError: where it holds another sweep, or is damaged.
         """
         self.ledger.strategy = in_words(strategy)
-        told: dict[str, Any] = {}
-        if self.fingerprint is not None:
-            told = identity(
-                self.groups,
-                self.plan,
-                fingerprint=self.fingerprint,
-                about=self.about,
-                devices=devices,
-                strategy=strategy,
-                lanes=lanes,
-            )
+        told = self._identity(strategy, devices, lanes)
         checkpoint, metrics = Checkpoint(), self.groups[0].metrics
         is_first = jax.process_index() == 0
         for is_my_turn in (is_first, not is_first):
@@ -85,6 +89,43 @@ class Session:
                         told, metrics, other_versions=self.other_versions
                     )
         return checkpoint
+
+    def add_more(self, strategy: StrategyName | Strategy) -> bool:
+        """Write down what is proposed, for which all trials have to have ended.
+
+        Returns:
+          Whether it is anything.
+        """
+        new = () if self.more is None else self.more(self.ledger.records())
+        if not new:
+            return False
+        self.groups.extend(new)
+        self.generations.append(sum(len(group.specs) for group in new))
+        self.ledger.expect(self.generations[-1])
+        lanes = [group.lanes for group in self.groups]
+        told = self._identity(strategy, self.plan.device_names, lanes)
+        with together():
+            self.store.grow(told)
+        return True
+
+    def _identity(
+        self, strategy: StrategyName | Strategy, devices: str, lanes: Sequence[int]
+    ) -> dict[str, Any]:
+        if self.fingerprint is None:
+            return {}
+        return identity(
+            self.groups,
+            self.plan,
+            fingerprint=self.fingerprint,
+            about=self.about,
+            devices=devices,
+            strategy=strategy,
+            lanes=lanes,
+            generations=self.generations,
+            unmade=self.unmade,
+            search=self.search,
+            keep=self.keep,
+        )
 
     def tell(self, group: TrialGroup) -> None:
         """Say that a group has ended."""

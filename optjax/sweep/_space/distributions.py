@@ -15,12 +15,14 @@ __all__ = [
     "Distribution",
     "LogUniform",
     "PerOptimizer",
+    "Static",
     "Uniform",
     "choice",
     "grid",
     "log_uniform",
     "only",
     "per_optimizer",
+    "static",
     "uniform",
 ]
 
@@ -54,11 +56,22 @@ class Choice:
 
 
 @dataclass(frozen=True)
+class Static(Choice):
+    """Finitely many values, each with a compiled program of its own."""
+
+
+@dataclass(frozen=True)
 class Uniform:
     """The numbers from `low` to `high`."""
 
     low: float
     high: float
+
+    def whole_at(self, unit: float) -> int:
+        """The integer of a number in [0, 1), both ends among them."""
+        return min(
+            math.floor(self.low + unit * (self.high - self.low + 1)), int(self.high)
+        )
 
     def at(self, unit: float) -> float:
         """The value of a number in [0, 1): low + unit · (high − low)."""
@@ -80,6 +93,11 @@ class LogUniform:
         """The value of a number in [0, 1): low · (high / low)^unit."""
         low, high = math.log(self.low), math.log(self.high)
         return min(max(math.exp(low + unit * (high - low)), self.low), self.high)
+
+    def whole_at(self, unit: float) -> int:
+        """The integer of a number in [0, 1), both ends among them."""
+        whole = LogUniform(self.low, self.high + 1).at(unit)
+        return min(math.floor(whole), int(self.high))
 
     def check(self) -> None:
         """Two finite numbers, 0 < low < high."""
@@ -130,8 +148,25 @@ def choice(*values: Any) -> Choice:
     return Choice(values)
 
 
+def static(*values: Any) -> Static:
+    """One of `values`, with a compiled program for each though they are numbers.
+
+    For a number that Python tests, such as the rate of a dropout layer that does
+    nothing at 0.
+
+    Example:
+      >>> from optjax.sweep import configurations, static
+      >>> space = {"optimizer": "adam", "learning_rate": 0.1, "b1": static(0.0, 0.9)}
+      >>> [config.static for config in configurations(space)]
+      [{'b1': 0.0}, {'b1': 0.9}]
+    """
+    return Static(values)
+
+
 def uniform(low: float, high: float) -> Uniform:
-    """A number from `low` to `high`. Both ends must suit the optimizer.
+    """A number from `low` to `high`; an integer where the function wants one.
+
+    Both ends must suit the optimizer.
 
     Example:
       >>> from optjax.sweep import uniform
@@ -142,7 +177,7 @@ def uniform(low: float, high: float) -> Uniform:
 
 
 def log_uniform(low: float, high: float) -> LogUniform:
-    """A number from `low` > 0 to `high`, its logarithm uniform.
+    """A number from `low` > 0 to `high`, its logarithm uniform; see `uniform`.
 
     For learning rates and all that is searched over several orders of magnitude.
 

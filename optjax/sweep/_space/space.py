@@ -12,7 +12,14 @@ A space maps names to what may stand there:
 
 A plain value is fixed, a list, tuple or one-dimensional array is a grid. A key applies
 to the optimizers whose factory takes it: above, `b1` is absent for sgd and `final_lr`
-for all but adabound. `only` and `per_optimizer` say so explicitly.
+for all but adabound. `only` and `per_optimizer` say so explicitly. A key that a
+function of the trial takes applies to all.
+
+A list of spaces is all of theirs, so that what depends on another choice has a space of
+its own:
+
+    [{"optimizer": "adam", "activation": "relu"},
+     {"optimizer": "adam", "activation": "leaky", "slope": uniform(0.0, 0.3)}]
 """
 
 import inspect
@@ -20,7 +27,14 @@ import itertools
 import math
 import types
 import typing
-from collections.abc import Collection, Iterable, Iterator, Mapping, Set
+from collections.abc import (
+    Collection,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+    Set,
+)
 from numbers import Integral, Real
 from typing import Annotated, Any, Literal, NamedTuple, TypeAlias, get_args
 
@@ -28,34 +42,56 @@ import jax
 import numpy as np
 
 from optjax._arguments.checked import without_kind
+from optjax._arguments.kind import Kind
 from optjax._arguments.named import Count
 from optjax._arguments.numbers import Whole
 from optjax._arguments.objects import Instance, OneOf
 from optjax._names import did_you_mean, listing
+from optjax.sweep._arguments import Trainable
+from optjax.sweep._contract import as_make_trial
 from optjax.sweep._errors import SweepError, checked, in_own_code
+from optjax.sweep._keywords import Keywords, declared, keywords, of_the_trial
 from optjax.sweep._records import Config, describe
 from optjax.sweep._rows import FACTORIES
+from optjax.sweep._schedules import with_schedules
 from optjax.sweep._space.distributions import (
     Choice,
     Distribution,
     LogUniform,
     PerOptimizer,
+    Static,
     Uniform,
 )
 from optjax.sweep._trial import Factory
 
-__all__ = ["Draws", "Factories", "Method", "Space", "configurations"]
+__all__ = [
+    "Draws",
+    "Factories",
+    "Method",
+    "Searched",
+    "Space",
+    "configurations",
+    "keys_of",
+    "same",
+    "searched",
+]
 
 _MOST_CONFIGURATIONS = 1_000_000
 _SMALLEST = float(np.finfo(np.float32).tiny)
 _LARGEST = float(np.finfo(np.float32).max)
 
 
+class _SpaceKind(Kind):
+    def accepts(self, value: Any) -> bool:
+        if isinstance(value, (list, tuple)) and not isinstance(value, Config):
+            return bool(value) and all(isinstance(x, (Mapping, Config)) for x in value)
+        return isinstance(value, (Mapping, Config))
+
+
 Space: TypeAlias = Annotated[
-    Mapping[str, Any],
-    Instance(
-        Mapping,
-        "a mapping of names to values",
+    Mapping[str, Any] | Config | Sequence[Mapping[str, Any] | Config],
+    _SpaceKind(
+        "a mapping of names to values, a configuration, or a list of these",
         'Such as {"optimizer": "adam", "learning_rate": [0.1, 0.01]}',
     ),
 ]
@@ -75,6 +111,7 @@ def configurations(
     method: Method = "sobol",
     seed: Count = 0,
     factories: Factories | None = None,
+    trial: Trainable | None = None,
 ) -> list[Config]:
     """The configurations of a space, checked.
 
@@ -91,12 +128,15 @@ def configurations(
     A number becomes a traced hyper-parameter (`Config.hyper`), also when it is written
     as an integer. Static (`Config.static`, a compiled program for each value) are all
     values of a parameter of the factory that is annotated int or bool, or without an
-    annotation has an int or bool default; an integer given through **kwargs; and
-    everything that is not a real number, such as True, None or a string.
+    annotation has an int or bool default; integers given through **kwargs, or for a
+    parameter of the trial's that has neither; `static` values; and everything that is
+    not a real number, such as True, None or a string. A range at a parameter that is
+    annotated int, or has an int default, gives integers, both ends among them.
 
     Args:
       space: hyper-parameters by name, with the names of the optimizers under
-        "optimizer", which may be left out where there is one factory.
+        "optimizer", which may be left out where there is one factory; or a list of such
+        spaces and of configurations.
       draws: configurations an optimizer; required if a distribution is continuous.
       method: "sobol" (scrambled Sobol points, which cover evenly, best with a power
         of two) or "random" (independent).
@@ -104,15 +144,16 @@ def configurations(
       factories: optimizers by name, by default the rows of `optjax.OPTIMIZERS`, those
         of installed packages, and any `module:attribute`. What one takes is read off
         its signature; of a `functools.partial`, a keyword preset can be overridden.
+      trial: as `run` takes it, for the hyper-parameters that are the trial's.
 
     Returns:
       At least one configuration.
 
     Raises:
-      SweepError: naming the key, for one that no chosen optimizer takes, an unknown
-        optimizer, a parameter without default that is missing, and a value that is out
-        of range. Every value of a grid and both ends of a range are handed to the
-        factory.
+      SweepError: naming the key, for one that neither a chosen optimizer takes nor the
+        trial, or both, an unknown optimizer, a parameter without default that is
+        missing, and a value that is out of range. Every value of a grid and both ends
+        of a range are handed to the factory.
 
     Example:
       >>> from optjax.sweep import configurations, log_uniform
@@ -125,45 +166,111 @@ def configurations(
       adabound ['final_lr', 'learning_rate']
       adabound ['final_lr', 'learning_rate']
     """
-    if factories is None:
-        factories = FACTORIES
-    keys = [key for key in space if key != "optimizer"]
-    names = _chosen_names(space, factories)
-    dimensions = {key: _dimension(key, space[key], factories) for key in keys}
-    chosen = [_restrict(name, factories[name], dimensions) for name in names]
-    for key in keys:
-        _check_is_taken(key, chosen, factories)
-    for optimizer in chosen:
-        _check_values(optimizer)
-    if draws is None:
-        _check_finite(chosen)
-        count = sum(optimizer.product_size for optimizer in chosen)
-    else:
-        count = draws * len(chosen)
+    parts = _parts(space, factories, trial)
+    count = sum(part.size(draws) for part in parts)
     if count > _MOST_CONFIGURATIONS:
         raise SweepError(
             f"the space has {count:,} configurations, and the most is "
             f"{_MOST_CONFIGURATIONS:,}; take a coarser grid or fewer draws="
         )
-    if draws is None:
-        drawn = (config for optimizer in chosen for config in optimizer.product())
-    else:
-        points = _unit_points(draws, len(keys), method, seed)
-        rows = [dict(zip(keys, point, strict=True)) for point in points.tolist()]
-        drawn = (optimizer.at(row) for optimizer in chosen for row in rows)
     distinct: dict[Any, Config] = {}
-    for config in drawn:
-        distinct.setdefault(_identity(config), config)
+    for part in parts:
+        for config in part.drawn(draws, method, seed):
+            distinct.setdefault(same(config), config)
     return list(distinct.values())
 
 
-class _Optimizer(NamedTuple):
-    """One chosen optimizer and the dimensions that apply to it."""
+def searched(
+    space: Space,
+    *,
+    factories: Factories | None = None,
+    trial: Trainable | None = None,
+) -> list["Searched"]:
+    """What a search searches: each optimizer of each space.
+
+    Raises:
+      SweepError: as `configurations`.
+    """
+    parts = _parts(space, factories, trial)
+    return [optimizer for part in parts for optimizer in part.chosen]
+
+
+def _parts(
+    space: Space, factories: Factories | None, trial: Trainable | None
+) -> list["_Part"]:
+    # How long a schedule is matters to none of the checks.
+    factories = with_schedules(factories or FACTORIES, keys_of(space), steps=1)
+    own = Keywords({}) if trial is None else keywords(as_make_trial(trial), 1)
+    given: Any = [space] if isinstance(space, (Mapping, Config)) else space
+    return [_Part.of(part, factories, own) for part in given]
+
+
+def keys_of(space: Space) -> set[str]:
+    """All keys, of its parts too."""
+    if isinstance(space, Mapping):
+        return {*space}
+    if isinstance(space, Config):
+        return {*space.hyper, *space.static}
+    return set().union(*map(keys_of, space))
+
+
+class _Part(NamedTuple):
+    """One space, checked: its keys, and the optimizers that they apply to."""
+
+    keys: tuple[str, ...]
+    chosen: tuple["Searched", ...]
+
+    @classmethod
+    def of(
+        cls,
+        space: Mapping[str, Any] | Config,
+        factories: Mapping[str, Factory],
+        own: Keywords,
+    ) -> "_Part":
+        if isinstance(space, Config):
+            numbers = dict(space.hyper)
+            fixed = {key: Static((value,)) for key, value in space.static.items()}
+            space = {"optimizer": space.optimizer, **numbers, **fixed}
+        keys = tuple(key for key in space if key != "optimizer")
+        names = _chosen_names(space, factories)
+        dimensions = {key: _dimension(key, space[key], factories) for key in keys}
+        chosen = tuple(
+            _restrict(name, factories[name], dimensions, own) for name in names
+        )
+        for key in keys:
+            _check_is_taken(key, chosen, factories, own)
+        for optimizer in chosen:
+            _check_values(optimizer)
+        return cls(keys, chosen)
+
+    def size(self, draws: int | None) -> int:
+        if draws is not None:
+            return draws * len(self.chosen)
+        _check_finite(self.chosen)
+        return sum(optimizer.product_size for optimizer in self.chosen)
+
+    def drawn(self, draws: int | None, method: str, seed: int) -> Iterator[Config]:
+        if draws is None:
+            for optimizer in self.chosen:
+                yield from optimizer.product()
+            return
+        points = _unit_points(draws, len(self.keys), method, seed)
+        rows = [dict(zip(self.keys, point, strict=True)) for point in points.tolist()]
+        for optimizer in self.chosen:
+            yield from map(optimizer.at, rows)
+
+
+class Searched(NamedTuple):
+    """One chosen optimizer and the dimensions that apply to it.
+
+    `parameters` are the factory's and the trial's, and `own` the keys of the trial's.
+    """
 
     name: str
     factory: Factory
     parameters: Mapping[str, inspect.Parameter]
     dimensions: Mapping[str, Distribution]
+    own: frozenset[str]
 
     @property
     def product_size(self) -> int:
@@ -174,10 +281,27 @@ class _Optimizer(NamedTuple):
         for values in itertools.product(*finite.values()):
             yield self.config(dict(zip(finite, values, strict=True)))
 
+    @property
+    def free(self) -> dict[str, Distribution]:
+        """The dimensions in which there is something to choose."""
+        return {
+            key: dimension
+            for key, dimension in self.dimensions.items()
+            if not isinstance(dimension, Choice) or len(dimension.values) > 1
+        }
+
     def at(self, unit: Mapping[str, float]) -> Config:
+        """The configuration of numbers in [0, 1], for all that are free at least."""
         return self.config(
-            {key: dim.at(unit[key]) for key, dim in self.dimensions.items()}
+            {key: self.value_at(key, unit.get(key, 0.0)) for key in self.dimensions}
         )
+
+    def value_at(self, key: str, unit: float) -> Any:
+        """What stands at a key for a number in [0, 1)."""
+        dimension = self.dimensions[key]
+        if not isinstance(dimension, Choice) and self.is_static(key, 0.0):
+            return dimension.whole_at(unit)
+        return dimension.at(unit)
 
     def config(self, values: Mapping[str, Any]) -> Config:
         plain = {key: _python_value(value) for key, value in values.items()}
@@ -186,11 +310,19 @@ class _Optimizer(NamedTuple):
         return Config(self.name, hyper, static)
 
     def is_static(self, key: str, value: Any) -> bool:
+        dimension = self.dimensions.get(key)
         if isinstance(value, bool) or not isinstance(value, Real):
+            return True
+        if isinstance(dimension, Static):
             return True
         parameter = self.parameters.get(key)
         if parameter is None:
             return isinstance(value, Integral)
+        if key in self.own and _says_nothing(parameter):
+            # All of them, so that 0 among rates is one of the rates.
+            return isinstance(dimension, Choice) and all(
+                isinstance(value, Integral) for value in dimension.values
+            )
         return _is_integer(parameter)
 
     def _finite(self) -> dict[str, tuple[Any, ...]]:
@@ -261,9 +393,18 @@ def _restrict(
     name: str,
     factory: Factory,
     dimensions: Mapping[str, Distribution | PerOptimizer],
-) -> _Optimizer:
-    """The optimizer with the dimensions that its factory takes."""
-    parameters, takes_any = _parameters(name, factory)
+    own: Keywords,
+) -> Searched:
+    """The optimizer with the dimensions that its factory or the trial takes."""
+    factory_takes = _keywords_of(name, factory)
+    for key in dimensions:
+        if key in factory_takes.named and key in own.named:
+            raise SweepError(
+                f"{key} is a keyword of {name} and one of the trial's, so it cannot be "
+                "told whose is meant; rename the trial's"
+            )
+    parameters = {**factory_takes.named, **own.named}
+    takes_any = factory_takes.takes_any or own.takes_any
     applicable: dict[str, Distribution] = {}
     for key, dimension in dimensions.items():
         is_taken = takes_any or key in parameters
@@ -279,81 +420,77 @@ def _restrict(
             applicable[key] = dimension.by_name[name]
     for key, parameter in parameters.items():
         if _is_required(parameter) and key not in applicable:
+            who = name if key in factory_takes.named else "the trial"
             raise SweepError(
-                f"{name} needs {key}, which the space does not give it; add {key} to "
+                f"{who} needs {key}, which the space does not give it; add {key} to "
                 "the space"
             )
-    return _Optimizer(name, factory, parameters, applicable)
+    mine = of_the_trial(applicable, own, factory_takes)
+    return Searched(name, factory, parameters, applicable, mine)
 
 
-def _parameters(
-    name: str, factory: Factory
-) -> tuple[Mapping[str, inspect.Parameter], bool]:
-    """The parameters that can be given by keyword, and whether any other can."""
+def _keywords_of(name: str, factory: Factory) -> Keywords:
     if not callable(factory):
         raise SweepError(
             f"factories must map names to callables, but {name} is a "
             f"{type(factory).__name__}"
         )
     try:
-        found = _signature(factory).parameters.values()
+        return declared(factory)
     except (TypeError, ValueError):
         raise SweepError(
             f"cannot tell what hyper-parameters {name} takes, as {factory!r} has no "
             "signature; wrap it in a function"
         ) from None
-    by_keyword = (
-        inspect.Parameter.POSITIONAL_OR_KEYWORD,
-        inspect.Parameter.KEYWORD_ONLY,
-    )
-    takes_any = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in found)
-    return {p.name: p for p in found if p.kind in by_keyword}, takes_any
-
-
-def _signature(factory: Factory) -> inspect.Signature:
-    try:
-        return inspect.signature(factory, eval_str=True)
-    except Exception:
-        # An annotation may name what is imported for type checkers alone.
-        return inspect.signature(factory)
 
 
 def _is_required(parameter: inspect.Parameter | None) -> bool:
     return parameter is not None and parameter.default is inspect.Parameter.empty
 
 
-def _is_integer(parameter: inspect.Parameter) -> bool:
-    """Whether the factory wants a Python integer or boolean, which no tracer is."""
+def _says_nothing(parameter: inspect.Parameter) -> bool:
+    return parameter.annotation is parameter.empty and _is_required(parameter)
+
+
+def _is_integer(
+    parameter: inspect.Parameter,
+    kinds: Set[Any] = frozenset({int, bool, "int", "bool"}),
+) -> bool:
+    """Whether the function wants a Python integer or boolean, which no tracer is."""
     annotation = without_kind(parameter.annotation)
     if annotation in (inspect.Parameter.empty, Any):
-        return isinstance(parameter.default, int)
+        return type(parameter.default) in kinds
     if isinstance(annotation, types.UnionType) or (
         typing.get_origin(annotation) is typing.Union
     ):
         members = set(typing.get_args(annotation)) - {type(None)}
     else:
         members = {annotation}
-    return members <= {int, bool, "int", "bool"}
+    return members <= kinds
 
 
 def _check_is_taken(
-    key: str, chosen: Collection[_Optimizer], factories: Mapping[str, Factory]
+    key: str,
+    chosen: Collection[Searched],
+    factories: Mapping[str, Factory],
+    own: Keywords,
 ) -> None:
     if any(key in optimizer.dimensions for optimizer in chosen):
         return
     names = ", ".join(optimizer.name for optimizer in chosen)
     if any(key in optimizer.parameters for optimizer in chosen):
         raise SweepError(f"{key} is restricted to optimizers other than {names}")
-    takers = [n for n, f in factories.items() if key in _parameters(n, f)[0]]
+    takers = [n for n, f in factories.items() if key in _keywords_of(n, f).named]
     if takers:
         hint = f"; {listing(takers, 5)} would"
     else:
         known = dict.fromkeys(p for optimizer in chosen for p in optimizer.parameters)
         hint = did_you_mean(key, known)
-    raise SweepError(f"no chosen optimizer ({names}) takes {key!r}{hint}")
+    nor = " and no function of the trial" if own.named else ""
+    raise SweepError(f"no chosen optimizer ({names}){nor} takes {key!r}{hint}")
 
 
-def _check_values(optimizer: _Optimizer) -> None:
+def _check_values(optimizer: Searched) -> None:
     """Hand every value of a grid and both ends of a range to the factory."""
     required: dict[str, tuple[Any, ...]] = {}
     optional: dict[str, tuple[Any, ...]] = {}
@@ -363,13 +500,12 @@ def _check_values(optimizer: _Optimizer) -> None:
         else:
             values = (float(dimension.low), float(dimension.high))
             if optimizer.is_static(key, 0.0):
-                raise SweepError(
-                    f"{key} of {optimizer.name} is an integer or a boolean and cannot "
-                    f"be drawn from {dimension}; give a list of values"
-                )
+                values = _whole_ends(optimizer, key, dimension)
         for value in values:
             if not optimizer.is_static(key, value):
                 _check_fits_float32(f"{key}={value!r} of {optimizer.name}", value)
+        if key in optimizer.own:
+            continue
         is_required = _is_required(optimizer.parameters.get(key))
         (required if is_required else optional)[key] = values
     base = {key: values[0] for key, values in required.items()}
@@ -384,7 +520,22 @@ def _check_values(optimizer: _Optimizer) -> None:
     _build(describe(optimizer.config(together)), optimizer, together)
 
 
-def _build(what: str, optimizer: _Optimizer, values: Mapping[str, Any]) -> None:
+def _whole_ends(
+    optimizer: Searched, key: str, dimension: Uniform | LogUniform
+) -> tuple[int, int]:
+    """The ends of a range of integers."""
+    parameter = optimizer.parameters[key]
+    is_whole = float(dimension.low).is_integer() and float(dimension.high).is_integer()
+    if is_whole and _is_integer(parameter, frozenset({int, "int"})):
+        return int(dimension.low), int(dimension.high)
+    what = "an integer" if _is_integer(parameter, {int, "int"}) else "a boolean"
+    raise SweepError(
+        f"{key} of {optimizer.name} is {what} and cannot be drawn from {dimension}; "
+        "give whole ends or a list of values"
+    )
+
+
+def _build(what: str, optimizer: Searched, values: Mapping[str, Any]) -> None:
     config = optimizer.config(values)
     # As float32 holds them: 0.99999999 is a good decay, but arrives as 1.
     hyper = {key: float(np.float32(value)) for key, value in config.hyper.items()}
@@ -408,7 +559,7 @@ def _check_fits_float32(what: str, value: Real) -> None:
         )
 
 
-def _check_finite(chosen: Iterable[_Optimizer]) -> None:
+def _check_finite(chosen: Iterable[Searched]) -> None:
     for optimizer in chosen:
         for key, dimension in optimizer.dimensions.items():
             if not isinstance(dimension, Choice):
@@ -433,7 +584,8 @@ def _unit_points(draws: int, dimensions: int, method: str, seed: int) -> np.ndar
     return sobol.random_base2(whole)[:draws]
 
 
-def _identity(config: Config) -> Any:
+def same(config: Config) -> Any:
+    """What is equal of two configurations that compute the same."""
     hyper = tuple((key, np.float32(value)) for key, value in config.hyper.items())
     static = tuple(
         (key, type(value), _hashable(value)) for key, value in config.static.items()

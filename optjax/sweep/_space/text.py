@@ -11,6 +11,7 @@ from optjax.sweep._space.distributions import (
     Distribution,
     LogUniform,
     PerOptimizer,
+    Static,
     Uniform,
     only,
 )
@@ -25,10 +26,10 @@ _LITERALS = {"true": True, "True": True, "false": False, "False": False, "None":
 def parse_dimension(value: Any) -> Any:
     """What a space holds at a key, from command-line text or a value read from TOML.
 
-    Text is "log(low, high)", "uniform(low, high)", or one or more values with commas
-    between them; true, false and None are meant literally, what reads as a number is
-    one, all else is a string. A TOML array is a grid, in which "None" stands for
-    None, and a table one of
+    Text is "log(low, high)", "uniform(low, high)", "static(value, ...)", or one or more
+    values with commas between them; true, false and None are meant literally, what
+    reads as a number is one, all else is a string. A TOML array is a grid, in which
+    "None" stands for None, and a table one of
 
         {low = 1e-4, high = 1.0, scale = "log"}      # or "linear", the default
         {values = [0.1, 1.0]}
@@ -80,10 +81,12 @@ def _parse_text(text: str) -> Any:
     values = [_parse_item(item) for item in items]
     if call is None:
         return values[0] if len(values) == 1 else Choice(tuple(values))
+    if call[1] == "static":
+        return Static(tuple(values))
     if call[1] not in _RANGES:
         raise SweepError(
             f"cannot read {text!r}: {call[1]} is not a distribution; write "
-            "log(low, high) or uniform(low, high)"
+            "log(low, high), uniform(low, high) or static(value, ...)"
         )
     if len(values) != 2:
         raise SweepError(

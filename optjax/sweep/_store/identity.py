@@ -9,6 +9,7 @@ of it.
 import contextlib
 import dataclasses
 import importlib.metadata
+import itertools
 import json
 import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -18,11 +19,11 @@ from typing import Any
 from optjax.sweep._engine.groups import TrialGroup
 from optjax.sweep._engine.plan import Plan
 from optjax.sweep._errors import RefusedError
-from optjax.sweep._records import PLAIN, TrialSpec
+from optjax.sweep._records import PLAIN, Record, TrialSpec
 from optjax.sweep._store.fingerprint import Fingerprint
 from optjax.sweep._strategies import Strategy, StrategyName
 
-__all__ = ["check_same", "identity", "in_words"]
+__all__ = ["check_same", "identity", "in_words", "numbered"]
 
 # What turns a program into digits.
 _LIBRARIES = ("jax", "jaxlib", "flax", "optax")
@@ -32,8 +33,14 @@ _FUNCTIONS = {
     "evaluate": "the evaluation",
 }
 # What follows from the rest, and tells something only where nothing else does.
-_CONSEQUENCES = ("state", "lanes", "metrics")
-_CODES = {"stopping": "the stopping rule", "strategy": "the strategy"}
+_CONSEQUENCES = ("state", "lanes", "metrics", "unmade")
+_CODES = {
+    "stopping": "the stopping rule",
+    "strategy": "the strategy",
+    "search": "the search",
+}
+# What has more of it where trials have been added.
+_GROWING = ("trials", "unmade", "generations", "data", "state", "lanes")
 _MOST_VALUES = 6
 _ELSEWHERE = "choose another out= (--out), or delete it"
 
@@ -47,6 +54,10 @@ def identity(
     devices: str,
     strategy: StrategyName | Strategy,
     lanes: Sequence[int],
+    generations: Sequence[int],
+    unmade: Sequence[Record] = (),
+    search: Any = None,
+    keep: int | str | None = None,
 ) -> dict[str, Any]:
     """A sweep as plain data; equal data are the same sweep.
 
@@ -58,6 +69,10 @@ def identity(
       devices: that the lanes share.
       strategy: how a device runs its lanes.
       lanes: how many, by group or in common.
+      generations: how many trials there were at first, and how many came each time.
+      unmade: the trials of which there is no program.
+      search: what proposes trials, or None.
+      keep: of how many trials the state is kept, or None.
     """
     programs = [
         {
@@ -66,7 +81,9 @@ def identity(
         }
         for group in groups
     ]
-    own = {"stopping": plan.stopping, "strategy": strategy}
+    specs = [spec for group in groups for spec in group.specs]
+    specs += [record.trial for record in unmade]
+    own = {"stopping": plan.stopping, "strategy": strategy, "search": search}
     codes = {
         name: fingerprint.value(value)
         for name, value in own.items()
@@ -76,16 +93,11 @@ def identity(
         "about": dict(about),
         "data": fingerprint.data,
         "programs": [{"versions": _versions(), "groups": programs, "codes": codes}],
-        "trials": [
-            [
-                spec.config.optimizer,
-                dict(spec.config.hyper),
-                _static(spec),
-                spec.seed,
-            ]
-            for group in groups
-            for spec in group.specs
-        ],
+        "trials": [[spec.number, *_trial(spec)] for spec in sorted(specs)],
+        "unmade": [[record.trial.number, record.message] for record in unmade],
+        "generations": list(generations),
+        "search": _described(search),
+        "keep": 1 if keep == "best" else keep,
         "steps": plan.steps,
         "evaluate_every": plan.evaluate_every,
         "metric": plan.metric,
@@ -102,8 +114,8 @@ def identity(
 
 
 def in_words(value: Any) -> str:
-    """A rule or a strategy as messages name it."""
-    return _show(_described(value))
+    """A rule or a strategy as messages name it, also as a directory says it."""
+    return _show(value if isinstance(value, Mapping) else _described(value))
 
 
 def check_same(
@@ -138,20 +150,84 @@ def check_same(
         )
     (now,) = wanted["programs"]
     known = [made for made in saved["programs"] if made["versions"] == now["versions"]]
-    differences = list(_differences(saved, wanted, known[0] if known else None))
+    before = _without_what_is_new(saved, wanted)
+    differences = list(_differences(saved, before, known[0] if known else None))
     news = _changed_versions(saved["programs"][-1]["versions"], now["versions"])
     if differences:
+        if saved["steps"] < wanted["steps"]:
+            differences.append(
+                "a longer run begins again, as lanes are not kept at the end: "
+                f"{len(wanted['trials']):,} trials of {wanted['steps']:,} updates"
+            )
         words = "; ".join([*differences, *([] if known else [news])])
         raise RefusedError(f"{directory} holds another sweep: {words}; {_ELSEWHERE}")
+    grown = {**saved, **{name: wanted[name] for name in _GROWING}}
+    others = [made for made in saved["programs"] if made not in known]
     if known:
-        return saved
+        return {**grown, "programs": [*others, now]}
     if not other_versions:
         raise RefusedError(
             f"{directory} holds this sweep, begun with other versions: {news}. To go "
             "on with these, give other_versions=True (--other-versions), or "
             f"{_ELSEWHERE}"
         )
-    return {**saved, "programs": [*saved["programs"], now]}
+    return {**grown, "programs": [*others, now]}
+
+
+def numbered(specs: Sequence[TrialSpec], saved: Any) -> list[list[TrialSpec]]:
+    """The trials by when they came, with the numbers that they have in a directory.
+
+    Args:
+      specs: all that are wanted.
+      saved: what the directory says of its sweep, or None.
+
+    Returns:
+      The trials of each generation that is there and, where all of these are wanted,
+      those that are new. Where not, all in one: they are of another sweep.
+    """
+    if not isinstance(saved, dict) or "generations" not in saved:
+        return [list(specs)]
+    wanted: dict[str, list[TrialSpec]] = {}
+    for spec in reversed(specs):
+        wanted.setdefault(_words(_trial(spec)), []).append(spec)
+    trials = iter(sorted(saved["trials"]))
+    found: list[list[TrialSpec]] = []
+    for count in saved["generations"]:
+        found.append([])
+        for number, *trial in itertools.islice(trials, count):
+            same = wanted.get(_words(trial))
+            if not same:
+                return [list(specs)]
+            found[-1].append(same.pop()._replace(number=number))
+    left = sorted(itertools.chain(*wanted.values()))
+    first = len(saved["trials"])
+    new = [spec._replace(number=first + i) for i, spec in enumerate(left)]
+    return [*found, new] if new else found
+
+
+def _trial(spec: TrialSpec) -> list[Any]:
+    config = spec.config
+    return [config.optimizer, dict(config.hyper), _static(spec), spec.seed]
+
+
+def _words(trial: Any) -> str:
+    return json.dumps(trial, sort_keys=True)
+
+
+def _without_what_is_new(
+    saved: Mapping[str, Any], wanted: Mapping[str, Any]
+) -> Mapping[str, Any]:
+    """The part of a sweep that was there, if all that was there is in it."""
+    there = len(saved["generations"])
+    if wanted["generations"][:there] != saved["generations"]:
+        return wanted
+    (now,) = wanted["programs"]
+    groups = now["groups"][: len(saved["programs"][-1]["groups"])]
+    return {
+        **wanted,
+        **{name: wanted[name][: len(saved[name])] for name in _GROWING},
+        "programs": [{**now, "groups": groups}],
+    }
 
 
 def _differences(
@@ -161,7 +237,7 @@ def _differences(
 
     `made` are the saved programs by the versions of now, or None.
     """
-    apart = {"about", "data", "programs", "trials", *_CONSEQUENCES}
+    apart = {"about", "data", "programs", "trials", "generations", *_CONSEQUENCES}
     was, is_ = _columns(saved["trials"]), _columns(wanted["trials"])
     # Another version may read the same data in another order.
     as_read = list if made else sorted
@@ -206,7 +282,7 @@ def _changed_codes(
 def _columns(trials: Sequence[Any]) -> dict[str, list[Any]]:
     """The values of the optimizers, seeds and hyper-parameters of the trials."""
     columns: dict[str, list[Any]] = {"optimizers": [], "seeds": []}
-    for optimizer, hyper, static, seed in trials:
+    for _, optimizer, hyper, static, seed in trials:
         row = {"optimizers": optimizer, "seeds": seed, **hyper, **static}
         for name, value in row.items():
             columns.setdefault(name, []).append(value)

@@ -7,6 +7,7 @@
         sweep.json       what the sweep is; a directory belongs to one sweep
         states/          the lanes after some call, for sweeps that run long enough
         pieces/          finished pieces, where a cluster runs them
+        kept/            the final states of the best trials, where they are wanted
         lock             held by the process that writes
 
 progress.json is replaced atomically and last, so at any moment the directory describes
@@ -27,7 +28,12 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from optjax.sweep._errors import DamagedError, NotWrittenError, SweepError
+from optjax.sweep._errors import (
+    DamagedError,
+    NotWrittenError,
+    RefusedError,
+    SweepError,
+)
 from optjax.sweep._records import Failure, Measured
 from optjax.sweep._store.directory import Lock, claim
 from optjax.sweep._store.files import number_as_text
@@ -35,12 +41,13 @@ from optjax.sweep._store.identity import check_same
 from optjax.sweep._store.sealed import digest, read_sealed, write_sealed
 from optjax.sweep._store.states import Lanes, check_lanes, read_lanes, write_lanes
 
-__all__ = ["MARKER", "Checkpoint", "Store", "named_errors"]
+__all__ = ["MARKER", "OWN", "Checkpoint", "Store", "named_errors"]
 
-_OWN = "sweep"
+#: What of a directory is the sweep's own.
+OWN = "sweep"
 _PROGRESS = "progress.json"
 #: The first file of a sweep's directory.
-MARKER = f"{_OWN}/{_PROGRESS}"
+MARKER = f"{OWN}/{_PROGRESS}"
 _FORMAT = 5
 # The lanes of two points, so that one is whole while the next is written.
 _TURNS = "ab"
@@ -100,7 +107,7 @@ class Store:
         """Choose the directory; nothing is touched before `__enter__`."""
         self.directory = directory
         #: What the sweep needs to go on.
-        self.own = directory / _OWN
+        self.own = directory / OWN
         self._writes = writes
         self._lock: Lock | None = None
         self._curves: Any = None
@@ -120,7 +127,7 @@ class Store:
         if not self._writes:
             return self
         try:
-            claim(self.directory, _OWN, MARKER)
+            claim(self.directory, OWN, MARKER)
             self.own.mkdir(parents=True, exist_ok=True)
             claim(self.own, "lock", _PROGRESS)
             self._lock = Lock(self.own / "lock")
@@ -164,7 +171,7 @@ class Store:
           DamagedError: if what counts in it is not as it was left.
         """
         self._columns = tuple(columns)
-        wanted = {"format": _FORMAT, **identity, "metrics": list(columns)}
+        wanted = self._described(identity)
         checkpoint = self._read_checkpoint()
         saved = self.saved_identity()
         if saved is not None:
@@ -181,11 +188,52 @@ class Store:
         self._read_curves()
         if self._writes:
             if wanted != saved:
-                with named_errors(self.directory, "write sweep.json"):
-                    write_sealed(self.own / "sweep.json", wanted)
+                self._write_identity(wanted)
             self._check_states()
             self._cut_curves(self._bytes)
         return self._checkpoint
+
+    def grow(self, identity: Mapping[str, Any]) -> None:
+        """Write down that trials have been added, before anything of them is run."""
+        if not self._writes:
+            return
+        saved, wanted = self.saved_identity(), self._described(identity)
+        if saved is not None and identity:
+            wanted = check_same(saved, wanted, self.directory)
+        self._check_alone()
+        self._write_identity(wanted)
+
+    def read(self) -> tuple[dict[str, Any], Checkpoint, Iterator[Replayed]]:
+        """What a directory says: of its sweep, how far that is, and its evaluations.
+
+        Those measured since the last point too, as far as whole lines are there.
+
+        Raises:
+          RefusedError: where there is no sweep in it, or one of another version.
+          DamagedError: where what counts in it is not as it was left.
+        """
+        identity, self._checkpoint = self.saved_identity(), self._read_checkpoint()
+        if identity is None or not self._checkpoint.curves_bytes:
+            raise RefusedError(
+                f"{self.directory} holds no sweep; give the out= of one that has begun"
+            )
+        if identity.get("format") != _FORMAT:
+            raise RefusedError(
+                f"{self.directory} holds a sweep of another version of optjax, which "
+                "wrote it in another way; read its CSV files"
+            )
+        self._columns = tuple(identity["metrics"])
+        self._read_curves()
+        whole = (self.directory / "curves.csv").read_bytes()
+        self._committed = whole[: whole.rfind(b"\n") + 1]
+        return identity, self._checkpoint, self.replay()
+
+    def _described(self, identity: Mapping[str, Any]) -> dict[str, Any]:
+        return {"format": _FORMAT, **identity, "metrics": list(self._columns)}
+
+    def _write_identity(self, identity: Mapping[str, Any]) -> None:
+        with named_errors(self.directory, "write sweep.json"):
+            write_sealed(self.own / "sweep.json", identity)
 
     def saved_identity(self) -> dict[str, Any] | None:
         """What sweep.json says, or None where there is none."""

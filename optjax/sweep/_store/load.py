@@ -1,0 +1,118 @@
+"""A sweep read back from its directory, without the code that it ran."""
+
+import csv
+import io
+import itertools
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from optjax.sweep._engine.lanes import is_sound
+from optjax.sweep._errors import DamagedError
+from optjax.sweep._records import (
+    DIVERGED,
+    FAILED,
+    FINISHED,
+    STOPPED,
+    Config,
+    Curve,
+    Failure,
+    Mode,
+    Record,
+    TrialSpec,
+)
+from optjax.sweep._store.identity import in_words
+from optjax.sweep._store.store import Store
+
+__all__ = ["Saved", "load"]
+
+
+class Saved(NamedTuple):
+    """What a directory has of a sweep.
+
+    Attributes:
+      records: one a trial that has ended, in order.
+      metric: the one that ranks.
+      mode: "max" or "min".
+      about: what the caller said of it, and how it was run.
+      finished: whether all have ended.
+    """
+
+    records: tuple[Record, ...]
+    metric: str
+    mode: Mode
+    about: dict[str, Any]
+    finished: bool
+
+
+def load(directory: Path) -> Saved:
+    """Read a sweep.
+
+    While it is not finished, trials that are in a lane are left out, and so are those
+    of the newest generation that a rule has stopped, as they look the same, unless
+    results.csv says so, which is there after an interruption.
+
+    Raises:
+      RefusedError: where there is no sweep in the directory.
+      DamagedError: where what counts in it is not as it was left.
+    """
+    identity, point, measured = Store(directory, writes=False).read()
+    rows: dict[int, list[np.ndarray]] = {}
+    try:
+        for replayed in measured:
+            rows.setdefault(replayed.number, []).append(replayed.rows)
+    except ValueError as error:
+        raise DamagedError(directory / "curves.csv", str(error)) from None
+    stopped = _stopped(directory / "results.csv")
+    trials = sorted(identity["trials"])
+    ended = len(trials) if point.finished else sum(identity["generations"][:-1])
+    metrics, every = identity["metrics"], identity["evaluate_every"]
+    failures = {number: Failure(0, message) for number, message in identity["unmade"]}
+    failures |= {int(number): each for number, each in point.failures.items()}
+    records = []
+    for number, optimizer, hyper, static, seed in trials:
+        if number not in rows and number not in failures:
+            continue
+        none = np.empty((0, len(metrics)))
+        values = np.concatenate(rows.get(number, [none]))
+        steps, message = len(values) * every, ""
+        if number in failures:
+            status, message = FAILED, failures[number].message
+        elif not is_sound(values[-1], metrics, identity["allow_nan"]):
+            status = DIVERGED
+        elif steps == identity["steps"]:
+            status = FINISHED
+        elif number < ended or stopped.get(number) == steps:
+            status = STOPPED
+        else:
+            continue
+        curve = Curve(
+            tuple(itertools.accumulate(itertools.repeat(every, len(values)))),
+            {name: tuple(values[:, i].tolist()) for i, name in enumerate(metrics)},
+        )
+        spec = TrialSpec(number, Config(optimizer, hyper, static), seed)
+        records.append(Record(spec, status, steps, curve, message))
+    about = {
+        **identity["about"],
+        "strategy": in_words(identity["strategy"]),
+        "devices": identity["devices"],
+        "steps": identity["steps"],
+        "evaluate_every": every,
+        "jax": identity["programs"][-1]["versions"]["jax"],
+    }
+    metric, mode = identity["metric"], identity["mode"]
+    return Saved(tuple(records), metric, mode, about, point.finished)
+
+
+def _stopped(table: Path) -> dict[int, int]:
+    """The updates of the trials that a table says were stopped."""
+    try:
+        rows = list(csv.DictReader(io.StringIO(table.read_text(encoding="utf-8"))))
+        return {
+            int(row["trial"]): int(row["steps"])
+            for row in rows
+            if row["status"] == STOPPED
+        }
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}

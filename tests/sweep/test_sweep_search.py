@@ -1,0 +1,138 @@
+"""Searches: asked, told, written down, and the same after any kill."""
+
+import math
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import search_worker
+from search_worker import KEYWORDS, SPACE, init, step
+
+from optjax import sweep
+from optjax.sweep import SweepError
+
+pytest.importorskip("optuna")
+WORKER = str(Path(search_worker.__file__))
+
+
+class Grid:
+    """Proposes a fixed list, and remembers what it heard."""
+
+    batch = 2
+
+    def __init__(self, points):
+        self.points = points
+
+    def begin(self, dimensions, seed):
+        self.dimensions, self.heard, self.at = dimensions, [], 0
+        return self
+
+    def ask(self, count):
+        self.at += count
+        return np.array(self.points[self.at - count : self.at])
+
+    def tell(self, values):
+        self.heard.append(values.tolist())
+
+
+def run(search, space=SPACE, **options):
+    return sweep.run((init, step), space, search=search, **{**KEYWORDS, **options})
+
+
+def test_a_search_is_asked_in_rounds_and_told_higher_is_better():
+    grid = Grid([[0.1], [0.9], [0.1], [0.5], [0.2]])
+    result = run(grid, draws=5)
+    assert list(grid.dimensions) == ["learning_rate"]
+    # The third is the first again, which is not run again.
+    assert len(result.records) == 2 * 4
+    rates = [r.trial.config.hyper["learning_rate"] for r in result.records[::2]]
+    low, high = math.log(1e-3), math.log(1e1)
+    want = [math.exp(low + u * (high - low)) for u in (0.1, 0.9, 0.5, 0.2)]
+    np.testing.assert_allclose(rates, want, rtol=1e-6)
+    by_rate = {
+        b.config.hyper["learning_rate"]: b.median for b in result.configurations()
+    }
+    medians = [by_rate[rate] for rate in rates]
+    first, second, third, *_ = medians
+    assert grid.heard == [[-first, -second], [-first, -third]]
+
+
+@pytest.mark.parametrize(
+    ("points", "words"),
+    [
+        ([[0.5, 0.5], [0.1, 0.1]], "2 points of 1 numbers"),
+        ([[1.5], [0.0]], "numbers from 0 to 1"),
+        ([], "2 points"),
+    ],
+)
+def test_a_search_that_proposes_something_else_is_refused(points, words):
+    with pytest.raises(SweepError, match=words):
+        run(Grid(points), draws=4)
+
+
+def test_refused():
+    with pytest.raises(SweepError, match="draws="):
+        run(Grid([[0.5]]))
+    with pytest.raises(SweepError, match="sampler must be one of tpe, gp, cmaes"):
+        sweep.Optuna("tpe2")
+    with pytest.raises(SweepError, match="batch must be"):
+        sweep.Optuna(batch=0)
+    with pytest.raises(SweepError, match="local engine"):
+        run(sweep.Optuna(), draws=4, engine="ray")
+
+
+def test_every_optimizer_and_every_kind_of_dimension_is_searched():
+    space = {
+        "optimizer": ["adam", "adashift"],
+        "learning_rate": sweep.log_uniform(1e-3, 1.0),
+        "keep_num": sweep.only(sweep.uniform(2, 3), "adashift"),
+        "b1": sweep.only([0.0, 0.9], "adam"),
+        "eps": 1e-8,
+    }
+    result = run(sweep.Optuna("tpe", batch=4), space, draws=8, seeds=1, method="random")
+    configs = [record.trial.config for record in result.records]
+    assert {c.optimizer for c in configs} == {"adam", "adashift"}
+    assert {c.static.get("keep_num") for c in configs} == {None, 2, 3}
+    assert {c.hyper.get("b1") for c in configs} == {None, 0.0, np.float64(0.9)}
+    assert {c.hyper["eps"] for c in configs} == {1e-8}
+
+
+def work(out, sampler, *dying):
+    return subprocess.run(
+        [sys.executable, WORKER, str(out), sampler, *map(str, dying)],
+        capture_output=True,
+        text=True,
+    )
+
+
+# Before suggestions are written, and between calls.
+@pytest.mark.parametrize(
+    ("sampler", "deaths"),
+    [
+        ("tpe", [("grow", 2)]),
+        ("cmaes", [("append", 3)]),
+    ],
+)
+def test_killed_and_resumed_equals_uninterrupted(tmp_path, sampler, deaths):
+    search_worker.main(tmp_path / "whole", sampler)
+    out = tmp_path / "killed"
+    for point, count in deaths:
+        killed = work(out, sampler, point, count)
+        assert killed.returncode == -signal.SIGKILL, killed.stderr
+    search_worker.main(out, sampler)
+    for name in ("results.csv", "curves.csv", "sweep/sweep.json"):
+        assert (out / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    again = search_worker.main(out, sampler)
+    assert again.finished_before
+    assert again == sweep.SweepResult.load(out)
+    # More of it goes on; another search is another sweep.
+    more = search_worker.main(out, sampler, draws=16)
+    assert more.records[: len(again.records)] == again.records
+    assert len(more.records) > len(again.records)
+    with pytest.raises(
+        SweepError, match=r"another sweep: .*search was Optuna\(sampler="
+    ):
+        search_worker.main(out, "gp")
