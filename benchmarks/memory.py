@@ -1,9 +1,9 @@
-"""What state in bfloat16 saves and costs: python benchmarks/memory.py.
+"""What state in fewer bits saves and costs: python benchmarks/memory.py.
 
-Adam trains the digits MLP and a small character-level language model with its state
-in float32, in bfloat16 by plain casts (nearest), and in bfloat16 with stochastic
-rounding, from the same seeds. Writes memory.md beside this file and
-docs/figures/memory.png. Needs the extra `race`.
+Adam, or another row, trains the digits MLP and a small character-level language model
+with its state in float32, in bfloat16 by plain casts (nearest), in bfloat16 with
+stochastic rounding and in eight bits, from the same seeds. Writes memory.md beside this
+file and docs/figures/memory.png. Needs the extra `race`.
 """
 
 import argparse
@@ -23,7 +23,8 @@ import numpy as np
 import optax
 from matplotlib.ticker import MaxNLocator
 
-from optjax._rounding import random_bits, round_stochastically, stochastic_rounding
+import optjax
+from optjax._rounding import random_bits, round_stochastically
 from optjax.sweep._trial import Trial
 from optjax.tasks import digits
 
@@ -54,7 +55,8 @@ def nearest(optimizer):
 WAYS = {
     "float32": lambda tx: tx,
     "bfloat16, nearest": nearest,
-    "bfloat16, stochastic": stochastic_rounding,
+    "bfloat16, stochastic": optjax.stochastic_rounding,
+    "eight bits": optjax.compressed,
 }
 
 
@@ -122,7 +124,7 @@ def nbytes(tree):
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
-def train(name, make_trial, steps, every, seeds):
+def train(name, make_trial, factory, steps, every, seeds):
     """Bytes a parameter and losses for each way, on equal batches.
 
     Losses have axes (seed, evaluation, training or validation).
@@ -130,7 +132,7 @@ def train(name, make_trial, steps, every, seeds):
     sizes, losses = {}, {}
     for way, wrap in WAYS.items():
         trial = make_trial(
-            lambda learning_rate, wrap=wrap: wrap(optax.adam(learning_rate))
+            lambda learning_rate, wrap=wrap: wrap(factory(learning_rate))
         )
         init, evaluate = jax.jit(trial.init), jax.jit(trial.evaluate)
 
@@ -211,18 +213,22 @@ def seconds(f, *args):
     return time.perf_counter() - began, result
 
 
-def time_steps(size, repeats, steps=10):
-    """Milliseconds of update and apply for each way, interleaved; one large leaf."""
+def update_and_apply(tx, grads, state, params):
+    updates, state = tx.update(grads, state, params)
+    return optax.apply_updates(params, updates), state
+
+
+def time_steps(size, repeats, one, steps=10):
+    """Milliseconds of a step for each way, interleaved; one large leaf."""
     g = jax.random.normal(jax.random.key(0), (size,))
     runs, carries, times = {}, {}, {way: [] for way in WAYS}
     for way, wrap in WAYS.items():
-        tx = wrap(optax.adam(LEARNING_RATE))
+        tx = wrap(optjax.adam(LEARNING_RATE))
 
         def run(carry, g, tx=tx):
             def step(carry, _):
                 params, state = carry
-                updates, state = tx.update(g, state, params)
-                return (optax.apply_updates(params, updates), state), None
+                return one(tx, g, state, params), None
 
             return jax.lax.scan(step, carry, length=steps)[0]
 
@@ -291,7 +297,10 @@ def timing(leaf, repeats):
     out = [
         f"## Time: Adam's update and apply, one leaf of {leaf:,}",
         "",
-        *time_table(time_steps(leaf, repeats), "state"),
+        *time_table(time_steps(leaf, repeats, update_and_apply), "state"),
+        f"## Time: the same by `apply_step`, one leaf of {leaf:,}",
+        "",
+        *time_table(time_steps(leaf, repeats, optjax.apply_step), "state"),
         f"## Time: rounding {leaf:,} numbers",
         "",
         *time_table(time_noise(leaf, repeats), "noise from"),
@@ -307,15 +316,14 @@ def timing(leaf, repeats):
 
 def stalling(steps=5000, b2=0.999):
     """ν of Adam under equal gradients, each way."""
-    g = jnp.ones(64)
+    g = jnp.ones(4096)
     curves = {}
     for way, wrap in WAYS.items():
-        tx = wrap(optax.scale_by_adam(b2=b2))
+        tx = wrap(optjax.ema_of_squares(b2, debias=False))
 
         def step(state, _, tx=tx):
-            state = tx.update(g, state)[1]
-            inner = state.inner_state if hasattr(state, "inner_state") else state
-            return state, inner.nu.astype(jnp.float32).mean()
+            nu, state = tx.update(g, state)
+            return state, nu.mean()
 
         state = jax.jit(tx.init)(g)
         curves[way] = jax.jit(
@@ -330,6 +338,7 @@ def draw(path, stall, panels):
         "float32": {"color": "#999999", "linewidth": 5},
         "bfloat16, nearest": {"color": "#D55E00", "linewidth": 1.8, "linestyle": "--"},
         "bfloat16, stochastic": {"color": "#0072B2", "linewidth": 1.8},
+        "eight bits": {"color": "#009E73", "linewidth": 1.4, "linestyle": "-."},
     }
     figure, axes = plt.subplots(1, 3, figsize=(12, 3.9), dpi=150, layout="constrained")
     for way, curve in stall.items():
@@ -359,7 +368,7 @@ def draw(path, stall, panels):
         axis.spines[["top", "right"]].set_visible(False)
         axis.xaxis.set_major_formatter("{x:,.0f}")
         axis.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
-    figure.legend(loc="outside lower center", ncols=4, frameon=False)
+    figure.legend(loc="outside lower center", ncols=5, frameon=False)
     figure.savefig(path)
     print(f"wrote {path.name}")
 
@@ -383,6 +392,7 @@ def main():
         "--text", type=Path, help="a text file; Python's documentation by default"
     )
     parser.add_argument("--text-name", help="what to call it in memory.md")
+    parser.add_argument("--row", default="adam", help="a row of OPTIMIZERS")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--digits-steps", type=int, default=2000)
     parser.add_argument("--text-steps", type=int, default=3000)
@@ -401,7 +411,9 @@ def main():
         text_name = f"{arguments.text.stem}, {len(text) / 1e6:.1f} MB"
     text_name = arguments.text_name or text_name
 
-    out = ["# Optimizer state in bfloat16", "", machine(), ""]
+    title = f"# Optimizer state in bfloat16 and in eight bits: {arguments.row}"
+    out = [title, "", machine(), ""]
+    factory = optjax.OPTIMIZERS[arguments.row].factory
     panels = []
     data = digits.load()
     for name, make_trial, steps, evaluations in (
@@ -419,7 +431,9 @@ def main():
         ),
     ):
         every = steps // evaluations
-        result = train(name, make_trial, every * evaluations, every, arguments.seeds)
+        result = train(
+            name, make_trial, factory, every * evaluations, every, arguments.seeds
+        )
         table = training_table(name, every * evaluations, arguments.seeds, *result)
         print("\n" + "\n".join(table), flush=True)
         out += table

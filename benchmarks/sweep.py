@@ -24,8 +24,10 @@ import optax
 import optjax
 from optjax import sweep
 from optjax.problems import rosenbrock
+from optjax.sweep._engine.calls import Pace
 from optjax.sweep._engine.fastest import pick_strategy
 from optjax.sweep._engine.groups import make_groups
+from optjax.sweep._engine.memory import fit
 from optjax.sweep._engine.plan import Plan
 from optjax.sweep._records import Config, TrialSpec
 from optjax.sweep._strategies import STRATEGIES
@@ -138,14 +140,20 @@ def say(line):
     print(line, flush=True)
 
 
-def runner(group, settings, program):
+def runner(fitted, settings):
     """A function that runs all of a compiled group's trials, warm."""
+    group, strategy, program = fitted
 
     def run():
-        scheduler, carry = group.schedule(settings), program.start()
+        scheduler, carry = group.schedule(settings, strategy), program.start()
+        pace = Pace(2.0)
         while not scheduler.is_done:
-            carry, rows = program.advance(carry, scheduler.assignment())
-            scheduler.observe(rows)
+            call = group.next_call(settings, strategy, scheduler, pace.work)
+            began = time.perf_counter()
+            told = scheduler.assignment(call.lanes)
+            carry, rows = program.advance(carry, told, call.size)
+            pace.took(call, time.perf_counter() - began)
+            scheduler.observe(call, scheduler.measured(call, rows))
 
     run()
     return run
@@ -196,9 +204,9 @@ def throughput(arguments):
 
         loop()
         group, settings = task.group(count)
-        choice, program = pick_strategy(group, settings, count)
+        fitted = pick_strategy(group, settings, count)
         times = interleaved(
-            {"jitted scan": loop, "auto": runner(group, settings, program)},
+            {"jitted scan": loop, "auto": runner(fitted, settings)},
             arguments.rounds if count <= 64 else slow_rounds(arguments),
         )
 
@@ -214,7 +222,7 @@ def throughput(arguments):
         say(f"  sweep.run: {whole:.2f} s")
         lines.append(
             f"| {count} | {spread(times['jitted scan'])} | "
-            f"{spread(times['auto'])}, chose `{choice}` | "
+            f"{spread(times['auto'])}, chose `{fitted.strategy}` | "
             f"{paired(times['jitted scan'], times['auto']):.2f} | {recompiled:.1f} | "
             f"{whole:.2f} | {recompiled / whole:.0f} |"
         )
@@ -244,16 +252,17 @@ def strategies_of(task, count, rounds):
     say(f"{task.name}, {count} trials, warm")
     group, settings = task.group(count)
     began = time.perf_counter()
-    choice, program = pick_strategy(group, settings, count)
+    picked = pick_strategy(group, settings, count)
+    choice = picked.strategy
     picking = time.perf_counter() - began
     say(f"  auto chose {choice} in {picking:.2f} s")
     warm = interleaved(
         {
             **{
-                strategy: runner(group, settings, group.compile(settings, strategy))
+                strategy: runner(fit(group, settings, strategy), settings)
                 for strategy in STRATEGIES
             },
-            "auto": runner(group, settings, program),
+            "auto": runner(picked, settings),
         },
         rounds,
     )

@@ -112,7 +112,8 @@ class Whole(Kind):
         may_be_traced: bool = False,
     ):
         range_ = f">= {least}" if most == _INT32_MAX else f"from {least} to {most}"
-        super().__init__(f"an integer {range_}", hint)
+        one = f"the integer {least}"
+        super().__init__(one if least == most else f"an integer {range_}", hint)
         self.least, self.most, self.may_be_traced = least, most, may_be_traced
 
     def accepts(self, value: Any) -> bool:

@@ -6,10 +6,11 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from optjax._audit.facts import Verdict
 from optjax._audit.measure import Measured
 from optjax._audit.subject import PROBES
 from optjax._audit.sums import Effects, Moves
-from optjax._audit.verdicts import Verdict, judge
+from optjax._audit.verdicts import judge
 
 __all__ = ["Audit", "AuditError", "Effect", "Layout"]
 

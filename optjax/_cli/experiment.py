@@ -289,6 +289,10 @@ def _show(experiment: Experiment, result: SweepResult, out: Path) -> int:
     if all(record.status == DIVERGED for record in result.records):
         complain(f"all {len(result.records)} trials diverged; try other values")
         status = NOT_DONE
+    failures = Counter(record.message for record in result.records if record.message)
+    for message, count in failures.items():
+        complain(f"{count} trial{'s' * (count > 1)} failed: {message}")
+        status = NOT_DONE
     return status
 
 

@@ -21,7 +21,8 @@ Train a small network with every optimizer, and rank them.
 
   It is a sweep like any other: it ends with a ranked table, and writes into a
   new directory, or the one given with --out: results.csv (every trial),
-  curves.csv (every evaluation), ranking.png, curves.png and sensitivity.png.
+  curves.csv (every evaluation), report.html (verdicts, pictures, all trials),
+  ranking.png, curves.png and sensitivity.png.
   Ctrl-C stops it and keeps what was done; the same command goes on.
 
   The tasks with images and texts train by the recipe of the AdaBound paper:

@@ -42,8 +42,9 @@ Train every trial of a hyper-parameter search, each optimizer's in one program.
   The same command goes on where it was, however it ended. Ctrl-C ends it at
   once, with status 130; SIGTERM saves it first, 143. It prints the best
   of each optimizer, and writes into a new directory, or the one given with
-  --out: results.csv (every trial), curves.csv (every evaluation), curves.png,
-  sensitivity.png and, where two numbers vary, heatmap.png.
+  --out: results.csv (every trial), curves.csv (every evaluation), report.html
+  (verdicts, pictures, all trials), curves.png, sensitivity.png and, where two
+  numbers vary, heatmap.png.
 
   TASK is digits, or module:attribute for your own: a function
   make_trial(factory) or a tuple of functions (init, step[, evaluate]), as

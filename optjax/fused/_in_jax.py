@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from optjax._compression import decode, encode
 from optjax._precision import away_from_zero, sqrt, store, widen
 from optjax._rounding import random_bits, round_stochastically
 from optjax.fused._kernel import Coefficients, Direction, Form, Leaves, Storage
@@ -24,16 +25,29 @@ def step_in_jax(
 ) -> Leaves:
     """The equations of `Form` and `Coefficients`, leaf by leaf."""
     c = Coefficients(*packed)
-    params, m, nu, nu_max = leaves
+    params, m, nu, nu_max, *_ = leaves
     new: dict[str, Any] = {
         name: None if column is None else []
         for name, column in leaves._asdict().items()
     }
 
+    def read(name: str, i: int) -> jax.Array:
+        x: jax.Array = getattr(leaves, name)[i]
+        if form.storage is Storage.COMPRESSED:
+            return decode(x, getattr(leaves, f"{name}_scale")[i])
+        return widen(x)
+
     def keep(name: str, value: jax.Array, like: jax.Array) -> None:
+        if form.storage is Storage.NEAREST:
+            new[name].append(store(value, like))
+            return
+        bits = random_bits(value, (key[0], key[1]))
         if form.storage is Storage.STOCHASTIC:
-            value = round_stochastically(value, random_bits(value, (key[0], key[1])))
-        new[name].append(store(value, like))
+            new[name].append(round_stochastically(value, bits))
+        else:
+            codes, scales = encode(value, bits, like.dtype)
+            new[name].append(codes)
+            new[f"{name}_scale"].append(scales)
 
     for i, (gradient, x) in enumerate(zip(grads, params, strict=True)):
         g = widen(gradient)
@@ -41,18 +55,18 @@ def step_in_jax(
             g = widen(_with_l2(gradient, c.l2, x))
         d = g
         if m is not None:
-            average = c.intake * g + c.keep * widen(m[i])
+            average = c.intake * g + c.keep * read("m", i)
             ahead = c.ahead * g if form.direction is Direction.AHEAD else 0.0
             d = c.out * average + ahead
             d = widen(store(d, gradient))
             keep("m", average, m[i])
         update = c.step * d
         if nu is not None:
-            squares = c.square_intake * g * g + c.square_keep * widen(nu[i])
+            squares = c.square_intake * (g * g) + c.square_keep * read("nu", i)
             keep("nu", squares, nu[i])
             squares = c.before * squares
             if nu_max is not None:
-                squares = jnp.maximum(widen(nu_max[i]), squares)
+                squares = jnp.maximum(read("nu_max", i), squares)
                 keep("nu_max", squares, nu_max[i])
                 squares = c.after * squares
             rate = 1.0 / away_from_zero(root(squares + c.eps_root) + c.eps)

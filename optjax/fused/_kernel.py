@@ -57,6 +57,8 @@ class Storage(enum.IntEnum):
     NEAREST = 0
     #: Rounded up with the probability of the distance covered, as `_rounding` has it.
     STOCHASTIC = 1
+    #: Codes of eight bits and a scale for each block of them, as `_compression` has it.
+    COMPRESSED = 2
 
 
 class Form(NamedTuple):
@@ -69,7 +71,7 @@ class Form(NamedTuple):
       decay: subtract decay·x from x too.
       l2: add l2·x to the gradient before all else. Where that is bfloat16, so is
         the sum: l2, the product and the sum are each rounded to it.
-      storage: how all that the form keeps comes to be bfloat16, where it is.
+      storage: how all that the form keeps comes to be narrower, where it is.
     """
 
     direction: Direction
@@ -86,6 +88,8 @@ class Form(NamedTuple):
             *["nu"] * (self.accumulator is not Accumulator.ONE),
             *["nu_max"] * (self.accumulator is Accumulator.MAX),
         ]
+        if self.storage is Storage.COMPRESSED:
+            names += [f"{name}_scale" for name in names]
         return Leaves(params, **dict(zip(names, kept, strict=True)))
 
     def __str__(self) -> str:
@@ -93,7 +97,7 @@ class Form(NamedTuple):
         rate = ("", "V of ν", "V of max ν")[self.accumulator]
         terms = [rate, direction, "bounded" * self.bounded]
         terms += ["weight decay" * self.decay, "L2" * self.l2]
-        terms += [("", "stochastic rounding")[self.storage]]
+        terms += [("", "stochastic rounding", "eight bits")[self.storage]]
         return ", ".join(filter(None, terms))
 
 
@@ -153,13 +157,16 @@ Column = Sequence[jax.Array] | None
 class Leaves(NamedTuple):
     """The parameters and the state of an optimizer: lists of leaves, in one order.
 
-    What the form does not keep is None.
+    What the form does not keep is None. Scales are those of codes.
     """
 
     params: Sequence[jax.Array]
     m: Column = None
     nu: Column = None
     nu_max: Column = None
+    m_scale: Column = None
+    nu_scale: Column = None
+    nu_max_scale: Column = None
 
 
 def interface() -> str:

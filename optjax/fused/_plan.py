@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from optjax._compression import CompressedState
 from optjax._observe import Observation
-from optjax._parts import Compressed, Decay, Descend, Link, Product, Rounded
+from optjax._parts import Decay, Descend, Link, Product, Rounded
 from optjax._precision import precise
 from optjax.fused._coverage import (
     Largest,
@@ -89,9 +90,16 @@ class _Trail(NamedTuple):
 
 
 class _Stored(NamedTuple):
-    """An array as it is kept, and the key of the noise it was rounded with, if any."""
+    """An array as it is kept.
+
+    Attributes:
+      array: its numbers or its codes.
+      scale: the scales of codes, or None.
+      key: that of the noise it was rounded with, if any.
+    """
 
     array: Any
+    scale: Any
     key: tuple[Any, Any] | None
 
 
@@ -105,11 +113,8 @@ class _Told:
         self._made_by: dict[int, _Place] = {}
         # What is stored of a state that is computed in float32, by the latter's ids.
         self._stored: dict[int, _Stored] = {}
-        self._coded: set[int] = set()
         for link in seen.links:
-            if isinstance(link.part, Compressed):
-                self._coded.update(map(id, self._leaves(link.part.wide)))
-            elif isinstance(link.part, Rounded):
+            if isinstance(link.part, Rounded):
                 self._note(link.part.wide, link.state, None)
                 self._note(link.part.new_wide, link.new_state, link.part.key)
             received, returned = map(self._leaves, (link.received, link.returned))
@@ -120,14 +125,20 @@ class _Told:
                 if before is not after:
                     self._made_by.setdefault(id(after), _Place(link, i, before))
 
-    def _note(self, wide: Any, stored: Any, key: Any) -> None:
-        for before, after in zip(self._leaves(wide), self._leaves(stored), strict=True):
+    def _note(self, wide: Any, state: Any, key: Any) -> None:
+        treedef: Any = jax.tree.structure(wide)
+        scales = [None] * treedef.num_leaves
+        if isinstance(state, CompressedState):
+            scales = treedef.flatten_up_to(state.scales)
+            state = state.inner_state
+        rows = zip(self._leaves(wide), self._leaves(state), scales, strict=True)
+        for before, after, scale in rows:
             if before is not after:
-                self._stored[id(before)] = _Stored(after, key)
+                self._stored[id(before)] = _Stored(after, scale, key)
 
     def stored(self, leaf: Any) -> "_Stored":
         """An array of a state as it is kept."""
-        return self._stored.get(id(leaf), _Stored(leaf, None))
+        return self._stored.get(id(leaf), _Stored(leaf, None, None))
 
     def _leaves(self, tree: Any) -> list[Any]:
         """Of a tree that every leaf asks for, flattened once."""
@@ -199,15 +210,6 @@ class _Told:
             leaf = place.received
         return tuple(places[::-1])
 
-    def check_not_coded(self, x: Any) -> None:
-        """Whether an array of a state is kept as numbers.
-
-        Raises:
-          NotCoveredError: where it is codes.
-        """
-        if id(x) in self._coded:
-            raise NotCoveredError("the compiled step knows no state in eight bits")
-
     def check(self, x: Any, param: Any, name: str) -> None:
         """Whether the compiled step can take an array of a leaf.
 
@@ -265,8 +267,8 @@ def plan(
                     places,
                     grads,
                     no_key() if key is None else jnp.stack(key),
-                    columns[: len(kept)],
-                    columns[len(kept) :],
+                    columns[: len(columns) // 2],
+                    columns[len(columns) // 2 :],
                 )
             )
     return calls, why
@@ -309,23 +311,32 @@ def _row(
     told.check(param, param, "parameter")
     told.check(trail.gradient, param, "gradient")
     for before, after in zip(old, new, strict=True):
-        told.check_not_coded(before)
         told.check(before, param, "state")
         if jnp.result_type(before) != jnp.result_type(after):
             raise NotCoveredError("its state changes its dtype")
     before, after = ([told.stored(x) for x in arrays] for arrays in (old, new))
     keys = [stored.key for stored in after]
     noisy = [key for key in keys if key is not None]
-    for array, wide, key in zip(before, old, keys, strict=True):
-        told.check(array.array, param, "state")
-        if (array.array is wide) != (key is None):
+    for kept_as, wide, key in zip(before, old, keys, strict=True):
+        if kept_as.scale is None:
+            told.check(kept_as.array, param, "state")
+        if (kept_as.array is wide) != (key is None):
             raise NotCoveredError("its state is stored in another way than it was")
     if noisy and any(key is not noisy[0] for key in keys):
-        raise NotCoveredError("its state is not all rounded stochastically, by one key")
-    arrays = [stored.array for stored in (*before, *after)]
-    if not noisy:
-        return Storage.NEAREST, None, arrays
-    return Storage.STOCHASTIC, noisy[0], arrays
+        raise NotCoveredError("its state is not all stored alike, rounded by one key")
+    is_coded = {x.scale is not None for x in (*before, *after)}
+    if len(is_coded) > 1:
+        raise NotCoveredError("its state is not all codes")
+    arrays = [[x.array for x in column] for column in (before, after)]
+    if is_coded == {True}:
+        arrays = [
+            [*row, *(x.scale for x in column)]
+            for row, column in zip(arrays, (before, after), strict=True)
+        ]
+        storage = Storage.COMPRESSED
+    else:
+        storage = Storage.STOCHASTIC if noisy else Storage.NEAREST
+    return storage, noisy[0] if noisy else None, [x for row in arrays for x in row]
 
 
 def _check_l2(g: Any, x: Any, l2: Any) -> None:

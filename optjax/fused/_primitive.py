@@ -52,9 +52,9 @@ def step(
       coefficients: `Coefficients(...).pack()`.
       grads: the gradients, float32 or bfloat16 each.
       leaves: the parameters and what the form keeps, of the same shapes, float32 or
-        bfloat16 each.
-      key: the two words of this step's noise, uint32 of shape (2,), where the form's
-        storage is stochastic.
+        bfloat16 each, or codes and scales where the form's storage is compressed.
+      key: the two words of this step's noise, uint32 of shape (2,), where the state is
+        rounded by it.
 
     Returns:
       The new leaves, each in the dtype it had.
@@ -174,7 +174,8 @@ def _compiled(
 ) -> list[jax.Array]:
     grads, columns = _columns(form, leaves, operands)
     call: Callable[..., Leaves] = functools.partial(_ffi_call, form)
-    if AxisType.Manual not in jax.sharding.get_abstract_mesh().axis_types:
+    is_manual = AxisType.Manual in jax.sharding.get_abstract_mesh().axis_types
+    if form.storage is Storage.NEAREST and not is_manual:
         call = partitioned(call)
     return jax.tree.leaves(call(coefficients, key, grads, columns))
 
@@ -211,7 +212,7 @@ _lower_compiled = mlir.lower_fun(_compiled, multiple_results=True)
 def _lower_on_cpu(ctx: Any, *operands: Any, **params: Any) -> Any:
     module = ctx.module_context
     in_jax = module.lowering_parameters.for_export
-    if params["form"].storage is Storage.STOCHASTIC:
+    if params["form"].storage is not Storage.NEAREST:
         # A shard does not know its positions in the leaf, which the noise goes by.
         in_jax |= getattr(module.axis_context, "num_devices", None) != 1
     lower = _lower_in_jax if in_jax else _lower_compiled

@@ -20,6 +20,8 @@
 //
 // A state in bfloat16 may be rounded stochastically: up with the probability of the
 // distance covered. The noise is that of _rounding.py, to the bit, and so are m and nu.
+// Or it is codes of eight bits, read and made anew in blocks that have a scale each, as in
+// _compression.py.
 
 #include <algorithm>
 #include <array>
@@ -30,6 +32,7 @@
 #include <memory>
 #include <mutex>
 #include <string>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -58,10 +61,11 @@ namespace ffi = xla::ffi;
 #define OPTJAX_COEFFICIENTS(X)                                                       \
   X(intake) X(keep) X(out) X(ahead) X(square_intake) X(square_keep) X(before) X(after) \
   X(eps_root) X(eps) X(scale) X(lower) X(upper) X(step) X(decay) X(l2)
-#define OPTJAX_ARRAYS(X) X(grads) X(params) X(m) X(nu) X(nu_max)
+#define OPTJAX_ARRAYS(X) X(grads) X(params) X(m) X(nu) X(nu_max) \
+  X(m_scale) X(nu_scale) X(nu_max_scale)
 #define OPTJAX_DIRECTIONS(X) X(gradient) X(average) X(ahead)
 #define OPTJAX_ACCUMULATORS(X) X(one) X(average) X(max)
-#define OPTJAX_STORAGES(X) X(nearest) X(stochastic)
+#define OPTJAX_STORAGES(X) X(nearest) X(stochastic) X(compressed)
 
 #define OPTJAX_FLOAT(name) float name;
 #define OPTJAX_ITEM(name) name,
@@ -95,6 +99,9 @@ constexpr float kFloor = 1.08420217e-19f;
 // Elements a block: what is widened stays in the first-level cache until it is rounded.
 constexpr int64_t kBlock = 256;
 
+// Codes that share a scale, of which a block has a whole number.
+constexpr int64_t kCodes = 128;
+
 // Elements below which waking another thread costs more than it saves, and the most
 // that one thread takes at a time.
 constexpr int64_t kSmallestChunk = 8 * 1024;
@@ -114,6 +121,8 @@ enum : int32_t { OPTJAX_STORAGES(OPTJAX_ITEM) kCount };
 // The arrays of one leaf, also the order of the operands.
 namespace array {
 enum : int32_t { OPTJAX_ARRAYS(OPTJAX_ITEM) kCount };
+// Those that an element is made of.
+constexpr int32_t kNumbers = m_scale;
 }
 
 constexpr int32_t kForms = direction::kCount * accumulator::kCount * 32;
@@ -205,8 +214,8 @@ OPTJAX_INLINE uint16_t RoundStochastically(float value, uint32_t noise) {
 
 // The arrays are float, but for those of a state in bfloat16 in the loops that round it.
 struct Block {
-  const float* in[array::kCount];
-  float* out[array::kCount];
+  const float* in[array::kNumbers];
+  float* out[array::kNumbers];
   uint32_t position = 0;
   Key key = {0, 0};
 };
@@ -321,12 +330,73 @@ OPTJAX_INLINE void NarrowBody(const float* in, uint16_t* out, int64_t n) {
   for (int64_t i = 0; i < n; ++i) out[i] = static_cast<uint16_t>(Bfloat16Bits(in[i]));
 }
 
+// The part of the noise that all arrays of a leaf share.
+OPTJAX_INLINE void NoiseBody(uint32_t position, Key key, uint32_t* noise, int64_t n) {
+  const uint32_t first = position + key.first;
+  OPTJAX_VECTORIZE
+  for (int64_t i = 0; i < n; ++i) {
+    noise[i] = Mix(first + static_cast<uint32_t>(i)) ^ key.second;
+  }
+}
+
+// What n <= kCodes codes stand for: a number, or for unsigned ones its square.
+template <typename Code>
+OPTJAX_INLINE void DecodeBody(const Code* in, float scale, float* out, int64_t n) {
+  OPTJAX_VECTORIZE
+  for (int64_t i = 0; i < n; ++i) {
+    const int32_t q = in[i];
+    const float y = static_cast<float>(q * (q < 0 ? -q : q)) * scale;
+    out[i] = std::is_signed_v<Code> ? y : y * y;
+  }
+}
+
+template <typename Code>
+OPTJAX_INLINE void EncodeBody(const float* in, const uint32_t* noise, Code* out,
+                              float* scale, int64_t n) {
+  constexpr bool kSigned = std::is_signed_v<Code>;
+  constexpr float kLevels = kSigned ? 127.0f : 255.0f;
+  constexpr uint32_t kInfinity = 0x7f800000u;
+  alignas(64) float magnitude[kCodes];
+  // As words, since the largest of floats is not found in any order where there is NaN.
+  uint32_t largest = 0;
+  OPTJAX_VECTORIZE
+  for (int64_t i = 0; i < n; ++i) {
+    const float y = kSigned ? FromBits(ToBits(in[i]) & 0x7fffffffu) : __builtin_sqrtf(in[i]);
+    magnitude[i] = y;
+    const uint32_t word = ToBits(y) & 0x7fffffffu;
+    largest = largest > word ? largest : word;
+  }
+  float s = FromBits(largest) * static_cast<float>(1.0 / (kLevels * kLevels));
+  if (largest >= kInfinity) s = __builtin_nanf("");
+  if (s < 1.17549435e-38f) s = 0.0f;
+  *scale = s;
+  const float inverse = s > 0.0f ? 1.0f / s : 0.0f;
+  OPTJAX_VECTORIZE
+  for (int64_t i = 0; i < n; ++i) {
+    const float z = largest >= kInfinity ? 0.0f : magnitude[i] * inverse;
+    const int32_t below = static_cast<int32_t>(__builtin_sqrtf(z));
+    const float level = static_cast<float>(below);
+    const uint32_t hash = Mix(noise[i] ^ (ToBits(in[i]) >> 16)) >> 8;
+    const float chance = static_cast<float>(static_cast<int32_t>(hash)) * 0x1p-24f;
+    int32_t q = below + (chance * (2.0f * level + 1.0f) < z - level * level ? 1 : 0);
+    if constexpr (!kSigned) q = (z > 0.0f && q < 1) ? 1 : q;
+    q = q > static_cast<int32_t>(kLevels) ? static_cast<int32_t>(kLevels) : q;
+    if constexpr (kSigned) q = in[i] < 0.0f ? -q : q;
+    out[i] = static_cast<Code>(q);
+  }
+}
+
 using UpdateFunction = void (*)(const Coefficients&, const Block&, int64_t);
 
 // The loops as compiled for one instruction set.
 struct Loops {
   void (*widen)(const uint16_t*, float*, int64_t);
   void (*narrow)(const float*, uint16_t*, int64_t);
+  void (*noise)(uint32_t, Key, uint32_t*, int64_t);
+  void (*read_signed)(const int8_t*, float, float*, int64_t);
+  void (*read_rooted)(const uint8_t*, float, float*, int64_t);
+  void (*write_signed)(const float*, const uint32_t*, int8_t*, float*, int64_t);
+  void (*write_rooted)(const float*, const uint32_t*, uint8_t*, float*, int64_t);
   std::array<UpdateFunction, kForms> update;
 };
 
@@ -341,6 +411,25 @@ struct Loops {
   ATTRIBUTE void Narrow##NAME(const float* in, uint16_t* out, int64_t n) {          \
     NarrowBody(in, out, n);                                                         \
   }                                                                                 \
+  ATTRIBUTE void Noise##NAME(uint32_t at, Key key, uint32_t* noise, int64_t n) {    \
+    NoiseBody(at, key, noise, n);                                                   \
+  }                                                                                 \
+  ATTRIBUTE void ReadSigned##NAME(const int8_t* in, float scale, float* out,        \
+                                  int64_t n) {                                      \
+    DecodeBody(in, scale, out, n);                                                  \
+  }                                                                                 \
+  ATTRIBUTE void ReadRooted##NAME(const uint8_t* in, float scale, float* out,       \
+                                  int64_t n) {                                      \
+    DecodeBody(in, scale, out, n);                                                  \
+  }                                                                                 \
+  ATTRIBUTE void WriteSigned##NAME(const float* in, const uint32_t* noise,          \
+                                   int8_t* out, float* scale, int64_t n) {          \
+    EncodeBody(in, noise, out, scale, n);                                           \
+  }                                                                                 \
+  ATTRIBUTE void WriteRooted##NAME(const float* in, const uint32_t* noise,          \
+                                   uint8_t* out, float* scale, int64_t n) {         \
+    EncodeBody(in, noise, out, scale, n);                                           \
+  }                                                                                 \
   template <int32_t kIndex>                                                         \
   constexpr UpdateFunction Pick##NAME() {                                           \
     if constexpr (Form<kIndex>::kExists) {                                          \
@@ -351,7 +440,9 @@ struct Loops {
   }                                                                                 \
   template <int32_t... kIndices>                                                    \
   constexpr Loops Make##NAME(std::integer_sequence<int32_t, kIndices...>) {         \
-    return {&Widen##NAME, &Narrow##NAME, {Pick##NAME<kIndices>()...}};              \
+    return {&Widen##NAME,       &Narrow##NAME,      &Noise##NAME,                   \
+            &ReadSigned##NAME,  &ReadRooted##NAME,  &WriteSigned##NAME,             \
+            &WriteRooted##NAME, {Pick##NAME<kIndices>()...}};                       \
   }                                                                                 \
   constexpr Loops k##NAME =                                                         \
       Make##NAME(std::make_integer_sequence<int32_t, kForms>());
@@ -384,9 +475,10 @@ struct Buffer {
 
 struct Leaf {
   std::array<Buffer, array::kCount> arrays;
-  // How many elements share a row of coefficients, and where the leaf begins in the
-  // concatenation of all leaves.
+  // How many elements share a row of coefficients, how far apart rows begin in the
+  // concatenation of all leaves, and where the leaf begins there.
   int64_t row;
+  int64_t stride;
   int64_t begin;
 };
 
@@ -395,7 +487,7 @@ struct Leaf {
 class Job {
  public:
   Job(std::vector<Leaf> leaves, int64_t size, int64_t chunk,
-      const Coefficients* coefficients, const Key* keys, int32_t form, bool noisy)
+      const Coefficients* coefficients, const Key* keys, int32_t form, int32_t stored)
       : leaves_(std::move(leaves)),
         size_(size),
         chunk_(chunk),
@@ -403,8 +495,9 @@ class Job {
         coefficients_(coefficients),
         keys_(keys),
         loops_(LoopsOfThisMachine()),
-        noisy_(noisy),
-        exact_(loops_.update[form + (noisy ? kStochastic : kExact)]),
+        noisy_(stored == storage::stochastic),
+        coded_(stored == storage::compressed),
+        exact_(loops_.update[form + (noisy_ ? kStochastic : kExact)]),
         rounded_(loops_.update[form + kRounded]) {}
 
   int64_t chunks() const { return chunks_; }
@@ -450,10 +543,13 @@ class Job {
       const int64_t leaf_end = after == leaves_.end() ? size_ : after->begin;
       const int64_t stop = std::min(end, leaf_end);
       while (begin < stop) {
-        const int64_t row = (begin - leaf->begin) / leaf->row;
-        const int64_t row_end = leaf->begin + (row + 1) * leaf->row;
-        const int64_t n = std::min(stop, row_end) - begin;
-        Elements(*leaf, row, begin - leaf->begin, n);
+        const int64_t at = begin - leaf->begin;
+        const int64_t row = at / leaf->stride;
+        const int64_t first = at - row * leaf->stride;
+        const int64_t n = std::min(stop - begin, leaf->stride - first);
+        // What follows the last element of a row fills up its last block of codes.
+        const int64_t count = std::min(n, leaf->row - first);
+        if (count > 0) Elements(*leaf, row, row * leaf->row + first, count);
         begin += n;
       }
       leaf = after;
@@ -466,10 +562,14 @@ class Job {
     const auto is_scratch = [&](int32_t a) {
       return leaf.arrays[a].bfloat16 && !(noisy_ && a >= array::m);
     };
-    bool any_scratch = false;
-    for (int32_t a = 0; a < array::kCount; ++a) any_scratch |= is_scratch(a);
+    const auto is_coded = [&](int32_t a) {
+      return coded_ && a >= array::m && leaf.arrays[a].in != nullptr;
+    };
+    bool any_scratch = coded_;
+    for (int32_t a = 0; a < array::kNumbers; ++a) any_scratch |= is_scratch(a);
     // Rows of a power of two would fall on the same lines of the cache.
-    alignas(64) float scratch[array::kCount][kBlock + 32];
+    alignas(64) float scratch[array::kNumbers][kBlock + 32];
+    alignas(64) uint32_t noise[kBlock];
     const int64_t block_size = any_scratch ? kBlock : n;
     for (int64_t i = 0; i < n; i += block_size) {
       const int64_t count = std::min(block_size, n - i);
@@ -477,9 +577,12 @@ class Job {
       Block block;
       block.position = static_cast<uint32_t>(at - row * leaf.row);
       block.key = keys_[row];
-      for (int32_t a = 0; a < array::kCount; ++a) {
+      for (int32_t a = 0; a < array::kNumbers; ++a) {
         const Buffer& buffer = leaf.arrays[a];
-        if (is_scratch(a)) {
+        if (is_coded(a)) {
+          block.in[a] = block.out[a] = scratch[a];
+          Decode(leaf, a, row, at, count, scratch[a]);
+        } else if (is_scratch(a)) {
           block.in[a] = block.out[a] = scratch[a];
           loops_.widen(reinterpret_cast<const uint16_t*>(buffer.in) + at, scratch[a],
                        count);
@@ -490,11 +593,53 @@ class Job {
         }
       }
       update(coefficients_[row], block, count);
-      for (int32_t a = array::params; a < array::kCount; ++a) {
+      if (coded_) loops_.noise(block.position, block.key, noise, count);
+      for (int32_t a = array::params; a < array::kNumbers; ++a) {
         const Buffer& buffer = leaf.arrays[a];
-        if (is_scratch(a)) {
+        if (is_coded(a)) {
+          Encode(leaf, a, row, at, count, scratch[a], noise);
+        } else if (is_scratch(a)) {
           loops_.narrow(scratch[a], reinterpret_cast<uint16_t*>(buffer.out) + at, count);
         }
+      }
+    }
+  }
+
+  // The place among a leaf's scales of the one for its element `at`.
+  static int64_t ScaleOf(const Leaf& leaf, int64_t row, int64_t at) {
+    return (row * leaf.stride + at - row * leaf.row) / kCodes;
+  }
+
+  void Decode(const Leaf& leaf, int32_t a, int64_t row, int64_t at, int64_t n,
+              float* out) const {
+    const auto* scales = reinterpret_cast<const float*>(
+        leaf.arrays[array::m_scale + a - array::m].in);
+    for (int64_t i = 0; i < n; i += kCodes) {
+      const float scale = scales[ScaleOf(leaf, row, at + i)];
+      const int64_t count = std::min(kCodes, n - i);
+      const char* in = leaf.arrays[a].in + at + i;
+      if (a == array::m) {
+        loops_.read_signed(reinterpret_cast<const int8_t*>(in), scale, out + i, count);
+      } else {
+        loops_.read_rooted(reinterpret_cast<const uint8_t*>(in), scale, out + i, count);
+      }
+    }
+  }
+
+  void Encode(const Leaf& leaf, int32_t a, int64_t row, int64_t at, int64_t n,
+              const float* in, const uint32_t* noise) const {
+    auto* scales =
+        reinterpret_cast<float*>(leaf.arrays[array::m_scale + a - array::m].out);
+    for (int64_t i = 0; i < n; i += kCodes) {
+      float* scale = scales + ScaleOf(leaf, row, at + i);
+      const int64_t count = std::min(kCodes, n - i);
+      char* out = leaf.arrays[a].out + at + i;
+      if (a == array::m) {
+        loops_.write_signed(in + i, noise + i, reinterpret_cast<int8_t*>(out), scale,
+                            count);
+      } else {
+        loops_.write_rooted(in + i, noise + i, reinterpret_cast<uint8_t*>(out), scale,
+                            count);
       }
     }
   }
@@ -508,6 +653,8 @@ class Job {
   const Loops& loops_;
   // Whether the loop itself widens and rounds the state.
   const bool noisy_;
+  // Whether the state is codes.
+  const bool coded_;
   // For leaves with float32 and with bfloat16 gradients: an update has their dtype.
   const UpdateFunction exact_;
   const UpdateFunction rounded_;
@@ -520,6 +667,23 @@ class Job {
 
 ffi::Error Invalid(const std::string& message) {
   return ffi::Error(ffi::ErrorCode::kInvalidArgument, "optjax_step: " + message);
+}
+
+int64_t WholeBlocks(int64_t elements) {
+  return (elements + kCodes - 1) / kCodes * kCodes;
+}
+
+// How many scales the codes of a leaf have, of which each row begins a block.
+int64_t Scales(int64_t elements, int64_t rows) {
+  return rows == 0 ? 0 : rows * (WholeBlocks(elements / rows) / kCodes);
+}
+
+// The dtype that an array must have, where it has the one that is given.
+ffi::DataType ElementType(int32_t which, ffi::DataType dtype, bool coded) {
+  if (coded && which == array::m) return ffi::DataType::S8;
+  if (coded && (which == array::nu || which == array::nu_max)) return ffi::DataType::U8;
+  const bool may_be_narrow = which < array::kNumbers && dtype == ffi::DataType::BF16;
+  return may_be_narrow ? dtype : ffi::DataType::F32;
 }
 
 // Operands: coefficients (..., 16), the key of the noise (..., 2), then for each array
@@ -535,7 +699,7 @@ ffi::Error Step(ffi::ThreadPool pool, int32_t d, int32_t a, bool bounded, bool d
   const int32_t form = FormIndex(d, a, bounded, decay, l2, kExact);
   const bool noisy = stored == storage::stochastic;
   if (kPlain.update[form] == nullptr) return Invalid("a bound needs an accumulator");
-  if (noisy && kPlain.update[form + kStochastic] == nullptr) {
+  if (stored != storage::nearest && kPlain.update[form + kStochastic] == nullptr) {
     return Invalid("noise needs a state");
   }
 
@@ -543,6 +707,11 @@ ffi::Error Step(ffi::ThreadPool pool, int32_t d, int32_t a, bool bounded, bool d
   if (d != direction::gradient) arrays.push_back(array::m);
   if (a != accumulator::one) arrays.push_back(array::nu);
   if (a == accumulator::max) arrays.push_back(array::nu_max);
+  const size_t numbers = arrays.size();
+  const bool coded = stored == storage::compressed;
+  for (size_t k = 2; coded && k < numbers; ++k) {
+    arrays.push_back(arrays[k] - array::m + array::m_scale);
+  }
 
   const size_t leaf_count = rets.size() / (arrays.size() - 1);
   if (args.size() != 2 + leaf_count * arrays.size() ||
@@ -574,23 +743,25 @@ ffi::Error Step(ffi::ThreadPool pool, int32_t d, int32_t a, bool bounded, bool d
       const auto operand = args.get<ffi::AnyBuffer>(2 + k * leaf_count + i);
       if (!operand.has_value()) return operand.error();
       const ffi::DataType dtype = operand->element_type();
-      if (dtype != ffi::DataType::F32 && dtype != ffi::DataType::BF16) {
-        return Invalid("leaves must be float32 or bfloat16");
+      const int32_t which = arrays[k];
+      if (dtype != ElementType(which, dtype, coded)) {
+        return Invalid("leaves must be float32 or bfloat16, or a state's codes");
       }
       if (k == 0) elements = operand->element_count();
-      Buffer& buffer = leaf.arrays[arrays[k]];
+      const int64_t expected = k < numbers ? elements : Scales(elements, rows);
+      Buffer& buffer = leaf.arrays[which];
       buffer.in = static_cast<const char*>(operand->untyped_data());
       buffer.bfloat16 = dtype == ffi::DataType::BF16;
       if (noisy && k != 1 && buffer.bfloat16 != (k > 1)) {
         return Invalid("noise is for a state in bfloat16 of gradients in float32");
       }
-      bool same = static_cast<int64_t>(operand->element_count()) == elements;
+      bool same = static_cast<int64_t>(operand->element_count()) == expected;
       if (k > 0) {
         auto result = rets.get<ffi::AnyBuffer>((k - 1) * leaf_count + i);
         if (!result.has_value()) return result.error();
         buffer.out = static_cast<char*>((*result)->untyped_data());
         same = same && (*result)->element_type() == dtype &&
-               static_cast<int64_t>((*result)->element_count()) == elements;
+               static_cast<int64_t>((*result)->element_count()) == expected;
       }
       if (!same) return Invalid("the arrays of a leaf must have one size");
     }
@@ -599,19 +770,20 @@ ffi::Error Step(ffi::ThreadPool pool, int32_t d, int32_t a, bool bounded, bool d
       return Invalid("leaves must have the leading dimensions of the coefficients");
     }
     leaf.row = elements / rows;
+    leaf.stride = coded ? WholeBlocks(leaf.row) : leaf.row;
     leaf.begin = size;
-    size += elements;
+    size += rows * leaf.stride;
     leaves.push_back(leaf);
   }
   if (size == 0) return ffi::Error::Success();
 
   const int64_t threads = std::max<int64_t>(1, pool.num_threads());
-  const int64_t chunk =
-      std::clamp(size / (8 * threads), kSmallestChunk, kLargestChunk);
+  const int64_t chunk = WholeBlocks(
+      std::clamp(size / (8 * threads), kSmallestChunk, kLargestChunk));
   const auto job = std::make_shared<Job>(
       std::move(leaves), size, chunk,
       static_cast<const Coefficients*>(coefficients->untyped_data()),
-      static_cast<const Key*>(keys->untyped_data()), form, noisy);
+      static_cast<const Key*>(keys->untyped_data()), form, stored);
   // The calling thread is one of the workers.
   const int64_t helpers = std::min(threads, job->chunks()) - 1;
   for (int64_t i = 0; i < helpers; ++i) pool.Schedule([job] { job->Work(); });

@@ -11,6 +11,7 @@ from optjax.sweep._errors import SweepError
 from optjax.sweep._optuna import Optuna
 from optjax.sweep._records import (
     DIVERGED,
+    FAILED,
     FINISHED,
     STOPPED,
     Config,
@@ -48,6 +49,7 @@ from optjax.sweep._trial import (
 
 __all__ = [
     "DIVERGED",
+    "FAILED",
     "FINISHED",
     "STOPPED",
     "Batches",

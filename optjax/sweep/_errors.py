@@ -1,8 +1,10 @@
 """What a sweep refuses or cannot do, each in one line that says what to do."""
 
 import os
+import re
 import sysconfig
 import traceback
+from collections.abc import Iterable
 from pathlib import Path
 
 from optjax._arguments.checked import checked_by
@@ -14,6 +16,7 @@ __all__ = [
     "SweepError",
     "checked",
     "in_own_code",
+    "of_a_call",
     "one_line",
 ]
 
@@ -61,12 +64,27 @@ def in_own_code(error: BaseException) -> str:
 
     Not the user's are optjax, what is installed, and Python itself.
     """
+    frames = traceback.extract_tb(error.__traceback__)
+    return _last_own((frame.filename, frame.lineno or 0) for frame in frames)
+
+
+def of_a_call(error: Exception) -> str:
+    """In one line what a compiled program raised: its own words, or a callback's."""
+    # XLA tells of a callback's exception by the traceback, as text.
+    frames = re.findall(r'File "(.+?)", line (\d+)', str(error))
+    if not frames:
+        return one_line(error)
+    last_line = str(error).strip().splitlines()[-1]
+    return last_line + _last_own((file, int(line)) for file, line in frames)
+
+
+def _last_own(frames: Iterable[tuple[str, int]]) -> str:
     installed = {sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")}
     elsewhere = (str(_OURS) + os.sep, *(f"{path}{os.sep}" for path in installed), "<")
-    for frame in reversed(traceback.extract_tb(error.__traceback__)):
-        if not frame.filename.startswith(elsewhere):
-            path = Path(frame.filename)
+    for file, line in reversed(list(frames)):
+        if not file.startswith(elsewhere):
+            path = Path(file)
             if path.is_relative_to(Path.cwd()):
                 path = path.relative_to(Path.cwd())
-            return f" ({path}, line {frame.lineno})"
+            return f" ({path}, line {line})"
     return ""

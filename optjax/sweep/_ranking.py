@@ -1,8 +1,9 @@
 """From trials to a ranking: statistics over seeds, no training and no printing.
 
-A diverged trial takes part in every statistic, as one that is worse than any value: it
-is neither left out nor taken for 0. With three seeds of which one diverged the median
-is therefore the worse of the other two; with two, the configuration has diverged.
+A diverged trial takes part in every statistic, as one that is worse than any value, and
+so does one that failed: it is neither left out nor taken for 0. With three seeds of
+which one diverged the median is therefore the worse of the other two; with two, the
+configuration has diverged.
 
 One tie-break holds everywhere. Of an optimizer's configurations with equal medians the
 best is the one in the middle of its plateau, of several plateaus of the largest; then
@@ -21,7 +22,7 @@ import numpy as np
 
 from optjax.sweep._code import pasted
 from optjax.sweep._plateau import Place, Spot, spots
-from optjax.sweep._records import DIVERGED, Config, Mode, Record, describe
+from optjax.sweep._records import Config, Mode, Record, describe
 
 __all__ = ["TOLERANCE", "Band", "Best", "Ranking", "Standing", "numeric", "varying"]
 
@@ -134,14 +135,14 @@ class Ranking:
 
     def score(self, record: Record) -> float:
         """The best value of the metric on a trial's curve; `worst` if it diverged."""
-        if record.status == DIVERGED:
+        if not record.has_score:
             return self.worst
         pick = max if self.mode == "max" else min
         return pick(record.curve.values[self.metric])
 
     def steps_to(self, target: float, record: Record) -> float:
         """Updates at the first evaluation as good as a target; infinite for never."""
-        if record.status != DIVERGED:
+        if record.has_score:
             curve, wanted = record.curve, self.sign * float(np.float32(target))
             for step, value in zip(curve.steps, curve.values[self.metric], strict=True):
                 if self.sign * value >= wanted:

@@ -7,6 +7,7 @@ import numpy as np
 
 __all__ = [
     "DIVERGED",
+    "FAILED",
     "FINISHED",
     "MOST_TRIALS",
     "OWN_COLUMNS",
@@ -14,6 +15,7 @@ __all__ = [
     "STOPPED",
     "Config",
     "Curve",
+    "Failure",
     "Measured",
     "Mode",
     "Record",
@@ -27,12 +29,12 @@ __all__ = [
 #: What is best of a metric.
 Mode = Literal["max", "min"]
 
-#: Ran its whole budget; stopped early by a rule; went non-finite.
-FINISHED, STOPPED, DIVERGED = "finished", "stopped", "diverged"
+#: Ran its whole budget; stopped early by a rule; went non-finite; raised an error.
+FINISHED, STOPPED, DIVERGED, FAILED = "finished", "stopped", "diverged", "failed"
 
 #: The tables' own columns, which no metric may be called; a hyper-parameter of the
 #: same name is called hyper_...
-OWN_COLUMNS = ("trial", "optimizer", "seed", "status", "steps", "step")
+OWN_COLUMNS = ("trial", "optimizer", "seed", "status", "steps", "step", "message")
 
 #: Types whose values can be compared and written down.
 PLAIN = (str, bool, int, float, type(None))
@@ -91,15 +93,29 @@ class Record(NamedTuple):
 
     Attributes:
       trial: which trial.
-      status: FINISHED, STOPPED or DIVERGED.
+      status: FINISHED, STOPPED, DIVERGED or FAILED.
       steps: updates done when it ended.
       curve: its metrics; of a diverged trial, up to and with the first non-finite.
+      message: why it failed, with the line of the user's code where there is one.
     """
 
     trial: TrialSpec
     status: str
     steps: int
     curve: Curve
+    message: str = ""
+
+    @property
+    def has_score(self) -> bool:
+        """Whether its metrics count; otherwise it is worse than any that do."""
+        return self.status not in (DIVERGED, FAILED)
+
+
+class Failure(NamedTuple):
+    """That a trial failed after so many evaluations, and why."""
+
+    evaluations: int
+    message: str
 
 
 class Status(NamedTuple):
@@ -116,6 +132,7 @@ class Status(NamedTuple):
       best_config: its configuration in words.
       steps: updates done by this process since it started.
       most_steps_left: updates still to do if no trial is stopped or diverges.
+      failed: of those done, by an error.
     """
 
     total: int
@@ -128,6 +145,7 @@ class Status(NamedTuple):
     best_config: str
     steps: int
     most_steps_left: int
+    failed: int = 0
 
 
 def describe(config: Config) -> str:
@@ -157,6 +175,7 @@ def record_to_json(record: Record) -> dict[str, Any]:
         "steps": record.steps,
         "curve_steps": list(record.curve.steps),
         "curve": {name: list(v) for name, v in record.curve.values.items()},
+        "message": record.message,
     }
 
 
@@ -171,4 +190,5 @@ def record_from_json(data: Mapping[str, Any]) -> Record:
             tuple(data["curve_steps"]),
             {name: tuple(values) for name, values in data["curve"].items()},
         ),
+        data["message"],
     )

@@ -1,5 +1,6 @@
 """What came out of a sweep: a table, the best configurations, pictures."""
 
+import dataclasses
 import functools
 import html
 import importlib
@@ -14,7 +15,7 @@ from optjax.sweep._engine.training import Training
 from optjax.sweep._errors import SweepError
 from optjax.sweep._ranking import Best, Ranking
 from optjax.sweep._records import (
-    DIVERGED,
+    FAILED,
     OWN_COLUMNS,
     PLAIN,
     Config,
@@ -173,15 +174,16 @@ class SweepResult(Ranking):
         """A row a trial; what a trial does not have is None, never 0.
 
         Columns: trial, optimizer, the hyper-parameters, seed, status, steps, the
-        metric's best, the step of it, and the last value of every metric. A diverged
-        trial has no values of metrics. A hyper-parameter whose name is a column's, such
-        as seed, has the column hyper_seed.
+        metric's best, the step of it, and the last value of every metric; where a
+        trial has failed, its message. A diverged trial and one that failed have no
+        values of metrics. A hyper-parameter whose name is a column's, such as seed, has
+        the column hyper_seed.
         """
-        hyper, metrics = self.hyper_names, self.metric_names
-        return [self._row(record, hyper, metrics) for record in self.records]
+        hyper, measured = self.hyper_names, self._measured()
+        return [self._row(record, hyper, measured) for record in self.records]
 
     def _row(
-        self, record: Record, hyper: Sequence[str], metrics: Sequence[str]
+        self, record: Record, hyper: Sequence[str], measured: Sequence[str]
     ) -> dict[str, Any]:
         curve = record.curve
         row: dict[str, Any] = {
@@ -191,29 +193,39 @@ class SweepResult(Ranking):
             "seed": record.trial.seed,
             "status": record.status,
             "steps": record.steps,
-            **dict.fromkeys(self._measured(metrics)),
+            **dict.fromkeys(measured),
         }
-        if record.status != DIVERGED:
+        if record.message:
+            row["message"] = record.message
+        if record.has_score:
             best = self.score(record)
             row[f"{self.metric}_best"] = best
             row[f"{self.metric}_best_step"] = curve.steps[
                 curve.values[self.metric].index(best)
             ]
-            for name, measured in curve.values.items():
-                row[f"{name}_final"] = measured[-1]
+            for name, values in curve.values.items():
+                row[f"{name}_final"] = values[-1]
         return row
 
-    def _measured(self, metrics: Sequence[str]) -> list[str]:
+    def _measured(self) -> list[str]:
+        failures = any(record.message for record in self.records)
         return [
             f"{self.metric}_best",
             f"{self.metric}_best_step",
-            *(f"{name}_final" for name in metrics),
+            *(f"{name}_final" for name in self.metric_names),
+            *(["message"] if failures else []),
         ]
 
     def _columns(self) -> list[str]:
         hyper = [_column(name) for name in self.hyper_names]
-        measured = self._measured(self.metric_names)
-        return ["trial", "optimizer", *hyper, "seed", "status", "steps", *measured]
+        own = ["trial", "optimizer", *hyper, "seed", "status", "steps"]
+        return [*own, *self._measured()]
+
+    @property
+    def _drawn(self) -> "SweepResult":
+        """Without the trials that failed, which have nothing to show."""
+        records = tuple(record for record in self.records if record.status != FAILED)
+        return dataclasses.replace(self, records=records)
 
     def to_csv(self, path: str | Path) -> None:
         """Write the table; the file is there whole or not at all.
@@ -258,7 +270,8 @@ class SweepResult(Ranking):
         pandas = _require("pandas", "data frames")
         frame = pandas.DataFrame(self.table, columns=self._columns())
         # Where every trial diverged there is nothing to infer the type from.
-        return frame.astype(dict.fromkeys(self._measured(self.metric_names), "float64"))
+        numbers = [name for name in self._measured() if name != "message"]
+        return frame.astype(dict.fromkeys(numbers, "float64"))
 
     def curves_to_pandas(self) -> "pandas.DataFrame":
         """Every evaluation as a row (needs the extra `sweep`).
@@ -357,7 +370,7 @@ class SweepResult(Ranking):
         _require("matplotlib", "pictures")
         from optjax.sweep._view.plots import plot_sensitivity
 
-        return plot_sensitivity(self, x, ax)
+        return plot_sensitivity(self._drawn, x, ax)
 
     def plot_curves(
         self, ax: "Axes | None" = None, *, target: float | None = None
@@ -375,7 +388,7 @@ class SweepResult(Ranking):
         _require("matplotlib", "pictures")
         from optjax.sweep._view.plots import plot_curves
 
-        return plot_curves(self, ax, target)
+        return plot_curves(self._drawn, ax, target)
 
     def plot_ranking(self, ax: "Axes | None" = None) -> "Figure":
         """Draw each optimizer's best configuration, best first, with every seed.
@@ -389,7 +402,7 @@ class SweepResult(Ranking):
         _require("matplotlib", "pictures")
         from optjax.sweep._view.ranking import plot_ranking
 
-        return plot_ranking(self, ax, str(self.about.get("task", "")))
+        return plot_ranking(self._drawn, ax, str(self.about.get("task", "")))
 
     def plot_heatmap(
         self, x: str, y: str, optimizer: str | None = None, ax: "Axes | None" = None
@@ -408,7 +421,7 @@ class SweepResult(Ranking):
         _require("matplotlib", "pictures")
         from optjax.sweep._view.heatmap import plot_heatmap
 
-        return plot_heatmap(self, x, y, optimizer, ax)
+        return plot_heatmap(self._drawn, x, y, optimizer, ax)
 
     def __repr__(self) -> str:
         """The number of trials and the best of them, in a line."""
@@ -417,7 +430,8 @@ class SweepResult(Ranking):
         best, count = self.best(), len(self.records)
         trials = f"{count} trial{'s' * (count > 1)}"
         if math.isinf(best.high):
-            return f"SweepResult({trials}, all diverged)"
+            ends = sorted({record.status for record in self.records})
+            return f"SweepResult({trials}, all {' or '.join(ends)})"
         return (
             f"SweepResult({trials}, best {self.metric} {shown(best.median)}: "
             f"{describe(best.config)})"

@@ -3,7 +3,7 @@
 import contextlib
 import math
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from optjax._arguments.named import Count, Size, Text
+from optjax._arguments.named import Count, Names, Size, Text
 from optjax._signals import Stopped, number_of
 from optjax.sweep._arguments import (
     About,
@@ -47,7 +47,15 @@ from optjax.sweep._engine.session import Session
 from optjax.sweep._engine.training import Training
 from optjax.sweep._errors import SweepError, checked
 from optjax.sweep._ranking import Ranking
-from optjax.sweep._records import MOST_TRIALS, Config, Mode, Record, Status, TrialSpec
+from optjax.sweep._records import (
+    FAILED,
+    MOST_TRIALS,
+    Config,
+    Mode,
+    Record,
+    Status,
+    TrialSpec,
+)
 from optjax.sweep._result import SweepResult
 from optjax.sweep._rows import FACTORIES
 from optjax.sweep._schedules import with_schedules
@@ -97,6 +105,7 @@ def run(
     evaluate_every: Size,
     metric: Text,
     mode: RankedBy = "max",
+    allow_nan: Names = (),
     seeds: Seeds = 3,
     out: Out | None = None,
     draws: Draws | None = None,
@@ -135,6 +144,8 @@ def run(
       evaluate_every: updates between two evaluations; divides `steps`.
       metric: the name of the metric that ranks.
       mode: "max" or "min".
+      allow_nan: names of other metrics that may be NaN or infinite; in any other it is
+        a divergence.
       seeds: how many, counted from 0, or the seeds themselves.
       out: a directory for everything measured. The same call with the same directory
         goes on where it was, however it ended, and has nothing to do where it had
@@ -250,6 +261,7 @@ def run(
         mode=mode,
         devices=all_devices(),
         stopping=stopping,
+        allow_nan=_allowed(allow_nan, metric),
         lanes=_whole(lanes),
         memory_limit=_whole(memory_limit),
         compiler_options=compiler_options,
@@ -282,7 +294,11 @@ def run(
     known: dict[Any, TrialGroup] = {}
 
     def grouped(specs: Sequence[TrialSpec]) -> list[TrialGroup]:
-        return make_groups(make_trial, factories, specs, plan, fingerprint, known)
+        # A search is told of what fails in a call, and not of what cannot be called.
+        on_failure = ledger.fail if proposals is None else None
+        return make_groups(
+            make_trial, factories, specs, plan, fingerprint, known, on_failure
+        )
 
     def more(records: Sequence[Record]) -> list[TrialGroup]:
         assert proposals is not None
@@ -309,6 +325,7 @@ def run(
                 plan=plan,
                 groups=groups,
                 generations=[*map(len, generations)],
+                unmade=ledger.records(),
                 more=None if proposals is None else more,
                 search=search,
                 keep=keep,
@@ -330,6 +347,8 @@ def run(
             else:
                 is_old = run_here(session, strategy)
             done = result(finished_before=is_old)
+            if all(record.status == FAILED for record in done.records):
+                raise SweepError(f"every trial failed: {done.records[0].message}")
             with together():
                 store.write_results(done.to_csv)
             return done
@@ -455,6 +474,13 @@ def _keeper(
 def _check_divides(evaluate_every: int, steps: int) -> None:
     if steps % evaluate_every:
         raise SweepError(f"evaluate_every={evaluate_every} must divide steps={steps}")
+
+
+def _allowed(names: Iterable[str], metric: str) -> tuple[str, ...]:
+    allowed = (names,) if isinstance(names, str) else tuple(names)
+    if metric in allowed:
+        raise SweepError(f"allow_nan must not have the metric that ranks, {metric!r}")
+    return allowed
 
 
 def _finite(seconds: float) -> float | None:

@@ -14,7 +14,7 @@ from optjax._arguments.checked import checked
 from optjax._arguments.named import Text
 from optjax.sweep._arguments import Out
 from optjax.sweep._errors import SweepError
-from optjax.sweep._records import DIVERGED, PLAIN, Record
+from optjax.sweep._records import PLAIN, Record
 from optjax.sweep._store.files import as_text
 
 __all__ = ["to_mlflow", "to_tensorboard", "to_wandb"]
@@ -36,7 +36,7 @@ def to_tensorboard(directory: Out) -> Callable[[Record], None]:
       SweepError: where tensorboardX is not installed.
 
     Example:
-        callbacks = [optjax.sweep.trackers.to_tensorboard("runs/board")]
+        callbacks = [trackers.to_tensorboard("runs/board")]
         optjax.sweep.run(trial, space, callbacks=callbacks, ...)
     """
     tensorboard = _imported("tensorboardX", "tensorboard")
@@ -69,7 +69,7 @@ def to_wandb(**settings: Any) -> Callable[[Record], None]:
       SweepError: where wandb is not installed.
 
     Example:
-        callbacks = [optjax.sweep.trackers.to_wandb(project="mine", group="first")]
+        callbacks = [trackers.to_wandb(project="mine", group="first")]
         optjax.sweep.run(trial, space, callbacks=callbacks, ...)
     """
     wandb = _imported("wandb", "wandb")
@@ -90,7 +90,7 @@ def to_wandb(**settings: Any) -> Callable[[Record], None]:
         )
         for step, values in _rows(record):
             run.log(values, step=step)
-        run.finish(exit_code=int(record.status == DIVERGED))
+        run.finish(exit_code=int(not record.has_score))
 
     return write
 
@@ -111,7 +111,7 @@ def to_mlflow(
       SweepError: where mlflow is not installed.
 
     Example:
-        callbacks = [optjax.sweep.trackers.to_mlflow("first", "sqlite:///mlflow.db")]
+        callbacks = [trackers.to_mlflow("first", "sqlite:///mlflow.db")]
         optjax.sweep.run(trial, space, callbacks=callbacks, ...)
     """
     mlflow = _imported("mlflow", "mlflow")
@@ -139,9 +139,7 @@ def to_mlflow(
         ]
         for first in range(0, len(measured), _MOST_IN_A_BATCH):
             client.log_batch(run, measured[first : first + _MOST_IN_A_BATCH])
-        client.set_terminated(
-            run, "FAILED" if record.status == DIVERGED else "FINISHED"
-        )
+        client.set_terminated(run, "FINISHED" if record.has_score else "FAILED")
 
     return write
 
@@ -182,4 +180,6 @@ def _rows(record: Record) -> list[tuple[int, Mapping[str, float]]]:
 
 
 def _last(record: Record) -> Mapping[str, float]:
-    return _rows(record)[-1][1]
+    rows = _rows(record)
+    # One that failed has none.
+    return rows[-1][1] if rows else {}

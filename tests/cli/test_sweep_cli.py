@@ -4,6 +4,7 @@ import contextlib
 import csv
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -321,6 +322,9 @@ def test_report_writes_the_page_again_from_the_directory(tmp_path, capsys):
     assert "cannot write" in capsys.readouterr().err.splitlines()[-1]
     assert main(["report", str(tmp_path)]) == 2
     assert "holds no sweep" in capsys.readouterr().err
+    shutil.copytree(out, tmp_path / "p")
+    assert main(["report", str(tmp_path)]) == 0
+    assert "Performance profile" in (tmp_path / "report.html").read_text()
     # The curves say it all.
     (out / "results.csv").unlink()
     assert main(["report", str(out)]) == 0

@@ -147,6 +147,12 @@ def test_a_mask_of_another_structure():
         optjax.compressed(ADAM, mask={"w": True}).init(X)
 
 
+def test_a_state_is_made_when_its_program_runs():
+    """And not, for seconds, of constants while XLA compiles it."""
+    init = jax.jit(optjax.compressed(ADAM).init)
+    assert " reduce(" in init.lower(X).compile().as_text()
+
+
 @pytest.mark.parametrize("bits", [4, 16, 32])
 def test_other_bits_are_refused(bits):
     with pytest.raises(ValueError, match="bits must be"):

@@ -237,6 +237,7 @@ TAKES = {
         ["0", *SIZES, *OF_ONE],
         1,
     ),
+    "the integer 8": ([], 8),
     "an integer from 0 to 4294967295": (["0", *SIZES, "2**31"], 0),
     "one of max, mean, none": (["name"], "max"),
     "bfloat16": (["jnp.bfloat16 class", "'bfloat16'"], jnp.bfloat16),

@@ -345,7 +345,7 @@ WRAPPED = {
     "MultiSteps": (optax.MultiSteps(ADAM, 2).gradient_transformation(), 0),
     "apply_if_finite": (optax.apply_if_finite(ADAM, 2), 0),
     "flatten": (optax.flatten(ADAM), 0),
-    "stochastic rounding": (stochastic_rounding(ADAM), 1),
+    "stochastic rounding": (stochastic_rounding(ADAM), 2),
     "scaled after": (optax.chain(ADAM, optax.scale(0.5)), 0),
     "frozen after": (optax.chain(ADAM, optax.set_to_zero()), 0),
     "momentum after": (optax.chain(ADAM, optax.trace(0.9)), 0),

@@ -152,7 +152,7 @@ def test_every_form_and_dtype_follows_the_equations(form):
             [0.0] * len(LEAVES)
             if column is None
             else [np.asarray(x, np.float64) for x in column]
-            for column in leaves
+            for column in leaves[:4]  # The rest are scales of codes.
         ]
         leaves = run(c.pack(), leaves, grads)
         for i, (_, dtypes) in enumerate(LEAVES):
@@ -160,7 +160,7 @@ def test_every_form_and_dtype_follows_the_equations(form):
             expected = reference(
                 form, exact, g, *(column[i] for column in old), dtypes[0] == BF16
             )
-            for column, want in zip(leaves, expected, strict=True):
+            for column, want in zip(leaves[:4], expected, strict=True):
                 if column is None:
                     continue
                 got = np.asarray(column[i], np.float64)

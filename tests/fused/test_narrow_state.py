@@ -12,6 +12,7 @@ import pytest
 from test_fused_sharding import PRELUDE as TWO_DEVICES
 
 import optjax
+from optjax._compression import BLOCK, ROOTED, SIGNED, encode
 from optjax._rounding import random_bits, round_stochastically, step_key
 from optjax.fused._kernel import (
     Accumulator,
@@ -38,7 +39,18 @@ ROWS = {
     "nadam": optjax.nadam(0.01),
     "amsbound": optjax.amsbound(0.01, final_lr=1.0),
 }
-START = {"a": jnp.zeros((57, 83)), "b": jnp.zeros(700), "c": jnp.zeros(())}
+# Of whole blocks of codes, not of whole ones, too small for codes, and for all.
+START = {
+    "a": jnp.zeros((4, 10, 128)),
+    "b": jnp.zeros((57, 83)),
+    "c": jnp.zeros(700),
+    "d": jnp.zeros(()),
+}
+WRAPPERS = {
+    "stochastic rounding": optjax.stochastic_rounding,
+    "eight bits": optjax.compressed,
+}
+each_wrapper = pytest.mark.parametrize("name", WRAPPERS)
 STEPS = 6
 
 
@@ -90,22 +102,32 @@ def assert_same(actual, expected):
             np.testing.assert_array_equal(got, want, where)
 
 
-@pytest.mark.parametrize("row", ROWS)
-def test_rounds_as_the_pure_path_to_the_bit(row):
-    tx = optjax.stochastic_rounding(ROWS[row], seed=7)
+CODED = ("momentum", "adagrad", "nadam", "amsbound")
+
+
+@pytest.mark.parametrize(
+    ("name", "row"),
+    [("stochastic rounding", row) for row in ROWS]
+    + [("eight bits", row) for row in CODED],
+)
+def test_stores_as_the_pure_path_to_the_bit(name, row):
+    tx = WRAPPERS[name](ROWS[row], seed=7)
     told = optjax.explain_step(tx, START)
     assert told.others == {}
-    assert "stochastic rounding" in told.compiled["a"]
-    # Numbers without dimensions are not rounded.
-    assert "stochastic rounding" not in told.compiled["c"]
+    assert {leaf: name in form for leaf, form in told.compiled.items()} == {
+        "a": True,
+        "b": True,
+        "c": name == "stochastic rounding",
+        "d": False,
+    }
     fused = jax.jit(lambda: run(optjax.apply_step, tx))()
-    assert {"bfloat16", "float32"} <= {x.dtype.name for x in jax.tree.leaves(fused)}
     assert_same(fused, jax.jit(lambda: run(update_and_apply, tx))())
 
 
-def test_a_resumed_run_is_equal():
+@each_wrapper
+def test_a_resumed_run_is_equal(name):
     """In the middle of it either path takes over from the other."""
-    tx = optjax.stochastic_rounding(optjax.adam(0.01), seed=3)
+    tx = WRAPPERS[name](optjax.adam(0.01), seed=3)
     first, rest = (
         jax.tree.map(lambda x, s=s: x[s], NOISE) for s in (slice(2), slice(2, None))
     )
@@ -116,16 +138,17 @@ def test_a_resumed_run_is_equal():
     assert_same(resumed, whole)
 
 
-def test_vmap_over_seeds_and_states():
+@each_wrapper
+def test_vmap_over_seeds_and_states(name):
     def lane(step):
         def of(seed):
-            return run(step, optjax.stochastic_rounding(optjax.adam(0.01), seed=seed))
+            return run(step, WRAPPERS[name](optjax.adam(0.01), seed=seed))
 
         return jax.jit(jax.vmap(of))(jnp.arange(3))
 
     fused, pure = lane(optjax.apply_step), lane(update_and_apply)
     assert_same(fused, pure)
-    ema = fused[1].inner_state[0].direction.ema["a"]
+    ema = fused[1].inner_state[0].direction.ema["b"]
     assert (ema[0] != ema[1]).any()
 
 
@@ -144,11 +167,46 @@ def test_numbers_that_bfloat16_ends_at():
     np.testing.assert_array_equal(actual, expected)
 
 
+@pytest.mark.parametrize("kind", [SIGNED, ROOTED], ids=str)
+def test_blocks_that_have_no_scale(kind):
+    """Zeros, an infinity, a NaN, and numbers too small, beside a last block in part."""
+    x = np.random.default_rng(0).standard_normal(6 * BLOCK - 50).astype(np.float32)
+    x[:BLOCK] = 0.0
+    x[BLOCK + 3], x[2 * BLOCK + 5] = np.inf, np.nan
+    x[3 * BLOCK : 4 * BLOCK] *= 1e-36
+    key = jnp.stack(step_key(5, jnp.int32(9)))
+    signed = kind == SIGNED
+    form = Form(
+        Direction.AVERAGE if signed else Direction.GRADIENT,
+        Accumulator.ONE if signed else Accumulator.AVERAGE,
+        storage=Storage.COMPRESSED,
+    )
+    like = jnp.zeros(x.shape, kind), jnp.zeros(6)
+    leaves = form.leaves([jnp.zeros(x.shape)], *([y] for y in like))
+    new = jax.jit(lambda: step(form, Coefficients().pack(), [x], leaves, key))()
+    column = ("m", "m_scale") if signed else ("nu", "nu_scale")
+    codes, scales = (getattr(new, name)[0] for name in column)
+    value = x if signed else np.square(x)
+    expected = jax.jit(encode, static_argnums=2)(
+        value, random_bits(jnp.asarray(value), (key[0], key[1])), kind
+    )
+    np.testing.assert_array_equal(scales, expected[1])
+    usual = np.repeat(np.isfinite(scales), BLOCK)[: x.size]
+    np.testing.assert_array_equal(codes[usual], expected[0][usual])
+
+
 PARTLY = {
     "one branch": optjax.basic_form(
         optjax.ema(0.9),
         optjax.rate_by_accumulated_square(
             optjax.stochastic_rounding(optjax.ema_of_squares(0.99))
+        ),
+        0.1,
+    ),
+    "codes in part": optjax.basic_form(
+        optjax.ema(0.9),
+        optjax.compressed(
+            optjax.rate_by_accumulated_square(optjax.ema_of_squares(0.99))
         ),
         0.1,
     ),
@@ -160,9 +218,9 @@ PARTLY = {
 
 @pytest.mark.parametrize("name", PARTLY)
 def test_a_state_that_is_rounded_in_part_is_not_compiled(name):
-    told = optjax.explain_step(PARTLY[name], {"w": jnp.zeros(5)})
+    told = optjax.explain_step(PARTLY[name], {"w": jnp.zeros(5000)})
     assert list(told.others) == ["w"]
-    assert "stochastically" in told.others["w"]
+    assert "its state is not all" in told.others["w"]
 
 
 SHARDED = """

@@ -218,18 +218,6 @@ def test_the_tally_says_which_of_how_many_runs():
     assert Tally("accuracy").running_line(status(steps=0)) == "compiling sgd"
 
 
-def test_off_a_terminal_there_is_a_line_a_minute(capsys, monkeypatch):
-    now = iter([0.0, 30.0, 61.0, 61.0])
-    monkeypatch.setattr("optjax.sweep._view.live.time.monotonic", lambda: next(now))
-    with live_display("accuracy", has_lines=True) as display:
-        display.show(status())
-        assert capsys.readouterr().err == ""
-        display.show(status())
-        (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("2 of 4 trials · 1 diverged · sgd · ")
-    assert line.endswith(" · best accuracy 0.9: sgd(learning_rate=0.1)")
-
-
 def test_the_leaderboard_has_the_best_ten_and_is_ranked_when_that_is_cheap():
     clock = iter([0.0, 0.0, 1.0, 20.0, 30.0, 30.0])
     board = Leaderboard("accuracy", "max", clock=lambda: next(clock))

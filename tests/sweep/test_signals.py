@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -38,22 +39,19 @@ def start(moment, name, *arguments):
         stderr=subprocess.PIPE,
         text=True,
         cwd=HERE,
-        env={
-            **os.environ,
-            "JAX_PLATFORMS": "cpu",
-            # A program that is to be compiled must not have been.
-            "JAX_ENABLE_COMPILATION_CACHE": str(moment != "compiling").lower(),
-        },
+        env={**os.environ, "JAX_PLATFORMS": "cpu"},
     )
 
 
 def end(process):
-    """Its status and its messages."""
+    """Its status and its messages, without the log of a sweep that goes well."""
     try:
         _, errors = process.communicate(timeout=300)
     finally:
         process.kill()
-    return process.returncode, errors
+    lines = errors.splitlines(keepends=True)
+    log = re.compile(r"\w+ \S+ \(learning_rate=\S+\)|.* trials · ")
+    return process.returncode, "".join(line for line in lines if not log.match(line))
 
 
 @pytest.fixture(scope="module")

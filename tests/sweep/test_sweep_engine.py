@@ -16,6 +16,7 @@ from optjax.sweep._engine.calls import Call, Left, Pace, next_call
 from optjax.sweep._engine.fastest import pick_strategy
 from optjax.sweep._engine.groups import TrialGroup, make_groups
 from optjax.sweep._engine.lanes import Program, Size
+from optjax.sweep._engine.memory import fit
 from optjax.sweep._engine.pieces import Piece, read_piece, split, write_piece
 from optjax.sweep._engine.plan import Plan
 from optjax.sweep._engine.scheduler import Scheduler
@@ -406,13 +407,18 @@ def test_settings_of_the_callers_thread_hold_in_every_program():
 
 
 def test_memory_limit_reduces_the_lanes_or_is_refused():
-    # 4·3 weights, a key of two words, a count, a rate: 64 bytes, in three copies.
-    assert lanes_seen(memory_limit=192 * 5)[0] == 5
-    assert lanes_seen(memory_limit=192 * 5, lanes=3)[0] == 3
+    plenty = lanes_seen(memory_limit=2**30)[0]
+    assert plenty == 24
+    # With 24 lanes the program takes 8 kB, of which 5 are not the lanes'.
+    fewer = lanes_seen(memory_limit=7_000)[0]
+    assert 1 <= fewer < plenty
+    assert lanes_seen(memory_limit=7_000, lanes=1)[0] == 1
+    with pytest.raises(sweep.SweepError, match=r"limit of 50 bytes holds the states"):
+        lanes_seen(memory_limit=50)
     with pytest.raises(
-        sweep.SweepError, match=r"limit of 100 bytes holds 0 lanes .*raise memory_limit"
+        sweep.SweepError, match=r"limit of 1,000 bytes does not hold .*memory_limit="
     ):
-        lanes_seen(memory_limit=100)
+        lanes_seen(memory_limit=1000)
 
 
 def test_a_call_of_no_seconds_is_an_update_and_one_without_end_a_round():
@@ -469,7 +475,7 @@ class Clock:
     map skips idle lanes.
     """
 
-    def __init__(self, monkeypatch, seconds, overhead=1e-3):
+    def __init__(self, monkeypatch, seconds, overhead=1e-3, bytes_=None, raises=()):
         self.now, self.compiled = 0.0, []
 
         def compile_(group, plan, strategy):
@@ -477,13 +483,16 @@ class Clock:
             self.compiled.append(strategy)
 
             def advance(carry, told, size):
+                if strategy in raises:
+                    raise RuntimeError(raises[strategy])
                 lanes = told.busy.sum() if strategy == "map" else group.lanes
                 updates = size.evaluations * size.updates
                 self.now += overhead + lanes * updates * seconds[strategy]
                 most = group.most_evaluations(plan, strategy)
                 return carry, np.ones((group.lanes, most, len(group.metrics)))
 
-            return Program(lambda: None, advance, group.lanes)
+            takes = (bytes_ or {}).get(strategy, 0)
+            return Program(lambda: None, advance, group.lanes, takes)
 
         monkeypatch.setattr(fastest.time, "perf_counter", lambda: self.now)
         monkeypatch.setattr(TrialGroup, "compile", compile_)
@@ -521,8 +530,8 @@ def group_of(trials, steps, every, platform="cpu"):
 def test_a_long_sweep_takes_the_fastest(monkeypatch, seconds, best, every, platform):
     group, settings = group_of(4096, 3000, every, platform)
     clock = Clock(monkeypatch, seconds)
-    strategy, program = pick_strategy(group, settings, 4096)
-    assert (strategy, program.lanes) == (best, 256)
+    fitted = pick_strategy(group, settings, 4096)
+    assert (fitted.strategy, fitted.program.lanes) == (best, 256)
     whole = 4096 * 3000 * seconds["map" if platform == "cpu" else "vmap"]
     assert clock.now < 5.0 + 0.1 * whole
 
@@ -530,28 +539,55 @@ def test_a_long_sweep_takes_the_fastest(monkeypatch, seconds, best, every, platf
 def test_one_long_call_is_not_run_to_choose_its_strategy(monkeypatch):
     group, settings = group_of(256, 1000, 1000)
     clock = Clock(monkeypatch, {"map": 0.01, "vmap": 0.001, "chunked": 0.005})
-    assert pick_strategy(group, settings, 256)[0] == "vmap"
+    assert pick_strategy(group, settings, 256).strategy == "vmap"
     # The sweep takes 2,560 s under map.
     assert clock.now < 5.0
     assert clock.compiled == ["map", "vmap"]
     group, settings = group_of(256, 1000, 1000, "gpu")
     clock = Clock(monkeypatch, {"map": 0.01, "vmap": 1e-6, "chunked": 0.005})
-    assert pick_strategy(group, settings, 256)[0] == "vmap"
+    assert pick_strategy(group, settings, 256).strategy == "vmap"
     assert clock.compiled == ["vmap"]
+
+
+def test_a_strategy_that_does_not_fit_is_not_timed(monkeypatch):
+    """XLA says what a program will take before it runs."""
+    group, plan = group_of(256, 1000, 1000)
+    seconds = {"map": 0.01, "vmap": 1e-5, "chunked": 1e-3}
+    clock = Clock(monkeypatch, seconds, bytes_={"vmap": 2**40})
+    assert pick_strategy(group, plan, 256).strategy == "chunked"
+    clock = Clock(monkeypatch, seconds, raises={"vmap": "RESOURCE_EXHAUSTED: Out of"})
+    assert pick_strategy(group, plan, 256).strategy == "chunked"
+    assert clock.compiled == ["map", "vmap", "chunked"]
+
+
+def test_fewer_lanes_where_the_others_do_not_fit(monkeypatch):
+    group, plan = group_of(256, 1000, 1000)
+    compiled = []
+
+    def compile_(group, plan, strategy):
+        compiled.append(group.lanes)
+        return Program(None, None, group.lanes, 2**24 + group.lanes * 2**23)
+
+    monkeypatch.setattr(TrialGroup, "compile", compile_)
+    fitted = fit(group, plan, "vmap")
+    assert fitted.group.lanes == fitted.program.lanes == compiled[-1]
+    # 1 GiB holds the 16 MiB and 126 times 8 MiB.
+    assert 100 <= compiled[-1] <= 126
+    assert len(compiled) <= 4
 
 
 def test_what_might_take_minutes_is_not_tried(monkeypatch):
     """An update of all lanes at once cannot be stopped."""
     group, settings = group_of(256, 1000, 1000)
     clock = Clock(monkeypatch, {"map": 5.0, "vmap": 5.0, "chunked": 5.0})
-    assert pick_strategy(group, settings, 256)[0] == "map"
+    assert pick_strategy(group, settings, 256).strategy == "map"
     assert clock.now < 10.0
 
 
 def test_a_short_sweep_compiles_once(monkeypatch):
     group, settings = group_of(64, 300, 10)
     clock = Clock(monkeypatch, dict.fromkeys(["map", "vmap", "chunked"], 1e-5))
-    assert pick_strategy(group, settings, 64)[0] == "map"
+    assert pick_strategy(group, settings, 64).strategy == "map"
     assert clock.compiled == ["map"]
     assert clock.now < 1.3
 

@@ -10,17 +10,20 @@ from scipy import stats
 import optjax
 from optjax.sweep import (
     DIVERGED,
+    FAILED,
     FINISHED,
     STOPPED,
     Config,
     Curve,
     Record,
+    SweepError,
     SweepResult,
     TrialSpec,
 )
 from optjax.sweep._report.apart import LEVEL, Sample, is_told, probability, seeds_needed
 from optjax.sweep._report.best_of import mean_of_best
 from optjax.sweep._report.forest import importance_of
+from optjax.sweep._report.profile import profile_page
 from optjax.sweep._report.study import Study
 from optjax.sweep._report.winner import winner
 
@@ -183,6 +186,10 @@ def test_the_best_at_the_edge():
     assert "--learning-rates 0.01 0.1 1 10 100" in found.next
     falling = dict(zip(rising, reversed(rising.values()), strict=True))
     assert '"0.0001, 0.001, 0.01, 0.1, 1"' in the("edge", over("sgd", falling)).next
+    half_decades = {0.001: [0.5], 0.003: [0.6], 0.01: [0.7]}
+    assert (
+        '"0.001, 0.003, 0.01, 0.03, 0.1"' in the("edge", over("sgd", half_decades)).next
+    )
     assert "edge" not in kinds(over("sgd", peak(0.9)))
 
 
@@ -216,6 +223,17 @@ def test_the_share_that_diverged_and_from_where():
     few = {0.01: [0.8] * 2, 0.1: [0.9] * 2, 1.0: [0.7, None]}
     assert the("diverged", over("sgd", few)).level == "note"
     assert "diverged" not in kinds(over("sgd", peak(0.9)))
+
+
+def test_what_failed_is_said_with_its_message(tmp_path):
+    spec = TrialSpec(99, Config("sgd", {"learning_rate": 0.1}, {}), 3)
+    lost = Record(spec, FAILED, 0, Curve((), {}), "out of memory")
+    records = [*over("sgd", peak(0.9)), *over("adam", peak(0.8)), lost]
+    found = the("failed", records)
+    assert found.says == "1 of 19 trials failed by an error."
+    assert found.evidence == "out of memory"
+    SweepResult(tuple(records), "score", "max").report(tmp_path / "page.html")
+    assert "failed" not in kinds(records[:-1])
 
 
 def test_a_plateau_and_a_rate_that_matters():
@@ -280,6 +298,32 @@ def test_expected_best_of_k_is_the_mean_over_all_subsets():
     for k in range(1, 6):
         subsets = itertools.combinations(values, k)
         assert mean_of_best(values, k) == pytest.approx(np.mean([*map(max, subsets)]))
+
+
+def test_a_performance_profile_counts_the_tasks_within_a_ratio():
+    def task(fast, slow):
+        def seeds(name, steps):
+            curve = [0.9 if i + 1 >= steps else 0.1 for i in range(8)]
+            return [trial(name, {"learning_rate": 0.1}, seed, curve) for seed in (0, 1)]
+
+        records = [*seeds("sgd", fast), *seeds("adam", slow), *seeds("yogi", 9)]
+        return SweepResult(tuple(records), "score", "max")
+
+    # adam takes 2 and 4 times sgd's updates, then a half; yogi never gets there.
+    page = profile_page({"a": task(2, 4), "b": task(1, 4), "c": task(6, 3)})
+    lines = {line["name"]: line for line in page.pictures[0].spec["series"]}
+
+    def share(name, tau):
+        line = lines[name]
+        return [y for x, y in zip(line["x"], line["y"], strict=True) if x <= tau][-1]
+
+    assert [share("sgd", tau) for tau in (1, 2, 4)] == pytest.approx([2 / 3, 1, 1])
+    assert [share("adam", tau) for tau in (1, 2, 4)] == pytest.approx([1 / 3, 2 / 3, 1])
+    assert share("yogi", 4) == 0
+    assert page.verdicts[0].says.startswith("sgd is within twice the updates")
+    assert page.tables[0].rows[2] == ["yogi", *["3, 0.1, not reached"] * 3]
+    with pytest.raises(SweepError, match="that all of them have, which are adam"):
+        profile_page({"a": task(1, 2), "b": drawn(FUNCTIONS["ridge"], 2)})
 
 
 def test_best_prints_as_three_lines_with_code_that_runs():
@@ -362,3 +406,22 @@ def test_importance_agrees_in_order_with_optunas(name):
     for evaluator in evaluators:
         theirs = optuna.importance.get_param_importances(study, evaluator=evaluator)
         assert list(theirs) == ours
+
+
+@pytest.mark.parametrize("mode", ["max", "min"])
+@pytest.mark.parametrize(
+    "records",
+    [
+        over("sgd", {0.1: [None], 1.0: [None]}),
+        [trial("sgd", {}, 0, [0.5])],
+        [*over("sgd", {0.1: [0.5]}), *over("adam", {1: [None], 2: [0.5]}, "k")],
+    ],
+    ids=["all diverged", "one trial", "different hyper-parameters"],
+)
+def test_whatever_came_out_makes_a_page(records, mode, tmp_path):
+    result = SweepResult(tuple(records), "score", mode)
+    result.report(tmp_path / "page.html")
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert all(verdict.says in page for verdict in result.verdicts())
+    result.report(tmp_path / "again.html")
+    assert (tmp_path / "again.html").read_text(encoding="utf-8") == page

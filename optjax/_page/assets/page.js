@@ -169,7 +169,7 @@
       const best = (d) => (spec.max ? d.shade : 1 - d.shade);
       return frame(width, {
         height: 320,
-        marginLeft: 40,
+        marginLeft: width / at.length < 90 ? 64 : 40,
         marginRight: 40,
         x: { domain: at.map((axis) => axis.label), label: null, type: "point", padding: 0.15, tickRotate: width / at.length < 90 ? -25 : 0 },
         marginBottom: width / at.length < 90 ? 60 : 40,

@@ -5,7 +5,7 @@ import time
 
 from optjax.sweep._engine.calls import Pace
 from optjax.sweep._engine.groups import TrialGroup
-from optjax.sweep._engine.lanes import Program
+from optjax.sweep._engine.memory import Fitted, fit, is_of_memory
 from optjax.sweep._engine.plan import Plan
 from optjax.sweep._engine.processes import agreed_seconds
 from optjax.sweep._strategies import StrategyName, as_strategy, skips_idle
@@ -25,14 +25,12 @@ _CLOSE = 2.0
 _MOST_SECONDS = 5.0
 
 
-def pick_strategy(
-    group: TrialGroup, plan: Plan, trials: int
-) -> tuple[StrategyName, Program]:
-    """The fastest of `STRATEGIES` for a full set of a group's lanes, and its program.
+def pick_strategy(group: TrialGroup, plan: Plan, trials: int) -> Fitted:
+    """The fastest of `STRATEGIES` for a full set of a group's lanes.
 
     The device's usual one goes first. Another is compiled and timed only where all
     `trials` would take twice as long as compiling, and the third only where the
-    first two are close.
+    first two are close. One for which there is not enough memory is not timed.
     """
     usual: StrategyName
     others: tuple[StrategyName, ...]
@@ -42,8 +40,9 @@ def pick_strategy(
         # Last the one that may be a hundred times slower there.
         usual, others = "vmap", ("chunked", "map")
     began = time.perf_counter()
-    programs: dict[StrategyName, Program] = {usual: group.compile(plan, usual)}
+    tried: dict[StrategyName, Fitted] = {usual: fit(group, plan, usual)}
     compiling = agreed_seconds(time.perf_counter() - began)
+    group = tried[usual].group
     most = compiling * _MOST_OF_COMPILING
     updates = math.ceil(trials / group.lanes) * plan.steps
     seconds: dict[StrategyName, float] = {}
@@ -53,23 +52,20 @@ def pick_strategy(
             is_short = best * updates < _WORTH_CHOOSING * compiling
             if is_short or worst > _CLOSE * best or best > _MOST_SECONDS:
                 break
-            programs[strategy] = group.compile(plan, strategy)
-        seconds[strategy] = _seconds_an_update(
-            programs[strategy], group, plan, strategy, most=most
-        )
-    fastest = min(seconds, key=lambda strategy: seconds[strategy])
-    return fastest, programs[fastest]
+            tried[strategy] = Fitted(group, strategy, group.compile(plan, strategy))
+        if tried[strategy].program.bytes > plan.limit:
+            continue
+        try:
+            seconds[strategy] = _seconds_an_update(tried[strategy], plan, most=most)
+        except Exception as error:
+            if strategy == usual or not is_of_memory(error):
+                raise
+    return tried[min(seconds, key=lambda strategy: seconds[strategy])]
 
 
-def _seconds_an_update(
-    program: Program,
-    group: TrialGroup,
-    plan: Plan,
-    strategy: StrategyName,
-    *,
-    most: float,
-) -> float:
+def _seconds_an_update(fitted: Fitted, plan: Plan, *, most: float) -> float:
     """What one update of all lanes takes, by the first few calls of a sweep."""
+    group, strategy, program = fitted
     a_device = group.lanes // len(plan.devices)
     lanes = a_device if skips_idle(as_strategy(strategy)) else 1
     pace, least, total = Pace(most / _TIMED_CALLS), math.inf, 0.0

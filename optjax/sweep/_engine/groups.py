@@ -1,21 +1,18 @@
 """A sweep's trials by compiled program."""
 
 import math
-import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
-import jax
 import numpy as np
 
 from optjax.sweep._contract import Traced, call_make_trial, trace
 from optjax.sweep._engine.calls import Call, next_call
 from optjax.sweep._engine.lanes import Program, compile_lanes, lane_bytes
 from optjax.sweep._engine.plan import Plan
-from optjax.sweep._engine.processes import agree
 from optjax.sweep._engine.scheduler import Scheduler
 from optjax.sweep._errors import SweepError
-from optjax.sweep._records import PLAIN, Config, TrialSpec
+from optjax.sweep._records import PLAIN, Config, Failure, TrialSpec
 from optjax.sweep._stopping import Rungs
 from optjax.sweep._store.fingerprint import Fingerprint
 from optjax.sweep._strategies import Strategy, StrategyName, as_strategy, skips_idle
@@ -31,8 +28,6 @@ _UPDATES_A_ROUND = 4096
 _MOST_LANES = 256
 # A call's metrics are an array of this length for each lane.
 _MOST_EVALUATIONS = 512
-# Beside its state a lane holds the gradient and what the model keeps for it.
-_WORKING_COPIES = 3
 
 
 class TrialGroup(NamedTuple):
@@ -60,6 +55,7 @@ class TrialGroup(NamedTuple):
             strategy=as_strategy(strategy),
             evaluate_every=plan.evaluate_every,
             most_evaluations=self.most_evaluations(plan, strategy),
+            allow_nan=plan.allow_nan,
             devices=plan.devices,
             compiler_options=plan.compiler_options,
         )
@@ -84,6 +80,8 @@ class TrialGroup(NamedTuple):
         strategy: StrategyName | Strategy,
         scheduler: Scheduler,
         work: int,
+        *,
+        alone: bool = False,
     ) -> Call:
         """The next part of a round, of about so many updates one after the other."""
         return next_call(
@@ -93,6 +91,7 @@ class TrialGroup(NamedTuple):
             evaluate_every=plan.evaluate_every,
             most_evaluations=self.most_evaluations(plan, strategy),
             skips_idle=skips_idle(as_strategy(strategy)),
+            alone=alone,
         )
 
     def schedule(
@@ -100,6 +99,7 @@ class TrialGroup(NamedTuple):
         plan: Plan,
         strategy: StrategyName | Strategy,
         rungs: Rungs | None = None,
+        failures: Mapping[int, Failure] | None = None,
     ) -> Scheduler:
         """A scheduler with all of the group's trials before it."""
         return Scheduler(
@@ -112,7 +112,9 @@ class TrialGroup(NamedTuple):
             evaluate_every=plan.evaluate_every,
             evaluations=plan.evaluations,
             evaluations_a_round=self.evaluations_a_round(plan, strategy),
+            allow_nan=plan.allow_nan,
             rungs=rungs,
+            failures=failures,
         )
 
 
@@ -123,6 +125,7 @@ def make_groups(
     plan: Plan,
     fingerprint: Fingerprint | None = None,
     known: dict[Any, TrialGroup] | None = None,
+    on_failure: Callable[[Sequence[TrialSpec], SweepError], None] | None = None,
 ) -> list[TrialGroup]:
     """Check a trial of each kind by abstract evaluation and group them all.
 
@@ -133,6 +136,7 @@ def make_groups(
       plan: what the groups have in common.
       fingerprint: makes the groups' digests; None where nothing is compared.
       known: groups of the same programs, which need no check, to which these are added.
+      on_failure: told of trials that break the contract, where others do not.
 
     Raises:
       SweepError: naming the trial that breaks the contract.
@@ -142,10 +146,18 @@ def make_groups(
     for spec in specs:
         by_program.setdefault(_program_key(spec.config), []).append(spec)
     groups: list[TrialGroup] = []
+    failures: list[tuple[Sequence[TrialSpec], SweepError]] = []
     for members in _in_order(by_program.values(), plan):
         key = _program_key(members[0].config)
         if key not in known:
-            known[key] = _group(make_trial, factories, members[0], plan, fingerprint)
+            try:
+                made = _group(make_trial, factories, members[0], plan, fingerprint)
+            except SweepError as error:
+                if on_failure is None:
+                    raise
+                failures.append((members, error))
+                continue
+            known[key] = made
         group, first = known[key], next(iter(known.values()))
         if group.metrics != first.metrics:
             raise SweepError(
@@ -155,6 +167,17 @@ def make_groups(
             )
         lanes = _lanes(len(members), lane_bytes(group.trial, group.hyper), plan)
         groups.append(group._replace(specs=tuple(members), lanes=lanes))
+    for of_one, fault in failures:
+        if on_failure is None or not known:
+            raise fault
+        on_failure(of_one, fault)
+    metrics = next(iter(known.values())).metrics
+    unknown = set(plan.allow_nan) - set(metrics)
+    if unknown:
+        raise SweepError(
+            f"allow_nan must name metrics of the trials, {', '.join(metrics)}"
+            f", got {', '.join(sorted(unknown))}"
+        )
     return groups
 
 
@@ -225,25 +248,14 @@ def _program_key(config: Config) -> Any:
 
 def _lanes(trials: int, state_bytes: int, plan: Plan) -> int:
     devices = len(plan.devices)
-    # In MiB, and from one process, so that all have the same number of lanes.
-    limit = plan.memory_limit or agree(_default_memory(devices) >> 20) << 20
-    fit = limit // max(1, state_bytes * _WORKING_COPIES)
+    fit = plan.limit // max(1, state_bytes)
     if fit < devices:
         raise SweepError(
-            f"the memory limit of {limit:,} bytes holds {fit} lanes of about "
-            f"{state_bytes * _WORKING_COPIES:,} bytes, and {devices} devices need one "
-            "each; raise memory_limit="
+            f"the memory limit of {plan.limit:,} bytes holds the states of {fit} lanes "
+            f"of {state_bytes:,} bytes, and {devices} devices need one each; raise "
+            "memory_limit="
         )
     # As many in the last round as in the others, since vmap pays for idle lanes.
     rounds = math.ceil(trials / _MOST_LANES)
     lanes = min(trials, fit, plan.lanes or math.ceil(trials / rounds))
     return max(1, min(math.ceil(lanes / devices), fit // devices)) * devices
-
-
-def _default_memory(devices: int) -> int:
-    stats = jax.local_devices()[0].memory_stats() or {}
-    if "bytes_limit" in stats:
-        return int(stats["bytes_limit"]) * devices // 2
-    if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 4
-    return 4 * 1024**3

@@ -7,7 +7,7 @@ trial, so nothing is ever compiled again.
 """
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -63,12 +63,14 @@ class Program(NamedTuple):
         donated.
       state: (carry, lane) -> the state of the trial in that lane, on its device.
       lanes: K.
+      bytes: what it takes while it runs, on all devices.
     """
 
     start: Callable[[], Any]
     advance: Callable[[Any, Assignment, Size], tuple[Any, np.ndarray]]
     state: Callable[[Any, int], State]
     lanes: int
+    bytes: int = 0
 
 
 def lane_bytes(trial: Trial, hyper: Sequence[str]) -> int:
@@ -95,6 +97,7 @@ def compile_lanes(
     strategy: Strategy,
     evaluate_every: int,
     most_evaluations: int,
+    allow_nan: Collection[str],
     devices: Sequence[jax.Device],
     compiler_options: Mapping[str, str | bool] | None = None,
 ) -> Program:
@@ -108,6 +111,7 @@ def compile_lanes(
       strategy: how one device runs its lanes.
       evaluate_every: updates between two evaluations.
       most_evaluations: of a call.
+      allow_nan: metrics that may be NaN or infinite.
       devices: what the lanes are shared over, of one or of several processes.
       compiler_options: for XLA.
     """
@@ -145,7 +149,7 @@ def compile_lanes(
                 return more
             # Nothing else has to wait for a trial that has diverged.
             last = jax.lax.dynamic_index_in_dim(rows, done - 1, keepdims=False)
-            return more & ((done == 0) | is_sound(last, metrics))
+            return more & ((done == 0) | is_sound(last, metrics, allow_nan))
 
         def go_on(at: Any) -> Any:
             done, lane, rows = at
@@ -248,12 +252,28 @@ def compile_lanes(
     def state(carry: Any, lane: int) -> State:
         return unpack([leaf[lane] for leaf in carry]).state
 
-    return Program(start, advance, state, lanes)
+    return Program(start, advance, state, lanes, _bytes(compiled) * len(devices))
 
 
-def is_sound(rows: Any, metrics: Sequence[str]) -> Any:
+def _bytes(compiled: Any) -> int:
+    """What a program takes on a device, as XLA says; 0 where it does not."""
+    said = compiled.memory_analysis()
+    if said is None:
+        return 0
+    return int(
+        said.argument_size_in_bytes
+        + said.output_size_in_bytes
+        + said.temp_size_in_bytes
+        - said.alias_size_in_bytes
+    )
+
+
+def is_sound(rows: Any, metrics: Sequence[str], allow_nan: Collection[str]) -> Any:
     """Which evaluations are no divergence, of an array (..., metrics)."""
-    sound = (abs(rows) < np.inf).all(-1)
+    finite = abs(rows) < np.inf
+    for name in allow_nan:
+        finite = finite | (np.arange(len(metrics)) == metrics.index(name))
+    sound = finite.all(-1)
     if "finite" in metrics:
         sound &= rows[..., metrics.index("finite")] != 0
     return sound

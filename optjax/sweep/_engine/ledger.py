@@ -4,9 +4,12 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 
 from optjax.sweep._engine.plan import Plan
+from optjax.sweep._errors import SweepError
 from optjax.sweep._records import (
     DIVERGED,
+    FAILED,
     STOPPED,
+    Curve,
     Record,
     Status,
     TrialSpec,
@@ -40,6 +43,7 @@ class Ledger:
         self._ends: Counter[str] = Counter()
         self._best: tuple[float, str] | None = None
         self.total = total
+        self._steps = plan.steps
         self.steps = 0
         self.steps_left = total * plan.steps
         self.strategy = ""
@@ -56,11 +60,18 @@ class Ledger:
         for callback in self._callbacks:
             callback(record)
         self._ends[record.status] += 1
-        if record.status == DIVERGED:
+        if not record.has_score:
             return
         value = self._pick(record.curve.values[self._metric])
         if self._best is None or self._pick(value, self._best[0]) != self._best[0]:
             self._best = value, describe(record.trial.config)
+
+    def fail(self, trials: Sequence[TrialSpec], error: SweepError) -> None:
+        """Take in trials that break the contract."""
+        for trial in trials:
+            words = str(error).removeprefix(f"trial {describe(trial.config)}: ")
+            self.end(Record(trial, FAILED, 0, Curve((), {}), words))
+            self.steps_left -= self._steps
 
     @property
     def done(self) -> int:
@@ -83,6 +94,7 @@ class Ledger:
             running=running,
             diverged=self._ends[DIVERGED],
             stopped=self._ends[STOPPED],
+            failed=self._ends[FAILED],
             optimizer=optimizer,
             best=self._best[0] if self._best else None,
             best_config=self._best[1] if self._best else "",

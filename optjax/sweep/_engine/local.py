@@ -6,14 +6,17 @@ import time
 from concurrent.futures import Future
 from typing import Literal
 
+import jax
+
 from optjax.sweep._engine.calls import Pace
 from optjax.sweep._engine.fastest import pick_strategy
 from optjax.sweep._engine.groups import TrialGroup
-from optjax.sweep._engine.lanes import Program
+from optjax.sweep._engine.memory import Fitted, fit, is_of_memory, next_strategy
 from optjax.sweep._engine.processes import agree, agreed_seconds, together
 from optjax.sweep._engine.scheduler import Scheduler
 from optjax.sweep._engine.session import Session
-from optjax.sweep._records import Record
+from optjax.sweep._errors import of_a_call
+from optjax.sweep._records import Failure, Record
 from optjax.sweep._stopping import Rungs
 from optjax.sweep._store.store import Checkpoint
 from optjax.sweep._strategies import (
@@ -39,16 +42,17 @@ def run_here(
       SweepError: where the directory holds another sweep, or cannot be written.
       Stopped: at a signal.
     """
-    ready: dict[int, Program] = {}
+    ready: dict[int, Fitted] = {}
     if isinstance(strategy, str) and strategy == "auto":
         saved = (session.store.saved_identity() or {}).get("strategy")
         # Nothing is timed before another sweep is refused.
         if isinstance(saved, str) and saved in STRATEGIES:
             strategy = saved
         else:
-            strategy, ready[0] = session.stop.wait(
+            ready[0] = session.stop.wait(
                 session.stop.submit(_agree_on_strategy, session)
             )
+            strategy = ready[0].strategy
     assert strategy != "auto"
     checkpoint = session.open_store(
         strategy=strategy,
@@ -60,13 +64,12 @@ def run_here(
     return checkpoint.groups == len(session.groups)
 
 
-def _agree_on_strategy(session: Session) -> tuple[StrategyName, Program]:
+def _agree_on_strategy(session: Session) -> Fitted:
     first, names = session.groups[0], list(STRATEGIES)
-    strategy, program = pick_strategy(first, session.plan, session.ledger.total)
-    agreed = names[agree(names.index(strategy))]
-    if agreed == strategy:
-        return strategy, program
-    return agreed, first.compile(session.plan, agreed)
+    fitted = pick_strategy(first, session.plan, session.ledger.total)
+    assert isinstance(fitted.strategy, str)
+    agreed = names[agree(names.index(fitted.strategy))]
+    return fitted if agreed == fitted.strategy else fit(first, session.plan, agreed)
 
 
 class _Loop:
@@ -76,7 +79,7 @@ class _Loop:
         self,
         session: Session,
         strategy: StrategyName | Strategy,
-        ready: dict[int, Program],
+        ready: dict[int, Fitted],
     ) -> None:
         self._session = session
         self._plan, self._groups = session.plan, session.groups
@@ -84,68 +87,140 @@ class _Loop:
         self._stop, self._keeper = session.stop, session.keeper
         self._strategy = strategy
         self._ready = ready
+        # What the checkpoint has of the groups that have begun.
+        self._lanes: list[tuple[str, int]] = []
+        self._failures: dict[int, Failure] = {}
         # By optimizer: a rule compares what it compares across programs.
         self._rungs: dict[str, Rungs | None] = {}
-        self._compiled: dict[tuple[int, int], Program] = {}
+        self._fitted: dict[tuple[int, int], Fitted] = {}
         self._committed_at = time.monotonic()
 
     def run(self, checkpoint: Checkpoint) -> None:
         """Everything after the checkpoint."""
+        self._lanes = [(name, lanes) for name, lanes in checkpoint.lanes]
+        self._failures = {int(n): each for n, each in checkpoint.failures.items()}
         replayed = self._replay(checkpoint)
         for group in self._groups[: checkpoint.groups]:
             self._session.tell(group)
-        pending: dict[int, Future[Program]] = {}
+        pending: dict[int, Future[Fitted]] = {}
 
         def compile_in_background(index: int) -> None:
             if index < len(self._groups) and index not in self._ready | pending:
-                pending[index] = self._stop.submit(self._compile, index)
+                pending[index] = self._stop.submit(self._fit, index)
 
         index = checkpoint.groups
         # What is proposed is added while this goes on.
         while index < len(self._groups) or self._session.add_more(self._strategy):
             compile_in_background(index)
-            program = self._ready.pop(index, None) or self._stop.wait(
-                pending.pop(index)
-            )
+            try:
+                fitted = self._ready.pop(index, None) or self._stop.wait(
+                    pending.pop(index)
+                )
+            except Exception as error:
+                if jax.process_count() > 1:
+                    raise
+                self._give_up(index, of_a_call(error))
+                index += 1
+                checkpoint, replayed = Checkpoint(groups=index), None
+                continue
             # The next program compiles while this one runs.
             compile_in_background(index + 1)
             with together(self._stop):
                 pass
             self._stop.obey()
-            self._run_group(index, program, checkpoint, replayed)
+            self._run_group(index, fitted, checkpoint, replayed)
             index += 1
             checkpoint, replayed = Checkpoint(groups=index), None
         if not self._ledger.steps:
             self._report("", 0)
 
+    def _fit(self, index: int) -> Fitted:
+        """A group's program, and of one that has begun the one that it began with.
+
+        Where trials are proposed there is one for all equal groups.
+        """
+        group, strategy = self._as_begun(index)
+        if index < len(self._lanes):
+            return Fitted(group, strategy, group.compile(self._plan, strategy))
+        if self._session.more is None:
+            return fit(group, self._plan, strategy)
+        key = id(group.trial), group.lanes
+        if key not in self._fitted:
+            self._fitted[key] = fit(group, self._plan, strategy)
+        fitted = self._fitted[key]
+        return fitted._replace(group=group._replace(lanes=fitted.group.lanes))
+
+    def _as_begun(self, index: int) -> tuple[TrialGroup, StrategyName | Strategy]:
+        group = self._groups[index]
+        if index >= len(self._lanes):
+            return group, self._strategy
+        name, lanes = self._lanes[index]
+        strategy = name if name in STRATEGIES else self._strategy
+        return group._replace(lanes=lanes), strategy
+
+    def _give_up(self, index: int, message: str) -> None:
+        """End a group of which there is no program."""
+        group = self._groups[index]
+        self._lanes[index:] = [(_name(self._strategy), group.lanes)]
+        for spec in group.specs:
+            self._failures[spec.number] = Failure(0, message)
+        self._schedule(index)
+        self._commit(Checkpoint(groups=index + 1))
+        self._session.tell(group)
+
     def _run_group(
         self,
         index: int,
-        program: Program,
+        fitted: Fitted,
         checkpoint: Checkpoint,
         scheduler: Scheduler | None,
     ) -> None:
-        group = self._groups[index]
+        group, strategy, program = fitted
+        self._lanes[index:] = [(_name(strategy), group.lanes)]
         saves = self._session.checkpoint_seconds is not None
         carry, calls = program.start(), 0
         if scheduler is None:
-            scheduler = self._schedule(group)
+            scheduler = self._schedule(index)
         elif checkpoint.states:
             with together():
                 carry = self._store.load_states(carry)
             calls = checkpoint.calls
             scheduler.resume(checkpoint.within, checkpoint.updates)
-        in_turns = not skips_idle(as_strategy(self._strategy))
-        pace = Pace(self._session.call_seconds)
+        in_turns = not skips_idle(as_strategy(strategy))
+        pace, alone = Pace(self._session.call_seconds), False
         self._report(group.name, scheduler.running)
         while not scheduler.is_done:
-            call = group.next_call(self._plan, self._strategy, scheduler, pace.work)
+            call = group.next_call(
+                self._plan, strategy, scheduler, pace.work, alone=alone
+            )
             began = time.monotonic()
             advancing = self._stop.submit(
                 program.advance, carry, scheduler.assignment(call.lanes), call.size
             )
-            # A checkpoint needs the lanes as they are after a call.
-            carry, rows = self._stop.wait(advancing, patient=saves)
+            try:
+                # A checkpoint needs the lanes as they are after a call.
+                carry, rows = self._stop.wait(advancing, patient=saves)
+            except Exception as error:
+                if jax.process_count() > 1:
+                    raise
+                less = None
+                if calls == 0 and is_of_memory(error):
+                    less = next_strategy(strategy, group, "ran out of memory")
+                if less is not None:
+                    again = self._stop.submit(fit, group, self._plan, less)
+                    # Nothing was measured yet.
+                    return self._run_group(
+                        index, self._stop.wait(again), Checkpoint(), None
+                    )
+                # The states of all lanes are gone.
+                carry, calls = program.start(), calls + 1
+                is_known = in_turns or call.lanes.sum() == 1
+                scheduler.lose()
+                if is_known:
+                    self._end(scheduler.fail(call.lanes, of_a_call(error)))
+                    self._failures.update(scheduler.failures)
+                alone = not is_known
+                continue
             took = agreed_seconds(time.monotonic() - began)
             pace.took(call, took)
             calls += 1
@@ -193,19 +268,14 @@ class _Loop:
         self._session.tell(group)
         self._stop.obey()
 
-    def _compile(self, index: int) -> Program:
-        """A group's program; where trials are proposed, once for equal ones."""
-        group = self._groups[index]
-        if self._session.more is None:
-            return group.compile(self._plan, self._strategy)
-        key = id(group.trial), group.lanes
-        if key not in self._compiled:
-            self._compiled[key] = group.compile(self._plan, self._strategy)
-        return self._compiled[key]
-
-    def _schedule(self, group: TrialGroup) -> Scheduler:
+    def _schedule(self, index: int) -> Scheduler:
+        group, strategy = self._as_begun(index)
         rungs = self._rungs.setdefault(group.name, self._plan.rungs())
-        return group.schedule(self._plan, self._strategy, rungs)
+        own = {spec.number for spec in group.specs} if self._failures else set()
+        failures = {n: each for n, each in self._failures.items() if n in own}
+        scheduler = group.schedule(self._plan, strategy, rungs, failures)
+        self._end(scheduler.ended_before)
+        return scheduler
 
     def _replay(self, checkpoint: Checkpoint) -> Scheduler | None:
         """Feed the committed metrics to fresh schedulers.
@@ -214,8 +284,8 @@ class _Loop:
         """
         rows, scheduler = self._store.replay(), None
         unfinished = checkpoint.groups + bool(checkpoint.calls)
-        for group in self._groups[:unfinished]:
-            scheduler = self._schedule(group)
+        for index in range(unfinished):
+            scheduler = self._schedule(index)
             while not scheduler.is_done and (trial := next(rows, None)) is not None:
                 self._count(len(trial.rows) * self._plan.evaluate_every)
                 ended = scheduler.take(trial.number, trial.rows)
@@ -248,8 +318,15 @@ class _Loop:
         return bool(agree(late))
 
     def _commit(self, checkpoint: Checkpoint) -> None:
+        failures = {str(number): each for number, each in self._failures.items()}
         with together():
-            self._store.commit(checkpoint)
+            self._store.commit(
+                checkpoint._replace(lanes=list(self._lanes), failures=failures)
+            )
         if self._keeper is not None:
             self._keeper.prune()
         self._committed_at = time.monotonic()
+
+
+def _name(strategy: StrategyName | Strategy) -> str:
+    return strategy if isinstance(strategy, str) else ""

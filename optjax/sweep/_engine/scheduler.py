@@ -4,7 +4,7 @@ Being deterministic it need not be saved: after a crash the recorded metrics are
 to a new scheduler, which arrives where the old one was.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -12,9 +12,11 @@ from optjax.sweep._engine.calls import Call, Left
 from optjax.sweep._engine.lanes import Assignment, is_sound
 from optjax.sweep._records import (
     DIVERGED,
+    FAILED,
     FINISHED,
     STOPPED,
     Curve,
+    Failure,
     Measured,
     Mode,
     Record,
@@ -46,7 +48,9 @@ class Scheduler:
         evaluate_every: int,
         evaluations: int,
         evaluations_a_round: int,
+        allow_nan: Collection[str] = (),
         rungs: Rungs | None = None,
+        failures: Mapping[int, Failure] | None = None,
     ) -> None:
         """Fill the lanes with the first trials.
 
@@ -60,7 +64,9 @@ class Scheduler:
           evaluate_every: updates between two evaluations.
           evaluations: a trial's whole budget.
           evaluations_a_round: divides the budget and each decision of `rungs`.
+          allow_nan: metrics that may be NaN or infinite.
           rungs: which trials go on; of all that are compared with these.
+          failures: those that are known already, by the trials' numbers.
         """
         self._trials = trials
         self._metrics = tuple(metrics)
@@ -69,7 +75,10 @@ class Scheduler:
         self._every = evaluate_every
         self._evaluations = evaluations
         self._a_round = evaluations_a_round
+        self._allow_nan = allow_nan
         self._rungs = rungs
+        #: By the trials' numbers, those to come too.
+        self.failures = dict(failures or {})
         # Free lanes are filled device by device in turn, so that the last few trials
         # of a group do not all land on one.
         self._order = np.arange(lanes).reshape(devices, -1).T.ravel()
@@ -77,6 +86,8 @@ class Scheduler:
         self._done = np.zeros(lanes, int)
         self._left = np.zeros(lanes, int)
         self._fresh = np.zeros(lanes, bool)
+        # Evaluations that a lane does again, whose state was lost.
+        self._again = np.zeros(lanes, int)
         self._within = np.zeros(lanes, bool)
         self._updates = 0
         self._waiting = 0
@@ -90,7 +101,8 @@ class Scheduler:
             for name in sorted(names)
         }
         self._seeds = np.array([trial.seed for trial in trials], np.int32)
-        self._refill()
+        #: Trials that had failed before they began.
+        self.ended_before = self._refill()
 
     @property
     def running(self) -> int:
@@ -109,7 +121,7 @@ class Scheduler:
     @property
     def left(self) -> Left:
         """What the round has left to do."""
-        return Left(self._left, self._within, self._updates)
+        return Left(self._left.copy(), self._within.copy(), self._updates)
 
     def resume(self, within: Sequence[int], updates: int) -> None:
         """Say which lanes are how far between two evaluations."""
@@ -139,14 +151,21 @@ class Scheduler:
             return []
         lanes, count = np.flatnonzero(call.lanes), call.size.evaluations
         these = rows[lanes, :count]
-        sound = is_sound(these, self._metrics)
+        sound = is_sound(these, self._metrics, self._allow_nan)
         ends = np.where(sound.all(axis=1), count, sound.argmin(axis=1) + 1)
-        steps = (self._done[lanes, None] + 1 + np.arange(count)) * self._every
+        again = self._again[lanes]
+        first = self._done[lanes] - again + 1
+        steps = (first[:, None] + np.arange(count)) * self._every
         trials = [self._trials[index] for index in self._trial[lanes].tolist()]
         return [
-            Measured(trial, at[:end], row[:end])
-            for trial, at, row, end in zip(
-                trials, steps.tolist(), these, ends.tolist(), strict=True
+            Measured(trial, at[skip:end], row[skip:end])
+            for trial, at, row, skip, end in zip(
+                trials,
+                steps.tolist(),
+                these,
+                again.tolist(),
+                ends.tolist(),
+                strict=True,
             )
         ]
 
@@ -159,10 +178,35 @@ class Scheduler:
         self._fresh &= ~call.lanes
         self._within[:] = not call.size.evaluates and call.lanes
         self._updates = 0 if call.size.evaluates else self._updates + call.size.updates
+        if call.size.evaluates:
+            repeated = np.minimum(self._again, call.size.evaluations) * call.lanes
+            self._again -= repeated
+            self._left -= repeated
         records = list[Record]()
         for trial, _, trials_rows in measured:
             records += self.take(trial.number, trials_rows)
-        return records
+        return records + self._next_round()
+
+    def lose(self) -> None:
+        """Begin again what is in the lanes, whose states are gone."""
+        begun = (self._trial != _IDLE) & ~self._fresh
+        self._left += np.where(begun, self._done - self._again, 0)
+        self._again = np.where(begun, self._done, 0)
+        self._fresh |= begun
+        self._within[:], self._updates = False, 0
+
+    def fail(self, lanes: np.ndarray, message: str) -> list[Record]:
+        """End the trials of some lanes.
+
+        Returns:
+          All trials that ended.
+        """
+        records = []
+        for lane in np.flatnonzero(lanes & (self._trial != _IDLE)).tolist():
+            number = self._trials[self._trial[lane]].number
+            self.failures[number] = Failure(int(self._done[lane]), message)
+            records.append(self._end(lane, FAILED))
+        return records + self._next_round()
 
     def take(self, trial: int, rows: np.ndarray) -> list[Record]:
         """Take in further evaluations of one trial in a lane.
@@ -188,14 +232,22 @@ class Scheduler:
         self._left[lane] -= len(rows)
         self._rows[trial].append(rows)
         records = []
-        if not is_sound(rows[-1], self._metrics):
+        if not is_sound(rows[-1], self._metrics, self._allow_nan):
             records.append(self._end(lane, DIVERGED))
         elif self._done[lane] >= self._evaluations:
             records.append(self._end(lane, FINISHED))
-        if not self._left.any():
-            records += self._decide()
-            self._refill()
-        return records
+        elif self._left[lane] and self._has_failed(lane):
+            records.append(self._end(lane, FAILED))
+        return records + self._next_round()
+
+    def _has_failed(self, lane: int) -> bool:
+        number = self._trials[self._trial[lane]].number
+        failure = self.failures.get(number)
+        return failure is not None and failure.evaluations == self._done[lane]
+
+    def _next_round(self) -> list[Record]:
+        """Decide, and refill the lanes, where all have come to the end of a round."""
+        return [] if self._left.any() else [*self._decide(), *self._refill()]
 
     def _decide(self) -> list[Record]:
         """Ask the rule about those that have come to a decision."""
@@ -229,26 +281,35 @@ class Scheduler:
             self._diverged[lane] = self._values(lane)
             self._diverged[lane][-1] = -np.inf
         trial = self._trials[self._trial[lane]]
-        rows = np.concatenate(self._rows.pop(trial.number))
+        none = np.zeros((0, len(self._metrics)), np.float32)
+        rows = np.concatenate([none, *self._rows.pop(trial.number)])
         steps = (np.arange(len(rows)) + 1) * self._every
         values = {
             name: tuple(rows[:, column].tolist())
             for column, name in enumerate(self._metrics)
         }
         del self._lane[trial.number]
-        self._trial[lane], self._left[lane] = _IDLE, 0
+        self._trial[lane], self._left[lane], self._again[lane] = _IDLE, 0, 0
+        self._within[lane] = False
         curve = Curve(tuple(steps.tolist()), values)
-        return Record(trial, status, int(steps[-1]), curve)
+        message = self.failures[trial.number].message if status == FAILED else ""
+        return Record(trial, status, len(rows) * self._every, curve, message)
 
-    def _refill(self) -> None:
-        """Begin a round."""
-        free = self._order[self._trial[self._order] == _IDLE]
-        first = self._waiting
-        self._waiting = min(len(self._trials), first + len(free))
-        for lane, index in zip(
-            free.tolist(), range(first, self._waiting), strict=False
-        ):
-            number = self._trials[index].number
-            self._trial[lane], self._done[lane], self._fresh[lane] = index, 0, True
-            self._lane[number], self._rows[number] = lane, []
-        self._left[:] = np.where(self._trial == _IDLE, 0, self._a_round)
+    def _refill(self) -> list[Record]:
+        """Begin a round, or several where all that is in the lanes has failed."""
+        records = list[Record]()
+        while True:
+            free = self._order[self._trial[self._order] == _IDLE].tolist()
+            begin = range(self._waiting, len(self._trials))
+            for lane, index in zip(free, begin, strict=False):
+                number = self._trials[index].number
+                self._trial[lane], self._done[lane], self._fresh[lane] = index, 0, True
+                self._lane[number], self._rows[number] = lane, []
+                self._waiting = index + 1
+            self._left[:] = np.where(self._trial == _IDLE, 0, self._a_round)
+            if self.failures:
+                lanes = np.flatnonzero(self._left).tolist()
+                failed = filter(self._has_failed, lanes)
+                records += [self._end(lane, FAILED) for lane in failed]
+            if self._left.any() or self._waiting == len(self._trials):
+                return records

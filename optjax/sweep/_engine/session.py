@@ -29,6 +29,7 @@ class Session:
       plan: what all groups have in common.
       groups: the trials by program, in the order of their generations.
       generations: how many trials there were at first, and how many came each time.
+      unmade: the trials that have failed before there was a program.
       more: what is to run when all have ended, by program; nothing at the end. None
         where nothing proposes trials.
       search: what does, or None.
@@ -49,6 +50,7 @@ class Session:
     plan: Plan
     groups: list[TrialGroup]
     generations: list[int]
+    unmade: Sequence[Record]
     more: Callable[[Sequence[Record]], Sequence[TrialGroup]] | None
     search: Any
     keep: int | str | None
@@ -120,6 +122,7 @@ class Session:
             strategy=strategy,
             lanes=lanes,
             generations=self.generations,
+            unmade=self.unmade,
             search=self.search,
             keep=self.keep,
         )

@@ -87,7 +87,8 @@ def stopped_leader(study: Study) -> list[Verdict]:
     for record in records:
         for step, value in zip(
             record.curve.steps,
-            record.curve.values[study.ranking.metric],
+            # One that failed has none.
+            record.curve.values.get(study.ranking.metric, ()),
             strict=True,
         ):
             if math.isfinite(value):

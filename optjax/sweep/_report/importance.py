@@ -21,7 +21,8 @@ def importance(study: Study) -> list[Verdict]:
     if idle:
         said += f"; {', '.join(idle)} hardly matter{'s' * (len(idle) == 1)}"
     numbers = ", ".join(
-        f"{one.name} {one.mean:.2f} ({one.low:.2f} to {one.high:.2f})" for one in found
+        f"{one.name} {_two(one.mean)} ({_two(one.low)} to {_two(one.high)})"
+        for one in found
     )
     return [
         Verdict(
@@ -47,3 +48,8 @@ def importance_picture(study: Study) -> list[Picture]:
         {"kind": "intervals", "x": axis("importance", [], is_log=False), "rows": rows},
     )
     return [picture] * bool(found)
+
+
+def _two(value: float) -> str:
+    # Without the sign of a zero.
+    return f"{round(value, 2) + 0.0:.2f}"

@@ -8,7 +8,6 @@ import numpy as np
 
 from optjax._page.parts import Picture, axis
 from optjax.sweep._ranking import Best, numeric
-from optjax.sweep._records import DIVERGED
 from optjax.sweep._report.best_of import expected_best
 from optjax.sweep._report.importance import importance_picture
 from optjax.sweep._report.space_pictures import heatmaps, isolation, parallel
@@ -177,7 +176,7 @@ def _curves(study: Study) -> list[Picture]:
         return []
     series: list[dict[str, Any]] = []
     for standing in study.standings:
-        members = [r for r in standing.best.records if r.status != DIVERGED]
+        members = [r for r in standing.best.records if r.has_score]
         if not members:
             continue
         length = min(len(record.curve.steps) for record in members)
@@ -206,6 +205,8 @@ def _curves(study: Study) -> list[Picture]:
     if sum(len(record.curve.steps) for record in ranking.records) <= _MOST_VALUES:
         longest = max(ranking.records, key=lambda record: len(record.curve.steps))
         spec["steps"] = list(longest.curve.steps)
-        spec["curves"] = [r.curve.values[ranking.metric] for r in ranking.records]
+        spec["curves"] = [
+            record.curve.values.get(ranking.metric, ()) for record in ranking.records
+        ]
         said += " A trial that is chosen has its own curve."
     return [Picture("Curves", said, spec)]

@@ -5,11 +5,11 @@ from collections.abc import Mapping, Sequence
 
 from optjax._page.parts import Verdict
 from optjax.sweep._ranking import TOLERANCE, Standing, numeric
-from optjax.sweep._records import DIVERGED
+from optjax.sweep._records import DIVERGED, FAILED
 from optjax.sweep._report.study import Study
 from optjax.sweep._store.files import as_text
 
-__all__ = ["diverged", "edge", "flat"]
+__all__ = ["diverged", "edge", "failed", "flat"]
 
 # Of the values' span, where they were drawn: nearer than this to an end is at it.
 _NEAR = 0.05
@@ -102,6 +102,23 @@ def diverged(study: Study) -> list[Verdict]:
     ]
 
 
+def failed(study: Study) -> list[Verdict]:
+    """Trials that an error ended."""
+    records = study.ranking.records
+    lost = [record for record in records if record.status == FAILED]
+    if not lost:
+        return []
+    messages = dict.fromkeys(record.message for record in lost)
+    return [
+        Verdict(
+            "failed",
+            "warning",
+            f"{len(lost)} of {len(records)} trials failed by an error.",
+            " ".join(messages),
+        )
+    ]
+
+
 def _dead_from(rates: Mapping[float, Sequence[bool]]) -> float | None:
     """The smallest rate from which on every trial diverged."""
     dead = None
@@ -147,9 +164,11 @@ def _flat_or_steep(study: Study, standing: Standing) -> list[Verdict]:
         for other in study.ranking.configurations(optimizer)
     }
     place = values.index(numeric(best.config, name))  # type: ignore[arg-type]
-    near = [values[i] for i in (place - 1, place + 1) if 0 <= i < len(values)]
+    if place in (0, len(values) - 1):
+        return []
+    near = [values[place - 1], values[place + 1]]
     loss = {v: _worse(best.median, medians[v]) for v in near}
-    if near and min(loss.values()) > _STEEP:
+    if min(loss.values()) > _STEEP:
         said = [
             f"{as_text(v)} {'diverges' if math.isinf(x) else f'is {x:.0%} worse'}"
             for v, x in loss.items()
@@ -206,22 +225,24 @@ def _further(name: str, values: Sequence[float], side: int) -> list[float]:
 
 
 def _more(values: Sequence[float], side: int) -> list[float]:
-    end, before = (values[0], values[1]) if side < 0 else (values[-1], values[-2])
-    ratio = end / before if before else 0.0
-    if values[0] > 0 and max(ratio, 1 / ratio) > 1.5:
-        return [_shorter(end * ratio), _shorter(end * ratio**2)]
-    further = (end + count * (end - before) for count in (1, 2))
+    """The next two in the steps of the grid; after 0.003 and 0.01 come 0.03 and 0.1."""
+    far, near, end = values[2::-1] if side < 0 else values[-3:]
+    if values[0] > 0 and max(end / near, near / end) > 1.5:
+        decades = math.log10(end / far)
+        if abs(decades - round(decades)) < 0.01:
+            return [_shorter(value * (end / far)) for value in (near, end)]
+        return [_shorter(end * (end / near) ** count) for count in (1, 2)]
+    further = (end + count * (end - near) for count in (1, 2))
     # Where all were positive, what is not may be out of range.
     return [_shorter(value) for value in further if value > 0 or values[0] <= 0]
 
 
 def _between(values: Sequence[float], place: int) -> list[float]:
-    """A finer grid around a value."""
-    at = values[place]
-    near = [values[i] for i in (place - 1, place + 1) if 0 <= i < len(values)]
-    if min(at, *near) > 0:
-        return sorted([at, *(_shorter(math.sqrt(at * other)) for other in near)])
-    return sorted([at, *(_shorter((at + other) / 2) for other in near)])
+    """A value between two neighbours, and what lies halfway to them."""
+    low, at, high = values[place - 1 : place + 2]
+    if low > 0:
+        return [_shorter(math.sqrt(low * at)), at, _shorter(math.sqrt(at * high))]
+    return [_shorter((low + at) / 2), at, _shorter((at + high) / 2)]
 
 
 def _flag(name: str, values: Sequence[float]) -> str:

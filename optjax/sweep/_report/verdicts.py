@@ -3,13 +3,14 @@
 from optjax._page.parts import Verdict
 from optjax.sweep._report.budget import band_at_the_end, improving, stopped_leader
 from optjax.sweep._report.importance import importance
-from optjax.sweep._report.span import diverged, edge, flat
+from optjax.sweep._report.span import diverged, edge, failed, flat
 from optjax.sweep._report.study import Study
 from optjax.sweep._report.winner import winner
 
 __all__ = ["verdicts"]
 
 _AFTER_THE_WINNER = (
+    failed,
     edge,
     improving,
     stopped_leader,

@@ -19,7 +19,7 @@ from typing import Any
 from optjax.sweep._engine.groups import TrialGroup
 from optjax.sweep._engine.plan import Plan
 from optjax.sweep._errors import RefusedError
-from optjax.sweep._records import PLAIN, TrialSpec
+from optjax.sweep._records import PLAIN, Record, TrialSpec
 from optjax.sweep._store.fingerprint import Fingerprint
 from optjax.sweep._strategies import Strategy, StrategyName
 
@@ -33,14 +33,14 @@ _FUNCTIONS = {
     "evaluate": "the evaluation",
 }
 # What follows from the rest, and tells something only where nothing else does.
-_CONSEQUENCES = ("state", "lanes", "metrics")
+_CONSEQUENCES = ("state", "lanes", "metrics", "unmade")
 _CODES = {
     "stopping": "the stopping rule",
     "strategy": "the strategy",
     "search": "the search",
 }
 # What has more of it where trials have been added.
-_GROWING = ("trials", "generations", "data", "state", "lanes")
+_GROWING = ("trials", "unmade", "generations", "data", "state", "lanes")
 _MOST_VALUES = 6
 _ELSEWHERE = "choose another out= (--out), or delete it"
 
@@ -55,6 +55,7 @@ def identity(
     strategy: StrategyName | Strategy,
     lanes: Sequence[int],
     generations: Sequence[int],
+    unmade: Sequence[Record] = (),
     search: Any = None,
     keep: int | str | None = None,
 ) -> dict[str, Any]:
@@ -69,6 +70,7 @@ def identity(
       strategy: how a device runs its lanes.
       lanes: how many, by group or in common.
       generations: how many trials there were at first, and how many came each time.
+      unmade: the trials of which there is no program.
       search: what proposes trials, or None.
       keep: of how many trials the state is kept, or None.
     """
@@ -79,6 +81,8 @@ def identity(
         }
         for group in groups
     ]
+    specs = [spec for group in groups for spec in group.specs]
+    specs += [record.trial for record in unmade]
     own = {"stopping": plan.stopping, "strategy": strategy, "search": search}
     codes = {
         name: fingerprint.value(value)
@@ -89,9 +93,8 @@ def identity(
         "about": dict(about),
         "data": fingerprint.data,
         "programs": [{"versions": _versions(), "groups": programs, "codes": codes}],
-        "trials": [
-            [spec.number, *_trial(spec)] for group in groups for spec in group.specs
-        ],
+        "trials": [[spec.number, *_trial(spec)] for spec in sorted(specs)],
+        "unmade": [[record.trial.number, record.message] for record in unmade],
         "generations": list(generations),
         "search": _described(search),
         "keep": 1 if keep == "best" else keep,
@@ -99,6 +102,7 @@ def identity(
         "evaluate_every": plan.evaluate_every,
         "metric": plan.metric,
         "mode": plan.mode,
+        "allow_nan": list(plan.allow_nan),
         "stopping": _described(plan.stopping),
         "order_seed": None if plan.stopping is None else plan.order_seed,
         "compiler_options": plan.compiler_options and dict(plan.compiler_options),

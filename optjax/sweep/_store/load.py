@@ -12,10 +12,12 @@ from optjax.sweep._engine.lanes import is_sound
 from optjax.sweep._errors import DamagedError
 from optjax.sweep._records import (
     DIVERGED,
+    FAILED,
     FINISHED,
     STOPPED,
     Config,
     Curve,
+    Failure,
     Mode,
     Record,
     TrialSpec,
@@ -66,13 +68,18 @@ def load(directory: Path) -> Saved:
     trials = sorted(identity["trials"])
     ended = len(trials) if point.finished else sum(identity["generations"][:-1])
     metrics, every = identity["metrics"], identity["evaluate_every"]
+    failures = {number: Failure(0, message) for number, message in identity["unmade"]}
+    failures |= {int(number): each for number, each in point.failures.items()}
     records = []
     for number, optimizer, hyper, static, seed in trials:
-        if number not in rows:
+        if number not in rows and number not in failures:
             continue
-        values = np.concatenate(rows[number])
-        steps = len(values) * every
-        if not is_sound(values[-1], metrics):
+        none = np.empty((0, len(metrics)))
+        values = np.concatenate(rows.get(number, [none]))
+        steps, message = len(values) * every, ""
+        if number in failures:
+            status, message = FAILED, failures[number].message
+        elif not is_sound(values[-1], metrics, identity["allow_nan"]):
             status = DIVERGED
         elif steps == identity["steps"]:
             status = FINISHED
@@ -85,7 +92,7 @@ def load(directory: Path) -> Saved:
             {name: tuple(values[:, i].tolist()) for i, name in enumerate(metrics)},
         )
         spec = TrialSpec(number, Config(optimizer, hyper, static), seed)
-        records.append(Record(spec, status, steps, curve))
+        records.append(Record(spec, status, steps, curve, message))
     about = {
         **identity["about"],
         "strategy": in_words(identity["strategy"]),

@@ -22,6 +22,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -33,7 +34,7 @@ from optjax.sweep._errors import (
     RefusedError,
     SweepError,
 )
-from optjax.sweep._records import Measured
+from optjax.sweep._records import Failure, Measured
 from optjax.sweep._store.directory import Lock, claim
 from optjax.sweep._store.files import number_as_text
 from optjax.sweep._store.identity import check_same
@@ -60,6 +61,9 @@ class Checkpoint(NamedTuple):
       calls: calls done in the current group.
       within: the lanes that are between two evaluations.
       updates: how many these have done since the last.
+      lanes: of each group that has begun, its strategy's name, or "" where it is the
+        sweep's own, and how many it has.
+      failures: of trials, by their numbers: evaluations that they had, and why.
       states: names of the files with the lanes' states, none at the start of a group.
       curves_bytes: length of the part of curves.csv that belongs to it; 0 before the
         sweep has begun.
@@ -72,6 +76,8 @@ class Checkpoint(NamedTuple):
     calls: int = 0
     within: Sequence[int] = ()
     updates: int = 0
+    lanes: Sequence[tuple[str, int]] = ()
+    failures: Mapping[str, Failure] = MappingProxyType({})
     states: Sequence[str] = ()
     curves_bytes: int = 0
     curves_digest: str = ""
@@ -275,7 +281,7 @@ class Store:
             if self._curves is not None:
                 os.fsync(self._curves.fileno())
             self._check_alone()
-            write_sealed(self.own / _PROGRESS, self._checkpoint._asdict())
+            write_sealed(self.own / _PROGRESS, _plain(self._checkpoint))
             # Those of the point before, and of a process that died while it saved.
             files = max(jax.process_count(), len(before.states))
             names = {f"{turn}-{number}" for turn in _TURNS for number in range(files)}
@@ -322,7 +328,7 @@ class Store:
     def _begin(self, checkpoint: Checkpoint, wanted: Mapping[str, Any]) -> None:
         """Write the first point; until it says so, nothing counts as begun."""
         with named_errors(self.directory, f"write {self.own}"):
-            write_sealed(self.own / _PROGRESS, checkpoint._asdict())
+            write_sealed(self.own / _PROGRESS, _plain(checkpoint))
             write_sealed(self.own / "sweep.json", wanted)
         header = ",".join(("trial", "optimizer", "seed", "step", *self._columns))
         self._cut_curves(0)
@@ -336,7 +342,8 @@ class Store:
             return Checkpoint()
         if set(saved) != set(Checkpoint._fields):
             raise DamagedError(path, "it is of another version of optjax")
-        return Checkpoint(**saved)
+        failures = {n: Failure(*each) for n, each in saved.pop("failures").items()}
+        return Checkpoint(**saved, failures=failures)
 
     def _read_curves(self) -> None:
         path, length = self.directory / "curves.csv", self._checkpoint.curves_bytes
@@ -368,7 +375,13 @@ class Store:
             self._bytes = len(self._committed)
             self._digest = digest()
             self._digest.update(self._committed)
-            self.commit(Checkpoint(groups=self._checkpoint.groups))
+            self.commit(
+                Checkpoint(
+                    groups=self._checkpoint.groups,
+                    lanes=self._checkpoint.lanes,
+                    failures=self._checkpoint.failures,
+                )
+            )
 
     def _now(self, checkpoint: Checkpoint) -> Checkpoint:
         """The point with what the store knows of it."""
@@ -408,6 +421,10 @@ class Store:
                     f"{self._bytes:,}. This sweep stops; the same command goes on from "
                     "the last point saved"
                 )
+
+
+def _plain(checkpoint: Checkpoint) -> dict[str, Any]:
+    return {**checkpoint._asdict(), "failures": dict(checkpoint.failures)}
 
 
 @contextlib.contextmanager

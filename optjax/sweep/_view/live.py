@@ -1,4 +1,4 @@
-"""How far a sweep is: a live display on a terminal, lines elsewhere."""
+"""How far a sweep is: live on a terminal and in a notebook, by log lines elsewhere."""
 
 import sys
 import time
@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 
 from optjax.sweep._ranking import Ranking
 from optjax.sweep._records import Mode, Record, Status, describe
+from optjax.sweep._view.cell import Bar as CellBar
+from optjax.sweep._view.cell import shell
 from optjax.sweep._view.leaderboard import Leaderboard
 from optjax.sweep._view.table import shown
 
@@ -45,6 +47,7 @@ class Tally:
             "running": status.running,
             "stopped": status.stopped,
             "diverged": status.diverged,
+            "failed": status.failed,
         }
         parts = [f"{count} {name}" for name, count in counts.items() if count]
         return " · ".join([f"{status.done:,} of {status.total:,} trials", *parts])
@@ -77,6 +80,14 @@ class Tally:
             return ""
         return f"best {self._metric} {status.best:.4g}: {status.best_config}"
 
+    def lines(self, status: Status) -> tuple[str, str, str]:
+        """All of them."""
+        return (
+            self.trials_line(status),
+            self.running_line(status),
+            self.best_line(status),
+        )
+
 
 class Display(NamedTuple):
     """What a sweep tells of itself while it runs.
@@ -103,7 +114,10 @@ def live_display(
     optimizers: Sequence[str] = (),
     has_lines: bool = False,
 ) -> Iterator[Display]:
-    """Yield a display, live where standard error is a terminal.
+    """Yield a display.
+
+    It is live where standard error is a terminal and in a notebook. Elsewhere it is a
+    line a minute.
 
     Args:
       metric: that ranks.
@@ -112,20 +126,25 @@ def live_display(
       unit: what updates are counted in.
       units: how many of them an update is.
       optimizers: their names in the order in which they run, to say how far it is.
-      has_lines: whether there is a line an optimizer and one a minute where there is
-        no terminal; quiet otherwise, as where rich is not installed.
+      has_lines: whether a log has a line an optimizer too.
     """
     tally = Tally(title or metric, unit, units, optimizers=optimizers)
+    if shell() is not None:
+        in_cell = CellBar()
+        yield Display(
+            lambda status: in_cell.show(status.done, status.total, tally.lines(status))
+        )
+        return
     try:
         from rich.console import Console
         from rich.progress import BarColumn, Progress, SpinnerColumn, TimeElapsedColumn
         from rich.text import Text
     except ModuleNotFoundError:
-        yield Display(lambda status: None)
+        yield _lines(tally, metric, mode, has_lines)
         return
     console = Console(file=sys.stderr)
     if not console.is_terminal:
-        yield _lines(tally, metric, mode) if has_lines else Display(lambda _: None)
+        yield _lines(tally, metric, mode, has_lines)
         return
     board = Leaderboard(metric, mode)
 
@@ -149,32 +168,37 @@ def live_display(
         bar = display.add_task("", total=None)
 
         def show(status: Status) -> None:
-            display.lines = (tally.trials_line(status), tally.running_line(status))
+            display.lines = tally.lines(status)[:2]
             display.update(bar, total=status.total, completed=status.done)
 
         yield Display(show, board.add)
 
 
-def _lines(tally: "Tally", metric: str, mode: Mode) -> Display:
+def _lines(
+    tally: Tally,
+    metric: str,
+    mode: Mode,
+    has_groups: bool,
+    clock: Callable[[], float] = time.monotonic,
+) -> Display:
     last: list[str] = []
-    said = [time.monotonic()]
+    said_at = [clock()]
 
     def say(words: Sequence[str]) -> None:
-        said[:] = [time.monotonic()]
         print(" · ".join(filter(None, words)), file=sys.stderr, flush=True)
+        said_at[0] = clock()
 
     def show(status: Status) -> None:
         last[:] = [tally.trials_line(status), tally.speed_line(status)]
-        if time.monotonic() - said[0] >= _BETWEEN_LINES:
-            running = tally.running_line(status)
-            say([tally.trials_line(status), running, tally.best_line(status)])
+        if clock() - said_at[0] >= _BETWEEN_LINES:
+            say(tally.lines(status))
 
     def on_group(optimizer: str, records: Sequence[Record]) -> None:
         best = Ranking(tuple(records), metric, mode).best()
         at = describe(best.config).removeprefix(optimizer)
         say([f"{optimizer} {shown(best.median)} {at}", *last])
 
-    return Display(show, on_group=on_group)
+    return Display(show, on_group=on_group if has_groups else None)
 
 
 def _duration(seconds: float) -> str:

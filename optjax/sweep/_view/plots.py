@@ -144,7 +144,7 @@ def _line_over(
     best = result.best(optimizer)
     score = best.median
     shares = [
-        sum(r.status == DIVERGED for r in point.records) / len(point.records)
+        sum(not r.has_score for r in point.records) / len(point.records)
         for point in points
     ]
     shown = f"{score:.3g}" if math.isfinite(score) else "diverged"

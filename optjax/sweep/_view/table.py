@@ -5,7 +5,7 @@ import math
 from typing import TYPE_CHECKING, NamedTuple
 
 from optjax.sweep._ranking import TOLERANCE, Ranking, Standing
-from optjax.sweep._records import DIVERGED, STOPPED
+from optjax.sweep._records import DIVERGED, FAILED, STOPPED
 
 if TYPE_CHECKING:
     import rich.table
@@ -127,7 +127,7 @@ def _columns(ranking: Ranking, target: float | None) -> list[_Column]:
         )
         cells = [_band(s, only) for s in standings]
         columns.append(_Column("band", cells, is_folded=True, note=note))
-    for status in (DIVERGED, STOPPED):
+    for status in (DIVERGED, FAILED, STOPPED):
         counts = [s.ends.get(status, 0) for s in standings]
         if any(counts):
             cells = [
