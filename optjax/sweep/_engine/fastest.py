@@ -20,6 +20,8 @@ _TIMED_CALLS = 4
 _MOST_OF_COMPILING = 0.25
 # One strategy's time to another's, for the third to have a chance.
 _CLOSE = 2.0
+# Another's time to the usual one's, from where on it is no noise.
+_CLEAR = 0.9
 # What one update of all lanes may take where another strategy is tried; it cannot be
 # stopped.
 _MOST_SECONDS = 5.0
@@ -60,7 +62,9 @@ def pick_strategy(group: TrialGroup, plan: Plan, trials: int) -> Fitted:
         except Exception as error:
             if strategy == usual or not is_of_memory(error):
                 raise
-    return tried[min(seconds, key=lambda strategy: seconds[strategy])]
+    fastest = min(seconds, key=lambda strategy: seconds[strategy])
+    is_clear = seconds[fastest] < _CLEAR * seconds[usual]
+    return tried[fastest if is_clear else usual]
 
 
 def _seconds_an_update(fitted: Fitted, plan: Plan, *, most: float) -> float:
