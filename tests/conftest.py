@@ -7,6 +7,7 @@ import gc
 import pathlib
 
 import hypothesis
+import jax
 import pytest
 
 # The same examples at every run, few enough for every day.
@@ -62,11 +63,15 @@ def pytest_collection_modifyitems(items):
             item.add_marker("quick")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _one_device():
+    """The first to use JAX settles its devices; a command line makes one a core."""
+    jax.devices()
+
+
 @pytest.fixture(scope="module", autouse=True)
 def _programs():
     """Free the programs of a module; JAX would keep them for all the run."""
     yield
-    import jax
-
     jax.clear_caches()
     gc.collect()
