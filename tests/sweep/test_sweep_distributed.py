@@ -26,14 +26,14 @@ from optjax.sweep._store.store import Store
 def fill_disk_at(count):
     append, calls = Store.append, []
 
-    def appending(self, *args):
+    def appending(self, *args, **keywords):
         calls.append(None)
         if len(calls) == count:
             # A write past the limit fails as on a full disk.
             size = (self.directory / "curves.csv").stat().st_size
             signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
             resource.setrlimit(resource.RLIMIT_FSIZE, (size + 10, size + 10))
-        append(self, *args)
+        append(self, *args, **keywords)
 
     Store.append = appending
 
