@@ -11,7 +11,6 @@ from PIL import Image
 
 from optjax._cli.main import main
 from optjax.sweep._engine.groups import TrialGroup
-from optjax.sweep._store.store import Store
 from optjax.tasks import TASKS, Settings
 
 SHORT = ["--epochs", "2", "--batch-size", "20", "--seeds", "2"]
@@ -63,20 +62,6 @@ def test_race_and_sweep_give_the_same_trials(images, tmp_path, capsys):
         (tmp_path / name / "ranking.png").read_bytes() for name in ("race", "sweep")
     )
     assert ours == theirs
-
-
-def test_a_race_of_a_task_is_saved_after_every_epoch(images, tmp_path, monkeypatch):
-    saved, save = [], Store.save_states
-
-    def saving(store, group, calls, states):
-        saved.append((group, calls))
-        return save(store, group, calls, states)
-
-    monkeypatch.setattr(Store, "save_states", saving)
-    race = ["race", "--task", "image-mlp", "--data", str(images), "--out"]
-    race += [str(tmp_path), "--batch-size", "20", "--optimizers", "adam", "amsgrad"]
-    assert main([*race, "--epochs", "3", "--seeds", "1"]) == 0
-    assert saved == [(0, 1), (0, 2), (1, 1), (1, 2)]
 
 
 def test_the_same_race_goes_on_and_another_is_refused(images, tmp_path, capsys):
