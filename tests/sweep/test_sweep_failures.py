@@ -154,13 +154,31 @@ def test_a_failure_survives_kill_9(tmp_path, death):
     assert b"not to be" in tables[0].read_bytes()
 
 
-def test_a_program_that_breaks_the_contract_fails_alone():
-    def with_width(learning_rate, width=2):
-        return optax.chain(
-            optax.stateless(lambda g, _: g + jnp.ones(width) * 0.0),
-            optax.sgd(learning_rate),
-        )
+def with_width(learning_rate, width=2):
+    return optax.chain(
+        optax.stateless(lambda g, _: g + jnp.ones(width) * 0.0),
+        optax.sgd(learning_rate),
+    )
 
+
+def test_failures_are_read_back_and_more_of_the_same_goes_on(tmp_path):
+    """Those of a program that there is not, and those of one trial in a call."""
+    space = {"optimizer": "own", "learning_rate": [0.1, 0.3], "width": [2, 3]}
+    how = {"factories": {"own": with_width}, "out": tmp_path}
+    first = run(space=space, **how)
+    statuses = [record.status for record in first.records]
+    assert sorted(statuses) == [*3 * [sweep.FAILED], sweep.FINISHED]
+    assert repr(sweep.SweepResult.load(tmp_path).records) == repr(first.records)
+    again = run(space=space, **how)
+    assert again.finished_before
+    assert repr(again.records) == repr(first.records)
+    more = run(space=space, **how | {"seeds": 2})
+    assert repr(more.records[:4]) == repr(first.records)
+    assert [record.trial.seed for record in more.records[4:]] == 4 * [1]
+    assert repr(sweep.SweepResult.load(tmp_path).records) == repr(more.records)
+
+
+def test_a_program_that_breaks_the_contract_fails_alone():
     space = {"optimizer": "own", "learning_rate": [0.1], "width": [2, 3]}
     trial = (init, step)
     result = run(trial, space, factories={"own": with_width})

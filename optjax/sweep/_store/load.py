@@ -68,7 +68,8 @@ def load(directory: Path) -> Saved:
     trials = sorted(identity["trials"])
     ended = len(trials) if point.finished else sum(identity["generations"][:-1])
     metrics, every = identity["metrics"], identity["evaluate_every"]
-    failures = {number: Failure(0, message) for number, message in identity["unmade"]}
+    unmade = dict(identity["unmade"])
+    failures = {number: Failure(0, message) for number, message in unmade.items()}
     failures |= {int(number): each for number, each in point.failures.items()}
     records = []
     for number, optimizer, hyper, static, seed in trials:
@@ -89,7 +90,11 @@ def load(directory: Path) -> Saved:
             continue
         curve = Curve(
             tuple(itertools.accumulate(itertools.repeat(every, len(values)))),
-            {name: tuple(values[:, i].tolist()) for i, name in enumerate(metrics)},
+            {
+                name: tuple(values[:, i].tolist())
+                for i, name in enumerate(metrics)
+                if number not in unmade
+            },
         )
         spec = TrialSpec(number, Config(optimizer, hyper, static), seed)
         records.append(Record(spec, status, steps, curve, message))
