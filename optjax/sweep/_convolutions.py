@@ -112,7 +112,8 @@ def _rewritten(value: Any, known: dict[int, tuple[Any, Any]]) -> Any:
     if isinstance(value, tuple):
         each = tuple(_rewritten(item, known) for item in value)
         return value if all(map(_is, each, value)) else each
-    if isinstance(value, ClosedJaxpr):
+    # From JAX 0.12 on there is one kind, which is its own jaxpr.
+    if isinstance(value, ClosedJaxpr) and value.jaxpr is not value:
         jaxpr = _rewritten(value.jaxpr, known)
         return value if jaxpr is value.jaxpr else value.replace(jaxpr=jaxpr)
     if not isinstance(value, Jaxpr):
