@@ -34,7 +34,6 @@ QUICK = [
     "core/test_extend.py",
     "core/test_form.py",
     "core/test_hyperparameters.py",
-    "core/test_inputs.py",
     "core/test_wrong_input.py",
     "parity/test_parity_golden.py",
     "parity/test_same_names.py",
