@@ -55,7 +55,7 @@ class SweepResult(Ranking):
         versions).
       finished_before: whether the directory had every trial, and nothing was run.
       kept: the folders of the final states that were kept, by the trial's number, for
-        Orbax: `StandardCheckpointer().restore(path)` gives the leaves by their paths.
+        Orbax: `PyTreeCheckpointer().restore(path)` gives the leaves by their paths.
       training: what was trained, for `train`; None where it was read from a directory.
       title: what the metric is called over tables and at axes; its name by default.
     """
@@ -179,21 +179,21 @@ class SweepResult(Ranking):
         values of metrics. A hyper-parameter whose name is a column's, such as seed, has
         the column hyper_seed.
         """
-        hyper, measured = self.hyper_names, self._measured()
-        return [self._row(record, hyper, measured) for record in self.records]
+        hyper, columns = self.hyper_names, self._columns()
+        return [self._row(record, hyper, columns) for record in self.records]
 
     def _row(
-        self, record: Record, hyper: Sequence[str], measured: Sequence[str]
+        self, record: Record, hyper: Sequence[str], columns: Sequence[str]
     ) -> dict[str, Any]:
         curve = record.curve
         row: dict[str, Any] = {
+            **dict.fromkeys(columns),
             "trial": record.trial.number,
             "optimizer": record.trial.config.optimizer,
             **hyper_cells(record.trial.config, hyper),
             "seed": record.trial.seed,
             "status": record.status,
             "steps": record.steps,
-            **dict.fromkeys(measured),
         }
         if record.message:
             row["message"] = record.message
@@ -208,18 +208,17 @@ class SweepResult(Ranking):
         return row
 
     def _measured(self) -> list[str]:
-        failures = any(record.message for record in self.records)
         return [
             f"{self.metric}_best",
             f"{self.metric}_best_step",
             *(f"{name}_final" for name in self.metric_names),
-            *(["message"] if failures else []),
         ]
 
     def _columns(self) -> list[str]:
         hyper = [_column(name) for name in self.hyper_names]
         own = ["trial", "optimizer", *hyper, "seed", "status", "steps"]
-        return [*own, *self._measured()]
+        failed = any(record.message for record in self.records)
+        return [*own, *self._measured(), *["message"] * failed]
 
     @property
     def _drawn(self) -> "SweepResult":
@@ -270,8 +269,7 @@ class SweepResult(Ranking):
         pandas = _require("pandas", "data frames")
         frame = pandas.DataFrame(self.table, columns=self._columns())
         # Where every trial diverged there is nothing to infer the type from.
-        numbers = [name for name in self._measured() if name != "message"]
-        return frame.astype(dict.fromkeys(numbers, "float64"))
+        return frame.astype(dict.fromkeys(self._measured(), "float64"))
 
     def curves_to_pandas(self) -> "pandas.DataFrame":
         """Every evaluation as a row (needs the extra `sweep`).

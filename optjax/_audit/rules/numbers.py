@@ -12,7 +12,6 @@ __all__ = ["not_finite", "rounded", "schedule", "twice"]
 
 # An elasticity at which the learning rate enters more than once.
 _MORE_THAN_ONCE = 1.5
-_FROM_0 = "Let a warm-up begin above 0, and a schedule end after the training"
 
 
 def not_finite(facts: Facts) -> Iterator[Verdict]:
@@ -65,23 +64,19 @@ def rounded(facts: Facts) -> Iterator[Verdict]:
 def schedule(facts: Facts) -> Iterator[Verdict]:
     """A step is lost at a schedule's end, or a schedule counts something else."""
     steps = len(facts.values)
-    for index, name in facts.named(Role.STEP):
-        zero = int(np.sum(facts.values[:, index] == 0))
+    rates = {name: facts.values[:, index] for index, name in facts.named(Role.STEP)}
+    # Where none can be turned, what the parts tell.
+    for name, values in (
+        rates or {"the learning rate": facts.measured.told.learning_rate}
+    ).items():
+        zero = int(np.sum(values == 0))
         if zero:
             yield Verdict(
                 "schedule at 0",
                 f"{name} is 0",
                 f"in {zero} of the {steps} steps looked at, which are lost",
-                _FROM_0,
+                "Let a warm-up begin above 0, and a schedule end after the training",
             )
-    told = facts.measured.told.learning_rate
-    if not facts.named(Role.STEP) and np.any(told == 0):
-        yield Verdict(
-            "schedule at 0",
-            "the learning rate is 0",
-            f"in {np.sum(told == 0)} of the {steps} steps looked at, which are lost",
-            _FROM_0,
-        )
     if facts.layout.counts_batches:
         yield Verdict(
             "counts batches",

@@ -60,10 +60,7 @@ def at_bound(facts: Facts) -> Iterator[Verdict]:
     live = facts.live()
     where = [group for group in live if facts.told(group, "at_bound") > _ALL]
     if where:
-        count = (
-            "" if len(where) == len(live) else f" in {len(where)} of {len(live)} groups"
-        )
-        cause = f"the learning rate is inert{count}"
+        cause = f"the learning rate is inert{count(where, live)}"
         yield Verdict("inert", cause, *_AT_BOUND, tuple(where))
 
 

@@ -17,7 +17,6 @@ from optjax.sweep._records import (
     STOPPED,
     Config,
     Curve,
-    Failure,
     Mode,
     Record,
     TrialSpec,
@@ -69,17 +68,17 @@ def load(directory: Path) -> Saved:
     ended = len(trials) if point.finished else sum(identity["generations"][:-1])
     metrics, every = identity["metrics"], identity["evaluate_every"]
     unmade = dict(identity["unmade"])
-    failures = {number: Failure(0, message) for number, message in unmade.items()}
-    failures |= {int(number): each for number, each in point.failures.items()}
+    in_calls = {int(number): each.message for number, each in point.failures.items()}
+    messages = {**unmade, **in_calls}
     records = []
     for number, optimizer, hyper, static, seed in trials:
-        if number not in rows and number not in failures:
+        if number not in rows and number not in messages:
             continue
         none = np.empty((0, len(metrics)))
         values = np.concatenate(rows.get(number, [none]))
-        steps, message = len(values) * every, ""
-        if number in failures:
-            status, message = FAILED, failures[number].message
+        steps = len(values) * every
+        if number in messages:
+            status = FAILED
         elif not is_sound(values[-1], metrics, identity["allow_nan"]):
             status = DIVERGED
         elif steps == identity["steps"]:
@@ -97,7 +96,7 @@ def load(directory: Path) -> Saved:
             },
         )
         spec = TrialSpec(number, Config(optimizer, hyper, static), seed)
-        records.append(Record(spec, status, steps, curve, message))
+        records.append(Record(spec, status, steps, curve, messages.get(number, "")))
     about = {
         **identity["about"],
         "strategy": in_words(identity["strategy"]),
