@@ -15,7 +15,8 @@ from optjax.sweep._errors import SweepError, in_own_code, one_line
 from optjax.sweep._ranking import Ranking
 from optjax.sweep._records import Config, Mode, Record, TrialSpec
 from optjax.sweep._space.distributions import Distribution
-from optjax.sweep._space.space import Searched, same
+from optjax.sweep._space.searched import Searched
+from optjax.sweep._space.space import same
 
 __all__ = ["Proposals", "Search", "Searcher"]
 
