@@ -240,9 +240,29 @@ def _pictures(over_time: Report) -> list[Picture]:
     return [picture for picture in found if picture.spec["series"]]
 
 
-def _step_axis(steps: Any) -> dict[str, Any]:
-    # Bounds close as 1/t: on a linear axis all of it happens at the left edge.
-    return axis("step", [], is_log=bool(steps[-1] >= 100 * steps[0]))
+def _over_steps(
+    title: str,
+    caption: str,
+    label: str,
+    steps: Any,
+    series: Sequence[dict[str, Any] | None],
+    *,
+    is_log: bool,
+    **more: Any,
+) -> Picture:
+    """Lines over the steps, those that there are."""
+    return Picture(
+        title,
+        caption,
+        {
+            "kind": "lines",
+            # Bounds close as 1/t: on a linear axis all of it happens at the left edge.
+            "x": axis("step", [], is_log=bool(steps[-1] >= 100 * steps[0])),
+            "y": axis(label, [], is_log=is_log),
+            "series": [line for line in series if line is not None],
+            **more,
+        },
+    )
 
 
 def _powers(log: Any) -> Any:
@@ -271,17 +291,15 @@ def _rates(
         ("SGD", summary.sgd_rate),
     ):
         series.append(_series(name, steps, _positive(values / whole)))
-    return Picture(
+    return _over_steps(
         title,
         caption,
-        {
-            "kind": "lines",
-            "x": _step_axis(steps),
-            "y": axis(label, [], is_log=True),
-            "series": [line for line in series if line is not None],
-            "domain": _visible(low, high, _positive(summary.sgd_rate / whole)),
-            "wide": True,
-        },
+        label,
+        steps,
+        series,
+        is_log=True,
+        domain=_visible(low, high, _positive(summary.sgd_rate / whole)),
+        wide=True,
     )
 
 
@@ -300,16 +318,8 @@ def _by_group(
         _series(name, over_time.steps, of(summary))
         for name, summary in over_time.items()
     ]
-    return Picture(
-        title,
-        f"{label} of each group over the steps.",
-        {
-            "kind": "lines",
-            "x": _step_axis(over_time.steps),
-            "y": axis(label, [], is_log=is_log),
-            "series": [line for line in series if line is not None],
-        },
-    )
+    caption = f"{label} of each group over the steps."
+    return _over_steps(title, caption, label, over_time.steps, series, is_log=is_log)
 
 
 def _shares(steps: Any, summary: Summary) -> Picture:
@@ -322,15 +332,13 @@ def _shares(steps: Any, summary: Summary) -> Picture:
             ("at the upper bound", summary.at_upper),
         )
     ]
-    return Picture(
+    return _over_steps(
         "Where the rates are",
         "The share of all coordinates at a bound, and between the two.",
-        {
-            "kind": "lines",
-            "x": _step_axis(steps),
-            "y": axis("share", [], is_log=False),
-            "series": [line for line in series if line is not None],
-        },
+        "share",
+        steps,
+        series,
+        is_log=False,
     )
 
 
@@ -357,15 +365,12 @@ def _hyperparameters(reports: Reports, given: Sequence[Mapping[str, Any]]) -> Pi
     series = []
     for name in names:
         values = np.array([float(mapping.get(name, math.nan)) for mapping in given])
-        line = _series(name, steps, _positive(values))
-        series += [line] * (line is not None)
-    return Picture(
+        series.append(_series(name, steps, _positive(values)))
+    return _over_steps(
         "Hyper-parameters",
         "As they were at each report.",
-        {
-            "kind": "lines",
-            "x": _step_axis(steps),
-            "y": axis("value", [], is_log=True),
-            "series": series,
-        },
+        "value",
+        steps,
+        series,
+        is_log=True,
     )
