@@ -87,7 +87,7 @@ def graftbound(
       >>> tx, g = optjax.graftbound(1e-3, gamma=1e9), jnp.array([3.0, 4.0])
       >>> updates, state = tx.update(g, tx.init(g))
       >>> (tx.update(g, state)[0] / g).round(5)
-      Array([-0.00028, -0.00028], dtype=float32)
+      Array([-0.00054, -0.00054], dtype=float32)
 
     References: Luo et al., "Adaptive Gradient Methods with Dynamic Bound of Learning
     Rate", ICLR 2019, for the bounds; Agarwal et al., "Disentangling Adaptive Gradient
