@@ -94,7 +94,7 @@ def stochastic_rounding(
     the same noise: given equal gradients the state is equal to the bit, whichever path
     took which step, but for amsgrad's debiased ν in its last place of float32.
     What is saved is memory, not time: on a busy machine a step of Adam on one leaf of
-    ten million took 1.3 times as long as in float32 by `apply_step`, and 1.4 times
+    ten million took as long as in float32 by `apply_step`, and 1.5 times as long
     without it (benchmarks/memory.md).
 
     Args:
@@ -208,7 +208,10 @@ def _round_jvp(primals: tuple[Any, Any], tangents: tuple[Any, Any]) -> tuple[Any
 
 
 def random_bits(x: jax.Array, key: tuple[jax.Array, jax.Array]) -> jax.Array:
-    """uint32 for each number of x, by its position, its first 16 bits and the key."""
+    """uint32 for each number of x, by its position, its first 16 bits and the key.
+
+    The lower a bit, the less it depends on all of them; the upper 24 do.
+    """
     position = jnp.zeros(x.shape, jnp.uint32)
     stride = 1
     for axis in reversed(range(x.ndim)):
@@ -216,7 +219,8 @@ def random_bits(x: jax.Array, key: tuple[jax.Array, jax.Array]) -> jax.Array:
         position += along * jnp.uint32(stride % 2**32)
         stride *= x.shape[axis]
     first, second = key
-    return _mix(_mix(position + first) ^ second ^ (_word(x) >> 16))
+    shared = (position + first) * jnp.uint32(0x9E37_79B1) ^ second
+    return _mix_upper_bits(shared ^ (_word(x) >> 16))
 
 
 def step_key(seed: Any, count: Any) -> tuple[jax.Array, jax.Array]:
@@ -239,9 +243,14 @@ def _mix(h: jax.Array) -> jax.Array:
     Multiplications and shifts as in MurmurHash3's finalizer, with Wellons' constants
     (2018), which his search found to be less biased.
     """
-    h = (h ^ (h >> 16)) * jnp.uint32(0x7FEB_352D)
-    h = (h ^ (h >> 15)) * jnp.uint32(0x846C_A68B)
+    h = _mix_upper_bits(h)
     return h ^ (h >> 16)
+
+
+def _mix_upper_bits(h: jax.Array) -> jax.Array:
+    """The same without its last step, which leaves the upper 16 bits as they are."""
+    h = (h ^ (h >> 16)) * jnp.uint32(0x7FEB_352D)
+    return (h ^ (h >> 15)) * jnp.uint32(0x846C_A68B)
 
 
 def round_leaves(tree: Any, key: tuple[jax.Array, jax.Array]) -> Any:

@@ -192,16 +192,10 @@ OPTJAX_INLINE float Maximum(float a, float b) {
   return a != a ? a : larger;
 }
 
-// A bijection of uint32 in which every bit depends on all, as in _rounding.py.
-OPTJAX_INLINE uint32_t MixUpperHalf(uint32_t h) {
+// A bijection of uint32 whose upper bits depend on all, as in _rounding.py.
+OPTJAX_INLINE uint32_t Mix(uint32_t h) {
   h = (h ^ (h >> 16)) * 0x7feb352du;
   return (h ^ (h >> 15)) * 0x846ca68bu;
-}
-
-// The same, of which the last step leaves the upper 16 bits as they are.
-OPTJAX_INLINE uint32_t Mix(uint32_t h) {
-  h = MixUpperHalf(h);
-  return h ^ (h >> 16);
 }
 
 // The two words that a step's noise is a hash of, beside a number and its position.
@@ -210,18 +204,25 @@ struct Key {
   uint32_t second;
 };
 
+// The part of the noise that all arrays of a leaf share.
+OPTJAX_INLINE uint32_t Noise(Key key, uint32_t position) {
+  return ((position + key.first) * 0x9e3779b1u) ^ key.second;
+}
+
 OPTJAX_INLINE float Widen(uint16_t bits) {
   return FromBits(static_cast<uint32_t>(bits) << 16);
 }
 
 // bfloat16 by the carry out of the 16 bits that it lacks, which has the probability that
-// is wanted; what ends above its largest finite number goes to the nearest, NaN stays.
+// is wanted; what ends above its largest finite number goes to the nearest. Infinity and
+// NaN have no carry: a NaN that arithmetic returns has its mark in the bits that stay.
 OPTJAX_INLINE uint16_t RoundStochastically(float value, uint32_t noise) {
   const uint32_t word = ToBits(value);
-  const uint32_t hash = MixUpperHalf(noise ^ (word >> 16)) >> 16;
-  const uint32_t carry = (word & 0x7fffffffu) < 0x7f7f0000u ? hash : 0x8000u;
-  const uint32_t rounded = (word + carry) >> 16;
-  return static_cast<uint16_t>(value != value ? (word >> 16) | 0x40u : rounded);
+  const uint32_t magnitude = word & 0x7fffffffu;
+  const uint32_t nearest = magnitude < 0x7f800000u ? 0x8000u : 0u;
+  const uint32_t hash = Mix(noise ^ (word >> 16)) >> 16;
+  const uint32_t carry = magnitude < 0x7f7f0000u ? hash : nearest;
+  return static_cast<uint16_t>((word + carry) >> 16);
 }
 
 // The arrays are float, but for those of a state in bfloat16 in the loops that round it.
@@ -253,9 +254,10 @@ OPTJAX_INLINE void Write(float* array, int64_t i, float value, uint32_t noise) {
   }
 }
 
-// Inputs and outputs may be the same arrays, never overlapping ones.
-template <int32_t kIndex, bool kFuses>
-OPTJAX_INLINE void UpdateBody(const Coefficients& coefficients, const Block& block,
+// Inputs and outputs may be the same arrays, never overlapping ones. Where it cannot be a
+// sum, m is an average, and nu.
+template <int32_t kIndex, bool kFuses, bool kMaySum>
+OPTJAX_INLINE void UpdateLoop(const Coefficients& coefficients, const Block& block,
                               int64_t n) {
   using F = Form<kIndex>;
   const Coefficients c = coefficients;
@@ -270,8 +272,8 @@ OPTJAX_INLINE void UpdateBody(const Coefficients& coefficients, const Block& blo
   float* nu_max_out = block.out[array::nu_max];
   float* free_step_out = block.free_step;
   float* direction_out = block.direction;
-  const uint32_t first = block.position + block.key.first;
-  const uint32_t second = block.key.second;
+  const Key key = block.key;
+  const uint32_t position = block.position;
   // As numbers: compilers vectorise no choice by a truth value from outside of a loop.
   const float sums_m = c.intake == 1.0f ? 1.0f : 0.0f;
   const float sums_nu =
@@ -280,11 +282,8 @@ OPTJAX_INLINE void UpdateBody(const Coefficients& coefficients, const Block& blo
   for (int64_t i = 0; i < n; ++i) {
     const float p = p_in[i];
     float g = g_in[i];
-    // The part of the noise that all arrays of a leaf share.
-    uint32_t noise = 0;
-    if constexpr (F::kNoisy) {
-      noise = Mix(first + static_cast<uint32_t>(i)) ^ second;
-    }
+    const uint32_t noise =
+        F::kNoisy ? Noise(key, position + static_cast<uint32_t>(i)) : 0;
     if constexpr (F::kL2) {
       if constexpr (F::kRound) {
         // As bfloat16 arithmetic has it: lambda, the product and the sum are rounded.
@@ -298,7 +297,7 @@ OPTJAX_INLINE void UpdateBody(const Coefficients& coefficients, const Block& blo
     if constexpr (F::kDirection != direction::gradient) {
       // In a sum nothing but the product is rounded, as XLA has it.
       const float before = Read<F::kNoisy>(m_in, i);
-      const float m = sums_m > 0.0f
+      const float m = kMaySum && sums_m > 0.0f
                           ? MultiplyAdd<kFuses>(c.keep, before, g)
                           : MultiplyAdd<kFuses>(c.intake, g, c.keep * before);
       Write<F::kNoisy>(m_out, i, m, noise);
@@ -309,8 +308,8 @@ OPTJAX_INLINE void UpdateBody(const Coefficients& coefficients, const Block& blo
 
     if constexpr (F::kAccumulator != accumulator::one) {
       const float before = Read<F::kNoisy>(nu_in, i);
-      float nu = 
-          sums_nu > 0.0f
+      float nu =
+          kMaySum && sums_nu > 0.0f
               ? MultiplyAdd<kFuses>(g, g, before)
               : MultiplyAdd<kFuses>(c.square_intake, g * g, c.square_keep * before);
       Write<F::kNoisy>(nu_out, i, nu, noise);
@@ -341,6 +340,18 @@ OPTJAX_INLINE void UpdateBody(const Coefficients& coefficients, const Block& blo
   }
 }
 
+template <int32_t kIndex, bool kFuses>
+OPTJAX_INLINE void UpdateBody(const Coefficients& c, const Block& block, int64_t n) {
+  // Where it rounds, the loop is bound by its arithmetic and spares the choice; not for
+  // the oldest processors too, or it would compile for longer.
+  constexpr bool kSpares = Form<kIndex>::kNoisy && kFuses;
+  if (!kSpares || c.intake == 1.0f || c.square_intake == 1.0f) {
+    UpdateLoop<kIndex, kFuses, true>(c, block, n);
+  } else if constexpr (kSpares) {
+    UpdateLoop<kIndex, kFuses, false>(c, block, n);
+  }
+}
+
 OPTJAX_INLINE void WidenBody(const uint16_t* in, float* out, int64_t n) {
   OPTJAX_VECTORIZE
   for (int64_t i = 0; i < n; ++i) out[i] = Widen(in[i]);
@@ -367,18 +378,9 @@ OPTJAX_INLINE float SquaresBody(const float* x, int64_t n) {
   return lanes[0];
 }
 
-// The part of the noise that all arrays of a leaf share.
-OPTJAX_INLINE void NoiseBody(uint32_t position, Key key, uint32_t* noise, int64_t n) {
-  const uint32_t first = position + key.first;
-  OPTJAX_VECTORIZE
-  for (int64_t i = 0; i < n; ++i) {
-    noise[i] = Mix(first + static_cast<uint32_t>(i)) ^ key.second;
-  }
-}
-
-// What n <= kCodes codes stand for: a number, or for unsigned ones its square.
+// What the codes of a block of n stand for: a number, or for unsigned ones its square.
 template <typename Code>
-OPTJAX_INLINE void DecodeBody(const Code* in, float scale, float* out, int64_t n) {
+OPTJAX_INLINE void DecodeCodes(const Code* in, float scale, float* out, int64_t n) {
   OPTJAX_VECTORIZE
   for (int64_t i = 0; i < n; ++i) {
     const int32_t q = in[i];
@@ -388,38 +390,82 @@ OPTJAX_INLINE void DecodeBody(const Code* in, float scale, float* out, int64_t n
 }
 
 template <typename Code>
-OPTJAX_INLINE void EncodeBody(const float* in, const uint32_t* noise, Code* out,
-                              float* scale, int64_t n) {
-  constexpr bool kSigned = std::is_signed_v<Code>;
-  constexpr float kLevels = kSigned ? 127.0f : 255.0f;
-  constexpr uint32_t kInfinity = 0x7f800000u;
-  alignas(64) float magnitude[kCodes];
-  // As words, since the largest of floats is not found in any order where there is NaN.
+constexpr int32_t kMost = std::is_signed_v<Code> ? 127 : 255;
+
+// The magnitudes of n numbers, or their roots, and the largest of them as a word: that of
+// floats is not found in any order where there is NaN.
+template <typename Code>
+OPTJAX_INLINE uint32_t Magnitudes(const float* in, float* out, int64_t n) {
   uint32_t largest = 0;
   OPTJAX_VECTORIZE
   for (int64_t i = 0; i < n; ++i) {
-    const float y = kSigned ? FromBits(ToBits(in[i]) & 0x7fffffffu) : __builtin_sqrtf(in[i]);
-    magnitude[i] = y;
+    const float y = std::is_signed_v<Code> ? FromBits(ToBits(in[i]) & 0x7fffffffu)
+                                           : __builtin_sqrtf(in[i]);
+    out[i] = y;
     const uint32_t word = ToBits(y) & 0x7fffffffu;
     largest = largest > word ? largest : word;
   }
-  float s = FromBits(largest) * static_cast<float>(1.0 / (kLevels * kLevels));
-  if (largest >= kInfinity) s = __builtin_nanf("");
-  if (s < 1.17549435e-38f) s = 0.0f;
-  *scale = s;
-  const float inverse = s > 0.0f ? 1.0f / s : 0.0f;
+  return largest;
+}
+
+template <typename Code>
+OPTJAX_INLINE float ScaleOfCodes(uint32_t largest) {
+  constexpr uint32_t kInfinity = 0x7f800000u;
+  const float scale =
+      FromBits(largest) * static_cast<float>(1.0 / (kMost<Code> * kMost<Code>));
+  if (largest >= kInfinity) return __builtin_nanf("");
+  return scale < 1.17549435e-38f ? 0.0f : scale;
+}
+
+template <typename Code>
+OPTJAX_INLINE void EncodeCodes(const float* in, const float* magnitudes, float scale,
+                               uint32_t position, Key key, Code* out, int64_t n) {
+  const float inverse = scale > 0.0f ? 1.0f / scale : 0.0f;
   OPTJAX_VECTORIZE
   for (int64_t i = 0; i < n; ++i) {
-    const float z = largest >= kInfinity ? 0.0f : magnitude[i] * inverse;
+    const float z = magnitudes[i] * inverse;
     const int32_t below = static_cast<int32_t>(__builtin_sqrtf(z));
     const float level = static_cast<float>(below);
-    const uint32_t hash = Mix(noise[i] ^ (ToBits(in[i]) >> 16)) >> 8;
-    const float chance = static_cast<float>(static_cast<int32_t>(hash)) * 0x1p-24f;
-    int32_t q = below + (chance * (2.0f * level + 1.0f) < z - level * level ? 1 : 0);
-    if constexpr (!kSigned) q = (z > 0.0f && q < 1) ? 1 : q;
-    q = q > static_cast<int32_t>(kLevels) ? static_cast<int32_t>(kLevels) : q;
-    if constexpr (kSigned) q = in[i] < 0.0f ? -q : q;
+    const uint32_t noise = Noise(key, position + static_cast<uint32_t>(i));
+    const uint32_t hash = Mix(noise ^ (ToBits(in[i]) >> 16)) >> 8;
+    // Of 2^24, as the distance to the next square is.
+    const float chance = static_cast<float>(static_cast<int32_t>(hash));
+    const float gap = 0x1p-23f * level + 0x1p-24f;
+    int32_t q = below + (chance * gap < z - level * level ? 1 : 0);
+    if constexpr (!std::is_signed_v<Code>) q = (z > 0.0f && q < 1) ? 1 : q;
+    q = q > kMost<Code> ? kMost<Code> : q;
+    if constexpr (std::is_signed_v<Code>) q = in[i] < 0.0f ? -q : q;
     out[i] = static_cast<Code>(q);
+  }
+}
+
+// n <= kBlock codes, of which every kCodes have a scale.
+template <typename Code>
+OPTJAX_INLINE void DecodeBody(const Code* in, const float* scales, float* out, int64_t n) {
+  for (int64_t i = 0; i < n; i += kCodes) {
+    DecodeCodes(in + i, scales[i / kCodes], out + i, std::min(kCodes, n - i));
+  }
+}
+
+template <typename Code>
+OPTJAX_INLINE void EncodeBody(const float* in, uint32_t position, Key key, Code* out,
+                              float* scales, int64_t n) {
+  alignas(64) float magnitudes[kBlock];
+  // All scales first: what waits for the one need not wait for the other.
+  for (int64_t i = 0; i < n; i += kCodes) {
+    const int64_t count = std::min(kCodes, n - i);
+    const uint32_t largest = Magnitudes<Code>(in + i, magnitudes + i, count);
+    scales[i / kCodes] = ScaleOfCodes<Code>(largest);
+  }
+  for (int64_t i = 0; i < n; i += kCodes) {
+    const int64_t count = std::min(kCodes, n - i);
+    const float scale = scales[i / kCodes];
+    const uint32_t at = position + static_cast<uint32_t>(i);
+    if (scale != scale) {
+      std::memset(out + i, 0, count);
+    } else {
+      EncodeCodes(in + i, magnitudes + i, scale, at, key, out + i, count);
+    }
   }
 }
 
@@ -430,18 +476,17 @@ struct Loops {
   void (*widen)(const uint16_t*, float*, int64_t);
   void (*narrow)(const float*, uint16_t*, int64_t);
   float (*squares)(const float*, int64_t);
-  void (*noise)(uint32_t, Key, uint32_t*, int64_t);
-  void (*read_signed)(const int8_t*, float, float*, int64_t);
-  void (*read_rooted)(const uint8_t*, float, float*, int64_t);
-  void (*write_signed)(const float*, const uint32_t*, int8_t*, float*, int64_t);
-  void (*write_rooted)(const float*, const uint32_t*, uint8_t*, float*, int64_t);
+  void (*read_signed)(const int8_t*, const float*, float*, int64_t);
+  void (*read_rooted)(const uint8_t*, const float*, float*, int64_t);
+  void (*write_signed)(const float*, uint32_t, Key, int8_t*, float*, int64_t);
+  void (*write_rooted)(const float*, uint32_t, Key, uint8_t*, float*, int64_t);
   std::array<UpdateFunction, kForms> update;
 };
 
-#define OPTJAX_LOOPS(NAME, FUSES, ATTRIBUTE)                                               \
+#define OPTJAX_LOOPS(NAME, FUSES, ATTRIBUTE)                                        \
   template <int32_t kIndex>                                                         \
-  ATTRIBUTE void Update##NAME(const Coefficients& c, const Block& block, int64_t n) { \
-    UpdateBody<kIndex, FUSES>(c, block, n);                                                \
+  ATTRIBUTE void Update##NAME(const Coefficients& c, const Block& block, int64_t n) {\
+    UpdateBody<kIndex, FUSES>(c, block, n);                                         \
   }                                                                                 \
   ATTRIBUTE void Widen##NAME(const uint16_t* in, float* out, int64_t n) {           \
     WidenBody(in, out, n);                                                          \
@@ -452,24 +497,21 @@ struct Loops {
   ATTRIBUTE float Squares##NAME(const float* x, int64_t n) {                        \
     return SquaresBody(x, n);                                                       \
   }                                                                                 \
-  ATTRIBUTE void Noise##NAME(uint32_t at, Key key, uint32_t* noise, int64_t n) {    \
-    NoiseBody(at, key, noise, n);                                                   \
-  }                                                                                 \
-  ATTRIBUTE void ReadSigned##NAME(const int8_t* in, float scale, float* out,        \
+  ATTRIBUTE void ReadSigned##NAME(const int8_t* in, const float* scales, float* out,\
                                   int64_t n) {                                      \
-    DecodeBody(in, scale, out, n);                                                  \
+    DecodeBody(in, scales, out, n);                                                 \
   }                                                                                 \
-  ATTRIBUTE void ReadRooted##NAME(const uint8_t* in, float scale, float* out,       \
+  ATTRIBUTE void ReadRooted##NAME(const uint8_t* in, const float* scales, float* out,\
                                   int64_t n) {                                      \
-    DecodeBody(in, scale, out, n);                                                  \
+    DecodeBody(in, scales, out, n);                                                 \
   }                                                                                 \
-  ATTRIBUTE void WriteSigned##NAME(const float* in, const uint32_t* noise,          \
+  ATTRIBUTE void WriteSigned##NAME(const float* in, uint32_t at, Key key,           \
                                    int8_t* out, float* scale, int64_t n) {          \
-    EncodeBody(in, noise, out, scale, n);                                           \
+    EncodeBody(in, at, key, out, scale, n);                                         \
   }                                                                                 \
-  ATTRIBUTE void WriteRooted##NAME(const float* in, const uint32_t* noise,          \
+  ATTRIBUTE void WriteRooted##NAME(const float* in, uint32_t at, Key key,           \
                                    uint8_t* out, float* scale, int64_t n) {         \
-    EncodeBody(in, noise, out, scale, n);                                           \
+    EncodeBody(in, at, key, out, scale, n);                                         \
   }                                                                                 \
   template <int32_t kIndex>                                                         \
   constexpr UpdateFunction Pick##NAME() {                                           \
@@ -481,9 +523,9 @@ struct Loops {
   }                                                                                 \
   template <int32_t... kIndices>                                                    \
   constexpr Loops Make##NAME(std::integer_sequence<int32_t, kIndices...>) {         \
-    return {&Widen##NAME,       &Narrow##NAME,      &Squares##NAME,                 \
-            &Noise##NAME,       &ReadSigned##NAME,  &ReadRooted##NAME,              \
-            &WriteSigned##NAME, &WriteRooted##NAME, {Pick##NAME<kIndices>()...}};   \
+    return {&Widen##NAME,       &Narrow##NAME,     &Squares##NAME,                  \
+            &ReadSigned##NAME,  &ReadRooted##NAME, &WriteSigned##NAME,              \
+            &WriteRooted##NAME, {Pick##NAME<kIndices>()...}};                       \
   }                                                                                 \
   constexpr Loops k##NAME =                                                         \
       Make##NAME(std::make_integer_sequence<int32_t, kForms>());
@@ -666,7 +708,6 @@ class Job {
     for (int32_t a = 0; a < array::kNumbers; ++a) any_scratch |= is_scratch(a);
     // Rows of a power of two would fall on the same lines of the cache.
     alignas(64) float scratch[array::kNumbers][kBlock + 32];
-    alignas(64) uint32_t noise[kBlock];
     alignas(64) float free_step[kBlock + 32];
     alignas(64) float direction[kBlock + 32];
     const int64_t block_size = any_scratch ? kBlock : n;
@@ -698,11 +739,10 @@ class Job {
         sums.free_step += loops_.squares(free_step, count);
         sums.direction += loops_.squares(direction, count);
       }
-      if (coded_) loops_.noise(block.position, block.key, noise, count);
       for (int32_t a = array::params; a < array::kNumbers; ++a) {
         const Buffer& buffer = leaf.arrays[a];
         if (is_coded(a)) {
-          Encode(leaf, a, row, at, count, scratch[a], noise);
+          Encode(leaf, a, row, at, count, scratch[a], block);
         } else if (is_scratch(a)) {
           loops_.narrow(scratch[a], reinterpret_cast<uint16_t*>(buffer.out) + at, count);
         }
@@ -718,35 +758,29 @@ class Job {
 
   void Decode(const Leaf& leaf, int32_t a, int64_t row, int64_t at, int64_t n,
               float* out) const {
-    const auto* scales = reinterpret_cast<const float*>(
-        leaf.arrays[array::m_scale + a - array::m].in);
-    for (int64_t i = 0; i < n; i += kCodes) {
-      const float scale = scales[ScaleOf(leaf, row, at + i)];
-      const int64_t count = std::min(kCodes, n - i);
-      const char* in = leaf.arrays[a].in + at + i;
-      if (a == array::m) {
-        loops_.read_signed(reinterpret_cast<const int8_t*>(in), scale, out + i, count);
-      } else {
-        loops_.read_rooted(reinterpret_cast<const uint8_t*>(in), scale, out + i, count);
-      }
+    const auto* scales =
+        reinterpret_cast<const float*>(leaf.arrays[array::m_scale + a - array::m].in) +
+        ScaleOf(leaf, row, at);
+    const char* in = leaf.arrays[a].in + at;
+    if (a == array::m) {
+      loops_.read_signed(reinterpret_cast<const int8_t*>(in), scales, out, n);
+    } else {
+      loops_.read_rooted(reinterpret_cast<const uint8_t*>(in), scales, out, n);
     }
   }
 
   void Encode(const Leaf& leaf, int32_t a, int64_t row, int64_t at, int64_t n,
-              const float* in, const uint32_t* noise) const {
+              const float* in, const Block& block) const {
     auto* scales =
-        reinterpret_cast<float*>(leaf.arrays[array::m_scale + a - array::m].out);
-    for (int64_t i = 0; i < n; i += kCodes) {
-      float* scale = scales + ScaleOf(leaf, row, at + i);
-      const int64_t count = std::min(kCodes, n - i);
-      char* out = leaf.arrays[a].out + at + i;
-      if (a == array::m) {
-        loops_.write_signed(in + i, noise + i, reinterpret_cast<int8_t*>(out), scale,
-                            count);
-      } else {
-        loops_.write_rooted(in + i, noise + i, reinterpret_cast<uint8_t*>(out), scale,
-                            count);
-      }
+        reinterpret_cast<float*>(leaf.arrays[array::m_scale + a - array::m].out) +
+        ScaleOf(leaf, row, at);
+    char* out = leaf.arrays[a].out + at;
+    if (a == array::m) {
+      loops_.write_signed(in, block.position, block.key, reinterpret_cast<int8_t*>(out),
+                          scales, n);
+    } else {
+      loops_.write_rooted(in, block.position, block.key, reinterpret_cast<uint8_t*>(out),
+                          scales, n);
     }
   }
 
