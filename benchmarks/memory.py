@@ -400,10 +400,10 @@ def roofline():
     return [
         "## What bounds the step: nanoseconds an element in one thread",
         "",
-        "Arrays that stay in the first-level cache, and first float32 from memory, where "
-        "a parameter moves 28 bytes; with bfloat16 state it moves 20, with eight bits 16. "
-        "A state in fewer bits can be faster only where its own column is below the first, "
-        "times the share of its bytes.",
+        "Arrays that stay in the first-level cache, and first float32 from memory, "
+        "where a parameter moves 28 bytes; with bfloat16 state it moves 20, with eight "
+        "bits 16. A state in fewer bits can be faster only where its own column is "
+        "below the first, times the share of its bytes.",
         "",
         *table.stdout.splitlines(),
     ]

@@ -250,7 +250,8 @@ def _mix(h: jax.Array) -> jax.Array:
 def _mix_upper_bits(h: jax.Array) -> jax.Array:
     """The same without its last step, which leaves the upper 16 bits as they are."""
     h = (h ^ (h >> 16)) * jnp.uint32(0x7FEB_352D)
-    return (h ^ (h >> 15)) * jnp.uint32(0x846C_A68B)
+    mixed: jax.Array = (h ^ (h >> 15)) * jnp.uint32(0x846C_A68B)
+    return mixed
 
 
 def round_leaves(tree: Any, key: tuple[jax.Array, jax.Array]) -> Any:
