@@ -111,12 +111,14 @@ class Ranking:
       metric: the name of the metric that ranks.
       mode: "max" or "min".
       title: what the metric is called over tables and at axes; its name by default.
+      command: the words of the command line that asked for it; none from Python.
     """
 
     records: tuple[Record, ...]
     metric: str
     mode: Mode
     title: str = field(default="", kw_only=True)
+    command: tuple[str, ...] = field(default=(), kw_only=True)
 
     @property
     def label(self) -> str:

@@ -71,7 +71,7 @@ from optjax.sweep._space.space import (
 )
 from optjax.sweep._store.directory import as_directory
 from optjax.sweep._store.fingerprint import Fingerprint
-from optjax.sweep._store.identity import numbered
+from optjax.sweep._store.identity import Asked, numbered
 from optjax.sweep._store.keep import Keeper, kept_states
 from optjax.sweep._store.load import load
 from optjax.sweep._store.store import MARKER, OWN, Store
@@ -126,6 +126,8 @@ def run(
     engine: Engine = "local",
     compiler_options: CompilerOptions | None = None,
     about: About | None = None,
+    title: Text = "",
+    command: Names = (),
     other_versions: bool = False,
 ) -> SweepResult:
     """Train every trial of a space, each optimizer's in one compiled program.
@@ -187,6 +189,9 @@ def run(
       compiler_options: for XLA.
       about: what is trained, in words of yours such as {"recipe": "30 epochs"}. They
         are in the result, and another sweep's are named when it is refused `out`.
+      title: what the metric is called over tables and at axes; its name by default.
+      command: the words of the `optjax` command that asks for it, of which the verdicts
+        make the next to run. Neither is a part of what the sweep is.
       other_versions: go on in `out` though it was begun with other versions of jax,
         jaxlib, flax, optax, optjax or Python. The programs cannot be compared then;
         the data, the trials and the settings are.
@@ -270,6 +275,7 @@ def run(
     told = [*callbacks] if jax.process_index() == 0 else []
     ledger = Ledger(plan, sum(map(len, generations)), told)
     words = dict(about or {})
+    asked = Asked(title, (command,) if isinstance(command, str) else tuple(command))
     # What keeps nothing is compared with nothing.
     fingerprint = None if out is None else Fingerprint()
 
@@ -289,6 +295,8 @@ def run(
             finished_before=finished_before,
             training=Training(make_trial, factories, plan),
             kept={} if out is None else kept_states(Path(out) / OWN),
+            title=title,
+            command=asked.command,
         )
 
     known: dict[Any, TrialGroup] = {}
@@ -316,10 +324,11 @@ def run(
             store = Store(
                 as_directory(directory if out is None else out),
                 writes=jax.process_index() == 0,
+                asked=asked,
             )
             with together():
                 stack.enter_context(store)
-            display = stack.enter_context(_reporting(progress, metric, mode))
+            display = stack.enter_context(_reporting(progress, metric, mode, title))
             told.append(display.on_record)
             session = Session(
                 plan=plan,
@@ -494,12 +503,12 @@ def _whole(value: int | None) -> int | None:
 
 @contextlib.contextmanager
 def _reporting(
-    progress: bool | Callable[[Status], None], metric: str, mode: Mode
+    progress: bool | Callable[[Status], None], metric: str, mode: Mode, title: str
 ) -> Iterator[Display]:
     if callable(progress):
         yield Display(progress)
     elif not progress:
         yield Display(lambda status: None)
     else:
-        with live_display(metric, mode) as display:
+        with live_display(metric, mode, title=title) as display:
             yield display

@@ -5,6 +5,7 @@ import csv
 import io
 import math
 import re
+import shlex
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -417,9 +418,21 @@ def test_race_prints_the_ranking_and_the_paths(small):
     # Who is far up a long table has scrolled away; the verdicts stand last.
     assert re.match("(good|note|warning): ", lines[first + 7])
     assert lines[-2].startswith("tx = optjax.")
-    assert lines[-1].startswith("next: the same with --")
+    _, next_command = lines[-1].split("next: ")
+    assert shlex.split(next_command)[:4] == ["optjax", *WORDS[:3]]
     assert sorted(p.name for p in small.out.iterdir()) == sorted([*FILES, "sweep"])
     assert [line.split()[0] for line in small.messages.splitlines()] == OPTIMIZERS
+
+
+def test_a_directory_knows_how_it_was_asked_for(small, tmp_path):
+    loaded = SweepResult.load(small.out)
+    assert loaded.command == ("optjax", *WORDS, "--out", str(small.out))
+    assert loaded.title == "validation accuracy"
+    page = tmp_path / "again.html"
+    assert main(["report", str(small.out), "--out", str(page)]) == 0
+    again = page.read_text(encoding="utf-8")
+    assert again == (small.out / "report.html").read_text(encoding="utf-8")
+    assert "<h1>race: digits</h1>" in again
 
 
 def test_race_draws_pictures_with_something_on_them(small):

@@ -20,7 +20,7 @@ def page_of(study: Study, about: Mapping[str, Any]) -> Page:
     """The page of the trials that have ended, at least one."""
     ranking = study.ranking
     return Page(
-        title=f"{about.get('task', 'A sweep')}: {ranking.label}",
+        title=_title(ranking, str(about.get("task", ""))),
         lead=_lead(ranking, about),
         code=pasted(study.best.config),
         verdicts=verdicts(study),
@@ -33,6 +33,13 @@ def write_page(study: Study, about: Mapping[str, Any], path: Path) -> None:
     """Write it; the file is there whole or not at all."""
     text = render(page_of(study, about))
     write_atomically(path, lambda to: to.write_text(text, encoding="utf-8"))
+
+
+def _title(ranking: Ranking, task: str) -> str:
+    if ranking.command:
+        _, kind, *_ = ranking.command
+        return f"{kind}: {task}"
+    return f"{task or 'A sweep'}: {ranking.label}"
 
 
 def _lead(ranking: Ranking, about: Mapping[str, Any]) -> list[str]:

@@ -21,7 +21,7 @@ from optjax.sweep._records import (
     Record,
     TrialSpec,
 )
-from optjax.sweep._store.identity import in_words
+from optjax.sweep._store.identity import Asked, in_words
 from optjax.sweep._store.store import Store
 
 __all__ = ["Saved", "load"]
@@ -36,6 +36,8 @@ class Saved(NamedTuple):
       mode: "max" or "min".
       about: what the caller said of it, and how it was run.
       finished: whether all have ended.
+      title: what the metric is called, or "".
+      command: the words of the command line that asked for it, or none.
     """
 
     records: tuple[Record, ...]
@@ -43,6 +45,8 @@ class Saved(NamedTuple):
     mode: Mode
     about: dict[str, Any]
     finished: bool
+    title: str
+    command: tuple[str, ...]
 
 
 def load(directory: Path) -> Saved:
@@ -106,7 +110,8 @@ def load(directory: Path) -> Saved:
         "jax": identity["programs"][-1]["versions"]["jax"],
     }
     metric, mode = identity["metric"], identity["mode"]
-    return Saved(tuple(records), metric, mode, about, point.finished)
+    asked = Asked.of(identity)
+    return Saved(tuple(records), metric, mode, about, point.finished, *asked)
 
 
 def _stopped(table: Path) -> dict[int, int]:

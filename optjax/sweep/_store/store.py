@@ -37,7 +37,7 @@ from optjax.sweep._errors import (
 from optjax.sweep._records import Failure, Measured
 from optjax.sweep._store.directory import Lock, claim
 from optjax.sweep._store.files import number_as_text
-from optjax.sweep._store.identity import check_same
+from optjax.sweep._store.identity import Asked, check_same
 from optjax.sweep._store.sealed import digest, read_sealed, write_sealed
 from optjax.sweep._store.states import Lanes, check_lanes, read_lanes, write_lanes
 
@@ -103,9 +103,12 @@ class Store:
     Use as a context manager: it holds the lock.
     """
 
-    def __init__(self, directory: Path, *, writes: bool = True) -> None:
+    def __init__(
+        self, directory: Path, *, writes: bool = True, asked: Asked | None = None
+    ) -> None:
         """Choose the directory; nothing is touched before `__enter__`."""
         self.directory = directory
+        self._asked = Asked() if asked is None else asked
         #: What the sweep needs to go on.
         self.own = directory / OWN
         self._writes = writes
@@ -229,7 +232,9 @@ class Store:
         return identity, self._checkpoint, self.replay()
 
     def _described(self, identity: Mapping[str, Any]) -> dict[str, Any]:
-        return {"format": _FORMAT, **identity, "metrics": list(self._columns)}
+        asked = {"title": self._asked.title, "command": list(self._asked.command)}
+        columns = list(self._columns)
+        return {"format": _FORMAT, **identity, "metrics": columns, "asked": asked}
 
     def _write_identity(self, identity: Mapping[str, Any]) -> None:
         with named_errors(self.directory, "write sweep.json"):
