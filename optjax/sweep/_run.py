@@ -297,6 +297,7 @@ def run(
             kept={} if out is None else kept_states(Path(out) / OWN),
             title=title,
             command=asked.command,
+            seconds=ledger.times.seconds,
         )
 
     known: dict[Any, TrialGroup] = {}

@@ -435,6 +435,20 @@ def test_a_directory_knows_how_it_was_asked_for(small, tmp_path):
     assert "<h1>race: digits</h1>" in again
 
 
+def test_a_directory_keeps_how_long_updates_took(small):
+    times = Store(small.out, writes=False).read_times()
+    # That of a trial that diverged is one more, the first evaluation after it.
+    assert {name: updates for name, (_, updates) in times.of.items()} == {
+        "sgd": 2 * 40 + 2 * 10,
+        "adam": 4 * 40,
+        "adabound": 4 * 40,
+    }
+    seconds = SweepResult.load(small.out).seconds
+    assert all(0 < seconds[name] < 1 for name in OPTIMIZERS)
+    page = (small.out / "report.html").read_text(encoding="utf-8")
+    assert "<h2>Updates and time to " in page
+
+
 def test_race_draws_pictures_with_something_on_them(small):
     for name in PICTURES:
         pixels = imread(small.out / name)[..., :3]

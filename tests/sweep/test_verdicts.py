@@ -29,6 +29,7 @@ from optjax.sweep._report.best_of import mean_of_best
 from optjax.sweep._report.forest import importance_of
 from optjax.sweep._report.profile import profile_page
 from optjax.sweep._report.study import Study
+from optjax.sweep._report.target import to_target
 from optjax.sweep._report.winner import winner
 
 NAN = math.nan
@@ -408,6 +409,39 @@ def test_a_performance_profile_counts_the_tasks_within_a_ratio():
     assert page.tables[0].rows[2] == ["yogi", *["3, 0.1, not reached"] * 3]
     with pytest.raises(SweepError, match="that all of them have, which are adam"):
         profile_page({"a": task(1, 2), "b": drawn(FUNCTIONS["ridge"], 2)})
+
+
+def test_time_to_a_target_is_updates_by_how_long_each_takes():
+    def task(steps, seconds):
+        records = [
+            trial(name, {"learning_rate": 0.1}, seed, [0.1] * at + [0.9] * (8 - at))
+            for name, at in steps.items()
+            for seed in (0, 1)
+        ]
+        return SweepResult(tuple(records), "score", "max", seconds=seconds)
+
+    # sgd needs 20 and 10 updates, adam 40 and 40; an update of adam's takes a tenth.
+    slow_sgd = {"sgd": 1.0, "adam": 0.1}
+    a, b = task({"sgd": 1, "adam": 3}, slow_sgd), task({"sgd": 0, "adam": 3}, slow_sgd)
+    (table,) = to_target(a)
+    assert table.title == "Updates and time to 0.9"
+    assert table.rows == [["sgd", "20", "20", "1,000"], ["adam", "40", "4", "100"]]
+    page = profile_page({"a": a, "b": b})
+    by_updates, by_seconds = page.pictures
+    first = {
+        picture.title: [
+            line["name"]
+            for line in picture.spec["series"]
+            if max(y for x, y in zip(line["x"], line["y"], strict=True) if x == 1)
+        ]
+        for picture in (by_updates, by_seconds)
+    }
+    assert first["Performance profile by updates"] == ["sgd"]
+    assert first["Performance profile by seconds"] == ["adam"]
+    assert page.tables[0].rows[1] == ["adam", *["1=, 0.9, 40 updates in 4 s"] * 2]
+    untimed = profile_page({"a": a, "b": task({"sgd": 0, "adam": 3}, {})})
+    assert [picture.title for picture in untimed.pictures] == [by_updates.title]
+    assert to_target(task({"sgd": 0}, slow_sgd)) == []
 
 
 def test_best_prints_as_three_lines_with_code_that_runs():

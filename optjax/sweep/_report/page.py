@@ -10,6 +10,7 @@ from optjax.sweep._code import pasted
 from optjax.sweep._ranking import Ranking
 from optjax.sweep._report.pictures import pictures, trials
 from optjax.sweep._report.study import Study
+from optjax.sweep._report.target import to_target
 from optjax.sweep._report.verdicts import verdicts
 from optjax.sweep._store.files import write_atomically
 
@@ -25,6 +26,7 @@ def page_of(study: Study, about: Mapping[str, Any]) -> Page:
         code=pasted(study.best.config),
         verdicts=verdicts(study),
         pictures=pictures(study),
+        tables=to_target(ranking),
         trials=trials(study),
     )
 

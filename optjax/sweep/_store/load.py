@@ -38,6 +38,7 @@ class Saved(NamedTuple):
       finished: whether all have ended.
       title: what the metric is called, or "".
       command: the words of the command line that asked for it, or none.
+      seconds: that an update took, by optimizer.
     """
 
     records: tuple[Record, ...]
@@ -47,6 +48,7 @@ class Saved(NamedTuple):
     finished: bool
     title: str
     command: tuple[str, ...]
+    seconds: dict[str, float]
 
 
 def load(directory: Path) -> Saved:
@@ -60,7 +62,8 @@ def load(directory: Path) -> Saved:
       RefusedError: where there is no sweep in the directory.
       DamagedError: where what counts in it is not as it was left.
     """
-    identity, point, measured = Store(directory, writes=False).read()
+    store = Store(directory, writes=False)
+    identity, point, measured = store.read()
     rows: dict[int, list[np.ndarray]] = {}
     try:
         for replayed in measured:
@@ -111,7 +114,15 @@ def load(directory: Path) -> Saved:
     }
     metric, mode = identity["metric"], identity["mode"]
     asked = Asked.of(identity)
-    return Saved(tuple(records), metric, mode, about, point.finished, *asked)
+    return Saved(
+        tuple(records),
+        metric,
+        mode,
+        about,
+        point.finished,
+        *asked,
+        store.read_times().seconds,
+    )
 
 
 def _stopped(table: Path) -> dict[int, int]:

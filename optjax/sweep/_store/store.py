@@ -5,6 +5,7 @@
     sweep/               what the sweep needs to go on; nothing else is ever removed
         progress.json    how much of curves.csv counts, and which lanes belong to it
         sweep.json       what the sweep is; a directory belongs to one sweep
+        times.json       how long the calls took, of which nothing depends
         states/          the lanes after some call, for sweeps that run long enough
         pieces/          finished pieces, where a cluster runs them
         kept/            the final states of the best trials, where they are wanted
@@ -34,7 +35,7 @@ from optjax.sweep._errors import (
     RefusedError,
     SweepError,
 )
-from optjax.sweep._records import Failure, Measured
+from optjax.sweep._records import Failure, Measured, Times
 from optjax.sweep._store.directory import Lock, claim
 from optjax.sweep._store.files import number_as_text
 from optjax.sweep._store.identity import Asked, check_same
@@ -46,6 +47,7 @@ __all__ = ["MARKER", "OWN", "Checkpoint", "Store", "named_errors"]
 #: What of a directory is the sweep's own.
 OWN = "sweep"
 _PROGRESS = "progress.json"
+_TIMES = "times.json"
 #: The first file of a sweep's directory.
 MARKER = f"{OWN}/{_PROGRESS}"
 _FORMAT = 5
@@ -317,6 +319,18 @@ class Store:
             path.parent.mkdir(parents=True, exist_ok=True)
             write_lanes(path, {"group": group, "calls": calls, "files": names}, lanes)
         return names
+
+    def read_times(self) -> Times:
+        """How long the calls took that are done; nothing of what is damaged."""
+        with contextlib.suppress(DamagedError):
+            return Times((read_sealed(self.own / _TIMES) or {}).get("of"))
+        return Times()
+
+    def write_times(self, times: Times) -> None:
+        """Keep how long they took."""
+        if self._writes:
+            with named_errors(self.directory, f"write {_TIMES}"):
+                write_sealed(self.own / _TIMES, {"of": times.of})
 
     def load_states(self, like: Lanes) -> list[jax.Array]:
         """The saved lanes, in the shapes, dtypes and sharding of `like`."""
