@@ -223,6 +223,7 @@ def _run_in(experiment: Experiment, out: Path) -> int:
             unit=task.unit,
             units=task.units,
             optimizers=experiment.space["optimizer"],
+            seeds=len(words["seeds"]),
             has_lines=is_first,
         ) as display:
             page = _Page(experiment, out)

@@ -329,7 +329,9 @@ def run(
             )
             with together():
                 stack.enter_context(store)
-            display = stack.enter_context(_reporting(progress, metric, mode, title))
+            display = stack.enter_context(
+                _reporting(progress, metric, mode, title, len(_each(seeds)))
+            )
             told.append(display.on_record)
             session = Session(
                 plan=plan,
@@ -504,12 +506,16 @@ def _whole(value: int | None) -> int | None:
 
 @contextlib.contextmanager
 def _reporting(
-    progress: bool | Callable[[Status], None], metric: str, mode: Mode, title: str
+    progress: bool | Callable[[Status], None],
+    metric: str,
+    mode: Mode,
+    title: str,
+    seeds: int,
 ) -> Iterator[Display]:
     if callable(progress):
         yield Display(progress)
     elif not progress:
         yield Display(lambda status: None)
     else:
-        with live_display(metric, mode, title=title) as display:
+        with live_display(metric, mode, title=title, seeds=seeds) as display:
             yield display
