@@ -309,8 +309,13 @@ def _say(result: SweepResult) -> None:
     for verdict in verdicts:
         print(f"{verdict.level}: {verdict.says}")
     print(pasted(result.best().config))
-    for step in [verdict.next for verdict in verdicts if verdict.next][:1]:
-        print(f"next: {step}")
+    steps = [verdict for verdict in verdicts if verdict.next]
+    # More seeds tell apart what is tried, which may yet be too little.
+    steps.sort(
+        key=lambda verdict: (verdict.level != "warning", verdict.kind == "seeds")
+    )
+    for verdict in steps[:1]:
+        print(f"next: {verdict.next}")
 
 
 def _pictures(
