@@ -146,7 +146,9 @@ def _one_minus_power(decay: jax.Array, t: jax.Array) -> jax.Array:
     return 0.0 - jnp.expm1(t * log_decay(decay, t))
 
 
-def _power_slope(tangent: Any, _: Any, decay: jax.Array, t: jax.Array) -> jax.Array:
+def _power_slope(
+    tangent: jax.Array, _: Any, decay: jax.Array, t: jax.Array
+) -> jax.Array:
     """−t βᵗ⁻¹. The chain rule would pass the logarithm's infinite one at β = 0."""
     above_zero = jnp.maximum(decay, jnp.finfo(decay.dtype).tiny)
     return -t * lax.pow(above_zero, t - 1.0) * tangent

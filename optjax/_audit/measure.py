@@ -200,8 +200,9 @@ def _along(follow: Callable[..., Any], carry: Any, gradients: Any) -> Any:
 
 def _width(params: Any) -> float:
     """Of central differences: the cube root of the coarsest rounding."""
-    return max(
+    epsilons: list[float] = [
         float(jnp.finfo(x.dtype).eps) ** (1 / 3)
         for x in jax.tree.leaves(params)
         if jnp.issubdtype(x.dtype, jnp.inexact)
-    )
+    ]
+    return max(epsilons)

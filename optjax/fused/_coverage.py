@@ -149,7 +149,8 @@ def _itself(part: Any, old: Any, new: Any) -> Term:
 
 
 def _steps(state: Any) -> jax.Array:
-    return state.count.astype(jnp.result_type(float))
+    count: jax.Array = state.count
+    return count.astype(jnp.result_type(float))
 
 
 COVERED: dict[type[Part], Rule[Any]] = {

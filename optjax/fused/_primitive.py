@@ -126,8 +126,7 @@ _step = Primitive("optjax_step")
 _step.multiple_results = True
 
 
-@_step.def_abstract_eval
-def _(
+def _types(
     coefficients: Any, key: Any, *operands: Any, form: Form, leaves: int
 ) -> list[Any]:
     del coefficients, key, form
@@ -139,9 +138,12 @@ def _jitted(form: Form, leaves: int) -> Any:
     return jax.jit(functools.partial(_step.bind, form=form, leaves=leaves))
 
 
-@_step.def_impl
-def _(*operands: Any, form: Form, leaves: int) -> Any:
+def _as_program(*operands: Any, form: Form, leaves: int) -> Any:
     return _jitted(form, leaves)(*operands)
+
+
+_step.def_abstract_eval(_types)
+_step.def_impl(_as_program)
 
 
 def _columns(form: Form, leaves: int, operands: Sequence[Any]) -> tuple[Any, Leaves]:
@@ -257,10 +259,13 @@ def _teach_transformations() -> None:
     from jax._src import checkify  # There is no public door to its rules.
     from jax.experimental import jet
 
-    def check(error: Any, enabled: Any, *operands: Any, **params: Any) -> Any:
+    def check(*given: Any, **params: Any) -> Any:
+        # From JAX 0.12 on a context comes first, which is to be handed on.
+        start = [isinstance(value, checkify.Error) for value in given].index(True)
+        context, (error, enabled, *operands) = given[:start], given[start:]
         in_jax = functools.partial(_in_jax, **params)
         program = jax.make_jaxpr(in_jax)(*operands)
-        return checkify.checkify_jaxpr(program, enabled, error, *operands)
+        return checkify.checkify_jaxpr(*context, program, enabled, error, *operands)
 
     def expand(primals: Any, series: Any, **params: Any) -> Any:
         in_jax = functools.partial(_in_jax, **params, root=plain_root)

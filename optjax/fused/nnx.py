@@ -9,7 +9,7 @@ from optjax.fused._apply import apply_step
 __all__ = ["Optimizer"]
 
 
-class Optimizer(nnx.Optimizer):
+class Optimizer(nnx.Optimizer[Any]):
     """An `nnx.Optimizer` whose `update` is `optjax.apply_step`.
 
     Arguments, state and checkpoints are those of `nnx.Optimizer`; `update` returns

@@ -66,7 +66,8 @@ class Report(Mapping[str, Summary]):
     @property
     def steps(self) -> np.ndarray:
         """The steps that are described, of the shape of the leading axes."""
-        return self[OVERALL].step
+        steps: np.ndarray = self[OVERALL].step
+        return steps
 
     def __str__(self) -> str:
         last = self

@@ -26,6 +26,7 @@ __all__ = ["Adam", "AdamW", "Adamax", "NAdam", "RAdam"]
 @optimizer
 def Adam(
     now: Now,
+    /,
     params: Groups = None,
     lr: Any = 1e-3,
     betas: tuple[Any, Any] = (0.9, 0.999),
@@ -64,6 +65,7 @@ def Adam(
 @optimizer
 def AdamW(
     now: Now,
+    /,
     params: Groups = None,
     lr: Any = 1e-3,
     betas: tuple[Any, Any] = (0.9, 0.999),
@@ -99,6 +101,7 @@ def AdamW(
 @optimizer
 def Adamax(
     now: Now,
+    /,
     params: Groups = None,
     lr: Any = 2e-3,
     betas: tuple[Any, Any] = (0.9, 0.999),
@@ -132,6 +135,7 @@ def Adamax(
 @optimizer
 def NAdam(
     now: Now,
+    /,
     params: Groups = None,
     lr: Any = 2e-3,
     betas: tuple[Any, Any] = (0.9, 0.999),
@@ -170,6 +174,7 @@ def NAdam(
 @optimizer
 def RAdam(
     now: Now,
+    /,
     params: Groups = None,
     lr: Any = 1e-3,
     betas: tuple[Any, Any] = (0.9, 0.999),

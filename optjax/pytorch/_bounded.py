@@ -14,6 +14,7 @@ __all__ = ["AdaBound", "AdaBoundW"]
 @optimizer
 def AdaBound(
     now: Now,
+    /,
     params: Groups = None,
     lr: Any = 1e-3,
     betas: tuple[Any, Any] = (0.9, 0.999),
@@ -56,6 +57,7 @@ def AdaBound(
 @optimizer
 def AdaBoundW(
     now: Now,
+    /,
     params: Groups = None,
     lr: Any = 1e-3,
     betas: tuple[Any, Any] = (0.9, 0.999),

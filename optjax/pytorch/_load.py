@@ -1,7 +1,7 @@
 """From a torch optimizer's state_dict to an Optax state."""
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -26,7 +26,9 @@ from optjax.pytorch._state_dict import ENTRIES, StateDict, read
 __all__ = ["load_optimizer"]
 
 _MODULES = (_squares, _adam, _bounded)
-_FACTORIES = {name: getattr(m, name) for m in _MODULES for name in m.__all__}
+_FACTORIES: dict[str, Callable[..., Optimizer]] = {
+    name: getattr(m, name) for m in _MODULES for name in m.__all__
+}
 
 # Of the largest update of an array; the schedules of both are rounded differently.
 _CLOSE = 1e-4

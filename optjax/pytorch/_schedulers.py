@@ -10,12 +10,13 @@ three digits in 10⁵ steps, and compute in float32 under x64 too; only joining 
 import math
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.typing import ArrayLike
 
 __all__ = [
     "CosineAnnealingLR",
@@ -31,6 +32,8 @@ __all__ = [
     "StepLR",
     "per_epoch",
 ]
+
+_OfCount: TypeAlias = Callable[[jax.Array], jax.Array]
 
 
 class Schedule:
@@ -52,14 +55,14 @@ class Schedule:
     def __init__(
         self,
         base_lr: float | jax.Array,
-        rate: optax.Schedule,
-        momentum: optax.Schedule | None = None,
+        rate: _OfCount,
+        momentum: _OfCount | None = None,
         options: Mapping[str, Any] = MappingProxyType({}),
     ):
         self.base_lr, self.rate, self.momentum = base_lr, rate, momentum
         self.options = {"initial_lr": base_lr, **options}
 
-    def __call__(self, count: Any) -> jax.Array:
+    def __call__(self, count: ArrayLike) -> jax.Array:
         return self.rate(jnp.asarray(count))
 
 
@@ -298,19 +301,21 @@ def OneCycleLR(
     # A phase of no length is none; PyTorch divides by it.
     knots = [0.0, *(float(end) for end in (up, *ends))]
 
-    def between(levels: list[float]) -> optax.Schedule:
+    def between(levels: list[float]) -> _OfCount:
+        def within(phase: int, t: jax.Array) -> jax.Array:
+            begin, end = knots[phase], knots[phase + 1]
+            share = (t - begin) / (end - begin or 1.0)
+            start, stop = levels[phase], levels[phase + 1]
+            if anneal_strategy == "cos":
+                return _cosine(start, stop, share)
+            return start + (stop - start) * share
+
         def level(count: jax.Array) -> jax.Array:
             t = _real(jnp.minimum(count, total_steps))
-            value: Any = None
-            for phase in reversed(range(len(knots) - 1)):
-                begin, end = knots[phase], knots[phase + 1]
-                share = (t - begin) / (end - begin or 1.0)
-                start, stop = levels[phase], levels[phase + 1]
-                if anneal_strategy == "cos":
-                    here = _cosine(start, stop, share)
-                else:
-                    here = start + (stop - start) * share
-                value = here if value is None else jnp.where(t <= end, here, value)
+            *before, last = range(len(knots) - 1)
+            value = within(last, t)
+            for phase in reversed(before):
+                value = jnp.where(t <= knots[phase + 1], within(phase, t), value)
             return value
 
         return lambda count: level(jnp.asarray(count))
@@ -408,7 +413,7 @@ def _power(gamma: float, exponent: Any) -> jax.Array:
     return jnp.exp(n * math.log(gamma))
 
 
-def _cosine(start: Any, end: Any, share: Any) -> jax.Array:
+def _cosine(start: float, end: float, share: jax.Array) -> jax.Array:
     """From start at share 0 to end at 1: half a period."""
     return end + (start - end) * jnp.square(jnp.cos(0.5 * jnp.pi * share))
 

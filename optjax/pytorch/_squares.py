@@ -25,6 +25,7 @@ __all__ = ["SGD", "Adadelta", "Adagrad", "RMSprop"]
 @optimizer
 def SGD(
     now: Now,
+    /,
     params: Groups = None,
     lr: Any = 1e-3,
     momentum: Any = 0.0,
@@ -77,6 +78,7 @@ def SGD(
 @optimizer
 def Adagrad(
     now: Now,
+    /,
     params: Groups = None,
     lr: Any = 1e-2,
     lr_decay: float = 0.0,
@@ -114,6 +116,7 @@ def Adagrad(
 @optimizer
 def RMSprop(
     now: Now,
+    /,
     params: Groups = None,
     lr: Any = 1e-2,
     alpha: float = 0.99,
@@ -157,6 +160,7 @@ def RMSprop(
 @optimizer
 def Adadelta(
     now: Now,
+    /,
     params: Groups = None,
     lr: Any = 1.0,
     rho: float = 0.9,

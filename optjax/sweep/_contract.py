@@ -51,7 +51,8 @@ def as_make_trial(trial: Any) -> MakeTrial:
         except ValueError as error:
             raise SweepError(f"trial must be a tuple of functions: {error}") from None
     if callable(trial):
-        return trial
+        make_trial: MakeTrial = trial
+        return make_trial
     raise SweepError(
         "trial must be a function make_trial(factory) -> Trial or a tuple of functions "
         f"(init, step[, evaluate]), got a {type(trial).__name__}"

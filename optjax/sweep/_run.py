@@ -228,6 +228,10 @@ def run(
     make_trial = as_make_trial(trial)
     factories = with_schedules(factories or FACTORIES, keys_of(space), int(steps))
     _check_here(engine, out, search=search, keep=keep)
+    # What keeps nothing is compared with nothing.
+    fingerprint = None if out is None else Fingerprint()
+    if fingerprint is not None and search is not None:
+        fingerprint.value(search)
     saved = None
     if out is not None and (as_directory(out) / MARKER).is_file():
         saved = Store(as_directory(out), writes=False).saved_identity()
@@ -276,8 +280,6 @@ def run(
     ledger = Ledger(plan, sum(map(len, generations)), told)
     words = dict(about or {})
     asked = Asked(title, (command,) if isinstance(command, str) else tuple(command))
-    # What keeps nothing is compared with nothing.
-    fingerprint = None if out is None else Fingerprint()
 
     def result(*, finished_before: bool = False) -> SweepResult:
         return SweepResult(
@@ -301,17 +303,23 @@ def run(
         )
 
     known: dict[Any, TrialGroup] = {}
+    unmade: list[Record] = []
 
     def grouped(specs: Sequence[TrialSpec]) -> list[TrialGroup]:
-        # A search is told of what fails in a call, and not of what cannot be called.
-        on_failure = ledger.fail if proposals is None else None
         return make_groups(
-            make_trial, factories, specs, plan, fingerprint, known, on_failure
+            make_trial,
+            factories,
+            specs,
+            plan,
+            fingerprint,
+            known,
+            on_failure=lambda trials, error: unmade.extend(ledger.fail(trials, error)),
         )
 
-    def more(records: Sequence[Record]) -> list[TrialGroup]:
+    def more(records: Sequence[Record]) -> tuple[int, list[TrialGroup]]:
         assert proposals is not None
-        return grouped(proposals.next(records))
+        specs = proposals.next(records)
+        return len(specs), grouped(specs) if specs else []
 
     try:
         with ExitStack() as stack:
@@ -337,7 +345,7 @@ def run(
                 plan=plan,
                 groups=groups,
                 generations=[*map(len, generations)],
-                unmade=ledger.records(),
+                unmade=unmade,
                 more=None if proposals is None else more,
                 search=search,
                 keep=keep,

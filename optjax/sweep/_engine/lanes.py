@@ -8,7 +8,7 @@ trial, so nothing is ever compiled again.
 
 import functools
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -88,6 +88,10 @@ class _Lane(NamedTuple):
     sums: jax.Array
 
 
+#: The evaluations done, the lane, and a row of metrics for each.
+_At: TypeAlias = tuple[jax.Array, _Lane, jax.Array]
+
+
 def compile_lanes(
     trial: Trial,
     hyper: Sequence[str],
@@ -142,16 +146,17 @@ def compile_lanes(
             state = trial.init(jax.random.key(told["seed"]), told["hyper"])
             return _Lane(state, jnp.array(no_sums))
 
-        def goes_on(at: Any) -> jax.Array:
+        def goes_on(at: _At) -> jax.Array:
             done, _, rows = at
-            more = done < size.evaluations
+            more: jax.Array = done < size.evaluations
             if not skips_idle(strategy):
                 return more
             # Nothing else has to wait for a trial that has diverged.
             last = jax.lax.dynamic_index_in_dim(rows, done - 1, keepdims=False)
-            return more & ((done == 0) | is_sound(last, metrics, allow_nan))
+            more &= (done == 0) | is_sound(last, metrics, allow_nan)
+            return more
 
-        def go_on(at: Any) -> Any:
+        def go_on(at: _At) -> _At:
             done, lane, rows = at
             lane = jax.lax.fori_loop(0, size.updates, update, lane)
             row = jax.lax.cond(
@@ -170,13 +175,14 @@ def compile_lanes(
         return pack(lane), rows
 
     def lane(size: Size, packed: Any, told: Any) -> tuple[Any, jax.Array]:
-        return jax.lax.cond(
+        after: tuple[Any, jax.Array] = jax.lax.cond(
             told["busy"],
             functools.partial(run, size),
             lambda packed, told: (packed, jnp.array(no_rows)),
             packed,
             told,
         )
+        return after
 
     def device_lanes(carry: Any, told: Any, size: Size) -> tuple[Any, jax.Array]:
         run_all = strategy(functools.partial(lane, size))
@@ -321,9 +327,9 @@ def _packing(shape: Any) -> tuple[Callable[[State], Any], Callable[[Any], State]
             if not want.size:
                 return jnp.zeros(want.shape, want.dtype)
             array = next(arrays)
-            if not _is_key(want):
-                return array
-            return jax.random.wrap_key_data(array, impl=_key_impl(want))
+            if _is_key(want):
+                array = jax.random.wrap_key_data(array, impl=_key_impl(want))
+            return array
 
         return treedef.unflatten([leaf(want) for want in leaves])
 

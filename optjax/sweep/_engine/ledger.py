@@ -69,12 +69,15 @@ class Ledger:
         if self._best is None or self._pick(value, self._best[0]) != self._best[0]:
             self._best = value, describe(record.trial.config)
 
-    def fail(self, trials: Sequence[TrialSpec], error: SweepError) -> None:
-        """Take in trials that break the contract."""
+    def fail(self, trials: Sequence[TrialSpec], error: SweepError) -> list[Record]:
+        """Take in trials that break the contract, and return them as they ended."""
+        failed = []
         for trial in trials:
             words = str(error).removeprefix(f"trial {describe(trial.config)}: ")
-            self.end(Record(trial, FAILED, 0, Curve((), {}), words))
+            failed.append(Record(trial, FAILED, 0, Curve((), {}), words))
+            self.end(failed[-1])
             self.steps_left -= self._steps
+        return failed
 
     @property
     def done(self) -> int:

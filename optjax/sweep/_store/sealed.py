@@ -14,7 +14,7 @@ __all__ = ["digest", "read_sealed", "write_sealed"]
 _SEAL = "digest"
 
 
-def digest() -> Any:
+def digest() -> "hashlib.blake2b":
     """A running digest: `update(data)`, and `hexdigest()` at any time."""
     return hashlib.blake2b(digest_size=16)
 

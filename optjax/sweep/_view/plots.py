@@ -387,7 +387,7 @@ def _closer(
     medians = [median for median in medians if len(median)]
     if not medians:
         return limits
-    bests = [median.max() for median in medians]
+    bests = [np.max(median) for median in medians]
     edge = min(np.quantile(np.concatenate(medians), 0.25), min(bests))
     edge -= 0.05 * (max(bests) - edge)
     low, high = limits

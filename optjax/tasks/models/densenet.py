@@ -47,7 +47,8 @@ class Transition(nnx.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """Map (n, h, w, inputs) to (n, h / 2, w / 2, outputs)."""
         x = self.conv(nnx.relu(self.norm(x)))
-        return nnx.avg_pool(x, (2, 2), strides=(2, 2))
+        y: jax.Array = nnx.avg_pool(x, (2, 2), strides=(2, 2))
+        return y
 
 
 class DenseNet(nnx.Module):
