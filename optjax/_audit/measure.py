@@ -16,7 +16,9 @@ import jax.numpy as jnp
 import optax
 
 from optjax._audit.blocks import by_blocks
+from optjax._audit.forecast import held_at, meetings
 from optjax._audit.links import Told, read_links
+from optjax._audit.stalled import stalled
 from optjax._audit.subject import Subject
 from optjax._audit.sums import Effects, Moves, Sums, effects, moves, sums
 from optjax._observe import observing
@@ -29,13 +31,15 @@ __all__ = ["Measured", "measure"]
 class Measured(NamedTuple):
     """`Effects`, `Moves`, the values of the hyper-parameters, and what parts tell.
 
-    `values` are of shape (steps, hyper-parameters).
+    `values` are of shape (steps, hyper-parameters). `forecast` has the steps of
+    `meetings`, by the rates of the last step.
     """
 
     effects: Effects
     moves: Moves
     values: Any
     told: Told
+    forecast: Any
 
 
 def measure(
@@ -128,7 +132,9 @@ def measure(
         count, before, params = carry
         with observing() as links:
             update, state = step(still, before, gradient, params)
-        told = read_links(links, leaf_names(params), update)
+        names = leaf_names(params)
+        told = read_links(links, names, update)
+        told = told._replace(stalled=stalled(before, state, gradient, names))
         rest, slope = jax.jvp(
             lambda g: step(still, before, g, params)[0],
             (jax.tree.map(jnp.zeros_like, gradient),),
@@ -148,6 +154,34 @@ def measure(
     lean = by_blocks if is_single and may_cut else lambda function: function
     moved, values, told = lean(plain)(gradients, given, params)
 
+    def at_last(gradients: Any, given: Any, params: Any) -> Any:
+        """The state, the gradient and the parameters of the last step."""
+        state = subject.start(still, given, params)
+        if is_single:
+            return state, gradients, params
+
+        def follow(carry: Any, gradient: Any) -> Any:
+            state, params = carry
+            update, state = step(still, state, gradient, params)
+            return (state, optax.apply_updates(params, update)), None
+
+        before, last = (
+            jax.tree.map(lambda g, part=part: g[part], gradients)
+            for part in (slice(-1), -1)
+        )
+        (state, params), _ = jax.lax.scan(follow, (state, params), before)
+        return state, last, params
+
+    def held(looks: Any, gradients: Any, given: Any, params: Any) -> Any:
+        state, gradient, at = at_last(gradients, given, params)
+        with observing() as links:
+            update, _ = step(still, state, gradient, at)
+        return held_at(links, update, looks)
+
+    forecast = meetings(
+        lambda looks: lean(held)(looks, gradients, given, params), leaf_names(params)
+    )
+
     def turn(knob: jax.Array) -> tuple[Sums, jax.Array]:
         # Without the barrier XLA takes what is the same for every knob out of the loop,
         # and keeps a dozen arrays of the parameters' size.
@@ -161,7 +195,8 @@ def measure(
         return result, ~jnp.all(known)
 
     turned, by_difference = jax.lax.map(turn, jnp.arange(len(still)))
-    return Measured(effects(turned, by_difference, moved), moved, values, told)
+    found = effects(turned, by_difference, moved)
+    return Measured(found, moved, values, told, forecast)
 
 
 def _of_leaves(use: Callable[..., Any], *trees: Any) -> Any:

@@ -305,3 +305,66 @@ def test_the_monitor_keeps_two_of_them():
     plain = optjax.monitor(optjax.adabound(**hyper))
     _, state = plain.update(g, plain.init(x), x)
     assert np.isnan(optjax.read_report(state)["overall"].rate_elasticity)
+
+
+def test_when_the_bounds_will_decide_is_told_by_the_rates_of_now():
+    """Of constant gradients, whose rates stay: the steps at which it happens."""
+    # Rates on both sides of the final one.
+    exponents = [jnp.linspace(-2.0, -1.5, 200), jnp.linspace(0.0, 0.5, 200)]
+    g = {"w": 10.0 ** jnp.concatenate(exponents)}
+    x = jax.tree.map(jnp.ones_like, g)
+    hyper = {"learning_rate": 1e-2, "final_lr": 0.1, "gamma": 3e-4}
+    tx = optjax.monitor(optjax.adabound(**hyper), every=1, sample=None)
+    run = jax.jit(
+        lambda: (
+            jax.lax.scan(
+                lambda state, _: (tx.update(g, state, x)[1],) * 2,
+                tx.init(x),
+                length=2000,
+            )[1].summaries.values
+        )
+    )()
+    held = 1 - np.asarray(run.between)[:, -1]
+    first, last = np.argmax(held >= 0.01) + 1, np.argmax(held >= 0.99) + 1
+    assert 60 < first < last < 2000
+    grads = jax.tree.map(lambda g: jnp.tile(g, (60, 1)), g)
+    found = optjax.audit(optjax.adabound, hyper, grads, x, steps=60)
+    np.testing.assert_allclose(found.measured.forecast[:, 0], [first, last], rtol=0.05)
+    assert found.verdicts == []
+    (note,) = found.notes
+    assert note in str(found)
+    assert "final_lr has no effect before about step" in note
+    assert "learning_rate is inert from about step" in note
+    for name in ("adam", "sgd"):
+        plain = optjax.audit(getattr(optjax, name), {"learning_rate": 0.1}, g, x)
+        assert plain.notes == []
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (lambda: optax.adam(1e-3), "ν stands still in 9"),
+        (lambda: optjax.adam(1e-3, nu_dtype=jnp.bfloat16), "ν stands still in 9"),
+        (lambda: optjax.adam(1e-3, b2=0.9, nu_dtype=jnp.bfloat16), ""),
+        (lambda: optjax.stochastic_rounding(optjax.adam(1e-3)), ""),
+        (lambda: optjax.adam(1e-3), ""),
+    ],
+    ids=["optax", "nu_dtype", "short memory", "stochastic", "float32"],
+)
+def test_squares_that_half_precision_keeps_where_they_are(make, says, request):
+    """After steps whose gradients were ten times as large."""
+    is_half = "optax" in request.node.callspec.id
+    x = {"w": jnp.ones(400, jnp.bfloat16 if is_half else jnp.float32)}
+    tx = make()
+    noise = np.random.default_rng(0).normal(size=(20, 400))
+    g = {"w": jnp.asarray(noise, x["w"].dtype)}
+    run = jax.jit(
+        lambda state: jax.lax.scan(
+            lambda state, g: (tx.update(g, state, x)[1], None), state, g
+        )[0]
+    )
+    state = run(tx.init(x))
+    last = jax.tree.map(lambda g: g[0] / 10, g)
+    found = optjax.audit(tx, last, state, x).verdicts
+    said = [str(verdict) for verdict in found if verdict.kind == "stalled"]
+    assert [line.startswith(says) for line in said] == [True] * bool(says)
