@@ -28,7 +28,7 @@ from optjax._parts import (
     SquareSum,
     Trace,
 )
-from optjax._precision import Scalar, one_minus_power, precise
+from optjax._precision import Scalar, bias_correction, one_minus_power, precise
 from optjax._rate import CountState
 from optjax.fused._kernel import Accumulator, Coefficients, Direction, Form
 
@@ -138,9 +138,8 @@ def _root(part: Root, old: Any, new: Any) -> Root:
 
 
 def _bias_correction(part: BiasCorrection, old: CountState, new: CountState) -> Factor:
-    b1, b2, alpha = map(precise, (part.b1, part.b2, part.learning_rate))
-    t = _steps(new)
-    return Factor(alpha * jnp.sqrt(one_minus_power(b2, t)) / one_minus_power(b1, t))
+    alpha, b1, b2 = map(precise, (part.learning_rate, part.b1, part.b2))
+    return Factor(bias_correction(alpha, b1, b2, _steps(new)))
 
 
 def _itself(part: Any, old: Any, new: Any) -> Term:
