@@ -58,6 +58,10 @@ class SweepResult(Ranking):
         Orbax: `PyTreeCheckpointer().restore(path)` gives the leaves by their paths.
       training: what was trained, for `train`; None where it was read from a directory.
       title: what the metric is called over tables and at axes; its name by default.
+      command: the words of the command line that asked for it; none from Python.
+      seconds: by optimizer, how long an update of a trial took: that of the calls that
+        trained its trials, which share them, by the updates of all. Without compiling;
+        none where no time was kept, as on Ray.
     """
 
     about: Mapping[str, Any] = field(default_factory=dict)
@@ -96,6 +100,9 @@ class SweepResult(Ranking):
             about=saved.about,
             finished_before=saved.finished,
             kept=kept_states(path / OWN),
+            title=saved.title,
+            command=saved.command,
+            seconds=saved.seconds,
         )
 
     def train(

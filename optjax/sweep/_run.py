@@ -66,9 +66,10 @@ from optjax.sweep._space.space import (
 )
 from optjax.sweep._store.directory import as_directory
 from optjax.sweep._store.fingerprint import Fingerprint
+from optjax.sweep._store.identity import Asked
 from optjax.sweep._store.keep import Keeper, kept_states
 from optjax.sweep._store.store import OWN, Store
-from optjax.sweep._trials import choose
+from optjax.sweep._trials import choose, each_seed
 from optjax.sweep._view.live import Display, live_display
 
 __all__ = ["Interrupted", "run", "run_alone"]
@@ -120,6 +121,8 @@ def run(
     engine: Engine = "local",
     compiler_options: CompilerOptions | None = None,
     about: About | None = None,
+    title: Text = "",
+    command: Names = (),
     other_versions: bool = False,
 ) -> SweepResult:
     """Train every trial of a space, each optimizer's in one compiled program.
@@ -181,6 +184,9 @@ def run(
       compiler_options: for XLA.
       about: what is trained, in words of yours such as {"recipe": "30 epochs"}. They
         are in the result, and another sweep's are named when it is refused `out`.
+      title: what the metric is called over tables and at axes; its name by default.
+      command: the words of the `optjax` command that asks for it, of which the verdicts
+        make the next to run. Neither is a part of what the sweep is.
       other_versions: go on in `out` though it was begun with other versions of jax,
         jaxlib, flax, optax, optjax or Python. The programs cannot be compared then;
         the data, the trials and the settings are.
@@ -251,6 +257,7 @@ def run(
     told = [*callbacks] if jax.process_index() == 0 else []
     ledger = Ledger(plan, sum(map(len, generations)), told)
     words = dict(about or {})
+    asked = Asked(title, (command,) if isinstance(command, str) else tuple(command))
 
     def result(*, finished_before: bool = False) -> SweepResult:
         return SweepResult(
@@ -268,6 +275,9 @@ def run(
             finished_before=finished_before,
             training=Training(make_trial, factories, plan),
             kept={} if out is None else kept_states(Path(out) / OWN),
+            title=title,
+            command=asked.command,
+            seconds=ledger.times.seconds,
         )
 
     known: dict[Any, TrialGroup] = {}
@@ -301,10 +311,13 @@ def run(
             store = Store(
                 as_directory(directory if out is None else out),
                 writes=jax.process_index() == 0,
+                asked=asked,
             )
             with together():
                 stack.enter_context(store)
-            display = stack.enter_context(_reporting(progress, metric, mode))
+            display = stack.enter_context(
+                _reporting(progress, metric, mode, title, len(each_seed(seeds)))
+            )
             told.append(display.on_record)
             session = Session(
                 plan=plan,
@@ -440,12 +453,16 @@ def _whole(value: int | None) -> int | None:
 
 @contextlib.contextmanager
 def _reporting(
-    progress: bool | Callable[[Status], None], metric: str, mode: Mode
+    progress: bool | Callable[[Status], None],
+    metric: str,
+    mode: Mode,
+    title: str,
+    seeds: int,
 ) -> Iterator[Display]:
     if callable(progress):
         yield Display(progress)
     elif not progress:
         yield Display(lambda status: None)
     else:
-        with live_display(metric, mode) as display:
+        with live_display(metric, mode, title=title, seeds=seeds) as display:
             yield display

@@ -183,9 +183,8 @@ def test_more_of_a_changed_sweep_is_refused(tmp_path):
     keywords = {**RULELESS, "seeds": 3}
     with pytest.raises(SweepError, match="the training step differs"):
         sweep.run((init, other), SMALL, out=tmp_path, **keywords)
-    with pytest.raises(
-        SweepError, match=r"90 and are 180; a longer .* 4 trials of 180 updates .*; choose"
-    ):
+    words = r"90 and are 180; a longer .* 4 trials of 180 updates .*; choose"
+    with pytest.raises(SweepError, match=words):
         sweep.run((init, step), SMALL, out=tmp_path, **{**RULELESS, "steps": 180})
     saved = json.loads((tmp_path / "sweep" / "sweep.json").read_text())
     assert saved["generations"] == [4]
