@@ -15,6 +15,7 @@ from jax import lax
 __all__ = [
     "abs_sq",
     "away_from_zero",
+    "bias_correction",
     "full_like",
     "is_known",
     "log_decay",
@@ -132,7 +133,16 @@ def one_minus_power(decay: Scalar, t: jax.Array) -> jax.Array:
     return _one_minus_power(lax.convert_element_type(decay, t.dtype), t)
 
 
-def log_decay(decay: Scalar, t: jax.Array) -> Any:
+def bias_correction(
+    learning_rate: Scalar, b1: Scalar, b2: Scalar, t: jax.Array
+) -> jax.Array:
+    """α √(1 − β₂ᵗ) / (1 − β₁ᵗ): Adam's two corrections."""
+    root = jnp.sqrt(one_minus_power(b2, t))
+    scale: jax.Array = learning_rate * root / one_minus_power(b1, t)
+    return scale
+
+
+def log_decay(decay: Scalar, t: jax.Array) -> Scalar:
     """The logarithm of a decay in [0, 1), in the dtype of t; −∞ for 0."""
     if is_known(decay):
         return math.log(decay) if decay else -math.inf

@@ -1,7 +1,7 @@
 """From a torch optimizer's state_dict to an Optax state."""
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -10,7 +10,7 @@ import numpy as np
 import optax
 
 from optjax._places import Path, counters, path_of, place_of
-from optjax.pytorch import _adam, _bounded, _squares
+from optjax.pytorch._classes import CLASSES
 from optjax.pytorch._groups import name_of
 from optjax.pytorch._layout import (
     MOMENTS,
@@ -24,11 +24,6 @@ from optjax.pytorch._rearrangement import Rearrangement
 from optjax.pytorch._state_dict import ENTRIES, StateDict, read
 
 __all__ = ["load_optimizer"]
-
-_MODULES = (_squares, _adam, _bounded)
-_FACTORIES: dict[str, Callable[..., Optimizer]] = {
-    name: getattr(m, name) for m in _MODULES for name in m.__all__
-}
 
 # Of the largest update of an array; the schedules of both are rounded differently.
 _CLOSE = 1e-4
@@ -269,7 +264,7 @@ def _as_said(
     source: StateDict, groups: Sequence[Sequence[str]], moved: Rearrangement
 ) -> Optimizer:
     """The optimizer with the options and groups of the state_dict."""
-    factory = _FACTORIES[source.name]
+    factory = CLASSES[source.name]
     known = set(inspect.signature(factory).parameters) - {"params"}
     options = [{k: v for k, v in g.items() if k in known} for g in source.groups]
     if len(groups) == 1:

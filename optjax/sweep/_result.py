@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from optjax._arguments.kind import shown as shown_value
-from optjax.sweep._engine.training import Training
+from optjax.sweep._engine.training import Kept, Training
 from optjax.sweep._errors import SweepError
 from optjax.sweep._ranking import Best, Ranking
 from optjax.sweep._records import (
@@ -116,7 +116,9 @@ class SweepResult(Ranking):
         Args:
           which: a trial; of a configuration, such as `best()`, its best seed.
           steps: updates, a multiple of `evaluate_every`: such as those of the best
-            value on the curve. By default as many as the trial had.
+            value on the curve, or more than the trial had, which go on from its state
+            where that was kept (`run(keep=...)`). A schedule of the space ends where
+            the sweep's did. By default as many as the trial had.
 
         Returns:
           What `init` and `step` return of it: of `from_nnx` and `from_linen` a tuple
@@ -132,7 +134,10 @@ class SweepResult(Ranking):
                 "this result was read from a directory and has no code to train; call "
                 "sweep.run as before, with that out=, and train what it returns"
             )
-        return self.training.train(spec, done if steps is None else steps)
+        if steps is None or steps <= done or spec.number not in self.kept:
+            return self.training.train(spec, done if steps is None else steps)
+        kept = Kept(self.kept[spec.number], done)
+        return self.training.train(spec, steps, kept)
 
     def restore(self, which: Best | Record | TrialSpec) -> Any:
         """The final state of a trial that was kept (`run(keep=...)`), as `train`'s.

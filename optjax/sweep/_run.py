@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 
 from optjax._arguments.named import Count, Names, Size, Text
 from optjax._signals import Stopped, number_of
@@ -49,8 +48,6 @@ from optjax.sweep._errors import SweepError, checked
 from optjax.sweep._ranking import Ranking
 from optjax.sweep._records import (
     FAILED,
-    MOST_TRIALS,
-    Config,
     Mode,
     Record,
     Status,
@@ -59,22 +56,20 @@ from optjax.sweep._records import (
 from optjax.sweep._result import SweepResult
 from optjax.sweep._rows import FACTORIES
 from optjax.sweep._schedules import with_schedules
-from optjax.sweep._search import Proposals, Search
+from optjax.sweep._search import Search
 from optjax.sweep._space.space import (
     Draws,
     Factories,
     Method,
     Space,
-    configurations,
     keys_of,
-    searched,
 )
 from optjax.sweep._store.directory import as_directory
 from optjax.sweep._store.fingerprint import Fingerprint
-from optjax.sweep._store.identity import Asked, numbered
+from optjax.sweep._store.identity import Asked
 from optjax.sweep._store.keep import Keeper, kept_states
-from optjax.sweep._store.load import load
-from optjax.sweep._store.store import MARKER, OWN, Store
+from optjax.sweep._store.store import OWN, Store
+from optjax.sweep._trials import choose, each_seed
 from optjax.sweep._view.live import Display, live_display
 
 __all__ = ["Interrupted", "run", "run_alone"]
@@ -232,36 +227,19 @@ def run(
     fingerprint = None if out is None else Fingerprint()
     if fingerprint is not None and search is not None:
         fingerprint.value(search)
-    saved = None
-    if out is not None and (as_directory(out) / MARKER).is_file():
-        saved = Store(as_directory(out), writes=False).saved_identity()
-    proposals = None
-    if search is None:
-        configs = configurations(
-            space,
-            draws=draws,
-            method=method,
-            seed=space_seed,
-            factories=factories,
-            trial=make_trial,
-        )
-        generations = numbered(_specs(configs, _each(seeds)), saved)
-    else:
-        if draws is None:
-            raise SweepError(
-                "search= needs draws=, the configurations an optimizer, such as "
-                "draws=64"
-            )
-        proposals = Proposals(
-            searched(space, factories=factories, trial=make_trial),
-            search,
-            draws=draws,
-            seeds=_each(seeds),
-            seed=space_seed,
-            metric=metric,
-            mode=mode,
-        )
-        generations = _proposed(proposals, search, out, saved)
+    generations, proposals = choose(
+        space,
+        search,
+        draws=draws,
+        method=method,
+        seeds=seeds,
+        seed=space_seed,
+        metric=metric,
+        mode=mode,
+        factories=factories,
+        make_trial=make_trial,
+        out=out,
+    )
     _check_divides(evaluate_every, steps)
     plan = Plan(
         steps=int(steps),
@@ -338,7 +316,7 @@ def run(
             with together():
                 stack.enter_context(store)
             display = stack.enter_context(
-                _reporting(progress, metric, mode, title, len(_each(seeds)))
+                _reporting(progress, metric, mode, title, len(each_seed(seeds)))
             )
             told.append(display.on_record)
             session = Session(
@@ -425,45 +403,6 @@ def run_alone(
     piece = Piece(0, (spec,))
     (record,) = run_piece(as_make_trial(trial), factories, piece, plan, "map")
     return record
-
-
-def _each(seeds: int | Sequence[int]) -> Sequence[int]:
-    given: Any = seeds
-    # A range may be too long for NumPy to look at.
-    if not isinstance(seeds, range) and np.ndim(seeds) == 0:
-        given = range(seeds)  # type: ignore[arg-type]
-    return given if isinstance(given, range) else tuple(map(int, given))
-
-
-def _specs(configs: Sequence[Config], seeds: Sequence[int]) -> list[TrialSpec]:
-    if len(configs) * len(seeds) > MOST_TRIALS:
-        raise SweepError(
-            f"a sweep may have {MOST_TRIALS:,} trials, got {len(configs):,} "
-            f"configurations × {len(seeds):,} seeds = {len(configs) * len(seeds):,}; "
-            "take fewer seeds= or configurations"
-        )
-    return [
-        TrialSpec(index, config, seed)
-        for index, (config, seed) in enumerate(
-            (config, int(seed)) for config in configs for seed in seeds
-        )
-    ]
-
-
-def _proposed(
-    proposals: Proposals, search: Search, out: str | Path | None, saved: Any
-) -> list[list[TrialSpec]]:
-    """The rounds that are written down in a directory, or the first."""
-    rounds = [proposals.next(())]
-    if out is None or not saved or len(saved.get("generations", ())) < 2:
-        return rounds
-    records = load(as_directory(out)).records
-    while len(rounds) < len(saved["generations"]):
-        # Another search is refused later, by all that differs.
-        if not (specs := proposals.next(records)):
-            break
-        rounds.append(specs)
-    return rounds
 
 
 def _check_here(

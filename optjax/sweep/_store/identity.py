@@ -175,7 +175,9 @@ def check_same(
         if saved["steps"] < wanted["steps"]:
             differences.append(
                 "a longer run begins again, as lanes are not kept at the end: "
-                f"{len(wanted['trials']):,} trials of {wanted['steps']:,} updates"
+                f"{len(wanted['trials']):,} trials of {wanted['steps']:,} updates "
+                f"(result.train(result.best(), steps={wanted['steps']}) goes on with "
+                "one, from its state where that was kept)"
             )
         words = "; ".join([*differences, *([] if known else [news])])
         raise RefusedError(f"{directory} holds another sweep: {words}; {_ELSEWHERE}")
