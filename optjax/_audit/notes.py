@@ -39,10 +39,11 @@ def notes(layout: Any, measured: Measured) -> list[str]:
 def held_since(measured: Measured, leaves: list[int]) -> str:
     """Since when rates that are held have been, had they been what they are now."""
     since = np.max(np.asarray(measured.forecast, np.float64)[1, leaves])
-    is_known = np.isfinite(since) and since > 1
+    # From the first step on is no news.
+    is_known = np.isfinite(since) and round(since) > 1
     return f" since about step {_about(since)}" if is_known else ""
 
 
 def _about(step: float) -> str:
     """Two digits of it."""
-    return f"{float(f'{np.ceil(step):.2g}'):,.0f}"
+    return f"{float(f'{step:.2g}'):,.0f}"

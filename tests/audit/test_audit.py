@@ -14,6 +14,7 @@ from flax import nnx
 import optjax
 from optjax._audit import audit as audit_module
 from optjax._audit import blocks
+from optjax._audit.notes import held_since
 
 X = {
     "dense": {"kernel": jnp.array([[0.5, -1.0], [2.0, 0.3]])},
@@ -335,6 +336,14 @@ def test_when_the_bounds_will_decide_is_told_by_the_rates_of_now():
     assert note in str(found)
     assert "final_lr has no effect before about step" in note
     assert "learning_rate is inert from about step" in note
+    since = held_since(found.measured, [0])
+    assert since == f" since about step {float(f'{last:.2g}'):,.0f}"
+    # By bounds that hold it from the first step on.
+    steep = jax.tree.map(lambda g: 1e3 * g, g)
+    shut = optjax.audit(optjax.adabound, hyper | {"gamma": 1e4}, steep, x)
+    (verdict,) = (v for v in shut.verdicts if v.kind == "inert")
+    assert verdict.evidence == "every rate is at its bound, and final_lr decides"
+    assert shut.notes == []
     for name in ("adam", "sgd"):
         plain = optjax.audit(getattr(optjax, name), {"learning_rate": 0.1}, g, x)
         assert plain.notes == []
