@@ -154,33 +154,34 @@ def measure(
     lean = by_blocks if is_single and may_cut else lambda function: function
     moved, values, told = lean(plain)(gradients, given, params)
 
-    def at_last(gradients: Any, given: Any, params: Any) -> Any:
-        """The state, the gradient and the parameters of the last step."""
-        state = subject.start(still, given, params)
-        if is_single:
-            return state, gradients, params
+    def held(looks: Any, state: Any, gradient: Any, params: Any) -> Any:
+        with observing() as links:
+            update, _ = step(still, state, gradient, params)
+        return held_at(links, update, looks)
+
+    def held_at_once(looks: Any, gradient: Any, given: Any, params: Any) -> Any:
+        return held(looks, subject.start(still, given, params), gradient, params)
+
+    def before_the_last() -> Any:
+        """The state, the gradient and the parameters of the last of several steps."""
 
         def follow(carry: Any, gradient: Any) -> Any:
             state, params = carry
             update, state = step(still, state, gradient, params)
             return (state, optax.apply_updates(params, update)), None
 
-        before, last = (
-            jax.tree.map(lambda g, part=part: g[part], gradients)
-            for part in (slice(-1), -1)
-        )
-        (state, params), _ = jax.lax.scan(follow, (state, params), before)
-        return state, last, params
+        start = subject.start(still, given, params), params
+        before = jax.tree.map(lambda g: g[:-1], gradients)
+        (state, after), _ = jax.lax.scan(follow, start, before)
+        return state, jax.tree.map(lambda g: g[-1], gradients), after
 
-    def held(looks: Any, gradients: Any, given: Any, params: Any) -> Any:
-        state, gradient, at = at_last(gradients, given, params)
-        with observing() as links:
-            update, _ = step(still, state, gradient, at)
-        return held_at(links, update, looks)
-
-    forecast = meetings(
-        lambda looks: lean(held)(looks, gradients, given, params), leaf_names(params)
-    )
+    if is_single:
+        at_once = lean(held_at_once)
+        look = lambda looks: at_once(looks, gradients, given, params)  # noqa: E731
+    else:
+        last = before_the_last()
+        look = lambda looks: held(looks, *last)  # noqa: E731
+    forecast = meetings(look, leaf_names(params))
 
     def turn(knob: jax.Array) -> tuple[Sums, jax.Array]:
         # Without the barrier XLA takes what is the same for every knob out of the loop,
