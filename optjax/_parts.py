@@ -164,10 +164,13 @@ class ClipAround(Clip):
     Attributes:
       rate: f_t, a tree of numbers like the rates, NaN where it is not known.
       freeze_after: the last step whose f_t is measured, or infinity.
+      norms: ‖V_t ⊙ m_t‖² and ‖m_t‖², two trees of numbers, where they are for the next
+        step's f and no other number of this one is made of them; else None.
     """
 
     rate: Any = None
     freeze_after: Scalar = math.inf
+    norms: tuple[Any, Any] | None = None
 
 
 class Product(Part):

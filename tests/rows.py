@@ -166,6 +166,7 @@ VARIANTS = [
         "amsbound",
     ),
     Case("graftbound", 0.05, _GRAFTED, {"groups": 0}, "all"),
+    Case("graftbound", 0.05, _GRAFTED, {"late": False}, "now"),
 ]
 
 CASES = ROWS + VARIANTS

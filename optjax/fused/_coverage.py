@@ -18,6 +18,7 @@ from optjax._parts import (
     Average,
     BiasCorrection,
     Clip,
+    ClipAround,
     One,
     Other,
     Part,
@@ -30,7 +31,13 @@ from optjax._parts import (
 )
 from optjax._precision import Scalar, bias_correction, one_minus_power, precise
 from optjax._rate import CountState
-from optjax.fused._kernel import Accumulator, Coefficients, Direction, Form
+from optjax.fused._kernel import (
+    Accumulator,
+    Bounded,
+    Coefficients,
+    Direction,
+    Form,
+)
 
 __all__ = [
     "Factor",
@@ -90,9 +97,9 @@ class Factor(NamedTuple):
     by: Scalar
 
 
-#: A part of the kernel's equation. The last three are terms as they are: `Root` with
-#: the power ½, `Clip` between two numbers, and `One`.
-Term: TypeAlias = Memory | Squares | Largest | Factor | Root | Clip | One
+#: A part of the kernel's equation. The last four are terms as they are: `Root` with
+#: the power ½, `Clip` between two numbers, `ClipAround` with norms, and `One`.
+Term: TypeAlias = Memory | Squares | Largest | Factor | Root | Clip | ClipAround | One
 _P = TypeVar("_P", bound=Part)
 Rule: TypeAlias = Callable[[_P, Any, Any], Term]
 
@@ -142,6 +149,12 @@ def _bias_correction(part: BiasCorrection, old: CountState, new: CountState) -> 
     return Factor(bias_correction(alpha, b1, b2, _steps(new)))
 
 
+def _clip_around(part: ClipAround, old: Any, new: Any) -> Term:
+    if part.norms is None:
+        raise NotCoveredError("its bounds are not around the last step's grafted rate")
+    return part
+
+
 def _itself(part: Any, old: Any, new: Any) -> Term:
     term: Term = part
     return term
@@ -163,6 +176,7 @@ COVERED: dict[type[Part], Rule[Any]] = {
     One: _itself,
     BiasCorrection: _bias_correction,
     Clip: _itself,
+    ClipAround: _clip_around,
 }
 
 
@@ -264,9 +278,12 @@ def assemble(
                 values |= {"eps": eps, "eps_root": eps_root}
             case _At.RATE, Factor(by=by):
                 scale = scale * by
+            case _At.RATE, ClipAround() if form.accumulator:
+                at = _At.CLIPPED
+                form = form._replace(bounded=Bounded.OWN)
             case _At.RATE, Clip(lower=lower, upper=upper) if form.accumulator:
                 at = _At.CLIPPED
-                form = form._replace(bounded=True)
+                form = form._replace(bounded=Bounded.SHARED)
                 values |= {"lower": lower, "upper": upper}
             case _:
                 raise NotCoveredError(

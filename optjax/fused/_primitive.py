@@ -18,7 +18,7 @@ from jax.interpreters import ad, batching, mlir
 from jax.sharding import AxisType
 
 from optjax.fused._in_jax import plain_root, step_in_jax
-from optjax.fused._kernel import Form, Leaves, Storage, no_key
+from optjax.fused._kernel import Form, Leaves, no_key
 from optjax.fused._library import TARGET
 from optjax.fused._partition import as_typed, partitioned
 
@@ -52,7 +52,8 @@ def step(
       coefficients: `Coefficients(...).pack()`.
       grads: the gradients, float32 or bfloat16 each.
       leaves: the parameters and what the form keeps, of the same shapes, float32 or
-        bfloat16 each, or codes and scales where the form's storage is compressed.
+        bfloat16 each, or codes and scales where the form's storage is compressed; and
+        bounds, of which norms come back, where each leaf has its own.
       key: the two words of this step's noise, uint32 of shape (2,), where the state is
         rounded by it.
 
@@ -177,7 +178,7 @@ def _compiled(
     grads, columns = _columns(form, leaves, operands)
     call: Callable[..., Leaves] = functools.partial(_ffi_call, form)
     is_manual = AxisType.Manual in jax.sharding.get_abstract_mesh().axis_types
-    if form.storage is Storage.NEAREST and not is_manual:
+    if form.is_elementwise and not is_manual:
         call = partitioned(call)
     return jax.tree.leaves(call(coefficients, key, grads, columns))
 
@@ -198,7 +199,7 @@ def _ffi_call(
         *updated,
         direction=np.int32(form.direction),
         accumulator=np.int32(form.accumulator),
-        bounded=form.bounded,
+        bounded=np.int32(form.bounded),
         decay=form.decay,
         l2=form.l2,
         storage=np.int32(form.storage),
@@ -214,8 +215,8 @@ _lower_compiled = mlir.lower_fun(_compiled, multiple_results=True)
 def _lower_on_cpu(ctx: Any, *operands: Any, **params: Any) -> Any:
     module = ctx.module_context
     in_jax = module.lowering_parameters.for_export
-    if params["form"].storage is not Storage.NEAREST:
-        # A shard does not know its positions in the leaf, which the noise goes by.
+    if not params["form"].is_elementwise:
+        # A shard does not know the rest of its leaf.
         in_jax |= getattr(module.axis_context, "num_devices", None) != 1
     lower = _lower_in_jax if in_jax else _lower_compiled
     return lower(ctx, *operands, **params)

@@ -66,9 +66,10 @@ from optjax.sweep._space.space import (
 )
 from optjax.sweep._store.directory import as_directory
 from optjax.sweep._store.fingerprint import Fingerprint
+from optjax.sweep._store.identity import Asked
 from optjax.sweep._store.keep import Keeper, kept_states
 from optjax.sweep._store.store import OWN, Store
-from optjax.sweep._trials import choose
+from optjax.sweep._trials import choose, each_seed
 from optjax.sweep._view.live import Display, live_display
 
 __all__ = ["Interrupted", "run", "run_alone"]
@@ -120,6 +121,8 @@ def run(
     engine: Engine = "local",
     compiler_options: CompilerOptions | None = None,
     about: About | None = None,
+    title: Text = "",
+    command: Names = (),
     other_versions: bool = False,
 ) -> SweepResult:
     """Train every trial of a space, each optimizer's in one compiled program.
@@ -181,6 +184,9 @@ def run(
       compiler_options: for XLA.
       about: what is trained, in words of yours such as {"recipe": "30 epochs"}. They
         are in the result, and another sweep's are named when it is refused `out`.
+      title: what the metric is called over tables and at axes; its name by default.
+      command: the words of the `optjax` command that asks for it, of which the verdicts
+        make the next to run. Neither is a part of what the sweep is.
       other_versions: go on in `out` though it was begun with other versions of jax,
         jaxlib, flax, optax, optjax or Python. The programs cannot be compared then;
         the data, the trials and the settings are.
@@ -217,6 +223,10 @@ def run(
     make_trial = as_make_trial(trial)
     factories = with_schedules(factories or FACTORIES, keys_of(space), int(steps))
     _check_here(engine, out, search=search, keep=keep)
+    # What keeps nothing is compared with nothing.
+    fingerprint = None if out is None else Fingerprint()
+    if fingerprint is not None and search is not None:
+        fingerprint.value(search)
     generations, proposals = choose(
         space,
         search,
@@ -247,8 +257,7 @@ def run(
     told = [*callbacks] if jax.process_index() == 0 else []
     ledger = Ledger(plan, sum(map(len, generations)), told)
     words = dict(about or {})
-    # What keeps nothing is compared with nothing.
-    fingerprint = None if out is None else Fingerprint()
+    asked = Asked(title, (command,) if isinstance(command, str) else tuple(command))
 
     def result(*, finished_before: bool = False) -> SweepResult:
         return SweepResult(
@@ -266,20 +275,29 @@ def run(
             finished_before=finished_before,
             training=Training(make_trial, factories, plan),
             kept={} if out is None else kept_states(Path(out) / OWN),
+            title=title,
+            command=asked.command,
+            seconds=ledger.times.seconds,
         )
 
     known: dict[Any, TrialGroup] = {}
+    unmade: list[Record] = []
 
     def grouped(specs: Sequence[TrialSpec]) -> list[TrialGroup]:
-        # A search is told of what fails in a call, and not of what cannot be called.
-        on_failure = ledger.fail if proposals is None else None
         return make_groups(
-            make_trial, factories, specs, plan, fingerprint, known, on_failure
+            make_trial,
+            factories,
+            specs,
+            plan,
+            fingerprint,
+            known,
+            on_failure=lambda trials, error: unmade.extend(ledger.fail(trials, error)),
         )
 
-    def more(records: Sequence[Record]) -> list[TrialGroup]:
+    def more(records: Sequence[Record]) -> tuple[int, list[TrialGroup]]:
         assert proposals is not None
-        return grouped(proposals.next(records))
+        specs = proposals.next(records)
+        return len(specs), grouped(specs) if specs else []
 
     try:
         with ExitStack() as stack:
@@ -293,16 +311,19 @@ def run(
             store = Store(
                 as_directory(directory if out is None else out),
                 writes=jax.process_index() == 0,
+                asked=asked,
             )
             with together():
                 stack.enter_context(store)
-            display = stack.enter_context(_reporting(progress, metric, mode))
+            display = stack.enter_context(
+                _reporting(progress, metric, mode, title, len(each_seed(seeds)))
+            )
             told.append(display.on_record)
             session = Session(
                 plan=plan,
                 groups=groups,
                 generations=[*map(len, generations)],
-                unmade=ledger.records(),
+                unmade=unmade,
                 more=None if proposals is None else more,
                 search=search,
                 keep=keep,
@@ -432,12 +453,16 @@ def _whole(value: int | None) -> int | None:
 
 @contextlib.contextmanager
 def _reporting(
-    progress: bool | Callable[[Status], None], metric: str, mode: Mode
+    progress: bool | Callable[[Status], None],
+    metric: str,
+    mode: Mode,
+    title: str,
+    seeds: int,
 ) -> Iterator[Display]:
     if callable(progress):
         yield Display(progress)
     elif not progress:
         yield Display(lambda status: None)
     else:
-        with live_display(metric, mode) as display:
+        with live_display(metric, mode, title=title, seeds=seeds) as display:
             yield display

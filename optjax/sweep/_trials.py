@@ -16,7 +16,7 @@ from optjax.sweep._store.load import load
 from optjax.sweep._store.store import MARKER, Store
 from optjax.sweep._trial import Factory, MakeTrial
 
-__all__ = ["Trials", "choose"]
+__all__ = ["Trials", "choose", "each_seed"]
 
 
 class Trials(NamedTuple):
@@ -62,7 +62,7 @@ def choose(
             factories=factories,
             trial=make_trial,
         )
-        return Trials(numbered(_specs(configs, _each(seeds)), saved))
+        return Trials(numbered(_specs(configs, each_seed(seeds)), saved))
     if draws is None:
         raise SweepError(
             "search= needs draws=, the configurations an optimizer, such as draws=64"
@@ -71,7 +71,7 @@ def choose(
         searched(space, factories=factories, trial=make_trial),
         search,
         draws=draws,
-        seeds=_each(seeds),
+        seeds=each_seed(seeds),
         seed=seed,
         metric=metric,
         mode=mode,
@@ -79,7 +79,8 @@ def choose(
     return Trials(_proposed(proposals, out, saved), proposals)
 
 
-def _each(seeds: int | Sequence[int]) -> Sequence[int]:
+def each_seed(seeds: int | Sequence[int]) -> Sequence[int]:
+    """The seeds themselves, of which a number says how many, from 0 on."""
     given: Any = seeds
     # A range may be too long for NumPy to look at.
     if not isinstance(seeds, range) and np.ndim(seeds) == 0:
