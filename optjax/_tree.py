@@ -44,7 +44,11 @@ def map_leaves(
 
 
 def cast_leaves(values: optax.Updates, like: optax.Updates) -> optax.Updates:
-    """Each leaf in the dtype of that of `like`, as `store` has it."""
+    """Each leaf in the dtype of that of `like`, as `store` has it.
+
+    Raises:
+      ValueError: as `map_leaves` does.
+    """
     rows, rebuild = _rows(values, like)
     observation = _deferring()
     if rows and observation is not None:

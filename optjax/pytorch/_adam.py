@@ -51,6 +51,10 @@ def Adam(
       decoupled_weight_decay: subtract α λ x instead, which makes it `AdamW`.
       **machinery: refused.
 
+    Raises:
+      ValueError: for an option that is not what its line says, groups that do not fit,
+        and machinery that is not left out.
+
     Example:
       >>> import jax.numpy as jnp, optjax.pytorch
       >>> tx, x = optjax.pytorch.Adam(lr=0.1), jnp.array(1.0)
@@ -88,6 +92,10 @@ def AdamW(
       maximize: ascend.
       **machinery: refused.
 
+    Raises:
+      ValueError: for an option that is not what its line says, groups that do not fit,
+        and machinery that is not left out.
+
     Example:
       >>> import jax.numpy as jnp, optjax.pytorch
       >>> tx, x = optjax.pytorch.AdamW(lr=0.1), jnp.array(1.0)
@@ -121,6 +129,10 @@ def Adamax(
       weight_decay: λ, times x added to the gradient.
       maximize: ascend.
       **machinery: refused.
+
+    Raises:
+      ValueError: for an option that is not what its line says, groups that do not fit,
+        and machinery that is not left out.
 
     Example:
       >>> import jax.numpy as jnp, optjax.pytorch
@@ -160,6 +172,10 @@ def NAdam(
       maximize: ascend.
       **machinery: refused.
 
+    Raises:
+      ValueError: for an option that is not what its line says, groups that do not fit,
+        and machinery that is not left out.
+
     Example:
       >>> import jax.numpy as jnp, optjax.pytorch
       >>> tx, x = optjax.pytorch.NAdam(lr=0.1), jnp.array(1.0)
@@ -196,6 +212,10 @@ def RAdam(
       decoupled_weight_decay: subtract α λ x instead.
       maximize: ascend.
       **machinery: refused.
+
+    Raises:
+      ValueError: for an option that is not what its line says, groups that do not fit,
+        and machinery that is not left out.
 
     Example:
       >>> import jax.numpy as jnp, optjax.pytorch

@@ -41,6 +41,10 @@ def AdaBound(
       amsbound: take the maximum of ν.
       **machinery: refused.
 
+    Raises:
+      ValueError: for an option that is not what its line says, groups that do not fit,
+        and machinery that is not left out.
+
     Example:
       >>> import jax.numpy as jnp, optjax.pytorch
       >>> tx, x = optjax.pytorch.AdaBound(), jnp.array(1.0)
@@ -82,6 +86,10 @@ def AdaBoundW(
       weight_decay: λ, times x subtracted at every step.
       amsbound: take the maximum of ν.
       **machinery: refused.
+
+    Raises:
+      ValueError: for an option that is not what its line says, groups that do not fit,
+        and machinery that is not left out.
 
     Example:
       >>> import jax.numpy as jnp, optjax.pytorch

@@ -101,6 +101,10 @@ def Adagrad(
       maximize: ascend.
       **machinery: refused.
 
+    Raises:
+      ValueError: for an option that is not what its line says, groups that do not fit,
+        and machinery that is not left out.
+
     Example:
       >>> import jax.numpy as jnp, optjax.pytorch
       >>> tx, x = optjax.pytorch.Adagrad(lr=0.1), jnp.array(1.0)
@@ -141,6 +145,10 @@ def RMSprop(
       maximize: ascend.
       **machinery: refused.
 
+    Raises:
+      ValueError: for an option that is not what its line says, groups that do not fit,
+        and machinery that is not left out.
+
     Example:
       >>> import jax.numpy as jnp, optjax.pytorch
       >>> tx, x = optjax.pytorch.RMSprop(lr=0.1), jnp.array(1.0)
@@ -180,6 +188,10 @@ def Adadelta(
       weight_decay: λ, times x added to the gradient.
       maximize: ascend.
       **machinery: refused.
+
+    Raises:
+      ValueError: for an option that is not what its line says, groups that do not fit,
+        and machinery that is not left out.
 
     Example:
       >>> import jax.numpy as jnp, optjax.pytorch
