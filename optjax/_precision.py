@@ -11,6 +11,7 @@ from typing import Any, TypeAlias, TypeGuard
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.typing import ArrayLike
 
 __all__ = [
     "abs_sq",
@@ -32,7 +33,7 @@ __all__ = [
 Scalar: TypeAlias = float | jax.Array
 
 
-def widen(x: Any) -> jax.Array:
+def widen(x: ArrayLike) -> jax.Array:
     """x in its own dtype or float32, whichever is wider."""
     return lax.convert_element_type(x, _wide(jnp.result_type(x)))
 
@@ -104,7 +105,7 @@ def _map_params(params: Any, fill: Scalar, choose: Callable[[Any], Any]) -> Any:
     return jax.tree_util.tree_map_with_path(leaf, params)
 
 
-def abs_sq(g: Any) -> jax.Array:
+def abs_sq(g: jax.Array) -> jax.Array:
     """|g|², real and in float32 or wider."""
     g = widen(g)
     return jnp.square(g.real) + jnp.square(g.imag) if jnp.iscomplexobj(g) else g * g

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from optjax._accumulator import DebiasState, MaxState, SquareState, SumState
 from optjax._direction import EmaState, TraceState
@@ -63,8 +64,8 @@ class Memory(NamedTuple):
     `old` and `new` are m before and after, trees of the states; the rest are numbers.
     """
 
-    old: Any
-    new: Any
+    old: optax.Updates
+    new: optax.Updates
     intake: Scalar = 1.0
     keep: Scalar = 0.0
     out: Scalar = 1.0
@@ -77,8 +78,8 @@ class Squares(NamedTuple):
     `old` and `new` are ν before and after, trees of the states; the rest are numbers.
     """
 
-    old: Any
-    new: Any
+    old: optax.Updates
+    new: optax.Updates
     intake: Scalar = 1.0
     keep: Scalar = 1.0
     out: Scalar = 1.0
@@ -87,8 +88,8 @@ class Squares(NamedTuple):
 class Largest(NamedTuple):
     """ν_max ← max(ν_max, ν), of what the accumulator returned; before and after."""
 
-    old: Any
-    new: Any
+    old: optax.Updates
+    new: optax.Updates
 
 
 class Factor(NamedTuple):

@@ -102,6 +102,9 @@ def compare(optimizer_a: Side, optimizer_b: Side, steps: int = 200) -> Compariso
       optimizer_b: the other.
       steps: how many.
 
+    Raises:
+      ValueError: for what is no optimizer, and for two trajectories.
+
     Example:
       >>> import optjax, optjax.pytorch
       >>> ours = optjax.adagrad, {"learning_rate": 0.1, "eps": 1e-3}

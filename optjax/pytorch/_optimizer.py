@@ -31,6 +31,7 @@ from optjax.pytorch._groups import Groups, labels_of
 
 __all__ = [
     "MACHINERY",
+    "Betas",
     "Now",
     "Optimizer",
     "OptimizerState",
@@ -41,6 +42,9 @@ __all__ = [
 ]
 
 _P = ParamSpec("_P")
+
+#: β₁ and β₂, numbers or schedules.
+Betas: TypeAlias = tuple[optax.ScalarOrSchedule, optax.ScalarOrSchedule]
 
 
 def _just(decay: Decay) -> None:
@@ -105,7 +109,7 @@ class Now(NamedTuple):
 class OptimizerState(NamedTuple):
     """Steps taken, and the state of the parts."""
 
-    step: Any
+    step: jax.Array
     inner_state: optax.OptState
 
 

@@ -74,6 +74,9 @@ def StepLR(lr: float, step_size: int, gamma: float = 0.1) -> Schedule:
       step_size: scheduler steps between two decays.
       gamma: γ ≥ 0.
 
+    Raises:
+      ValueError: for a step_size that is not a whole number >= 1.
+
     Example:
       >>> import optjax.pytorch
       >>> print(f"{optjax.pytorch.StepLR(0.1, 30)(30):.3f}")
@@ -135,6 +138,9 @@ def LinearLR(
       end_factor: f₁ in [0, 1].
       total_iters: T, after which the factor is f₁.
 
+    Raises:
+      ValueError: for total_iters that is not a whole number >= 1.
+
     Example:
       >>> import optjax.pytorch
       >>> print(f"{optjax.pytorch.LinearLR(0.3)(0):.3f}")
@@ -156,6 +162,9 @@ def PolynomialLR(lr: float, total_iters: int = 5, power: float = 1.0) -> Schedul
       lr: the base learning rate.
       total_iters: T, after which the rate is 0.
       power: p ≥ 0.
+
+    Raises:
+      ValueError: for total_iters that is not a whole number >= 1.
 
     Example:
       >>> import optjax.pytorch
@@ -181,6 +190,9 @@ def CosineAnnealingLR(lr: float, T_max: int, eta_min: float = 0.0) -> Schedule:
       T_max: T, half a period.
       eta_min: η.
 
+    Raises:
+      ValueError: for a T_max that is not a whole number >= 1.
+
     Example:
       >>> import optjax.pytorch
       >>> schedule = optjax.pytorch.CosineAnnealingLR(0.1, T_max=10)
@@ -205,6 +217,9 @@ def CosineAnnealingWarmRestarts(
       T_0: steps to the first restart.
       T_mult: how many times longer each period is than the one before.
       eta_min: η.
+
+    Raises:
+      ValueError: for a T_0 or T_mult that is not a whole number >= 1.
 
     Example:
       >>> import optjax.pytorch
@@ -268,6 +283,10 @@ def OneCycleLR(
       div_factor: max_lr over the first rate.
       final_div_factor: the first rate over the last.
       three_phase: go down to the first rate as one went up, and then to the last.
+
+    Raises:
+      ValueError: for another anneal_strategy, and a length that is not given or not a
+        whole number >= 1.
 
     Example:
       >>> import optjax.pytorch
@@ -352,6 +371,10 @@ def SequentialLR(
       schedulers: the schedules.
       milestones: the counts at which the second, third, … begins.
 
+    Raises:
+      ValueError: where milestones are not one fewer than schedulers, or one of these
+        has another base rate.
+
     Example:
       >>> import optjax.pytorch as torch_like
       >>> schedule = torch_like.SequentialLR(
@@ -383,6 +406,9 @@ def per_epoch(schedule: Schedule, steps_per_epoch: int) -> Schedule:
     Args:
       schedule: a function of the number of epochs done.
       steps_per_epoch: updates an epoch.
+
+    Raises:
+      ValueError: for steps_per_epoch that is not a whole number >= 1.
 
     Example:
       >>> import optjax.pytorch

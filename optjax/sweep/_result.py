@@ -28,6 +28,7 @@ from optjax.sweep._store.files import as_text, write_atomically, write_csv
 from optjax.sweep._store.keep import kept_states
 from optjax.sweep._store.load import load
 from optjax.sweep._store.store import OWN
+from optjax.sweep._trial import State
 from optjax.sweep._view.notebook import as_notebook
 from optjax.sweep._view.table import as_rich, shown
 
@@ -107,7 +108,7 @@ class SweepResult(Ranking):
 
     def train(
         self, which: Best | Record | TrialSpec, *, steps: int | None = None
-    ) -> Any:
+    ) -> State:
         """Train a trial again, alone, and return its state at the end.
 
         Under "map" it is the state that the sweep's lane had, to the last bit; under
@@ -139,7 +140,7 @@ class SweepResult(Ranking):
         kept = Kept(self.kept[spec.number], done)
         return self.training.train(spec, steps, kept)
 
-    def restore(self, which: Best | Record | TrialSpec) -> Any:
+    def restore(self, which: Best | Record | TrialSpec) -> State:
         """The final state of a trial that was kept (`run(keep=...)`), as `train`'s.
 
         Raises:
