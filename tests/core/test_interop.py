@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import optax
 import pytest
+from compiling import jit
 from loop import (
     NOISE,
     START,
@@ -35,7 +36,7 @@ BY_LEAF = {"matrix": True, "vector": False, "scalar": True}
 
 
 def compiled(tx, *args, **kwargs):
-    return jax.jit(lambda: scan(tx, *args, **kwargs))()
+    return jit(lambda: scan(tx, *args, **kwargs))()
 
 
 def without(tree, *keys):
@@ -133,7 +134,7 @@ def test_inject_hyperparams(case):
     state = tx.init(START)
     traces = []
 
-    @jax.jit
+    @jit
     def run(state):
         traces.append(1)
         return scan(tx, state=state)

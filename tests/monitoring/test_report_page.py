@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from compiling import jit
 
 import optjax
 import optjax.sweep
@@ -38,7 +39,7 @@ def reports():
         _, state = tx.update(g, state, params)
         return state, state
 
-    run = jax.jit(lambda g: jax.lax.scan(step, tx.init(params), g)[1])
+    run = jit(lambda g: jax.lax.scan(step, tx.init(params), g)[1])
     return optjax.stack_reports(optjax.read_report(run(grads)))
 
 

@@ -12,6 +12,7 @@ import jax
 import numpy as np
 import optax
 import pytest
+from compiling import jit
 from golden import problem
 from reference import RULES, run
 from reference.flags import OWN, SAME_NAME, Flags, halved
@@ -109,7 +110,7 @@ def test_swats_switches_within_the_steps_compared():
     params, grads = load("swats_split")
     arguments = {"b2": 0.8, "eps": 1e-2}
     transformation = optjax.swats(0.11, **arguments)
-    update = jax.jit(transformation.update)
+    update = jit(transformation.update)
     state = transformation.init(params)
     for tree in grads:
         _, state = update(tree, state)
