@@ -232,7 +232,7 @@ def test_another_convention_is_refused(theirs, row, words):
 def test_a_forgotten_scheduler_is_named():
     there = saved_by(Adam(lr=0.1))
     there["param_groups"][0]["initial_lr"] = 0.4
-    with pytest.raises(ValueError, match="rate is 4 times .* with that scheduler"):
+    with pytest.raises(ValueError, match=r"rate is 4 times .* with that scheduler"):
         load_optimizer(there, WEIGHTS, convert, Adam(lr=0.4))
 
 
