@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.extend.core import Literal
 
 __all__ = ["BLOCK", "by_blocks"]
 
@@ -114,6 +113,9 @@ class _Graph:
         self, jaxpr: Any, constants: Sequence[Any], inputs: Sequence[int]
     ) -> list[int]:
         """Add what a jaxpr computes, and return the numbers of its results."""
+        # Twenty-five modules, which `import optjax` does without.
+        from jax.extend.core import Literal
+
         known = dict(zip(jaxpr.invars, inputs, strict=True))
         known |= {
             var: self._constant(value)
