@@ -96,6 +96,12 @@ class Experiment:
                 f"first_seed must be from 0 to {2**31 - seeds}, so that all seeds are "
                 f"below 2**31, got {first}"
             )
+        if options.mode is None and options.metric not in (None, task.metric):
+            raise SweepError(
+                f"metric={options.metric} needs mode=max or mode=min, which says "
+                f"whether its best is its largest or its smallest value; {task.metric} "
+                f"alone has one without, {task.mode}"
+            )
         return cls(
             command=("optjax", *command),
             task_name=options.task,

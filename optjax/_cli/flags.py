@@ -104,7 +104,7 @@ Mode = Annotated[
     arg(
         help="What is best of the metric: max or min.",
         metavar="MODE",
-        help_behavior_hint="(default: the task's)",
+        help_behavior_hint="(default: the task's, for the task's own metric)",
     ),
 ]
 Target = Annotated[

@@ -18,6 +18,8 @@ import numpy as np
 import optax
 from jax.typing import ArrayLike
 
+from optjax._arguments.kind import is_real_array, shown
+
 __all__ = [
     "CosineAnnealingLR",
     "CosineAnnealingWarmRestarts",
@@ -59,6 +61,7 @@ class Schedule:
         momentum: _OfCount | None = None,
         options: Mapping[str, Any] = MappingProxyType({}),
     ):
+        _check_rates(lr=base_lr)
         self.base_lr, self.rate, self.momentum = base_lr, rate, momentum
         self.options = {"initial_lr": base_lr, **options}
 
@@ -310,6 +313,7 @@ def OneCycleLR(
             f"anneal_strategy must be 'cos' or 'linear', got {anneal_strategy!r}."
         )
     _check_steps(total_steps=total_steps)
+    _check_rates(max_lr=max_lr)
     first = max_lr / div_factor
     last = first / final_div_factor
     up, ends = pct_start * total_steps - 1, [total_steps - 1.0]
@@ -448,3 +452,13 @@ def _check_steps(**steps: int) -> None:
     for name, value in steps.items():
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise ValueError(f"{name} must be an integer >= 1, got {value!r}.")
+
+
+def _check_rates(**rates: Any) -> None:
+    for name, value in rates.items():
+        if not (isinstance(value, int | float) or is_real_array(value)):
+            raise ValueError(
+                f"{name} must be a number, got {shown(value)}. A schedule has the base "
+                "learning rate where PyTorch has the optimizer; for a list, one value "
+                "a group, give each group a schedule of its own."
+            )

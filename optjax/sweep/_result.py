@@ -149,10 +149,14 @@ class SweepResult(Ranking):
         """
         spec, _ = self._one(which)
         if spec.number not in self.kept or self.training is None:
+            kept = ", ".join(map(str, self.kept)) or "no trial"
             raise SweepError(
-                f"the state of trial {spec.number} is not here: "
-                f"{', '.join(map(str, self.kept)) or 'none'} were kept"
-                + ("" if self.training else "; `kept` has the folders for Orbax")
+                f"the state of trial {spec.number} is not here: that of {kept} was kept"
+                + (
+                    "; train(...) makes it again"
+                    if self.training
+                    else "; `kept` has the folders for Orbax"
+                )
             )
         return self.training.restore(spec, self.kept[spec.number])
 

@@ -74,7 +74,7 @@ def test_a_longer_training_goes_on_from_the_kept_state(kept, monkeypatch):
 def test_a_state_that_is_not_there_is_refused(kept, tmp_path):
     _, result = kept
     worst = result.configurations()[-1]
-    with pytest.raises(SweepError, match=r"trial .* is not here: .* were kept"):
+    with pytest.raises(SweepError, match=r"trial .* is not here: .* was kept; train"):
         result.restore(worst)
     with pytest.raises(SweepError, match="multiple of evaluate_every=5"):
         result.train(worst, steps=7)
