@@ -73,11 +73,11 @@ class Link(NamedTuple):
     """
 
     part: Part
-    received: Any
-    returned: Any
-    state: Any = ()
-    new_state: Any = ()
-    params: Any = None
+    received: optax.Updates
+    returned: optax.Updates
+    state: optax.OptState = ()
+    new_state: optax.OptState = ()
+    params: optax.Params | None = None
 
 
 class Other(Part):
@@ -153,8 +153,8 @@ class Clip(Part):
         bounds that tend to nothing.
     """
 
-    lower: Any
-    upper: Any
+    lower: Scalar | optax.Updates
+    upper: Scalar | optax.Updates
     ends: tuple[Any, Any] | None = None
 
 
@@ -181,8 +181,8 @@ class Product(Part):
       rate: V_t, a tree like it.
     """
 
-    direction: Any
-    rate: Any
+    direction: optax.Updates
+    rate: optax.Updates
 
 
 class Switched(Product):

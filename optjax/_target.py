@@ -126,6 +126,9 @@ def grafted_target(
       late: whether bounds are around f_{t−1}, or f_t itself, which no compiled step has
         and costs a second pass over the leaf.
 
+    Raises:
+      ValueError: for a hyper-parameter that is not what its line says.
+
     Example:
       >>> import jax.numpy as jnp, optjax
       >>> target = optjax.grafted_target(late=False)
@@ -160,6 +163,9 @@ def projected_target(groups: Groups = None, decay: Decay = 0.999) -> Target:
     Args:
       groups: which leaves have one f_t together; see `grafted_target`.
       decay: β in [0, 1) of the average, SWATS's β₂.
+
+    Raises:
+      ValueError: for a hyper-parameter that is not what its line says.
 
     Example:
       >>> import jax.numpy as jnp, optjax

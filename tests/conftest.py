@@ -3,8 +3,10 @@
 `pytest --hypothesis-profile=long` looks further.
 """
 
+import contextlib
 import gc
 import pathlib
+import time
 
 import hypothesis
 import jax
@@ -44,6 +46,21 @@ assert all((TESTS / name).is_file() for name in QUICK), QUICK
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "quick: of the files in tests/conftest.py")
+    keep_programs(pathlib.Path(config.cache.mkdir("programs")))
+
+
+def keep_programs(directory, days=3):
+    """A program is compiled once for both workers and for the runs of some days.
+
+    What it is compiled from is its name there; `pytest --cache-clear` deletes all.
+    """
+    for file in directory.iterdir():
+        # Another worker may be about the same.
+        with contextlib.suppress(FileNotFoundError):
+            if time.time() - file.stat().st_mtime > days * 86_400:
+                file.unlink()
+    jax.config.update("jax_compilation_cache_dir", str(directory))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
 def is_quick(path):

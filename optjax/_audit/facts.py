@@ -45,7 +45,6 @@ class Facts:
         self.groups = {
             name: list(members) for name, members in layout.groups if name != OVERALL
         } or {OVERALL: list(range(len(layout.leaves)))}
-        self._all = effects
         self.effects = {name: effects[name] for name in [*self.groups, OVERALL]}
         self.has_gradient = self._is_more_than_rounding(self.moves.gradient)
         self.moves_at_all = self._is_more_than_rounding(self.moves.update)

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from optjax._accumulator import DebiasState, MaxState, SquareState, SumState
 from optjax._direction import EmaState, TraceState
@@ -29,7 +30,7 @@ from optjax._parts import (
     SquareSum,
     Trace,
 )
-from optjax._precision import Scalar, one_minus_power, precise
+from optjax._precision import Scalar, bias_correction, one_minus_power, precise
 from optjax._rate import CountState
 from optjax.fused._kernel import (
     Accumulator,
@@ -63,8 +64,8 @@ class Memory(NamedTuple):
     `old` and `new` are m before and after, trees of the states; the rest are numbers.
     """
 
-    old: Any
-    new: Any
+    old: optax.Updates
+    new: optax.Updates
     intake: Scalar = 1.0
     keep: Scalar = 0.0
     out: Scalar = 1.0
@@ -77,8 +78,8 @@ class Squares(NamedTuple):
     `old` and `new` are ν before and after, trees of the states; the rest are numbers.
     """
 
-    old: Any
-    new: Any
+    old: optax.Updates
+    new: optax.Updates
     intake: Scalar = 1.0
     keep: Scalar = 1.0
     out: Scalar = 1.0
@@ -87,8 +88,8 @@ class Squares(NamedTuple):
 class Largest(NamedTuple):
     """ν_max ← max(ν_max, ν), of what the accumulator returned; before and after."""
 
-    old: Any
-    new: Any
+    old: optax.Updates
+    new: optax.Updates
 
 
 class Factor(NamedTuple):
@@ -145,9 +146,8 @@ def _root(part: Root, old: Any, new: Any) -> Root:
 
 
 def _bias_correction(part: BiasCorrection, old: CountState, new: CountState) -> Factor:
-    b1, b2, alpha = map(precise, (part.b1, part.b2, part.learning_rate))
-    t = _steps(new)
-    return Factor(alpha * jnp.sqrt(one_minus_power(b2, t)) / one_minus_power(b1, t))
+    alpha, b1, b2 = map(precise, (part.learning_rate, part.b1, part.b2))
+    return Factor(bias_correction(alpha, b1, b2, _steps(new)))
 
 
 def _clip_around(part: ClipAround, old: Any, new: Any) -> Term:

@@ -170,7 +170,8 @@ class Coefficients(NamedTuple):
 
 def no_key() -> jax.Array:
     """Where nothing is rounded stochastically."""
-    return jnp.zeros(2, jnp.uint32)
+    # Of (0, 0) XLA makes a broadcast and of (0, 1) a count, 10 ms of compilation each.
+    return jnp.asarray(np.array([1, 0], np.uint32))
 
 
 Column = Sequence[jax.Array] | None

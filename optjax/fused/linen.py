@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, Self
 
+import optax
 from flax.linen.fp8_ops import OVERWRITE_WITH_GRADIENT
 from flax.training import train_state
 
@@ -25,7 +26,7 @@ class TrainState(train_state.TrainState):
       (Array([0.5, 1.5], dtype=float32), 1)
     """
 
-    def apply_gradients(self, *, grads: Any, **kwargs: Any) -> Self:
+    def apply_gradients(self, *, grads: optax.Updates, **kwargs: Any) -> Self:
         """The state after one step; `kwargs` replace further fields of it."""
         if isinstance(grads, Mapping) and OVERWRITE_WITH_GRADIENT in grads:
             state: Self = train_state.TrainState.apply_gradients(

@@ -18,7 +18,7 @@ from optjax import (
 )
 from optjax._weight_decay import add_decayed_weights
 from optjax.pytorch._groups import Groups
-from optjax.pytorch._optimizer import Now, after_decay, optimizer
+from optjax.pytorch._optimizer import Betas, Now, after_decay, optimizer
 
 __all__ = ["Adam", "AdamW", "Adamax", "NAdam", "RAdam"]
 
@@ -28,10 +28,10 @@ def Adam(
     now: Now,
     /,
     params: Groups = None,
-    lr: Any = 1e-3,
-    betas: tuple[Any, Any] = (0.9, 0.999),
+    lr: optax.ScalarOrSchedule = 1e-3,
+    betas: Betas = (0.9, 0.999),
     eps: float = 1e-8,
-    weight_decay: Any = 0.0,
+    weight_decay: optax.ScalarOrSchedule = 0.0,
     amsgrad: bool = False,
     *,
     maximize: bool = False,
@@ -51,6 +51,10 @@ def Adam(
       decoupled_weight_decay: subtract α λ x instead, which makes it `AdamW`.
       **machinery: refused.
 
+    Raises:
+      ValueError: for an option that is not what its line says, groups that do not fit,
+        and machinery that is not left out.
+
     Example:
       >>> import jax.numpy as jnp, optjax.pytorch
       >>> tx, x = optjax.pytorch.Adam(lr=0.1), jnp.array(1.0)
@@ -67,10 +71,10 @@ def AdamW(
     now: Now,
     /,
     params: Groups = None,
-    lr: Any = 1e-3,
-    betas: tuple[Any, Any] = (0.9, 0.999),
+    lr: optax.ScalarOrSchedule = 1e-3,
+    betas: Betas = (0.9, 0.999),
     eps: float = 1e-8,
-    weight_decay: Any = 1e-2,
+    weight_decay: optax.ScalarOrSchedule = 1e-2,
     amsgrad: bool = False,
     *,
     maximize: bool = False,
@@ -88,6 +92,10 @@ def AdamW(
       maximize: ascend.
       **machinery: refused.
 
+    Raises:
+      ValueError: for an option that is not what its line says, groups that do not fit,
+        and machinery that is not left out.
+
     Example:
       >>> import jax.numpy as jnp, optjax.pytorch
       >>> tx, x = optjax.pytorch.AdamW(lr=0.1), jnp.array(1.0)
@@ -103,10 +111,10 @@ def Adamax(
     now: Now,
     /,
     params: Groups = None,
-    lr: Any = 2e-3,
-    betas: tuple[Any, Any] = (0.9, 0.999),
+    lr: optax.ScalarOrSchedule = 2e-3,
+    betas: Betas = (0.9, 0.999),
     eps: float = 1e-8,
-    weight_decay: Any = 0.0,
+    weight_decay: optax.ScalarOrSchedule = 0.0,
     *,
     maximize: bool = False,
     **machinery: Any,
@@ -121,6 +129,10 @@ def Adamax(
       weight_decay: λ, times x added to the gradient.
       maximize: ascend.
       **machinery: refused.
+
+    Raises:
+      ValueError: for an option that is not what its line says, groups that do not fit,
+        and machinery that is not left out.
 
     Example:
       >>> import jax.numpy as jnp, optjax.pytorch
@@ -137,10 +149,10 @@ def NAdam(
     now: Now,
     /,
     params: Groups = None,
-    lr: Any = 2e-3,
-    betas: tuple[Any, Any] = (0.9, 0.999),
+    lr: optax.ScalarOrSchedule = 2e-3,
+    betas: Betas = (0.9, 0.999),
     eps: float = 1e-8,
-    weight_decay: Any = 0.0,
+    weight_decay: optax.ScalarOrSchedule = 0.0,
     momentum_decay: float = 4e-3,
     decoupled_weight_decay: bool = False,
     *,
@@ -160,6 +172,10 @@ def NAdam(
       maximize: ascend.
       **machinery: refused.
 
+    Raises:
+      ValueError: for an option that is not what its line says, groups that do not fit,
+        and machinery that is not left out.
+
     Example:
       >>> import jax.numpy as jnp, optjax.pytorch
       >>> tx, x = optjax.pytorch.NAdam(lr=0.1), jnp.array(1.0)
@@ -176,10 +192,10 @@ def RAdam(
     now: Now,
     /,
     params: Groups = None,
-    lr: Any = 1e-3,
-    betas: tuple[Any, Any] = (0.9, 0.999),
+    lr: optax.ScalarOrSchedule = 1e-3,
+    betas: Betas = (0.9, 0.999),
     eps: float = 1e-8,
-    weight_decay: Any = 0.0,
+    weight_decay: optax.ScalarOrSchedule = 0.0,
     decoupled_weight_decay: bool = False,
     *,
     maximize: bool = False,
@@ -196,6 +212,10 @@ def RAdam(
       decoupled_weight_decay: subtract α λ x instead.
       maximize: ascend.
       **machinery: refused.
+
+    Raises:
+      ValueError: for an option that is not what its line says, groups that do not fit,
+        and machinery that is not left out.
 
     Example:
       >>> import jax.numpy as jnp, optjax.pytorch

@@ -18,6 +18,8 @@ import numpy as np
 import optax
 from jax.typing import ArrayLike
 
+from optjax._arguments.kind import is_real_array, shown
+
 __all__ = [
     "CosineAnnealingLR",
     "CosineAnnealingWarmRestarts",
@@ -59,6 +61,7 @@ class Schedule:
         momentum: _OfCount | None = None,
         options: Mapping[str, Any] = MappingProxyType({}),
     ):
+        _check_rates(lr=base_lr)
         self.base_lr, self.rate, self.momentum = base_lr, rate, momentum
         self.options = {"initial_lr": base_lr, **options}
 
@@ -73,6 +76,9 @@ def StepLR(lr: float, step_size: int, gamma: float = 0.1) -> Schedule:
       lr: the base learning rate.
       step_size: scheduler steps between two decays.
       gamma: γ ≥ 0.
+
+    Raises:
+      ValueError: for a step_size that is not a whole number >= 1.
 
     Example:
       >>> import optjax.pytorch
@@ -135,6 +141,9 @@ def LinearLR(
       end_factor: f₁ in [0, 1].
       total_iters: T, after which the factor is f₁.
 
+    Raises:
+      ValueError: for total_iters that is not a whole number >= 1.
+
     Example:
       >>> import optjax.pytorch
       >>> print(f"{optjax.pytorch.LinearLR(0.3)(0):.3f}")
@@ -156,6 +165,9 @@ def PolynomialLR(lr: float, total_iters: int = 5, power: float = 1.0) -> Schedul
       lr: the base learning rate.
       total_iters: T, after which the rate is 0.
       power: p ≥ 0.
+
+    Raises:
+      ValueError: for total_iters that is not a whole number >= 1.
 
     Example:
       >>> import optjax.pytorch
@@ -181,6 +193,9 @@ def CosineAnnealingLR(lr: float, T_max: int, eta_min: float = 0.0) -> Schedule:
       T_max: T, half a period.
       eta_min: η.
 
+    Raises:
+      ValueError: for a T_max that is not a whole number >= 1.
+
     Example:
       >>> import optjax.pytorch
       >>> schedule = optjax.pytorch.CosineAnnealingLR(0.1, T_max=10)
@@ -205,6 +220,9 @@ def CosineAnnealingWarmRestarts(
       T_0: steps to the first restart.
       T_mult: how many times longer each period is than the one before.
       eta_min: η.
+
+    Raises:
+      ValueError: for a T_0 or T_mult that is not a whole number >= 1.
 
     Example:
       >>> import optjax.pytorch
@@ -269,6 +287,10 @@ def OneCycleLR(
       final_div_factor: the first rate over the last.
       three_phase: go down to the first rate as one went up, and then to the last.
 
+    Raises:
+      ValueError: for another anneal_strategy, and a length that is not given or not a
+        whole number >= 1.
+
     Example:
       >>> import optjax.pytorch
       >>> cycle = optjax.pytorch.OneCycleLR(0.1, max_lr=1.0, total_steps=100)
@@ -291,6 +313,7 @@ def OneCycleLR(
             f"anneal_strategy must be 'cos' or 'linear', got {anneal_strategy!r}."
         )
     _check_steps(total_steps=total_steps)
+    _check_rates(max_lr=max_lr)
     first = max_lr / div_factor
     last = first / final_div_factor
     up, ends = pct_start * total_steps - 1, [total_steps - 1.0]
@@ -352,6 +375,10 @@ def SequentialLR(
       schedulers: the schedules.
       milestones: the counts at which the second, third, … begins.
 
+    Raises:
+      ValueError: where milestones are not one fewer than schedulers, or one of these
+        has another base rate.
+
     Example:
       >>> import optjax.pytorch as torch_like
       >>> schedule = torch_like.SequentialLR(
@@ -383,6 +410,9 @@ def per_epoch(schedule: Schedule, steps_per_epoch: int) -> Schedule:
     Args:
       schedule: a function of the number of epochs done.
       steps_per_epoch: updates an epoch.
+
+    Raises:
+      ValueError: for steps_per_epoch that is not a whole number >= 1.
 
     Example:
       >>> import optjax.pytorch
@@ -422,3 +452,13 @@ def _check_steps(**steps: int) -> None:
     for name, value in steps.items():
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise ValueError(f"{name} must be an integer >= 1, got {value!r}.")
+
+
+def _check_rates(**rates: Any) -> None:
+    for name, value in rates.items():
+        if not (isinstance(value, int | float) or is_real_array(value)):
+            raise ValueError(
+                f"{name} must be a number, got {shown(value)}. A schedule has the base "
+                "learning rate where PyTorch has the optimizer; for a list, one value "
+                "a group, give each group a schedule of its own."
+            )

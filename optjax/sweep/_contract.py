@@ -112,7 +112,8 @@ def _called(make: Callable[[], Trial], config: Config) -> Trial:
     if not all(callable(getattr(trial, name, None)) for name in Trial._fields):
         raise SweepError(
             f"trial {describe(config)}: make_trial must return a Trial of the "
-            f"functions {', '.join(Trial._fields)}, got {type(trial).__name__}"
+            f"functions {', '.join(Trial._fields)}, got a {type(trial).__name__}; a "
+            "tuple (init, step[, evaluate]) stands for itself, without make_trial"
         )
     return trial
 

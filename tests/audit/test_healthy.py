@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from compiling import jit
 from rows import ROWS
 
 import optjax
@@ -48,7 +49,7 @@ def binary(y, target):
 TASKS = regression, classification, binary
 
 
-@functools.partial(jax.jit, static_argnames="task")
+@functools.partial(jit, static_argnames="task")
 def gradient(task, params, x, y):
     return jax.grad(lambda params: task(outputs(params, x), y))(params)
 

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from compiling import jit
 from golden import problem
 from golden.cases import CASES
 from golden.trajectories import INDICES, stored
@@ -102,7 +103,7 @@ def test_every_way_to_change_the_rate_is_the_authors(case, way):
     start = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), params)
     stacked = jax.tree.map(lambda *g: jnp.asarray(np.stack(g), jnp.float32), *grads)
     given = stacked, jnp.asarray(rates(case), jnp.float32)
-    moves = jax.jit(lambda: jax.lax.scan(step, (start, init(start)), given)[1])()
+    moves = jit(lambda: jax.lax.scan(step, (start, init(start)), given)[1])()
     path = {k: np.cumsum(np.asarray(v, np.float64), axis=0) for k, v in moves.items()}
     assert_same_path(path, stored(case), case.rtol, INDICES)
 
@@ -132,7 +133,7 @@ def test_a_tenth_of_the_rate_is_a_tenth_of_the_step(name):
 def test_a_traced_rate_of_zero_stands_still_until_there_is_one(name):
     factory = getattr(optjax, name)
 
-    @jax.jit
+    @jit
     def walk(rates):
         state, path = factory(rates[0]).init(START), []
         for lr in rates:
@@ -240,9 +241,9 @@ def test_state_is_one_tree_that_can_be_donated(name):
         state = tx.init(START)
         for _ in range(2):
             x = jax.tree.map(jnp.copy, START)
-            update = jax.jit(tx.update)
+            update = jit(tx.update)
             _, state = update(START, state, x)
-            _, state = jax.jit(tx.update, donate_argnums=1)(START, state, x)
+            _, state = jit(tx.update, donate_argnums=1)(START, state, x)
         shapes = jax.eval_shape(tx.init, START)
         assert jax.tree.map(jnp.shape, shapes) == jax.tree.map(jnp.shape, state)
         assert jax.tree.structure(shapes) == jax.tree.structure(state)
@@ -290,7 +291,7 @@ def test_a_known_decay_of_zero_needs_no_parameters(row):
     factory = optjax.OPTIMIZERS[row].factory
     tx = factory(0.1, weight_decay=0.0)
     updates, state = tx.update(NOISE[0], tx.init(START))
-    traced = jax.jit(
+    traced = jit(
         lambda decay: factory(0.1, weight_decay=decay).update(
             NOISE[0], factory(0.1, weight_decay=decay).init(START), START
         )

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from compiling import jit
 from hypothesis import given
 from hypothesis import strategies as st
 from rows import ROWS
@@ -109,7 +110,7 @@ def test_every_way_of_running_gives_the_same(composition, seed):
     def fused(grads, state, params):
         return optjax.apply_step(tx, grads, state, params)
 
-    jitted = jax.jit(step)
+    jitted = jit(step)
     want, want_state = loop(jitted, PARAMS, state, grads)
     assert any(
         np.any(a != b)
@@ -117,18 +118,16 @@ def test_every_way_of_running_gives_the_same(composition, seed):
     )
     assert_close(loop(step, PARAMS, state, grads)[0], want)
     for how in (step, fused):
-        ran = jax.jit(lambda *run, how=how: scan(how, *run))
+        ran = jit(lambda *run, how=how: scan(how, *run))
         params, after = ran(PARAMS, state, grads)
         assert_close(params, want)
         assert jax.tree.structure(after) == jax.tree.structure(want_state)
-    assert_close(loop(jax.jit(fused), PARAMS, state, grads)[0], want)
+    assert_close(loop(jit(fused), PARAMS, state, grads)[0], want)
 
     many = [gradients(seed ^ trial) for trial in range(TRIALS)]
     stacked = jax.tree.map(lambda *g: jnp.stack(g), *many)
     for how in (step, fused):
-        ran = jax.jit(
-            jax.vmap(lambda g, how=how: scan(how, PARAMS, tx.init(PARAMS), g)[0])
-        )
+        ran = jit(jax.vmap(lambda g, how=how: scan(how, PARAMS, tx.init(PARAMS), g)[0]))
         together = ran(stacked)
         for trial, g in enumerate(many):
             alone = loop(jitted, PARAMS, tx.init(PARAMS), g)[0]

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from compiling import jit
 
 import optjax
 from optjax.problems import minimize, online_convex, quadratic, rosenbrock
@@ -31,7 +32,7 @@ def test_reaches_the_minimum(name, problem):
     f, start, steps, target = PROBLEMS[problem]
     factory = optjax.OPTIMIZERS[name].factory
 
-    @jax.jit
+    @jit
     @jax.vmap
     def final_value(learning_rate):
         # The bound is set so wide that the learning rate alone decides.
@@ -68,7 +69,7 @@ def test_the_convex_problem_that_adam_gets_wrong(name):
     factory = getattr(optjax, name)
     flags = {} if name == "sgd" else {"b1": 0.9, "b2": 0.99}
     tx = factory(inverse_root_schedule, **flags)
-    means = jax.jit(lambda: online_convex(tx, steps=2_000_000, chunks=100))()
+    means = jit(lambda: online_convex(tx, steps=2_000_000, chunks=100))()
     lowest, highest = TAILS[name]
     assert lowest <= means[-1] <= highest, means
 

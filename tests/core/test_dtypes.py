@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from compiling import jit
 from loop import NOISE, START, assert_same_path, differ, stack, walk
 from rows import CASES, ROWS
 
@@ -171,7 +172,7 @@ def settled(tx, dtype, steps=4000):
     def body(state, _):
         return tx.update(gradients, state)[1], None
 
-    state = jax.jit(lambda: jax.lax.scan(body, tx.init(gradients), length=steps)[0])()
+    state = jit(lambda: jax.lax.scan(body, tx.init(gradients), length=steps)[0])()
     (nu,) = (x for x in jax.tree.leaves(state) if x.shape == (16,))
     return float(jnp.mean(nu.astype(jnp.float32)))
 

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from compiling import jit
 from loop import NOISE, START
 
 import optjax
@@ -49,7 +50,7 @@ def bounded(name):
 @pytest.mark.parametrize("name", BOUNDS)
 def test_the_monitor_shows_a_bound_of_ones_own(name):
     tx = optjax.monitor(bounded(name), every=1)
-    _, state = jax.jit(tx.update)(X, tx.init(X), X)
+    _, state = jit(tx.update)(X, tx.init(X), X)
     report = optjax.read_report(state)
     v = {k: 1 / (np.abs(np.float64(x)) + 1e-3) for k, x in X.items()}
     for group in ("w", "b"):
@@ -66,7 +67,7 @@ def test_the_monitor_shows_a_bound_of_ones_own(name):
 def test_the_monitor_shows_the_limit_of_adamod():
     """S_t = (1 − β₃) V_1 at the first step, at which every rate is."""
     tx = optjax.monitor(optjax.adamod(0.1, b3=0.75, eps=0.0), every=1)
-    _, state = jax.jit(tx.update)(X, tx.init(X), X)
+    _, state = jit(tx.update)(X, tx.init(X), X)
     report = optjax.read_report(state)["w"]
     largest = 0.25 * 0.1 / np.min(np.abs(X["w"]))
     np.testing.assert_allclose(report.upper, largest, rtol=1e-5)
@@ -79,7 +80,7 @@ def step(tx, g, state, x):
 
 
 def walk(step, tx, start=START):
-    @jax.jit
+    @jit
     def path(start):
         x, state, all_x = start, tx.init(start), []
         for g in NOISE[:4]:

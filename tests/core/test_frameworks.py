@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from compiling import jit
 from flax import linen, nnx
 from flax.training.train_state import TrainState
 from loop import NOISE, START, assert_same_path, scan, walk
@@ -67,7 +68,7 @@ def test_flax_linen_train_state(case):
 
     keys = jax.random.split(jax.random.key(0), 2)
     states = jax.vmap(create)(keys)
-    run = jax.jit(jax.vmap(lambda state: jax.lax.scan(step, state, INPUTS)))
+    run = jit(jax.vmap(lambda state: jax.lax.scan(step, state, INPUTS)))
     last, path = run(states)
     assert jnp.array_equal(last.step, jnp.array([STEPS, STEPS]))
     for i, key in enumerate(keys):
@@ -132,7 +133,7 @@ def test_none_leaves(case):
         return {"inner": tree, "nothing": None, "empty": [None, {}, ()]}
 
     tx = case.interior()
-    path = jax.jit(lambda: scan(tx, with_none(START), [*map(with_none, NOISE)]))()
+    path = jit(lambda: scan(tx, with_none(START), [*map(with_none, NOISE)]))()
     assert path["nothing"] is None
     assert path["empty"] == [None, {}, ()]
     assert_same_path(path["inner"], case.path())

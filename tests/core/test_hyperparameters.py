@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from compiling import jit
 from loop import NOISE, START, assert_same_path, stack, walk
 from rows import CASES, ROWS
 
@@ -74,7 +75,7 @@ def test_bad_arrays(value):
         with pytest.raises(ValueError, match="b1 must"):
             optjax.adam(0.1, b1=kind(value))
 
-    @jax.jit
+    @jit
     def step(g):
         tx = optjax.adam(0.1, b1=value)
         return tx.update(g, tx.init(g))
@@ -116,7 +117,7 @@ def test_traced_values_are_not_checked(case):
 
 
 def test_bad_traced_values_run():
-    @jax.jit
+    @jit
     @jax.vmap
     def step(b1):
         tx = optjax.adabound(0.1, b1=b1, gamma=-b1)
@@ -247,7 +248,7 @@ def test_a_schedule_may_hold_a_traced_number(name):
     """Its first value is then not known, and the base is traced too."""
     factory = getattr(optjax, name)
 
-    @jax.jit
+    @jit
     @jax.vmap
     def traced(lr):
         return updates_of(factory(lambda count: lr * 0.5**count), NOISE[:3])
@@ -264,7 +265,7 @@ def test_the_optax_schedules(name):
     factory = getattr(optjax, name)
     schedule = optax.warmup_cosine_decay_schedule(0.01, 0.1, 3, 20)
     tx = factory(schedule, base_lr=0.1)
-    with_schedule = jax.jit(lambda: updates_of(tx, NOISE[:4]))()
+    with_schedule = jit(lambda: updates_of(tx, NOISE[:4]))()
     factors = np.array([schedule(count) / 0.1 for count in range(4)], np.float32)
     assert_same_path(with_schedule, times(factors, updates_of(factory(0.1), NOISE[:4])))
 
@@ -273,7 +274,7 @@ def test_the_optax_schedules(name):
 
     for first in (0.0, 0.01):
         with pytest.raises(ValueError, match=r"base_lr=0\.1, the peak\."):
-            jax.jit(functools.partial(rises, first))()
+            jit(functools.partial(rises, first))()
 
 
 def test_adamod_averages_its_schedule():

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from compiling import jit
 from loop import NOISE, START, STEPS, assert_same_path, scan, stack
 from rows import CASES, ROWS
 
@@ -46,7 +47,7 @@ def test_shapes(case):
             "list": [None, jnp.zeros((0, 1)), {}],
         }
 
-    path = jax.jit(
+    path = jit(
         lambda: scan(case.interior(), reshaped(START), [*map(reshaped, NOISE)])
     )()
     expected = case.path()
@@ -163,7 +164,7 @@ def test_infinite_and_nan_gradients(case, value):
 @each_row
 def test_apply_if_finite_skips_what_is_not(case, value):
     tx, params = optax.apply_if_finite(case.interior(), 5), jnp.ones(3)
-    tx = tx._replace(update=jax.jit(tx.update))
+    tx = tx._replace(update=jit(tx.update))
     gradients = at_first(value)
     updates, state = updates_of(tx, params, gradients)
     assert np.all(updates[:4] == 0.0)

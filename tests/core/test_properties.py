@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from compiling import jit
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -91,10 +92,8 @@ def updates_of(tx, grads, start):
 @functools.cache
 def compiled(name):
     case = BY_NAME[name]
-    # float64 is for what is computed, not for how fast: cheap code compiles sooner.
-    return jax.jit(
-        lambda numbers, grads, start: updates_of(case.factory(**numbers), grads, start),
-        compiler_options={"xla_backend_optimization_level": 0},
+    return jit(
+        lambda numbers, grads, start: updates_of(case.factory(**numbers), grads, start)
     )
 
 
@@ -244,7 +243,7 @@ def compiled_part(name, flags):
         tx = PARTS[name][0](**numbers, **dict(flags))
         return updates_of(tx, gradients, 0.0 * gradients[0])
 
-    return jax.jit(path)
+    return jit(path)
 
 
 @pytest.mark.parametrize("name", PARTS)
@@ -282,6 +281,7 @@ def rates_of(name):
 
         return jax.lax.scan(step, tx.init(START), grads)[1]
 
+    # A rate is compared with its bounds to the bit, so XLA fuses both as for users.
     return jax.jit(path, compiler_options={"xla_backend_optimization_level": 0})
 
 
@@ -371,7 +371,9 @@ TREES = st.recursive(
     max_leaves=5,
 ).map(lambda tree: {"tree": tree})
 #: Of a leaf's largest update, for one step from the same state: rounding the update,
-#: and in float16 and bfloat16 the direction before it.
+#: and in float16 and bfloat16 the direction before it; twice that, as `apply_step`
+#: states it too, where weight decay joins the gradient before.
+WITH_L2 = ("adabound", "amsbound")
 ROUNDING = {"float32": 1e-5, "bfloat16": 2**-7, "float16": 2**-10}
 
 
@@ -406,7 +408,9 @@ def test_trees_and_dtypes(case, params, seed):
         assert u.shape == x.shape
         size = np.max(np.abs(want), initial=0.0)
         error = np.max(np.abs(np.asarray(u).astype(np.float64) - want), initial=0.0)
-        assert error <= ROUNDING[str(x.dtype)] * size + 1e-7 * (x.dtype == "float16")
+        twice = case.row in WITH_L2 and x.dtype != "float32"
+        rounding = ROUNDING[str(x.dtype)] * (2 if twice else 1)
+        assert error <= rounding * size + 1e-7 * (x.dtype == "float16")
 
 
 def widened(tree):

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from compiling import jit
 from flax import serialization
 from flax.training import checkpoints
 from flax.training.train_state import TrainState
@@ -113,4 +114,4 @@ def test_groups_that_do_not_fit_are_refused_while_tracing():
     tx = optjax.monitor(optjax.sgd(0.1), every=1)
     fewer = {"matrix": START["matrix"]}
     with pytest.raises(ValueError, match="monitor's state has the groups"):
-        jax.jit(tx.update)(fewer, tx.init(START), fewer)
+        jit(tx.update)(fewer, tx.init(START), fewer)

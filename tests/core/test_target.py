@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from compiling import jit
 
 import optjax
 
@@ -45,7 +46,7 @@ def run(tx, path=PATH):
         return state, (updates, state)
 
     stacked = jax.tree.map(lambda *g: jnp.stack(g), *path)
-    return jax.jit(lambda: jax.lax.scan(step, tx.init(START), stacked)[1])()
+    return jit(lambda: jax.lax.scan(step, tx.init(START), stacked)[1])()
 
 
 def measured(state):

@@ -9,6 +9,7 @@ import numpy as np
 import optax
 import pytest
 from absl.testing import parameterized
+from compiling import jit
 from loop import NOISE, START, assert_same_path, differ, gradient, scan, stack, walk
 from rows import CASES, ROWS, Case
 
@@ -22,7 +23,7 @@ def test_vmap_over_every_hyperparameter(case):
     batch = [values, *({**values, key: 0.8 * values[key]} for key in values)]
     traces = []
 
-    @jax.jit
+    @jit
     @jax.vmap
     def run(hyperparameters):
         traces.append(1)
@@ -46,7 +47,7 @@ def test_no_recompilation(case):
     """Neither for another value, nor for the second step after the first."""
     traces = []
 
-    @jax.jit
+    @jit
     def step(hyperparameters, x, state, noise):
         traces.append(1)
         tx = case.factory(**hyperparameters)
@@ -72,7 +73,7 @@ def test_donation(case):
         updates, state = tx.update(gradient(x, noise), state, x)
         return optax.apply_updates(x, updates), state
 
-    step = jax.jit(step, donate_argnums=(0, 1))
+    step = jit(step, donate_argnums=(0, 1))
     x = jax.tree.map(jnp.copy, START)
     state = tx.init(x)
     with warnings.catch_warnings():
@@ -123,7 +124,7 @@ def test_gradient_through_every_hyperparameter(case):
             for sign in (1, -1)
         ]
         push = jax.vmap(lambda x, dx: jax.jvp(loss, (x,), (dx,)))
-        reverse, (losses, tangents) = jax.jit(
+        reverse, (losses, tangents) = jit(
             lambda values, at: (jax.grad(loss)(values), push(*at))
         )(values, jax.tree.map(lambda *x: jnp.stack(jnp.float64(x)), *at))
         forward = dict(zip(values, tangents, strict=False))
@@ -165,10 +166,10 @@ def test_gradient_through_the_defaults(case):
         return jnp.sum(scan(tx, {"x": x}, noise, gradient_but_one)["x"])
 
     start = jnp.array([0.5, 1.0, -2.0])
-    reverse = jax.jit(jax.grad(loss, (0, 1)))(values, start)
+    reverse = jit(jax.grad(loss, (0, 1)))(values, start)
     chex.assert_tree_all_finite(reverse)
     if case in NO_EPS:
-        forward = jax.jit(jax.jacfwd(loss, (0, 1)))(values, start)
+        forward = jit(jax.jacfwd(loss, (0, 1)))(values, start)
         chex.assert_tree_all_finite(forward)
         chex.assert_trees_all_close(reverse, forward, rtol=1e-3, atol=1e-3)
     assert differ(reverse, jax.tree.map(jnp.zeros_like, reverse))

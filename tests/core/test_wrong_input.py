@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from compiling import jit
 from flax import linen
 from jax.sharding import PartitionSpec
 from matplotlib.figure import Figure
@@ -483,7 +484,7 @@ BAD_SETTINGS = [
 @pytest.mark.parametrize(("values", "message"), BAD_SETTINGS)
 def test_what_the_factory_refuses_cannot_be_set(values, message):
     state, tx = injected()
-    after = jax.jit(tx.update)(X, state, X)[1]
+    after = jit(tx.update)(X, state, X)[1]
     scanned, _ = jax.lax.scan(
         lambda s, _: (tx.update(X, s, X)[1], None), state, None, 2
     )

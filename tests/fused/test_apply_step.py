@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from compiling import jit
 from flax import linen, nnx
 from flax.training import train_state
 from loop import NOISE, START, gradient, stack
@@ -61,7 +62,7 @@ def jitted(step):
     """The step in a `jit`, outside of which nothing is compiled."""
 
     def run(tx, *operands, **extra):
-        return jax.jit(lambda operands, extra: step(tx, *operands, **extra))(
+        return jit(lambda operands, extra: step(tx, *operands, **extra))(
             operands, extra
         )
 
@@ -75,7 +76,7 @@ def calls(tx, params=START, grads=None, state=None, **extra):
     """The number of compiled calls that a step is lowered to."""
     grads = params if grads is None else grads
     state = tx.init(params) if state is None else state
-    step = jax.jit(lambda *operands: apply_step(tx, *operands, **extra))
+    step = jit(lambda *operands: apply_step(tx, *operands, **extra))
     return step.lower(grads, state, params).as_text().count("custom_call @optjax_step")
 
 
@@ -102,7 +103,7 @@ def run(step, tx, start=START, dtype=None, steps=STEPS, state=None):
 
 
 def both(tx, *args, **kwargs):
-    return jax.jit(
+    return jit(
         lambda: (
             run(apply_step, tx, *args, **kwargs),
             run(update_and_apply, tx, *args, **kwargs),
@@ -181,7 +182,7 @@ def test_bfloat16(name):
     """Parameters, gradients or both."""
     tx, expected = MIXED[name]
 
-    @jax.jit
+    @jit
     def paths():
         return [
             [
@@ -253,7 +254,7 @@ def errors_in_bfloat16(row, of_params, draws=32):
         got, want = (x.astype(jnp.float32) for x in (got, want))
         return jnp.max(jnp.abs(got - want)) / jnp.max(jnp.abs(want)).clip(1e-30)
 
-    many = jax.jit(jax.vmap(walk))
+    many = jit(jax.vmap(walk))
     text = many.lower(values, start, noise).as_text()
     return text.count("custom_call @optjax_step"), many(values, start, noise)
 
@@ -539,7 +540,7 @@ def test_optimizers_used_in_odd_ways(name):
     updating, expected = ODD[name]
     tx = around(optjax.adamw(0.05, eps=1e-2, weight_decay=0.3), updating)
     start = [jnp.array([[1.0, -2.0]]), jnp.array([0.0, 3.0])]
-    operands = start, jax.jit(tx.init)(start), start
+    operands = start, jit(tx.init)(start), start
     assert_same(jitted_apply(tx, *operands), jitted(update_and_apply)(tx, *operands))
     assert not fused_step_available() or calls(tx, start) == expected
 
@@ -627,7 +628,7 @@ def test_a_learning_rate_in_half_precision(name, dtype):
     """α λ is worked out in float32, as of the float32 array of the same value."""
     rate = dtype(0.013)
     tx, wide = HALF[name](rate), HALF[name](rate.astype(jnp.float32))
-    paths = jax.jit(
+    paths = jit(
         lambda: (
             run(apply_step, tx, steps=5)[0],
             run(update_and_apply, tx, steps=5)[0],
@@ -722,7 +723,7 @@ def test_set_hyperparameters_without_compiling_again():
     tx = optjax.inject_hyperparams(optjax.adabound)(0.05, gamma=0.5)
     traces = []
 
-    @jax.jit
+    @jit
     def step(params, state):
         traces.append(1)
         return apply_step(tx, START, state, params)
@@ -785,7 +786,7 @@ def test_vmap_over_hyperparameters_and_trees(batched):
     if batched:
         start = stack([START, NOISE[0], NOISE[1]])
     axes = 0 if batched else None
-    step = jax.jit(lambda step: trials(step, start, axes), static_argnums=0)
+    step = jit(lambda step: trials(step, start, axes), static_argnums=0)
     assert_same(step(apply_step), step(update_and_apply))
     if fused_step_available():
         text = step.lower(apply_step).as_text()
@@ -801,10 +802,10 @@ def final_loss(step, values, dtype=jnp.float32):
 @pytest.mark.parametrize("mode", [jax.grad, jax.jacfwd], ids=["reverse", "forward"])
 def test_derivatives_with_respect_to_hyperparameters(mode):
     values = {key: value[1] for key, value in TRIALS.items()}
-    derive = jax.jit(mode(final_loss, argnums=1), static_argnums=0)
+    derive = jit(mode(final_loss, argnums=1), static_argnums=0)
     with jax.enable_x64(True):
         wide = {key: jnp.float64(value) for key, value in values.items()}
-        in_float64 = jax.jit(
+        in_float64 = jit(
             mode(lambda values: final_loss(update_and_apply, values, jnp.float64))
         )
         expected = {key: np.float64(x) for key, x in in_float64(wide).items()}
@@ -827,7 +828,7 @@ def test_derivative_of_a_step(row):
         floats = [x for x in jax.tree.leaves(result) if x.dtype == jnp.float32]
         return sum(jnp.sum(jnp.sin(x)) for x in floats)
 
-    derivatives = jax.jit(
+    derivatives = jit(
         jax.grad(loss, argnums=(1, 2, 3), allow_int=True), static_argnums=0
     )
     operands = grads, state, params
@@ -1021,7 +1022,7 @@ def test_linen_train_state(row):
     # To JAX 0.10 the structures of two dataclasses of equal fields are equal, and a
     # function that is jitted once may be taken from the cache for the other class.
     step = {
-        each: jax.jit(lambda state, inputs: train_linen(state, inputs))
+        each: jit(lambda state, inputs: train_linen(state, inputs))
         for each in (TrainState, train_state.TrainState)
     }
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from compiling import jit
 
 import optjax
 
@@ -77,7 +78,7 @@ def counts(step, make, jitted):
     def run(grads, state, params):
         return step(tx, grads, state, params)
 
-    run = jax.jit(run) if jitted else run
+    run = jit(run) if jitted else run
     x = X
     for _ in range(2):
         x, state = run(X, state, x)
@@ -186,7 +187,7 @@ def test_an_error_of_the_planner_is_told_once(monkeypatch):
     state = tx.init(X)
 
     def step():
-        return jax.jit(lambda g, s, x: optjax.apply_step(tx, g, s, x))(X, state, X)
+        return jit(lambda g, s, x: optjax.apply_step(tx, g, s, x))(X, state, X)
 
     with pytest.raises(UserWarning, match=r"KeyError.*a mistake in here"):
         step()

@@ -330,6 +330,17 @@ def test_a_donated_step_is_in_place():
     assert {x.unsafe_buffer_pointer() for x in jax.tree.leaves(leaves)} == before
 
 
+def test_xla_has_no_loop_to_compile_beside_a_step():
+    optimizer, x = optjax.sgd(0.1), jnp.ones(8)
+
+    def run(g, state, x):
+        return optjax.apply_step(optimizer, g, state, x)
+
+    hlo = jax.jit(run).lower(x, optimizer.init(x), x).compile().as_text()
+    assert '"optjax_step"' in hlo
+    assert "fusion(" not in hlo
+
+
 def test_arrays_that_are_not_donated_keep_their_values():
     params = [jnp.ones(1000)]
     state = zeros(params)

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from compiling import jit
 
 from .dialect import SCHEDULERS, Case, ours, theirs
 
@@ -373,10 +374,8 @@ def our_run(name: str, params: Any, state: Any, steps: int) -> tuple[Any, Any]:
         params = jax.tree.map(lambda p, u: p + u, params, updates)
         return (params, state), None
 
-    # To be compiled once and run once.
-    cheap = {"xla_backend_optimization_level": 0}
     scan = lambda carry: jax.lax.scan(step, carry, length=steps)[0]  # noqa: E731
-    return jax.jit(scan, compiler_options=cheap)((params, state))
+    return jit(scan)((params, state))
 
 
 def main() -> None:

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from compiling import jit
 
 import optjax
 from optjax import read_report, suggest_final_lr
@@ -29,7 +30,7 @@ def monitored(tx, scale=1.0, **options):
         _, state = tx.update(g, state, START)
         return state, state
 
-    states = jax.jit(lambda: jax.lax.scan(step, tx.init(START), gradients(scale))[1])()
+    states = jit(lambda: jax.lax.scan(step, tx.init(START), gradients(scale))[1])()
     return read_report(states), states
 
 

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from compiling import jit
 from flax import linen, nnx
 from flax.training.train_state import TrainState
 from loop import NOISE, START, gradient
@@ -23,7 +24,7 @@ def counting(tx):
     """A compiled step, and the list of its traces."""
     traces = []
 
-    @jax.jit
+    @jit
     def step(x, state, n):
         traces.append(1)
         updates, state = tx.update(gradient(x, n), state, x)
@@ -173,13 +174,13 @@ def test_errors_of_setting():
 def test_set_inside_a_compiled_function_but_read_outside():
     tx = inject_hyperparams(optjax.sgd)(0.1)
 
-    @jax.jit
+    @jit
     def halve(state, rate):
         return set_hyperparameters(state, learning_rate=0.5 * rate)
 
     assert hyperparameters(halve(tx.init(START), 0.5))["learning_rate"] == 0.25
     with pytest.raises(ValueError, match="Read them from the state outside of it"):
-        jax.jit(hyperparameters)(tx.init(START))
+        jit(hyperparameters)(tx.init(START))
 
 
 def test_partition_of_two():
@@ -206,7 +207,7 @@ def test_states_of_several_trials():
     rates = np.array([0.1, 0.2, 0.4], np.float32)
     states = set_hyperparameters(states, learning_rate=rates)
     np.testing.assert_array_equal(hyperparameters(states)["learning_rate"], rates)
-    updates, _ = jax.jit(jax.vmap(tx.update))(params, states, params)
+    updates, _ = jit(jax.vmap(tx.update))(params, states, params)
     np.testing.assert_allclose(
         updates["vector"], -rates[:, None] * START["vector"], rtol=1e-6
     )
@@ -249,7 +250,7 @@ def test_linen_train_state():
     model = linen.Dense(2)
     traces = []
 
-    @jax.jit
+    @jit
     def step(state):
         traces.append(1)
 

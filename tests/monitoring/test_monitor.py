@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from compiling import jit
 from flax import linen, nnx
 from flax.training.train_state import TrainState
 from loop import NOISE, START, gradient, stack
@@ -57,7 +58,7 @@ def train(tx, params=PARAMS, grads=GRADS, state=None):
 
 @functools.cache
 def compiled_run(tx):
-    return jax.jit(lambda params, grads: train(tx, params, grads))
+    return jit(lambda params, grads: train(tx, params, grads))
 
 
 def final(tx, params=PARAMS, grads=GRADS):
@@ -110,7 +111,7 @@ def test_updates_and_state_are_those_without_bit_for_bit(case):
 @pytest.mark.parametrize("every", [1, 3, 50])
 def test_summaries_are_made_at_the_first_and_every_kth_step(every):
     tx = optjax.monitor(optjax.adam(0.1), every=every)
-    states, _, _ = jax.jit(lambda: train(tx))()
+    states, _, _ = jit(lambda: train(tx))()
     steps = optjax.read_report(states).steps
     due = [t for t in range(1, STEPS + 1) if t == 1 or t % every == 0]
     expected = [max(d for d in due if d <= t) for t in range(1, STEPS + 1)]
@@ -217,7 +218,7 @@ def test_every_number_is_that_of_numpy(kind, groups):
         groups=option,
         factor=factor,
     )
-    states, updates, params = jax.jit(lambda: train(tx))()
+    states, updates, params = jit(lambda: train(tx))()
     report = optjax.read_report(states).at(-1)
     v, lo, hi, s = rates_by_numpy(
         kind,
@@ -472,7 +473,7 @@ def test_multi_steps():
     assert_same_report(final(tx, grads=grads), reference(6))
     outside = monitor(optax.MultiSteps(adabound(), 2).gradient_transformation())
     state = outside.init(PARAMS)
-    for update in (outside.update, jax.jit(outside.update)):
+    for update in (outside.update, jit(outside.update)):
         with pytest.raises(
             ValueError, match=r"Put the monitor inside: optax\.MultiSteps"
         ):
@@ -578,7 +579,7 @@ def test_linen_train_state():
         tx=optjax.monitor(optjax.sgd(0.25), every=1),
     )
 
-    @jax.jit
+    @jit
     def step(state):
         def loss(params):
             return jnp.mean(jnp.square(state.apply_fn({"params": params}, INPUTS)))
@@ -593,7 +594,7 @@ def test_linen_train_state():
 
 def test_scan_gives_a_report_over_time():
     tx = monitor(adabound(), every=5)
-    states, _, _ = jax.jit(lambda: train(tx))()
+    states, _, _ = jit(lambda: train(tx))()
     over_time = optjax.stack_reports(optjax.read_report(states))
     assert over_time.steps.tolist() == [1, 5, 10]
     one_by_one = [optjax.read_report(states).at(t - 1) for t in (1, 5, 10)]
@@ -614,7 +615,7 @@ def test_a_report_for_each_of_several_learning_rates(many):
         states, _, _ = train(monitor(adabound(learning_rate)))
         return states
 
-    report = optjax.read_report(jax.jit(many(run))(rates))
+    report = optjax.read_report(jit(many(run))(rates))
     assert report.steps.shape == (3, STEPS)
     for index, rate in enumerate(rates):
         alone = final(monitor(adabound(float(rate))))
@@ -625,14 +626,14 @@ def test_a_report_for_each_of_several_learning_rates(many):
 def test_trials_that_are_due_at_different_steps():
     """Under vmap a trial that is not due keeps its summary and its path."""
     tx = monitor(adabound(), every=3)
-    states, _, _ = jax.jit(lambda: train(tx))()
+    states, _, _ = jit(lambda: train(tx))()
     # The state after step 2 is due next, that after step 3 is not.
     both = jax.tree.map(lambda x: x[1:3], states)
     params = jax.tree.map(lambda x: jnp.stack([x, x]), PARAMS)
-    updates, after = jax.jit(jax.vmap(tx.update, (None, 0, 0)))(GRADS[2], both, params)
+    updates, after = jit(jax.vmap(tx.update, (None, 0, 0)))(GRADS[2], both, params)
     assert optjax.read_report(after).steps.tolist() == [3, 3]
     alone = jax.tree.map(lambda x: x[1], both)
-    expected, expected_state = jax.jit(tx.update)(GRADS[2], alone, PARAMS)
+    expected, expected_state = jit(tx.update)(GRADS[2], alone, PARAMS)
     chex.assert_trees_all_close(
         jax.tree.map(lambda x: x[1], (updates, after)),
         (expected, expected_state),
@@ -697,7 +698,7 @@ def test_sharded_parameters_are_not_gathered():
 def test_orbax_saves_and_resumes(tmp_path):
     checkpoint = pytest.importorskip("orbax.checkpoint")
     tx = monitor(adabound(), every=4)
-    update = jax.jit(tx.update)
+    update = jit(tx.update)
 
     def go_on(state, grads):
         for g in grads:
@@ -760,7 +761,7 @@ def test_phase_of_complex_numbers_does_not_matter():
 def test_float64():
     with jax.enable_x64(True):
         wide = functools.partial(jax.tree.map, lambda x: jnp.asarray(x, jnp.float64))
-        states, _, _ = jax.jit(
+        states, _, _ = jit(
             lambda: train(monitor(adabound()), wide(PARAMS), [*map(wide, GRADS)])
         )()
         report = optjax.read_report(states).at(-1)
@@ -792,7 +793,7 @@ def test_none_leaves_and_leaves_of_size_zero_do_not_count():
 )
 def test_without_coordinates_there_is_nothing_to_report(params):
     tx = monitor(adabound())
-    _, state = jax.jit(tx.update)(params, tx.init(params), params)
+    _, state = jit(tx.update)(params, tx.init(params), params)
     report = optjax.read_report(state)
     assert report.steps == 1
     assert np.isnan(report[OVERALL].quantiles).all()
@@ -850,12 +851,12 @@ def test_derivative_with_respect_to_a_hyperparameter(every):
     def wrap(tx):
         return monitor(tx, every=every)
 
-    expected = jax.jit(jax.grad(lambda lr: loss(lr, lambda tx: tx)))(0.01)
+    expected = jit(jax.grad(lambda lr: loss(lr, lambda tx: tx)))(0.01)
     assert abs(expected) > 0
     np.testing.assert_allclose(
-        jax.jit(jax.grad(lambda lr: loss(lr, wrap)))(0.01), expected, rtol=1e-5
+        jit(jax.grad(lambda lr: loss(lr, wrap)))(0.01), expected, rtol=1e-5
     )
-    _, tangent = jax.jvp(jax.jit(lambda lr: loss(lr, wrap)), (0.01,), (1.0,))
+    _, tangent = jax.jvp(jit(lambda lr: loss(lr, wrap)), (0.01,), (1.0,))
     np.testing.assert_allclose(tangent, expected, rtol=1e-5)
 
 
@@ -885,7 +886,7 @@ def test_transition_is_taken_back_where_the_share_falls():
     # With b2 = 0 the rate is 1/|g| where the band, [0.002 t, 0.1 + 5/t], is wide.
     sizes = [10.0, 10.0, 10.0, 1.0, 10.0, 10.0]
     tx = optjax.monitor(bounded, every=1)
-    states, _, _ = jax.jit(
+    states, _, _ = jit(
         lambda: train(tx, {"w": jnp.ones(3)}, [{"w": jnp.full(3, g)} for g in sizes])
     )()
     since = optjax.read_report(states)["w"].sgd_since.tolist()
@@ -922,7 +923,7 @@ def test_sgd_is_sgd_and_adam_never():
 
 def test_swats_is_sgd_after_its_switch():
     tx = optjax.monitor(optjax.swats(0.05, b1=0.8, b2=0.95, eps=0.5), every=1)
-    states, _, _ = jax.jit(lambda: train(tx))()
+    states, _, _ = jit(lambda: train(tx))()
     report = optjax.read_report(states)
     (inner,) = (
         node

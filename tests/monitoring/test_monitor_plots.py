@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from compiling import jit
 
 import optjax
 from optjax.monitoring._plots import plot_quantiles, plot_rates, plot_transition
@@ -32,7 +33,7 @@ def reports_of(tx, steps):
         return state, state
 
     return optjax.read_report(
-        jax.jit(lambda g: jax.lax.scan(step, tx.init(params), g)[1])(grads)
+        jit(lambda g: jax.lax.scan(step, tx.init(params), g)[1])(grads)
     )
 
 

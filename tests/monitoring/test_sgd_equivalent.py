@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from compiling import jit
 from flax import linen, nnx
 from flax.training.train_state import TrainState
 from loop import NOISE, START, gradient
@@ -48,7 +49,7 @@ def walk(tx, grad):
         updates, state = tx.update(grad(params, t), state, params)
         return (optax.apply_updates(params, updates), state), None
 
-    return jax.jit(
+    return jit(
         lambda params, state, first: jax.lax.scan(
             step, (params, state), first + jnp.arange(STEPS)
         )[0]
@@ -282,7 +283,7 @@ def test_inside_jit_with_concrete_numbers():
     def rate(eps):
         return optjax.sgd_equivalent(optjax.adabound(1e-3, eps=eps), START)[0]
 
-    np.testing.assert_allclose(jax.jit(rate)(1e-8), 0.01, rtol=1e-6)
+    np.testing.assert_allclose(jit(rate)(1e-8), 0.01, rtol=1e-6)
 
 
 def test_the_count_of_a_schedule_goes_on():
@@ -341,7 +342,7 @@ def test_hand_over_in_nnx():
 def test_hand_over_in_linen():
     model = linen.Dense(2)
 
-    @jax.jit
+    @jit
     def step(state):
         def loss(params):
             return jnp.mean(jnp.square(state.apply_fn({"params": params}, INPUTS) - 1))
@@ -420,7 +421,7 @@ def test_traced_hyperparameters_are_refused(name):
         return optjax.sgd_equivalent(optimizer, START).momentum
 
     with pytest.raises(ValueError, match="needs concrete hyper-parameters, got traced"):
-        jax.jit(build)(0.5)
+        jit(build)(0.5)
 
 
 def test_injected_hyperparameters_are_read_from_the_state():

@@ -10,6 +10,8 @@ import re
 import types
 from pathlib import Path
 
+import jax
+from compiling import jit
 from optax._src import alias
 
 from optjax import OPTIMIZERS
@@ -63,6 +65,7 @@ def load(module, **lists):
     exec(code, ours.__dict__)
     rows = {name: row.factory for name, row in OPTIMIZERS.items()}
     ours.alias = types.SimpleNamespace(**{**vars(alias), **rows})
+    ours.jax = types.SimpleNamespace(**{**vars(jax), "jit": jit})
     return ours
 
 

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from compiling import jit
 
 Path = dict[str, np.ndarray]
 
@@ -53,9 +54,8 @@ def follow(
         begin = {key: (start, tx.init(start)) for key, tx in transformations.items()}
         return jax.lax.scan(step, begin, grads)[1]
 
-    # float64 is for what is computed, not for how fast: cheap code compiles sooner.
-    options = {"xla_backend_optimization_level": 0} if dtype == "float64" else None
-    moves = jax.jit(scan, compiler_options=options)(start, stacked)
+    # float32 is compared to few roundings, so it is compiled as users have it.
+    moves = (jit if dtype == "float64" else jax.jit)(scan)(start, stacked)
     return {
         name: {
             key: np.cumsum(np.asarray(value, np.float64), axis=0)

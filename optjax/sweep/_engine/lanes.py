@@ -62,6 +62,7 @@ class Program(NamedTuple):
         (K, most evaluations, names), NaN where there was no evaluation. The carry is
         donated.
       state: (carry, lane) -> the state of the trial in that lane, on its device.
+      put: (carry, lane, state) -> carry, with a state as it is after an evaluation.
       lanes: K.
       bytes: what it takes while it runs, on all devices.
     """
@@ -69,6 +70,7 @@ class Program(NamedTuple):
     start: Callable[[], Any]
     advance: Callable[[Any, Assignment, Size], tuple[Any, np.ndarray]]
     state: Callable[[Any, int], State]
+    put: Callable[[Any, int, State], Any]
     lanes: int
     bytes: int = 0
 
@@ -258,7 +260,16 @@ def compile_lanes(
     def state(carry: Any, lane: int) -> State:
         return unpack([leaf[lane] for leaf in carry]).state
 
-    return Program(start, advance, state, lanes, _bytes(compiled) * len(devices))
+    def put(carry: Any, lane: int, state: State) -> Any:
+        def leaf(old: jax.Array, new: jax.Array) -> jax.Array:
+            array = np.array(old)
+            array[lane] = new
+            return _put(array, sharding)
+
+        return [*map(leaf, carry, pack(_Lane(state, jnp.array(no_sums))))]
+
+    size = _bytes(compiled) * len(devices)
+    return Program(start, advance, state, put, lanes, size)
 
 
 def _bytes(compiled: Any) -> int:

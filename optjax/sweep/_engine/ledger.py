@@ -12,6 +12,7 @@ from optjax.sweep._records import (
     Curve,
     Record,
     Status,
+    Times,
     TrialSpec,
     describe,
 )
@@ -27,6 +28,7 @@ class Ledger:
       steps: updates done by this process since it started.
       steps_left: updates to do if no trial ends early.
       strategy: how a device runs its lanes, in words; "" until that is known.
+      times: how long the calls took.
     """
 
     def __init__(
@@ -47,6 +49,7 @@ class Ledger:
         self.steps = 0
         self.steps_left = total * plan.steps
         self.strategy = ""
+        self.times = Times()
         self._steps = plan.steps
 
     def expect(self, trials: int) -> None:

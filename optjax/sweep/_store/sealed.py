@@ -46,7 +46,7 @@ def read_sealed(path: Path) -> dict[str, Any] | None:
     """
     try:
         data = json.loads(path.read_bytes().decode())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
         raise DamagedError(path, error.strerror or str(error)) from None
