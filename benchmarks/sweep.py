@@ -1,8 +1,8 @@
 """How fast sweeps are, side by side in one run: python benchmarks/sweep.py.
 
-Four parts, each a section of sweep.md beside this file; `--only` measures some of them
-and leaves the other sections as they are. Needs the extra `race`, and Optuna for the
-part `overhead`.
+Five parts, each a section of sweep.md beside this file; `--only` measures some of them
+and leaves the other sections as they are. Needs the extra `race`, Optuna for the part
+`overhead`, and Ray Tune beside it for `peers`.
 """
 
 import argparse
@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from peers import peers
 
 import optjax
 from optjax import sweep
@@ -420,6 +421,7 @@ PARTS = {
     "strategies": ("Strategies, and what `auto` chooses", strategies),
     "overhead": ("Trials that do nothing", overhead),
     "scaling": ("From few trials to many", scaling),
+    "peers": ("Beside Optuna, Ray Tune and a loop", peers),
 }
 
 

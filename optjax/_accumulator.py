@@ -333,7 +333,8 @@ def ema_of_squared_residuals(
         residual = map_leaves(
             lambda g, m: widen(g) - widen(m), updates, direction_state.ema
         )
-        return average.update(residual, state)
+        nu, new_state = average.update(residual, state)
+        return nu, new_state
 
     residuals = optax.GradientTransformationExtraArgs(average.init, update)
     return telling(Other("ema_of_squared_residuals"), residuals)

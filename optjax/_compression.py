@@ -296,7 +296,7 @@ def _kinds(state: Any, left_out: set[Any]) -> list[Any]:
 
 
 def _is_large(leaf: Any) -> bool:
-    return leaf.dtype == jnp.float32 and leaf.size >= SMALLEST
+    return bool(leaf.dtype == jnp.float32 and leaf.size >= SMALLEST)
 
 
 def _left_out(mask: Any, params: Any) -> set[Any]:

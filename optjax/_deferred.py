@@ -68,8 +68,7 @@ def _is_of_type(leaf: Any, like: Any) -> bool:
 
 def root_rows(leaves: Sequence[Any]) -> list[Any]:
     """The root of every leaf: one call, with a derivative of its own."""
-    results: list[Any] = _root.bind(*leaves)
-    return results
+    return _root.bind(*leaves)
 
 
 class _Deferrable(Primitive):
@@ -77,15 +76,21 @@ class _Deferrable(Primitive):
 
     multiple_results = True
 
-    def __init__(self, name: str, expand: Callable[..., list[Any]]):
+    def __init__(
+        self,
+        name: str,
+        expand: Callable[..., list[Any]],
+        types: Callable[..., list[Any]],
+    ):
         super().__init__(name)
         self._expand = expand
+        Primitive.def_abstract_eval(self, types)
 
-    def bind(self, *operands: Any, **params: Any) -> Any:
+    def bind(self, *operands: Any, **params: Any) -> list[Any]:
         observation = current()
         if observation is None or not observation.defers():
             return self._expand(*operands, **params)
-        results = super().bind(*operands, **params)
+        results: list[Any] = Primitive.bind(self, *operands, **params)
         for leaf in results:
             observation.defer(leaf)
         return results
@@ -111,16 +116,16 @@ def _roots(*leaves: Any) -> list[Any]:
     return roots
 
 
-_map = _Deferrable("optjax_map", _each)
-_root = _Deferrable("optjax_root", _roots)
-
-
-@_map.def_abstract_eval
-def _(*operands: Any, programs: Any, which: Any, width: int) -> list[Any]:
+def _types_of_each(
+    *operands: Any, programs: Sequence[_Traced], which: Sequence[int], width: int
+) -> list[Any]:
     del operands, width
     return [programs[number].jaxpr.outvars[0].aval for number in which]
 
 
-@_root.def_abstract_eval
-def _(*leaves: Any) -> list[Any]:
+def _types_of_roots(*leaves: Any) -> list[Any]:
     return list(leaves)
+
+
+_map = _Deferrable("optjax_map", _each, _types_of_each)
+_root = _Deferrable("optjax_root", _roots, _types_of_roots)

@@ -8,7 +8,7 @@ import optax
 
 from optjax._arguments.checked import checked
 from optjax._arguments.named import ArrayTree, OptimizerState, Transformation
-from optjax._places import Path, counters, place_of
+from optjax._places import Path, counters, is_counter, place_of
 
 __all__ = ["from_optax_state"]
 
@@ -57,7 +57,7 @@ def from_optax_state(
     for path, value in jax.tree_util.tree_leaves_with_path(state):
         place = place_of(path, _THEIRS)
         theirs.setdefault((place.part, place.field), {})[place.leaf] = value
-        if place.field == "count":
+        if is_counter(path, value):
             steps[place.part] = max(value, steps.get(place.part, value))
     template = jax.eval_shape(optimizer.init, params)
     counts = counters(optimizer, params)

@@ -103,5 +103,5 @@ def _part(path: Any, paths: Any) -> str:
     return ".".join(n for n in names if n not in wrappers) or "state"
 
 
-def _bytes(leaf: Any) -> int:
-    return math.prod(leaf.shape) * jnp.dtype(leaf.dtype).itemsize
+def _bytes(leaf: jax.ShapeDtypeStruct) -> int:
+    return int(math.prod(leaf.shape) * jnp.dtype(leaf.dtype).itemsize)

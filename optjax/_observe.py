@@ -13,7 +13,7 @@ A link's arrays belong to the trace that made them. An optimizer that is called
 inside another's `lax.cond` must be observed in there.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
@@ -139,33 +139,52 @@ class Program:
         rest._consts = [*self._consts, *known]
         return rest
 
-    def compute(self, tree: Any, *operands: Any) -> Any:
-        """The tree with this program's arrays computed; effects are left out."""
+    def compute(
+        self, tree: Any, *operands: Any, given: Mapping[int, Any] | None = None
+    ) -> Any:
+        """The tree with this program's arrays computed; effects are left out.
+
+        Those `given`, by their ids, are what they are there.
+        """
         leaves, structure = jax.tree.flatten(tree)
         places = [i for i, leaf in enumerate(leaves) if id(leaf) in self._variable]
         wanted = [self._variable[id(leaves[i])] for i in places]
-        values = self._evaluate([], wanted, operands)
+        known = {
+            self._variable[name]: value
+            for name, value in (given or {}).items()
+            if name in self._variable
+        }
+        values = self._evaluate([], wanted, operands, known)
         for i, value in zip(places, values, strict=True):
             leaves[i] = value
         return jax.tree.unflatten(structure, leaves)
 
     def _evaluate(
-        self, always: Sequence[Any], wanted: Sequence[Any], operands: Sequence[Any]
+        self,
+        always: Sequence[Any],
+        wanted: Sequence[Any],
+        operands: Sequence[Any],
+        known: Mapping[Any, Any] = {},
     ) -> list[Any]:
         """The variables, by these equations and those that they need."""
-        needed = {variable for variable in wanted if not _is_literal(variable)}
+        needed = {v for v in wanted if not _is_literal(v)} - known.keys()
         whatever = {id(eqn) for eqn in always}
         kept = []
         for eqn in reversed(self._jaxpr.eqns):
             if id(eqn) in whatever or not needed.isdisjoint(eqn.outvars):
-                kept.append(eqn)
+                # An equation of many leaves may know some of them already.
+                unknown = [type(v)(v.aval) if v in known else v for v in eqn.outvars]
+                kept.append(eqn.replace(outvars=unknown))
                 needed.update(v for v in eqn.invars if not _is_literal(v))
+                needed -= known.keys()
         part = self._jaxpr.replace(
+            constvars=[*self._jaxpr.constvars, *known],
             eqns=kept[::-1],
             outvars=list(wanted),
         )
         flat = jax.tree.leaves(operands)
-        values: list[Any] = jax.core.eval_jaxpr(part, self._consts, *flat)
+        constants = [*self._consts, *known.values()]
+        values: list[Any] = jax.core.eval_jaxpr(part, constants, *flat)
         return values
 
 

@@ -73,11 +73,11 @@ class Link(NamedTuple):
     """
 
     part: Part
-    received: Any
-    returned: Any
-    state: Any = ()
-    new_state: Any = ()
-    params: Any = None
+    received: optax.Updates
+    returned: optax.Updates
+    state: optax.OptState = ()
+    new_state: optax.OptState = ()
+    params: optax.Params | None = None
 
 
 class Other(Part):
@@ -153,8 +153,8 @@ class Clip(Part):
         bounds that tend to nothing.
     """
 
-    lower: Any
-    upper: Any
+    lower: Scalar | optax.Updates
+    upper: Scalar | optax.Updates
     ends: tuple[Any, Any] | None = None
 
 
@@ -164,10 +164,13 @@ class ClipAround(Clip):
     Attributes:
       rate: f_t, a tree of numbers like the rates, NaN where it is not known.
       freeze_after: the last step whose f_t is measured, or infinity.
+      norms: ‖V_t ⊙ m_t‖² and ‖m_t‖², two trees of numbers, where they are for the next
+        step's f and no other number of this one is made of them; else None.
     """
 
     rate: Any = None
     freeze_after: Scalar = math.inf
+    norms: tuple[Any, Any] | None = None
 
 
 class Product(Part):
@@ -178,8 +181,8 @@ class Product(Part):
       rate: V_t, a tree like it.
     """
 
-    direction: Any
-    rate: Any
+    direction: optax.Updates
+    rate: optax.Updates
 
 
 class Switched(Product):

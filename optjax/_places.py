@@ -7,7 +7,15 @@ import jax
 import jax.numpy as jnp
 import optax
 
-__all__ = ["Path", "Place", "counters", "end_of", "path_of", "place_of"]
+__all__ = [
+    "Path",
+    "Place",
+    "counters",
+    "end_of",
+    "is_counter",
+    "path_of",
+    "place_of",
+]
 
 Path = tuple[Any, ...]
 
@@ -57,6 +65,21 @@ def path_of(path: Sequence[Any]) -> Path:
         and path[-1].name == "value"
     )
     return path[:-1] if is_variable else path
+
+
+def is_counter(path: Sequence[Any], leaf: Any) -> bool:
+    """Whether an array of a state is a number of steps.
+
+    It may be one that stands still, such as an average's that is not debiased, where
+    `counters` has only those that do not.
+    """
+    *_, last = (None, *path_of(path))
+    return (
+        isinstance(last, jax.tree_util.GetAttrKey)
+        and last.name in ("count", "step")
+        and jnp.shape(leaf) == ()
+        and bool(jnp.result_type(leaf) == jnp.int32)
+    )
 
 
 def counters(optimizer: optax.GradientTransformation, params: Any) -> set[Path]:

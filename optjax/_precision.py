@@ -11,10 +11,12 @@ from typing import Any, TypeAlias, TypeGuard
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.typing import ArrayLike
 
 __all__ = [
     "abs_sq",
     "away_from_zero",
+    "bias_correction",
     "full_like",
     "is_known",
     "log_decay",
@@ -31,7 +33,7 @@ __all__ = [
 Scalar: TypeAlias = float | jax.Array
 
 
-def widen(x: Any) -> jax.Array:
+def widen(x: ArrayLike) -> jax.Array:
     """x in its own dtype or float32, whichever is wider."""
     return lax.convert_element_type(x, _wide(jnp.result_type(x)))
 
@@ -103,7 +105,7 @@ def _map_params(params: Any, fill: Scalar, choose: Callable[[Any], Any]) -> Any:
     return jax.tree_util.tree_map_with_path(leaf, params)
 
 
-def abs_sq(g: Any) -> jax.Array:
+def abs_sq(g: jax.Array) -> jax.Array:
     """|g|², real and in float32 or wider."""
     g = widen(g)
     return jnp.square(g.real) + jnp.square(g.imag) if jnp.iscomplexobj(g) else g * g
@@ -132,7 +134,16 @@ def one_minus_power(decay: Scalar, t: jax.Array) -> jax.Array:
     return _one_minus_power(lax.convert_element_type(decay, t.dtype), t)
 
 
-def log_decay(decay: Scalar, t: jax.Array) -> Any:
+def bias_correction(
+    learning_rate: Scalar, b1: Scalar, b2: Scalar, t: jax.Array
+) -> jax.Array:
+    """α √(1 − β₂ᵗ) / (1 − β₁ᵗ): Adam's two corrections."""
+    root = jnp.sqrt(one_minus_power(b2, t))
+    scale: jax.Array = learning_rate * root / one_minus_power(b1, t)
+    return scale
+
+
+def log_decay(decay: Scalar, t: jax.Array) -> Scalar:
     """The logarithm of a decay in [0, 1), in the dtype of t; −∞ for 0."""
     if is_known(decay):
         return math.log(decay) if decay else -math.inf
@@ -146,7 +157,9 @@ def _one_minus_power(decay: jax.Array, t: jax.Array) -> jax.Array:
     return 0.0 - jnp.expm1(t * log_decay(decay, t))
 
 
-def _power_slope(tangent: Any, _: Any, decay: jax.Array, t: jax.Array) -> jax.Array:
+def _power_slope(
+    tangent: jax.Array, _: Any, decay: jax.Array, t: jax.Array
+) -> jax.Array:
     """−t βᵗ⁻¹. The chain rule would pass the logarithm's infinite one at β = 0."""
     above_zero = jnp.maximum(decay, jnp.finfo(decay.dtype).tiny)
     return -t * lax.pow(above_zero, t - 1.0) * tangent

@@ -25,10 +25,10 @@ from optjax._precision import (
     Scalar,
     abs_sq,
     away_from_zero,
+    bias_correction,
     is_known,
     log_decay,
     next_count,
-    one_minus_power,
     precise,
     real_full_like,
     widen,
@@ -379,16 +379,12 @@ def correct_bias(
     Reference: Kingma & Ba, "Adam", ICLR 2015, the end of section 2.
     """
 
-    def factor(t: Any) -> Any:
-        root = jnp.sqrt(one_minus_power(b2, t))
-        return learning_rate * root / one_minus_power(b1, t)
-
     def update(
         updates: optax.Updates, state: CountState, params: Any = None, **extra: Any
     ) -> tuple[optax.Updates, CountState]:
         del params, extra
         count, t = next_count(state.count)
-        scale = factor(t)
+        scale = bias_correction(learning_rate, b1, b2, t)
         return map_leaves(lambda v: scale * v, updates), CountState(count)
 
     correction = optax.GradientTransformationExtraArgs(_init_count, update)

@@ -3,6 +3,7 @@
 from typing import Annotated, Any, TypeAlias
 
 import jax
+import optax
 from jax.sharding import NamedSharding, PartitionSpec
 
 from optjax._arguments.checked import checked
@@ -36,7 +37,7 @@ _Shardings: TypeAlias = Annotated[
 @checked
 def state_shardings(
     optimizer: Transformation, params: ArrayTree, shardings: _Shardings
-) -> Any:
+) -> optax.OptState:
     r"""s(m_x) = s(ν_x) = s(x): what is kept for a parameter x lies where x does.
 
     A leaf of the state belongs to the parameter whose path is the end of its own. With

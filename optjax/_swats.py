@@ -17,6 +17,7 @@ from optjax._observe import tell
 from optjax._parts import Link, Switched
 from optjax._precision import (
     abs_sq,
+    bias_correction,
     full_like,
     next_count,
     one_minus_power,
@@ -113,9 +114,7 @@ def scale_by_swats(
         nu = map_leaves(
             lambda g, v: (1 - b2) * abs_sq(g) + b2 * widen(v), updates, state.nu
         )
-        alpha = (
-            learning_rate * jnp.sqrt(one_minus_power(b2, t)) / one_minus_power(b1, t)
-        )
+        alpha = bias_correction(learning_rate, b1, b2, t)
         v = map_leaves(
             lambda v: jnp.where(
                 is_sgd, store(state.sgd_rate, v), alpha / (sqrt(v) + eps)

@@ -68,6 +68,7 @@ class Target(NamedTuple):
       of_quotient: h.
       groups: which leaves have one f_t together.
       decay: β in [0, 1), the share of the old average that a step keeps.
+      late: whether bounds are around the last step's f_t, or this step's.
     """
 
     numerator: Callable[[Any, Any, Any], Any]
@@ -75,6 +76,11 @@ class Target(NamedTuple):
     of_quotient: Callable[[Any], Any]
     groups: Groups
     decay: Scalar
+    late: bool = False
+
+
+class _Grafted(Target):
+    """That of `grafted_target`, whose two numbers the compiled step has too."""
 
 
 class _TargetOrRate(Kind):
@@ -103,21 +109,29 @@ class BoundAroundState(NamedTuple):
 
 
 @checked
-def grafted_target(groups: Groups = None, decay: Decay = 0.0) -> Target:
+def grafted_target(
+    groups: Groups = None, decay: Decay = 0.0, late: bool = True
+) -> Target:
     r"""f_t = ‖V_t ⊙ m_t‖ / ‖m_t‖, the norms over a group of leaves.
 
     The rate at which SGD's step along m_t is as long as the adaptive step: Adam's step
-    length grafted onto SGD's direction.
+    length grafted onto SGD's direction. Bounds at step t are around f_{t−1}, which is
+    known before the step and so costs no second pass; there are none at t = 1.
 
     Args:
       groups: which leaves have one f_t together. None for each its own, 0 for all, a
         number of leading parts of a leaf's path, or a function from the path, such as
         "block/conv/kernel", to the group's name.
       decay: β in [0, 1): f_t is averaged with the decay β, debiased; 0 is f_t itself.
+      late: whether bounds are around f_{t−1}, or f_t itself, which no compiled step has
+        and costs a second pass over the leaf.
+
+    Raises:
+      ValueError: for a hyper-parameter that is not what its line says.
 
     Example:
       >>> import jax.numpy as jnp, optjax
-      >>> target = optjax.grafted_target()
+      >>> target = optjax.grafted_target(late=False)
       >>> tx = optjax.bound_around(target, *optjax.constant_bounds(1.0, 1.0))
       >>> v, m = jnp.array([1.0, 3.0]), jnp.array([4.0, 0.0])
       >>> tx.update(v, tx.init(v), direction=m, gradient=m)[0]
@@ -128,12 +142,13 @@ def grafted_target(groups: Groups = None, decay: Decay = 0.0) -> Target:
     one optimizer's direction by another's step length, layer by layer. That bounds
     close on their quotient is optjax's own.
     """
-    return Target(
+    return _Grafted(
         lambda v, m, g: jnp.sum(abs_sq(v * widen(m))),
         lambda v, m, g: jnp.sum(abs_sq(m)),
         sqrt,
         groups,
         decay,
+        late,
     )
 
 
@@ -148,6 +163,9 @@ def projected_target(groups: Groups = None, decay: Decay = 0.999) -> Target:
     Args:
       groups: which leaves have one f_t together; see `grafted_target`.
       decay: β in [0, 1) of the average, SWATS's β₂.
+
+    Raises:
+      ValueError: for a hyper-parameter that is not what its line says.
 
     Example:
       >>> import jax.numpy as jnp, optjax
@@ -242,10 +260,17 @@ def bound_around(
         if not rates:
             return updates, BoundAroundState(count, state.rate)
         old = jnp.stack(treedef.flatten_up_to(state.rate))
+        norms = None
         if isinstance(target, Target):
             if direction is None:
                 raise ValueError(_OUTSIDE)
-            new = _measured(target, t, old, updates, direction, gradient)
+            sums = tuple(
+                map_leaves(part, updates, direction, gradient)
+                for part in (target.numerator, target.denominator)
+            )
+            group = group_of_each_leaf(updates, target.groups)
+            new = _measured(target, t, old, group, *map(jax.tree.leaves, sums))
+            norms = sums if isinstance(target, _Grafted) and target.late else None
         else:
             new = jnp.full_like(old, target)
         is_frozen = t > freeze_after
@@ -254,17 +279,18 @@ def bound_around(
             jnp.where(is_frozen, 1.0, bound(t) if callable(bound) else bound)
             for bound in (lower, upper)
         )
-        is_known = f > 0
-        lowest = f * lo
-        highest = jnp.where(is_known, jnp.where(is_known, f, 1.0) * hi, jnp.inf)
+        used = old if isinstance(target, Target) and target.late else f
+        is_known = used > 0
+        lowest = used * lo
+        highest = jnp.where(is_known, jnp.where(is_known, used, 1.0) * hi, jnp.inf)
         clipped = [
             jnp.minimum(jnp.maximum(v, store(lowest[i], v)), store(highest[i], v))
             for i, v in enumerate(rates)
         ]
         lows, highs, limits = map(
-            treedef.unflatten, (lowest, highest, jnp.where(is_known, f, jnp.nan))
+            treedef.unflatten, (lowest, highest, jnp.where(is_known, used, jnp.nan))
         )
-        part = ClipAround(lows, highs, None, limits, freeze_after)
+        part = ClipAround(lows, highs, None, limits, freeze_after, norms)
         result = treedef.unflatten(clipped)
         new_state = BoundAroundState(count, treedef.unflatten(f))
         tell(Link(part, updates, result, state, new_state))
@@ -298,17 +324,21 @@ _OUTSIDE = (
 
 
 def _measured(
-    target: Target, t: Any, old: jax.Array, v: Any, m: Any, g: Any
+    target: Target,
+    t: Any,
+    old: jax.Array,
+    group: Sequence[int],
+    numerators: Sequence[jax.Array],
+    denominators: Sequence[jax.Array],
 ) -> jax.Array:
     """The average of each leaf's f_t, and what it was where there is no f_t."""
-    group = group_of_each_leaf(v, target.groups)
 
-    def of_groups(f: Callable[..., Any]) -> jax.Array:
-        of_leaves = jnp.stack(jax.tree.leaves(map_leaves(f, v, m, g)))
+    def of_groups(leaves: Sequence[jax.Array]) -> jax.Array:
+        of_leaves = jnp.stack(leaves)
         sums = jnp.zeros(max(group) + 1, of_leaves.dtype).at[np.array(group)]
         return sums.add(of_leaves)[np.array(group)]
 
-    above, below = of_groups(target.numerator), of_groups(target.denominator)
+    above, below = of_groups(numerators), of_groups(denominators)
     can_divide = (above > 0) & (below > 0) & jnp.isfinite(above) & jnp.isfinite(below)
     above, below = (jnp.where(can_divide, x, 1.0) for x in (above, below))
     now = target.of_quotient(above / below).astype(old.dtype)

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from optjax._observe import Observation, current
 from optjax._precision import sqrt, store
@@ -13,7 +14,9 @@ from optjax._precision import sqrt, store
 __all__ = ["cast_leaves", "leaf_names", "map_leaves", "root_leaves"]
 
 
-def map_leaves(f: Callable[..., Any], updates: Any, *states: Any) -> Any:
+def map_leaves(
+    f: Callable[..., Any], updates: optax.Updates, *states: optax.Updates
+) -> optax.Updates:
     """Map `f` over the leaves of `updates` and the matching leaves of `states`.
 
     `jax.tree.map` broadcasts a (3,) gradient against a (1, 3) state without a
@@ -40,8 +43,12 @@ def map_leaves(f: Callable[..., Any], updates: Any, *states: Any) -> Any:
     return rebuild(_each(f, rows))
 
 
-def cast_leaves(values: Any, like: Any) -> Any:
-    """Each leaf in the dtype of that of `like`, as `store` has it."""
+def cast_leaves(values: optax.Updates, like: optax.Updates) -> optax.Updates:
+    """Each leaf in the dtype of that of `like`, as `store` has it.
+
+    Raises:
+      ValueError: as `map_leaves` does.
+    """
     rows, rebuild = _rows(values, like)
     observation = _deferring()
     if rows and observation is not None:

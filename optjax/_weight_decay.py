@@ -8,7 +8,7 @@ import optax
 from optjax._form import in_gradient_dtype
 from optjax._observe import tell
 from optjax._parts import Decay, Link
-from optjax._precision import is_known, precise, widen
+from optjax._precision import Scalar, is_known, precise, widen
 from optjax._tree import map_leaves
 
 __all__ = ["add_decayed_weights", "with_l2"]
@@ -79,7 +79,7 @@ def with_l2(
     )
 
 
-def _add_decayed(u: jax.Array, decay: Any, x: jax.Array) -> jax.Array:
+def _add_decayed(u: jax.Array, decay: Scalar, x: jax.Array) -> jax.Array:
     """u + λ x in the widest of their dtypes, by which x must not be rounded before.
 
     JAX would do the same but for λ x, and not where it is told not to promote.

@@ -32,6 +32,9 @@ def quadratic(x: _Vector, condition: _Condition = 1.0) -> jax.Array:
       x: a vector.
       condition: ratio of the largest to the smallest curvature, ≥ 1.
 
+    Raises:
+      ValueError: for an argument that is not what its name says.
+
     Example:
       >>> import jax.numpy as jnp
       >>> from optjax.problems import quadratic
@@ -45,6 +48,9 @@ def quadratic(x: _Vector, condition: _Condition = 1.0) -> jax.Array:
 @checked
 def rosenbrock(x: _Point) -> jax.Array:
     r"""f(x, y) = (1 − x)² + 100 (y − x²)²: a curved valley, minimum 0 at (1, 1).
+
+    Raises:
+      ValueError: for an argument that is not what its name says.
 
     Example:
       >>> import jax.numpy as jnp
@@ -63,6 +69,9 @@ def minimize(
     optimizer: Transformation, f: _Objective, x: ArrayTree, steps: Count
 ) -> tuple[jax.Array, jax.Array]:
     """The last iterate of `steps` full-gradient steps from x, and f along the way.
+
+    Raises:
+      ValueError: for an argument that is not what its name says.
 
     Example:
       >>> import jax.numpy as jnp, optjax
@@ -97,6 +106,10 @@ def online_convex(
       optimizer: its schedule should decay like 1/√t for the theory to apply.
       steps: a multiple of `chunks`.
       chunks: how many means to return.
+
+    Raises:
+      ValueError: for an argument that is not what its line says, and steps that are no
+        multiple of chunks.
 
     Example:
       >>> import optjax

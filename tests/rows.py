@@ -4,6 +4,7 @@
 in the interior of its range at which it matters to the first steps.
 """
 
+import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -61,40 +62,58 @@ class Case:
         return (self.row, number) != ("swats", "base_lr")
 
 
-_ADAM = {"b1": 0.8, "b2": 0.95, "eps": 1e-2}
-_ROOT = {**_ADAM, "eps_root": 1e-2}
-_BOUNDED = {**_ADAM, "final_lr": 0.1, "gamma": 0.5, "weight_decay": 0.05}
-_GRAFTED = {**_ADAM, "gamma": 0.5, "weight_decay": 0.05, "b3": 0.5, "freeze_after": 3.5}
-_RMSPROP = {"decay": 0.8, "eps": 1e-2, "initial_scale": 0.3}
-
+#: Values in the interior of their ranges, by the names that all rows share.
+_NUMBERS = {
+    "b1": 0.8,
+    "b2": 0.95,
+    "b3": 0.8,
+    "decay": 0.8,
+    "momentum": 0.8,
+    "rho": 0.8,
+    "eps": 1e-2,
+    "eps_root": 1e-2,
+    "final_lr": 0.1,
+    "freeze_after": 3.5,
+    "gamma": 0.5,
+    "initial_accumulator_value": 0.2,
+    "initial_scale": 0.3,
+    "p": 0.25,
+    "threshold": 5.0,
+    "weight_decay": 0.05,
+}
+#: Where it is not 0.05.
+_LEARNING_RATES = {
+    "sgd": 0.1,
+    "momentum": 0.1,
+    "nesterov": 0.1,
+    "adagrad": 0.1,
+    "adadelta": 1.0,
+}
 # keep_num is no number: it shapes the state. At its default of 10 the few steps of a
 # test would all be zero.
+_FLAGS = {"adashift": {"keep_num": 2}}
+
+
+def _numbers(row: str) -> dict[str, float]:
+    """All that are numbers by default; a name that is new needs a line above."""
+    _, *others = inspect.signature(OPTIMIZERS[row].factory).parameters.values()
+    return {
+        parameter.name: _NUMBERS[parameter.name]
+        for parameter in others
+        if isinstance(parameter.default, float)
+    }
+
+
 ROWS = [
-    Case("sgd", 0.1),
-    Case("momentum", 0.1, {"momentum": 0.8}),
-    Case("nesterov", 0.1, {"momentum": 0.8}),
-    Case("adagrad", 0.1, {"initial_accumulator_value": 0.2, "eps": 1e-2}),
-    Case("rmsprop", 0.05, _RMSPROP),
-    Case("adadelta", 1.0, {"rho": 0.8, "eps": 1e-2, "weight_decay": 0.05}),
-    Case("adam", 0.05, _ROOT),
-    Case("adamw", 0.05, {**_ROOT, "weight_decay": 0.05}),
-    Case("adamax", 0.05, _ADAM),
-    Case("nadam", 0.05, _ROOT),
-    Case("nadamw", 0.05, {**_ROOT, "weight_decay": 0.05}),
-    Case("amsgrad", 0.05, _ROOT),
-    Case("yogi", 0.05, _ADAM),
-    Case("adabelief", 0.05, _ROOT),
-    Case("radam", 0.05, {**_ROOT, "threshold": 5.0}),
-    Case("padam", 0.05, {**_ADAM, "p": 0.25}),
-    Case("nosadam", 0.05, {"b1": 0.8, "gamma": 0.5, "eps": 1e-2}),
-    Case("adamod", 0.05, {**_ADAM, "b3": 0.8}),
-    Case("adashift", 0.05, _ADAM, {"keep_num": 2}),
-    Case("swats", 0.05, _ADAM),
-    Case("adabound", 0.05, _BOUNDED),
-    Case("amsbound", 0.05, _BOUNDED),
-    Case("adaboundw", 0.05, _BOUNDED),
-    Case("graftbound", 0.05, _GRAFTED),
+    Case(row, _LEARNING_RATES.get(row, 0.05), _numbers(row), _FLAGS.get(row, {}))
+    for row in OPTIMIZERS
 ]
+
+_ADAM = {name: _NUMBERS[name] for name in ("b1", "b2", "eps")}
+_ROOT = _numbers("adam")
+_BOUNDED = _numbers("adabound")
+_GRAFTED = _numbers("graftbound")
+_RMSPROP = _numbers("rmsprop")
 
 VARIANTS = [
     Case(
@@ -132,8 +151,12 @@ VARIANTS = [
     Case("adashift", 0.05, _ADAM, {"keep_num": 3, "reduction": "none"}, "none"),
     # A tolerance so wide that it switches to SGD at the second step.
     Case("swats", 0.05, {**_ADAM, "eps": 1.0, "base_lr": 0.04}, {}, "switches"),
-    Case("adabound", 0.05, {**_BOUNDED, "base_lr": 0.04}, {}, "base_lr"),
-    Case("amsbound", 0.05, {**_BOUNDED, "base_lr": 0.04}, {}, "base_lr"),
+    *[
+        Case(row, 0.05, {**_numbers(row), "base_lr": 0.04}, {}, "base_lr")
+        for row in OPTIMIZERS
+        if "base_lr" in inspect.signature(OPTIMIZERS[row].factory).parameters
+        and row not in ("swats", "adaboundw")
+    ],
     Case("adaboundw", 0.05, _BOUNDED, {"fixed_decay": True}, "fixed_decay"),
     Case(
         "adaboundw",
@@ -143,6 +166,7 @@ VARIANTS = [
         "amsbound",
     ),
     Case("graftbound", 0.05, _GRAFTED, {"groups": 0}, "all"),
+    Case("graftbound", 0.05, _GRAFTED, {"late": False}, "now"),
 ]
 
 CASES = ROWS + VARIANTS

@@ -136,7 +136,7 @@ class Whole(Kind):
 
 
 def _has_float64() -> bool:
-    return jnp.result_type(float) == jnp.float64
+    return bool(jnp.result_type(float) == jnp.float64)
 
 
 def is_finite(x: float) -> bool:

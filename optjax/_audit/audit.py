@@ -97,8 +97,6 @@ def audit(
     gradients, params = _pure(first if is_transformation else second), _pure(params)
     _demand_gradients(gradients, params, steps)
     gradients, params = jax.tree.map(jnp.asarray, (gradients, params))
-    if steps is None:
-        gradients = jax.tree.map(lambda g: g[None], gradients)
     subject: Subject
     if is_transformation:
         state = _pure(second)
@@ -113,11 +111,14 @@ def audit(
         subject, given = OfFactory.of(optimizer, first, _pure(state))
     operands = gradients, given, params, extra
     if any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(operands)):
-        measured = measure(subject, True, *operands)
+        # Where they will lie is not known yet.
+        may_cut = jax.device_count() == 1
+        measured = measure(subject, True, steps is None, may_cut, *operands)
     else:
-        measured = _compiled(subject, False)(*operands)
+        how = steps is None, not any(map(_is_spread, jax.tree.leaves(operands)))
+        measured = _compiled(subject, False, *how)(*operands)
         if np.any(measured.effects.by_difference):
-            measured = _compiled(subject, True)(*operands)
+            measured = _compiled(subject, True, *how)(*operands)
     first_state = jax.eval_shape(subject.start, subject.still, given, params)
     found = Audit(_layout(subject, first_state, params, groups), measured)
     if strict:
@@ -144,17 +145,26 @@ def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
     )
 
 
-def _compiled(subject: Subject, differences: bool) -> Callable[..., Measured]:
+def _is_spread(x: Any) -> bool:
+    return isinstance(x, jax.Array) and len(x.sharding.device_set) > 1
+
+
+def _compiled(
+    subject: Subject, differences: bool, is_single: bool, may_cut: bool
+) -> Callable[..., Measured]:
     """One for the same optimizer at every step; an unhashable mask makes it new."""
+    how = differences, is_single, may_cut
     try:
-        return _kept(subject, differences)
+        return _kept(subject, *how)
     except TypeError:
-        return jax.jit(functools.partial(measure, subject, differences))
+        return jax.jit(functools.partial(measure, subject, *how))
 
 
 @functools.lru_cache(maxsize=16)
-def _kept(subject: Subject, differences: bool) -> Callable[..., Measured]:
-    return jax.jit(functools.partial(measure, subject, differences))
+def _kept(
+    subject: Subject, differences: bool, is_single: bool, may_cut: bool
+) -> Callable[..., Measured]:
+    return jax.jit(functools.partial(measure, subject, differences, is_single, may_cut))
 
 
 def _layout(subject: Subject, state: Any, params: Any, groups: Any) -> Layout:

@@ -45,7 +45,6 @@ class Facts:
         self.groups = {
             name: list(members) for name, members in layout.groups if name != OVERALL
         } or {OVERALL: list(range(len(layout.leaves)))}
-        self._all = effects
         self.effects = {name: effects[name] for name in [*self.groups, OVERALL]}
         self.has_gradient = self._is_more_than_rounding(self.moves.gradient)
         self.moves_at_all = self._is_more_than_rounding(self.moves.update)
@@ -55,7 +54,10 @@ class Facts:
         sizes = np.array(self.layout.sizes)
         squares = np.max(norms, axis=0).astype(np.float64) ** 2
         whole = np.sqrt(np.sum(squares) / max(np.sum(sizes), 1))
-        return np.sqrt(squares / np.maximum(sizes, 1)) > _ROUNDING * whole
+        is_more: np.ndarray = (
+            np.sqrt(squares / np.maximum(sizes, 1)) > _ROUNDING * whole
+        )
+        return is_more
 
     def named(self, *roles: Role) -> list[tuple[int, str]]:
         """The hyper-parameters of these roles, with their index."""
@@ -66,9 +68,9 @@ class Facts:
         """A field of a knob's effects on each leaf, the mean of the steps with one."""
         values = getattr(self.measured.effects, field)[:, knob]
         is_step = self.moves.update > 0
-        return np.sum(np.where(is_step, values, 0.0), axis=0) / np.maximum(
-            np.sum(is_step, axis=0), 1
-        )
+        total = np.sum(np.where(is_step, values, 0.0), axis=0)
+        mean: np.ndarray = total / np.maximum(np.sum(is_step, axis=0), 1)
+        return mean
 
     def told(self, group: str, field: str) -> float:
         """What the parts tell of a group, NaN of one that has no such part."""

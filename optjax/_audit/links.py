@@ -12,7 +12,7 @@ from optjax._precision import widen
 from optjax._tree import leaf_names
 from optjax.monitoring._rates import read_rates
 
-__all__ = ["Told", "read_links"]
+__all__ = ["Told", "in_reach", "read_links"]
 
 
 class Told(NamedTuple):
@@ -23,22 +23,19 @@ class Told(NamedTuple):
       below_floor: (leaves,), the share of those whose √ν is not above ε.
       learning_rate: the factor of the last part.
       waits: whether gradients are only gathered, as AdaShift's first are.
+      stalled: (leaves,), the share of ν that half precision keeps where it is.
     """
 
     at_bound: Any
     below_floor: Any
     learning_rate: Any
     waits: Any
+    stalled: Any = jnp.nan
 
 
 def read_links(links: Sequence[Link], names: Sequence[str], update: Any) -> Told:
     """Of the leaves by name. What happened in a `cond` within the update is over."""
-    mine = {trace_of(leaf) for leaf in jax.tree.leaves(update)} | {None}
-    links = [
-        link
-        for link in links
-        if all(trace_of(x) in mine for x in jax.tree.leaves((link.part, link.received)))
-    ]
+    links = in_reach(links, update)
     at_bound: dict[str, Any] = {}
     for name, rate in read_rates(links).items():
         closes = ~jnp.isnan(jnp.asarray(rate.limit))
@@ -63,6 +60,16 @@ def read_links(links: Sequence[Link], names: Sequence[str], update: Any) -> Told
                 learning_rate = now
     learning_rate = jnp.asarray(learning_rate, jnp.result_type(float))
     return Told(_row(at_bound, names), _row(below, names), learning_rate, waits)
+
+
+def in_reach(links: Sequence[Link], update: Any) -> list[Link]:
+    """Without those whose arrays belong to a trace that is over."""
+    mine = {trace_of(leaf) for leaf in jax.tree.leaves(update)} | {None}
+    return [
+        link
+        for link in links
+        if all(trace_of(x) in mine for x in jax.tree.leaves((link.part, link.received)))
+    ]
 
 
 def _share(is_true: jax.Array) -> jax.Array:

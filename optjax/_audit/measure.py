@@ -4,7 +4,8 @@
     turn         ‖∂Δx − E Δx‖ / ‖Δx‖              how far the direction turns
 
 by forward-mode derivatives through `update`, which is a black box. Each h has a pass of
-its own over the leaves, so that no more than one tangent of the updates is alive.
+its own over the leaves, and of a single step each block of coordinates one of its own,
+where the black box lets it, so that no array of the updates' size is held.
 """
 
 from collections.abc import Callable
@@ -14,7 +15,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from optjax._audit.blocks import by_blocks
+from optjax._audit.forecast import held_at, meetings
 from optjax._audit.links import Told, read_links
+from optjax._audit.stalled import stalled
 from optjax._audit.subject import Subject
 from optjax._audit.sums import Effects, Moves, Sums, effects, moves, sums
 from optjax._observe import observing
@@ -27,18 +31,22 @@ __all__ = ["Measured", "measure"]
 class Measured(NamedTuple):
     """`Effects`, `Moves`, the values of the hyper-parameters, and what parts tell.
 
-    `values` are of shape (steps, hyper-parameters).
+    `values` are of shape (steps, hyper-parameters). `forecast` has the steps of
+    `meetings`, by the rates of the last step.
     """
 
     effects: Effects
     moves: Moves
     values: Any
     told: Told
+    forecast: Any
 
 
 def measure(
     subject: Subject,
     differences: bool,
+    is_single: bool,
+    may_cut: bool,
     gradients: Any,
     given: Any,
     params: Any,
@@ -46,11 +54,18 @@ def measure(
 ) -> Measured:
     """Audit steps along given gradients, each leaf with a leading axis of steps.
 
-    h is turned before the first step: the tangents of the state are carried along.
-    Where a derivative is not finite, as that of a root at 0, a difference takes its
-    place if it may, which doubles the program.
+    Of a single step there is no such axis. h is turned before the first step: the
+    tangents of the state are carried along. Where a derivative is not finite, as that
+    of a root at 0, a difference takes its place if it may, which doubles the program.
+    Arrays that are spread over devices may not be cut: each would be gathered.
     """
     still = subject.still
+
+    def along_steps(follow: Callable[..., Any], carry: Any, gradients: Any) -> Any:
+        """`scan`, but that nothing of a single step is carried on."""
+        if not is_single:
+            return jax.lax.scan(follow, carry, gradients)[1]
+        return jax.tree.map(lambda x: x[None], follow(carry, gradients)[1])
 
     def step(e: Any, state: Any, gradient: Any, params: Any) -> Any:
         all_, second, parameters = e[-3], e[-2], e[-1]
@@ -90,7 +105,7 @@ def measure(
             )
 
         inexact, tangents, parted = jax.jvp(begin, (still,), (turning,), has_aux=True)
-        return _along(follow, (inexact, tangents, parted, params), gradients)
+        return along_steps(follow, (inexact, tangents, parted, params), gradients)
 
     def difference(knob: jax.Array, gradients: Any, given: Any, params: Any) -> Any:
         h = _width(params)
@@ -111,13 +126,15 @@ def measure(
             return new, _of_leaves(sums, update, tangent, params)
 
         states = (subject.start(e, given, params) for e in sides)
-        return _along(follow, (*states, params), gradients)
+        return along_steps(follow, (*states, params), gradients)
 
     def follow(carry: Any, gradient: Any) -> Any:
         count, before, params = carry
         with observing() as links:
             update, state = step(still, before, gradient, params)
-        told = read_links(links, leaf_names(params), update)
+        names = leaf_names(params)
+        told = read_links(links, names, update)
+        told = told._replace(stalled=stalled(before, state, gradient, names))
         rest, slope = jax.jvp(
             lambda g: step(still, before, g, params)[0],
             (jax.tree.map(jnp.zeros_like, gradient),),
@@ -129,23 +146,58 @@ def measure(
         after = count + 1, state, optax.apply_updates(params, update)
         return after, (moved, values, told)
 
-    first = jnp.zeros([], jnp.int32), subject.start(still, given, params), params
-    moved, values, told = _along(follow, first, gradients)
+    def plain(gradients: Any, given: Any, params: Any) -> Any:
+        first = jnp.zeros([], jnp.int32), subject.start(still, given, params), params
+        return along_steps(follow, first, gradients)
+
+    # Of several steps the whole state is carried on anyway.
+    lean = by_blocks if is_single and may_cut else lambda function: function
+    moved, values, told = lean(plain)(gradients, given, params)
+
+    def held(looks: Any, state: Any, gradient: Any, params: Any) -> Any:
+        with observing() as links:
+            update, _ = step(still, state, gradient, params)
+        return held_at(links, update, looks)
+
+    def held_at_once(looks: Any, gradient: Any, given: Any, params: Any) -> Any:
+        return held(looks, subject.start(still, given, params), gradient, params)
+
+    def before_the_last() -> Any:
+        """The state, the gradient and the parameters of the last of several steps."""
+
+        def follow(carry: Any, gradient: Any) -> Any:
+            state, params = carry
+            update, state = step(still, state, gradient, params)
+            return (state, optax.apply_updates(params, update)), None
+
+        start = subject.start(still, given, params), params
+        before = jax.tree.map(lambda g: g[:-1], gradients)
+        (state, after), _ = jax.lax.scan(follow, start, before)
+        return state, jax.tree.map(lambda g: g[-1], gradients), after
+
+    if is_single:
+        at_once = lean(held_at_once)
+        look = lambda looks: at_once(looks, gradients, given, params)  # noqa: E731
+    else:
+        last = before_the_last()
+        look = lambda looks: held(looks, *last)  # noqa: E731
+    forecast = meetings(look, leaf_names(params))
 
     def turn(knob: jax.Array) -> tuple[Sums, jax.Array]:
         # Without the barrier XLA takes what is the same for every knob out of the loop,
         # and keeps a dozen arrays of the parameters' size.
         operands = jax.lax.optimization_barrier((knob, gradients, given, params))
-        result = derivative(*operands)
+        result = lean(derivative)(*operands)
         # Where the step itself is not finite no difference is.
         known = jnp.isfinite(result.along) | ~jnp.isfinite(moved.update)
         if differences:
-            other = lambda: difference(*operands)  # noqa: E731
+            other = lambda: lean(difference)(*operands)  # noqa: E731
             result = jax.lax.cond(jnp.all(known), lambda: result, other)
         return result, ~jnp.all(known)
 
     turned, by_difference = jax.lax.map(turn, jnp.arange(len(still)))
-    return Measured(effects(turned, by_difference, moved), moved, values, told)
+    found = effects(turned, by_difference, moved)
+    return Measured(found, moved, values, told, forecast)
 
 
 def _of_leaves(use: Callable[..., Any], *trees: Any) -> Any:
@@ -189,19 +241,11 @@ def _times(x: jax.Array, e: Any) -> jax.Array:
     return x * jnp.exp(e)
 
 
-def _along(follow: Callable[..., Any], carry: Any, gradients: Any) -> Any:
-    """`scan`, but that nothing of a single step is carried on."""
-    (steps,) = {g.shape[0] for g in jax.tree.leaves(gradients)}
-    if steps > 1:
-        return jax.lax.scan(follow, carry, gradients)[1]
-    _, result = follow(carry, jax.tree.map(lambda g: g[0], gradients))
-    return jax.tree.map(lambda x: x[None], result)
-
-
 def _width(params: Any) -> float:
     """Of central differences: the cube root of the coarsest rounding."""
-    return max(
+    epsilons: list[float] = [
         float(jnp.finfo(x.dtype).eps) ** (1 / 3)
         for x in jax.tree.leaves(params)
         if jnp.issubdtype(x.dtype, jnp.inexact)
-    )
+    ]
+    return max(epsilons)

@@ -8,6 +8,7 @@ import numpy as np
 
 from optjax._audit.facts import Verdict
 from optjax._audit.measure import Measured
+from optjax._audit.notes import notes
 from optjax._audit.subject import PROBES
 from optjax._audit.sums import Effects, Moves
 from optjax._audit.verdicts import judge
@@ -109,14 +110,28 @@ class Audit(Mapping[str, Mapping[str, Effect]]):
         def one(fields: Any) -> Any:
             return jax.tree.map(lambda x: x[step % steps][None], fields)
 
-        effects, *others = self.measured
-        effects = Effects(*(*one(effects[:-1]), effects.by_difference))
-        return Audit(self.layout, Measured(effects, *one(others)))
+        before = self.measured
+        effects = Effects(*(*one(before.effects[:-1]), before.effects.by_difference))
+        return Audit(
+            self.layout,
+            Measured(
+                effects,
+                one(before.moves),
+                one(before.values),
+                one(before.told),
+                before.forecast,
+            ),
+        )
 
     @property
     def verdicts(self) -> list[Verdict]:
         """What is wrong, the gravest first; empty where nothing is."""
         return judge(self.layout, jax.tree.map(np.asarray, self.measured), self)
+
+    @property
+    def notes(self) -> list[str]:
+        """What is to come though nothing is wrong, such as bounds that will decide."""
+        return notes(self.layout, jax.tree.map(np.asarray, self.measured))
 
     def raise_for(self, *, ignore: tuple[str, ...] = ()) -> None:
         """Raise where something is wrong, for a test of one's own.
@@ -134,7 +149,7 @@ class Audit(Mapping[str, Mapping[str, Effect]]):
     def __str__(self) -> str:
         from optjax._audit.table import table
 
-        return "\n".join([*map(str, self.verdicts), *table(self)])
+        return "\n".join([*map(str, self.verdicts), *self.notes, *table(self)])
 
     def __repr__(self) -> str:
         names = ", ".join(self.layout.hyperparameters)

@@ -22,6 +22,7 @@ _RULES = (
     steering.clip,
     steering.floor,
     steering.decay,
+    numbers.stalled,
     numbers.twice,
 )
 

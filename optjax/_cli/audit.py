@@ -12,9 +12,10 @@ from optjax._cli.experiment import DONE, NOT_DONE, load_task
 from optjax._cli.options import AuditOptions
 from optjax._cli.words import parse
 from optjax._names import did_you_mean
-from optjax.sweep import SweepError
+from optjax.sweep import SweepError, Trial, configurations
 from optjax.sweep._contract import call_make_trial
-from optjax.sweep._records import Config
+from optjax.sweep._errors import in_own_code, one_line
+from optjax.sweep._records import Config, describe
 from optjax.sweep._rows import ROWS
 from optjax.tasks import Settings
 
@@ -64,15 +65,36 @@ def run_audit(words: Sequence[str]) -> int:
     task = load_task(options.task, settings)
     if options.optimizer not in ROWS:
         hint = did_you_mean(options.optimizer, ROWS)
-        raise SweepError(f"unknown optimizer {options.optimizer!r}{hint}")
+        own = "" if hint.endswith("?") else "; for your own give module:attribute"
+        raise SweepError(f"unknown optimizer {options.optimizer!r}{hint}{own}")
     factory = ROWS[options.optimizer].factory
     recipe = (task.learning_rates or {}).get(options.optimizer, ())
     hyper: dict[str, float] = dict(zip(["learning_rate"], recipe, strict=False))
     hyper |= _read(options.hyper)
     if "learning_rate" not in hyper:
         raise SweepError("hyper must have a learning rate, such as learning_rate=0.001")
+    # A sweep's checks of names, values and the factory.
+    configurations({"optimizer": options.optimizer, **hyper}, trial=task.make_trial)
     config = Config(options.optimizer, hyper, {})
     trial = call_make_trial(task.make_trial, _spying(factory), config)
+    try:
+        seen = _steps(trial, hyper, options)
+    except SweepError:
+        raise
+    except Exception as error:
+        raise SweepError(
+            f"trial {describe(config)}: {one_line(error)}{in_own_code(error)}"
+        ) from error
+    gradients = jax.tree.map(lambda *gs: jnp.stack(gs), *(s.gradients for s in seen))
+    found = audit(factory, hyper, gradients, seen[0].params, steps=options.steps)
+    print(found)
+    return NOT_DONE if found.verdicts else DONE
+
+
+def _steps(
+    trial: Trial, hyper: dict[str, float], options: AuditOptions
+) -> list["_Spied"]:
+    """What the optimizer was given at each step."""
     key = jax.random.key(options.seed)
     step = jax.jit(trial.step)
     state = trial.init(key, jax.tree.map(jnp.float32, hyper))
@@ -80,10 +102,7 @@ def run_audit(words: Sequence[str]) -> int:
     for _ in range(options.steps):
         state, _ = step(state)
         seen.append(_find(state))
-    gradients = jax.tree.map(lambda *gs: jnp.stack(gs), *(s.gradients for s in seen))
-    found = audit(factory, hyper, gradients, seen[0].params, steps=options.steps)
-    print(found)
-    return NOT_DONE if found.verdicts else DONE
+    return seen
 
 
 def _read(words: Sequence[str]) -> dict[str, float]:

@@ -1,6 +1,5 @@
 """What `optjax race` and `optjax sweep` share: where it runs, what it shows."""
 
-import dataclasses
 import functools
 import importlib.util
 import re
@@ -49,7 +48,7 @@ class Experiment:
     """A sweep that a command line asks for, and what to show of it.
 
     Attributes:
-      command: which one asks.
+      command: the words that ask for it.
       task_name: as it was given.
       task: what is trained.
       space: the hyper-parameters.
@@ -59,7 +58,7 @@ class Experiment:
       keywords: the rest for `sweep.run`.
     """
 
-    command: str
+    command: tuple[str, ...]
     task_name: str
     task: Loaded
     space: Mapping[str, Any]
@@ -74,7 +73,7 @@ class Experiment:
         options: RaceOptions | SweepOptions,
         task: Loaded,
         *,
-        command: str,
+        command: Sequence[str],
         optimizers: Sequence[str],
         space: Mapping[str, Any],
         seeds: int,
@@ -97,8 +96,14 @@ class Experiment:
                 f"first_seed must be from 0 to {2**31 - seeds}, so that all seeds are "
                 f"below 2**31, got {first}"
             )
+        if options.mode is None and options.metric not in (None, task.metric):
+            raise SweepError(
+                f"metric={options.metric} needs mode=max or mode=min, which says "
+                f"whether its best is its largest or its smallest value; {task.metric} "
+                f"alone has one without, {task.mode}"
+            )
         return cls(
-            command=command,
+            command=("optjax", *command),
             task_name=options.task,
             task=task,
             space={"optimizer": list(optimizers), **space},
@@ -172,7 +177,7 @@ def perform(experiment: Experiment) -> int:
     if experiment.out is not None:
         return _run_in(experiment, as_directory(experiment.out))
     name = re.sub(r"\W+", "-", experiment.task_name)
-    series = Path("runs", f"{experiment.command}-{name}")
+    series = Path("runs", f"{experiment.command[1]}-{name}")
     return in_a_series(series, MARKER, functools.partial(_run_in, experiment), complain)
 
 
@@ -204,6 +209,7 @@ class _Page:
             words["metric"],
             words["mode"],
             title=self._experiment.title,
+            command=self._experiment.command,
             about=words["about"],
         ).report(self._path)
         self._next = began + max(every, 10 * (time.monotonic() - began))
@@ -223,6 +229,7 @@ def _run_in(experiment: Experiment, out: Path) -> int:
             unit=task.unit,
             units=task.units,
             optimizers=experiment.space["optimizer"],
+            seeds=len(words["seeds"]),
             has_lines=is_first,
         ) as display:
             page = _Page(experiment, out)
@@ -238,6 +245,8 @@ def _run_in(experiment: Experiment, out: Path) -> int:
                 progress=show if is_first else False,
                 on_group=display.on_group if is_first else None,
                 callbacks=[display.on_record, page.records.append],
+                title=experiment.title,
+                command=experiment.command,
                 **words,
             )
     except Interrupted as stopped:
@@ -268,7 +277,6 @@ def _show(experiment: Experiment, result: SweepResult, out: Path) -> int:
 
     if result.finished_before:
         print(FINISHED_BEFORE)
-    result = dataclasses.replace(result, title=experiment.title)
     Console().print(result.summary(experiment.target))
     for name in ("results.csv", "curves.csv"):
         print(out / name)
@@ -307,8 +315,13 @@ def _say(result: SweepResult) -> None:
     for verdict in verdicts:
         print(f"{verdict.level}: {verdict.says}")
     print(pasted(result.best().config))
-    for step in [verdict.next for verdict in verdicts if verdict.next][:1]:
-        print(f"next: the same with {step.splitlines()[0]}")
+    steps = [verdict for verdict in verdicts if verdict.next]
+    # More seeds tell apart what is tried, which may yet be too little.
+    steps.sort(
+        key=lambda verdict: (verdict.level != "warning", verdict.kind == "seeds")
+    )
+    for verdict in steps[:1]:
+        print(f"next: {verdict.next}")
 
 
 def _pictures(

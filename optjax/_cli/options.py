@@ -6,123 +6,33 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
-__all__ = ["AuditOptions", "RaceOptions", "ReportOptions", "SweepOptions"]
+from optjax._cli.flags import (
+    BatchSize,
+    Data,
+    Dtype,
+    Epochs,
+    EvaluateEvery,
+    Examples,
+    FirstSeed,
+    Metric,
+    Mode,
+    OtherVersions,
+    ReportEvery,
+    Steps,
+    Target,
+    Task,
+    TestExamples,
+)
 
-_Data = Annotated[
-    str | None,
-    arg(
-        help="The task's data: a folder, a file, or hf:NAME.",
-        metavar="PATH",
-        help_behavior_hint="(image and text tasks need it)",
-    ),
-]
-_Epochs = Annotated[
-    int | None,
-    arg(
-        help="Epochs in each trial; the recipe's drop of the learning rate is scaled "
-        "with them.",
-        metavar="INT",
-        help_behavior_hint="(default: the recipe's)",
-    ),
-]
-_Examples = Annotated[
-    int | None,
-    arg(
-        help="Train on the first so many examples only.",
-        metavar="INT",
-        help_behavior_hint="(default: all)",
-    ),
-]
-_TestExamples = Annotated[
-    int | None,
-    arg(
-        help="Evaluate on the first so many test examples only.",
-        metavar="INT",
-        help_behavior_hint="(default: all)",
-    ),
-]
-_BatchSize = Annotated[
-    int | None,
-    arg(
-        help="Examples an update.",
-        metavar="INT",
-        help_behavior_hint="(default: the recipe's)",
-    ),
-]
-_Dtype = Annotated[
-    str,
-    arg(
-        help="What the task's model computes in: float32 or bfloat16.",
-        metavar="DTYPE",
-    ),
-]
-_Steps = Annotated[
-    int | None,
-    arg(
-        help="Updates in each trial.",
-        metavar="INT",
-        help_behavior_hint="(default: 300, or all epochs)",
-    ),
-]
-_EvaluateEvery = Annotated[
-    int | None,
-    arg(
-        help="Updates between two evaluations, a divisor of the steps.",
-        metavar="INT",
-        help_behavior_hint="(default: 10, or an epoch)",
-    ),
-]
-_FirstSeed = Annotated[int, arg(help="The first seed; the others count up from it.")]
-_Metric = Annotated[
-    str | None,
-    arg(
-        help="The trial's metric that ranks.",
-        metavar="NAME",
-        help_behavior_hint="(default: the task's, such as val_accuracy)",
-    ),
-]
-_Mode = Annotated[
-    str | None,
-    arg(
-        help="What is best of the metric: max or min.",
-        metavar="MODE",
-        help_behavior_hint="(default: the task's)",
-    ),
-]
-_Target = Annotated[
-    float | None,
-    arg(
-        help="A value of the metric: the table says how many updates it took.",
-        metavar="FLOAT",
-        help_behavior_hint="(default: the task's, such as 0.95, or none)",
-    ),
-]
-_ReportEvery = Annotated[
-    float | None,
-    arg(
-        help="Seconds between two versions of report.html while it runs.",
-        metavar="SECONDS",
-        help_behavior_hint="(default: it is written at the end)",
-    ),
-]
-_OtherVersions = Annotated[
-    bool,
-    arg(
-        help="Go on in --out though it was begun with other versions of jax, flax, "
-        "optax, optjax or Python."
-    ),
-]
+__all__ = ["AuditOptions", "RaceOptions", "ReportOptions", "SweepOptions"]
 
 
 @dataclass(frozen=True)
 class RaceOptions:
     """What the command line says."""
 
-    task: Annotated[
-        str,
-        arg(help="What to train: a task's name, or module:attribute.", metavar="TASK"),
-    ] = "digits"
-    data: _Data = None
+    task: Task = "digits"
+    data: Data = None
     optimizers: Annotated[
         tuple[str, ...] | None,
         arg(
@@ -149,17 +59,17 @@ class RaceOptions:
             help_behavior_hint="(default: 3, or 1 where trials are long)",
         ),
     ] = None
-    first_seed: _FirstSeed = 0
-    steps: _Steps = None
-    evaluate_every: _EvaluateEvery = None
-    epochs: _Epochs = None
-    examples: _Examples = None
-    test_examples: _TestExamples = None
-    batch_size: _BatchSize = None
-    dtype: _Dtype = "float32"
-    metric: _Metric = None
-    mode: _Mode = None
-    target: _Target = None
+    first_seed: FirstSeed = 0
+    steps: Steps = None
+    evaluate_every: EvaluateEvery = None
+    epochs: Epochs = None
+    examples: Examples = None
+    test_examples: TestExamples = None
+    batch_size: BatchSize = None
+    dtype: Dtype = "float32"
+    metric: Metric = None
+    mode: Mode = None
+    target: Target = None
     out: Annotated[
         str | None,
         arg(
@@ -169,18 +79,15 @@ class RaceOptions:
             "the newest, where it is of this race and not finished)",
         ),
     ] = None
-    report_every: _ReportEvery = None
-    other_versions: _OtherVersions = False
+    report_every: ReportEvery = None
+    other_versions: OtherVersions = False
 
 
 @dataclass(frozen=True)
 class SweepOptions:
     """What the command line says, or a TOML file with the same names."""
 
-    task: Annotated[
-        Positional[str],
-        arg(help="What to train: a task's name, or module:attribute.", metavar="TASK"),
-    ] = "digits"
+    task: Positional[Task] = "digits"
     space: Annotated[
         tuple[str, ...],
         arg(
@@ -225,18 +132,18 @@ class SweepOptions:
     seeds: Annotated[
         int, arg(help="Trials a configuration, each with a seed of its own.")
     ] = 3
-    first_seed: _FirstSeed = 0
-    steps: _Steps = None
-    evaluate_every: _EvaluateEvery = None
-    data: _Data = None
-    epochs: _Epochs = None
-    examples: _Examples = None
-    test_examples: _TestExamples = None
-    batch_size: _BatchSize = None
-    dtype: _Dtype = "float32"
-    metric: _Metric = None
-    mode: _Mode = None
-    target: _Target = None
+    first_seed: FirstSeed = 0
+    steps: Steps = None
+    evaluate_every: EvaluateEvery = None
+    data: Data = None
+    epochs: Epochs = None
+    examples: Examples = None
+    test_examples: TestExamples = None
+    batch_size: BatchSize = None
+    dtype: Dtype = "float32"
+    metric: Metric = None
+    mode: Mode = None
+    target: Target = None
     stop_early: Annotated[
         int | None,
         arg(
@@ -305,8 +212,8 @@ class SweepOptions:
             metavar="ENGINE",
         ),
     ] = "local"
-    report_every: _ReportEvery = None
-    other_versions: _OtherVersions = False
+    report_every: ReportEvery = None
+    other_versions: OtherVersions = False
     distributed: Annotated[
         bool,
         arg(
@@ -339,10 +246,7 @@ class SweepOptions:
 class AuditOptions:
     """What the command line says."""
 
-    task: Annotated[
-        str,
-        arg(help="What to train: a task's name, or module:attribute.", metavar="TASK"),
-    ] = "digits"
+    task: Task = "digits"
     optimizer: Annotated[
         str,
         arg(
@@ -359,10 +263,10 @@ class AuditOptions:
     ] = ()
     steps: Annotated[int, arg(help="Updates to look at.")] = 20
     seed: Annotated[int, arg(help="Of the parameters and the batches.")] = 0
-    data: _Data = None
-    examples: _Examples = None
-    batch_size: _BatchSize = None
-    dtype: _Dtype = "float32"
+    data: Data = None
+    examples: Examples = None
+    batch_size: BatchSize = None
+    dtype: Dtype = "float32"
 
 
 @dataclass(frozen=True)

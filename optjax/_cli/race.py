@@ -75,7 +75,7 @@ def run_race(words: Sequence[str]) -> int:
     experiment = Experiment.of(
         options,
         task,
-        command="race",
+        command=("race", *words),
         optimizers=names,
         space={"learning_rate": per_optimizer(**rates)},
         seeds=task.seeds if options.seeds is None else options.seeds,

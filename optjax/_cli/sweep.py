@@ -195,10 +195,12 @@ def run_sweep(words: Sequence[str]) -> int:
         start_distributed()
     else:
         use_all_cores()
-    return perform(_experiment(options, table))
+    return perform(_experiment(words, options, table))
 
 
-def _experiment(options: SweepOptions, table: Mapping[str, Any]) -> Experiment:
+def _experiment(
+    words: Sequence[str], options: SweepOptions, table: Mapping[str, Any]
+) -> Experiment:
     if options.distributed and options.out is None:
         raise SweepError(
             "--distributed needs --out, a directory that all processes see"
@@ -233,7 +235,7 @@ def _experiment(options: SweepOptions, table: Mapping[str, Any]) -> Experiment:
     return Experiment.of(
         options,
         task,
-        command="sweep",
+        command=("sweep", *words),
         optimizers=options.optimizers,
         space=space,
         seeds=options.seeds,

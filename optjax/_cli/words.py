@@ -105,16 +105,21 @@ def parser_fault(
     its sections. What it says of types is its own business.
     """
     sections = re.split(r"[─-]{4,}", re.sub(r"[╭╮╰╯│]", " ", message))
-    _, *bare = [" ".join(section.split()) for section in sections]
-    gist = next((text for text in bare if text), "the arguments cannot be read")
+    _, *texts = [" ".join(section.split()) for section in sections]
+    gist = next((text for text in texts if text), "the arguments cannot be read")
     gist = gist.rstrip(".")
     if found := re.match(r"Error parsing (--[\w-]+)", gist):
         return _must_be(function, words, found[1])
     if found := re.match(r"Missing value for argument '?(--[\w-]+)", gist):
         return f"{found[1]} needs a value"
+    if found := re.match(r"Missing from .*?: ([A-Z]+) ", gist):
+        return f"{found[1]} must be given"
     gist = re.sub(r"^Unrecognized options: ", "unknown argument ", gist)
     unknown = re.search(r"--[\w-]+", gist)
     flags = [f"--{name.replace('_', '-')}" for name in _types(function)]
+    first = "".join(words[:1])
+    if flags and first[:1] != "-" and gist == f"unknown argument {first}":
+        return f"{gist}; write its flag before it, such as {flags[0]} {first}"
     hint = did_you_mean(unknown[0], flags, most=1) if unknown else ""
     return gist + hint if hint.endswith("?") else gist
 

@@ -30,12 +30,12 @@ def apply_step(
     It returns what they return. On the CPU, where optjax was installed with a C++
     compiler, the parameters and the state of `sgd` (plain, with momentum, Nesterov's),
     `adagrad`, `rmsprop`, `adam`, `adamw`, `nadam`, `amsgrad`, `adabound`, `amsbound`,
-    `adaboundw`, and of any `basic_form` of the same parts, are each read and written
-    once by one compiled loop, where XLA reads them once for each output; also inside
-    `optax.chain`, `masked`, `partition` and `inject_hyperparams`. Every other
-    optimizer, part or dtype is updated as it would be without; `optjax.explain_step`
-    tells which is which. A program for another platform, and one that `jax.export`
-    makes, holds the same step written in JAX.
+    `adaboundw`, `graftbound`, and of any `basic_form` of the same parts, are each read
+    and written once by one compiled loop, where XLA reads them once for each output;
+    also inside `optax.chain`, `masked`, `partition` and `inject_hyperparams`. Every
+    other optimizer, part or dtype is updated as it would be without;
+    `optjax.explain_step` tells which is which. A program for another platform, and one
+    that `jax.export` makes, holds the same step written in JAX.
 
     The optimizer's own Python and side effects run as often as with `update`. Call it
     within `jit`: outside of it, and of other transformations of JAX, the call is
@@ -107,24 +107,9 @@ def _fused(
         updates, new_state = program.compute((updates, new_state))
         return optax.apply_updates(params, updates), new_state
 
-    # What the calls return has no part in what is computed.
-    made = {id(x) for call in calls for column in call.new for x in column}
-    covered = {place for call in calls for place in call.places}
-    steps = [
-        None if i in covered else update
-        for i, update in enumerate(jax.tree.leaves(updates))
-    ]
-    old: list[Any]
-    treedef: Any
-    old, treedef = jax.tree.flatten(new_state)
-    kept = [None if id(leaf) in made else leaf for leaf in old]
     inputs = [(call.coefficients, call.key, call.grads, call.old) for call in calls]
-    steps, kept, inputs = program.compute((steps, kept, inputs))
-
-    result = [
-        None if update is None else optax.apply_updates(leaf, update)
-        for leaf, update in zip(leaves, steps, strict=True)
-    ]
+    inputs = program.compute(inputs)
+    stepped: dict[int, jax.Array] = {}
     new: dict[int, jax.Array] = {}
     for call, (coefficients, key, gradients, columns) in zip(
         calls, inputs, strict=True
@@ -136,14 +121,26 @@ def _fused(
             call.form.leaves([jnp.asarray(leaves[i]) for i in call.places], *columns),
             key,
         )
-        stepped, *kept_columns = (column for column in updated if column is not None)
-        for place, leaf in zip(call.places, stepped, strict=True):
-            result[place] = leaf
-        for places, column in zip(call.new, kept_columns, strict=True):
+        moved, *columns = (column for column in updated if column is not None)
+        stepped.update(zip(call.places, moved, strict=True))
+        for places, column in zip(call.new, columns, strict=True):
             for place, leaf in zip(places, column, strict=True):
-                new[id(place)] = leaf
-    arrays = [new.get(id(leaf), mine) for leaf, mine in zip(old, kept, strict=True)]
-    return structure.unflatten(result), treedef.unflatten(arrays)
+                if isinstance(place, tuple):
+                    new.update(zip(map(id, place), leaf, strict=True))
+                else:
+                    new[id(place)] = leaf
+
+    # What the calls return is known in the rest.
+    others = [
+        None if i in stepped else update
+        for i, update in enumerate(jax.tree.leaves(updates))
+    ]
+    others, new_state = program.compute((others, new_state), given=new)
+    result = [
+        stepped[i] if update is None else optax.apply_updates(leaf, update)
+        for i, (leaf, update) in enumerate(zip(leaves, others, strict=True))
+    ]
+    return structure.unflatten(result), new_state
 
 
 def why_nothing() -> str:

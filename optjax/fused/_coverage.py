@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from optjax._accumulator import DebiasState, MaxState, SquareState, SumState
 from optjax._direction import EmaState, TraceState
@@ -18,6 +19,7 @@ from optjax._parts import (
     Average,
     BiasCorrection,
     Clip,
+    ClipAround,
     One,
     Other,
     Part,
@@ -28,9 +30,15 @@ from optjax._parts import (
     SquareSum,
     Trace,
 )
-from optjax._precision import Scalar, one_minus_power, precise
+from optjax._precision import Scalar, bias_correction, one_minus_power, precise
 from optjax._rate import CountState
-from optjax.fused._kernel import Accumulator, Coefficients, Direction, Form
+from optjax.fused._kernel import (
+    Accumulator,
+    Bounded,
+    Coefficients,
+    Direction,
+    Form,
+)
 
 __all__ = [
     "Factor",
@@ -56,8 +64,8 @@ class Memory(NamedTuple):
     `old` and `new` are m before and after, trees of the states; the rest are numbers.
     """
 
-    old: Any
-    new: Any
+    old: optax.Updates
+    new: optax.Updates
     intake: Scalar = 1.0
     keep: Scalar = 0.0
     out: Scalar = 1.0
@@ -70,8 +78,8 @@ class Squares(NamedTuple):
     `old` and `new` are ν before and after, trees of the states; the rest are numbers.
     """
 
-    old: Any
-    new: Any
+    old: optax.Updates
+    new: optax.Updates
     intake: Scalar = 1.0
     keep: Scalar = 1.0
     out: Scalar = 1.0
@@ -80,8 +88,8 @@ class Squares(NamedTuple):
 class Largest(NamedTuple):
     """ν_max ← max(ν_max, ν), of what the accumulator returned; before and after."""
 
-    old: Any
-    new: Any
+    old: optax.Updates
+    new: optax.Updates
 
 
 class Factor(NamedTuple):
@@ -90,9 +98,9 @@ class Factor(NamedTuple):
     by: Scalar
 
 
-#: A part of the kernel's equation. The last three are terms as they are: `Root` with
-#: the power ½, `Clip` between two numbers, and `One`.
-Term: TypeAlias = Memory | Squares | Largest | Factor | Root | Clip | One
+#: A part of the kernel's equation. The last four are terms as they are: `Root` with
+#: the power ½, `Clip` between two numbers, `ClipAround` with norms, and `One`.
+Term: TypeAlias = Memory | Squares | Largest | Factor | Root | Clip | ClipAround | One
 _P = TypeVar("_P", bound=Part)
 Rule: TypeAlias = Callable[[_P, Any, Any], Term]
 
@@ -138,9 +146,14 @@ def _root(part: Root, old: Any, new: Any) -> Root:
 
 
 def _bias_correction(part: BiasCorrection, old: CountState, new: CountState) -> Factor:
-    b1, b2, alpha = map(precise, (part.b1, part.b2, part.learning_rate))
-    t = _steps(new)
-    return Factor(alpha * jnp.sqrt(one_minus_power(b2, t)) / one_minus_power(b1, t))
+    alpha, b1, b2 = map(precise, (part.learning_rate, part.b1, part.b2))
+    return Factor(bias_correction(alpha, b1, b2, _steps(new)))
+
+
+def _clip_around(part: ClipAround, old: Any, new: Any) -> Term:
+    if part.norms is None:
+        raise NotCoveredError("its bounds are not around the last step's grafted rate")
+    return part
 
 
 def _itself(part: Any, old: Any, new: Any) -> Term:
@@ -149,7 +162,8 @@ def _itself(part: Any, old: Any, new: Any) -> Term:
 
 
 def _steps(state: Any) -> jax.Array:
-    return state.count.astype(jnp.result_type(float))
+    count: jax.Array = state.count
+    return count.astype(jnp.result_type(float))
 
 
 COVERED: dict[type[Part], Rule[Any]] = {
@@ -163,6 +177,7 @@ COVERED: dict[type[Part], Rule[Any]] = {
     One: _itself,
     BiasCorrection: _bias_correction,
     Clip: _itself,
+    ClipAround: _clip_around,
 }
 
 
@@ -264,9 +279,12 @@ def assemble(
                 values |= {"eps": eps, "eps_root": eps_root}
             case _At.RATE, Factor(by=by):
                 scale = scale * by
+            case _At.RATE, ClipAround() if form.accumulator:
+                at = _At.CLIPPED
+                form = form._replace(bounded=Bounded.OWN)
             case _At.RATE, Clip(lower=lower, upper=upper) if form.accumulator:
                 at = _At.CLIPPED
-                form = form._replace(bounded=True)
+                form = form._replace(bounded=Bounded.SHARED)
                 values |= {"lower": lower, "upper": upper}
             case _:
                 raise NotCoveredError(

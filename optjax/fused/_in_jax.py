@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from optjax._compression import decode, encode
-from optjax._precision import away_from_zero, sqrt, store, widen
+from optjax._precision import abs_sq, away_from_zero, sqrt, store, widen
 from optjax._rounding import random_bits, round_stochastically
 from optjax.fused._kernel import Coefficients, Direction, Form, Leaves, Storage
 
@@ -25,7 +25,7 @@ def step_in_jax(
 ) -> Leaves:
     """The equations of `Form` and `Coefficients`, leaf by leaf."""
     c = Coefficients(*packed)
-    params, m, nu, nu_max, *_ = leaves
+    params, m, nu, nu_max = leaves[:4]
     new: dict[str, Any] = {
         name: None if column is None else []
         for name, column in leaves._asdict().items()
@@ -71,11 +71,15 @@ def step_in_jax(
                 squares = c.after * squares
             rate = 1.0 / away_from_zero(root(squares + c.eps_root) + c.eps)
             if form.bounded:
+                rate = c.scale * rate
+                bounds: Any = c.lower, c.upper
+                if leaves.norms is not None:
+                    bounds = leaves.norms[i]
+                    norms = [jnp.sum(abs_sq(y)) for y in (rate * d, d)]
+                    new["norms"].append(jnp.stack(norms))
                 # Of one shape, since `jet` takes a minimum of no others.
-                lower, upper = (
-                    jnp.broadcast_to(b, x.shape) for b in (c.lower, c.upper)
-                )
-                rate = jnp.minimum(jnp.maximum(c.scale * rate, lower), upper)
+                lower, upper = (jnp.broadcast_to(b, x.shape) for b in bounds)
+                rate = jnp.minimum(jnp.maximum(rate, lower), upper)
             update = c.step * (rate * d)
         if form.decay:
             update = update + c.decay * x

@@ -15,6 +15,7 @@ import numpy as np
 __all__ = [
     "DTYPES",
     "Accumulator",
+    "Bounded",
     "Coefficients",
     "Direction",
     "Form",
@@ -50,6 +51,17 @@ class Accumulator(enum.IntEnum):
     MAX = 2
 
 
+class Bounded(enum.IntEnum):
+    """Between what V is clipped."""
+
+    #: Nothing.
+    NO = 0
+    #: Two numbers among the coefficients.
+    SHARED = 1
+    #: Two numbers of each leaf, which returns ‖V ⊙ d‖² and ‖d‖² of V before the clip.
+    OWN = 2
+
+
 class Storage(enum.IntEnum):
     """How a state comes to be narrower than float32, where it is."""
 
@@ -67,7 +79,7 @@ class Form(NamedTuple):
     Attributes:
       direction: d.
       accumulator: V.
-      bounded: clip the rate to [lower, upper]; needs an accumulator.
+      bounded: whether the rate is clipped; needs an accumulator.
       decay: subtract decay·x from x too.
       l2: add l2·x to the gradient before all else. Where that is bfloat16, so is
         the sum: l2, the product and the sum are each rounded to it.
@@ -76,10 +88,18 @@ class Form(NamedTuple):
 
     direction: Direction
     accumulator: Accumulator
-    bounded: bool = False
+    bounded: Bounded = Bounded.NO
     decay: bool = False
     l2: bool = False
     storage: Storage = Storage.NEAREST
+
+    @property
+    def is_elementwise(self) -> bool:
+        """Whether an element's step needs nothing of the rest of its leaf.
+
+        Noise goes by its position, codes share a scale, and norms are of all.
+        """
+        return self.storage is Storage.NEAREST and self.bounded is not Bounded.OWN
 
     def leaves(self, params: Sequence[jax.Array], *kept: "Column") -> "Leaves":
         """The parameters and what the form keeps, each under its name."""
@@ -90,12 +110,14 @@ class Form(NamedTuple):
         ]
         if self.storage is Storage.COMPRESSED:
             names += [f"{name}_scale" for name in names]
+        names += ["norms"] * (self.bounded is Bounded.OWN)
         return Leaves(params, **dict(zip(names, kept, strict=True)))
 
     def __str__(self) -> str:
         direction = ("g", "m", "m ahead")[self.direction]
         rate = ("", "V of ν", "V of max ν")[self.accumulator]
-        terms = [rate, direction, "bounded" * self.bounded]
+        bounded = ("", "bounded", "bounded by its norms")[self.bounded]
+        terms = [rate, direction, bounded]
         terms += ["weight decay" * self.decay, "L2" * self.l2]
         terms += [("", "stochastic rounding", "eight bits")[self.storage]]
         return ", ".join(filter(None, terms))
@@ -106,7 +128,7 @@ class Coefficients(NamedTuple):
 
         V = 1 / max(√(before·ν + ε̄) + ε, √tiny)          accumulator AVERAGE
         V = 1 / max(√(after·ν_max + ε̄) + ε, √tiny)       accumulator MAX
-        V ← clip(scale·V, lower, upper)                  if bounded
+        V ← clip(scale·V, lower, upper)                  if bounded, SHARED
         x ← x − (step · V ⊙ d + decay·x)
 
     `scale` is read only under a bound; otherwise fold it into `step`. `decay` is not
@@ -148,7 +170,8 @@ class Coefficients(NamedTuple):
 
 def no_key() -> jax.Array:
     """Where nothing is rounded stochastically."""
-    return jnp.zeros(2, jnp.uint32)
+    # Of (0, 0) XLA makes a broadcast and of (0, 1) a count, 10 ms of compilation each.
+    return jnp.asarray(np.array([1, 0], np.uint32))
 
 
 Column = Sequence[jax.Array] | None
@@ -157,7 +180,8 @@ Column = Sequence[jax.Array] | None
 class Leaves(NamedTuple):
     """The parameters and the state of an optimizer: lists of leaves, in one order.
 
-    What the form does not keep is None. Scales are those of codes.
+    What the form does not keep is None. Scales are those of codes. Norms are of shape
+    (2,): before a step the bounds of the leaf's rate, after it ‖V ⊙ d‖² and ‖d‖².
     """
 
     params: Sequence[jax.Array]
@@ -167,6 +191,7 @@ class Leaves(NamedTuple):
     m_scale: Column = None
     nu_scale: Column = None
     nu_max_scale: Column = None
+    norms: Column = None
 
 
 def interface() -> str:
@@ -181,6 +206,7 @@ def interface() -> str:
         "arrays": ("grads", *Leaves._fields),
         "direction": [d.name.lower() for d in Direction],
         "accumulator": [a.name.lower() for a in Accumulator],
+        "bounded": [b.name.lower() for b in Bounded],
         "storage": [s.name.lower() for s in Storage],
     }
-    return "step 4; " + "; ".join(" ".join([k, *v]) for k, v in names.items())
+    return "step 5; " + "; ".join(" ".join([k, *v]) for k, v in names.items())

@@ -62,7 +62,8 @@ def as_typed(call: Callable[..., Any], leaves: Any) -> Callable[..., Any]:
         for kind in sharding.mesh.axis_types
     ):
         return call
-    return jax.sharding.auto_axes(call, out_sharding=shardings)
+    typed: Callable[..., Any] = jax.sharding.auto_axes(call, out_sharding=shardings)
+    return typed
 
 
 def _rule(mesh: Any, operands: Any, results: Any) -> Any:

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from optjax._compression import CompressedState
 from optjax._observe import Observation
-from optjax._parts import Decay, Descend, Link, Product, Rounded
+from optjax._parts import ClipAround, Decay, Descend, Link, Product, Rounded
 from optjax._precision import precise
 from optjax.fused._coverage import (
     Largest,
@@ -26,7 +26,14 @@ from optjax.fused._coverage import (
     name_of,
     term_of,
 )
-from optjax.fused._kernel import DTYPES, Coefficients, Form, Storage, no_key
+from optjax.fused._kernel import (
+    DTYPES,
+    Bounded,
+    Coefficients,
+    Form,
+    Storage,
+    no_key,
+)
 
 __all__ = ["Call", "plan"]
 
@@ -40,8 +47,10 @@ class Call(NamedTuple):
       places: for each leaf, its place among the leaves of the parameters.
       grads: the gradients.
       key: the words of the noise that their state is rounded with.
-      old: for each array that the form keeps, m, ν and ν_max, its leaves before.
-      new: its leaves after, which nothing has computed yet.
+      old: for each array that the form keeps, m, ν and ν_max, its leaves before, and
+        the bounds of leaves that have their own.
+      new: its leaves after, which nothing has computed yet; in place of bounds the
+        pairs of squared norms.
     """
 
     form: Form
@@ -250,14 +259,17 @@ def plan(
         alike: dict[Any, tuple[Any, list[tuple[Any, ...]]]] = {}
         for index, trail in members:
             try:
-                storage, key, row = _row(told, trail, kept, params[index])
+                storage, key, old, new = _row(told, trail, kept, params[index])
+                if form.bounded is Bounded.OWN:
+                    bounds, norms = _bounds(told, trail)
+                    old, new = [*old, bounds], [*new, norms]
                 if form.l2:
                     _check_l2(trail.gradient, params[index], coefficients.l2)
             except NotCoveredError as error:
                 why[index] = str(error)
             else:
                 _, rows = alike.setdefault((storage, id(key)), (key, []))
-                rows.append((index, trail.gradient, *row))
+                rows.append((index, trail.gradient, *old, *new))
         for (storage, _), (key, rows) in alike.items():
             places, grads, *columns = map(list, zip(*rows, strict=True))
             calls.append(
@@ -304,8 +316,8 @@ def _equation(trail: _Trail) -> tuple[Form, Coefficients, _Kept]:
 
 def _row(
     told: _Told, trail: _Trail, kept: _Kept, param: Any
-) -> tuple[Storage, Any, list[Any]]:
-    """The arrays of one leaf that its form keeps, before and after, and how stored."""
+) -> tuple[Storage, Any, list[Any], list[Any]]:
+    """How the arrays of one leaf are stored that its form keeps; before and after."""
     old = [told.at(trail.parts[k], tree) for k, tree, _ in kept]
     new = [told.at(trail.parts[k], tree) for k, _, tree in kept]
     told.check(param, param, "parameter")
@@ -336,7 +348,20 @@ def _row(
         storage = Storage.COMPRESSED
     else:
         storage = Storage.STOCHASTIC if noisy else Storage.NEAREST
-    return storage, noisy[0] if noisy else None, [x for row in arrays for x in row]
+    old, new = arrays
+    return storage, noisy[0] if noisy else None, old, new
+
+
+def _bounds(told: _Told, trail: _Trail) -> tuple[Any, tuple[Any, Any]]:
+    """Those of a leaf, and the squared norms that are measured of it."""
+    ((place, trees),) = (
+        (place, (part.lower, part.upper, *part.norms))
+        for place in trail.rate
+        if isinstance(part := place.link.part, ClipAround) and part.norms is not None
+    )
+    lower, upper, step, direction = (told.at(place, tree) for tree in trees)
+    bounds = [jnp.asarray(bound, jnp.float32) for bound in (lower, upper)]
+    return jnp.stack(bounds), (step, direction)
 
 
 def _check_l2(g: Any, x: Any, l2: Any) -> None:

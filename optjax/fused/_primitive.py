@@ -18,7 +18,7 @@ from jax.interpreters import ad, batching, mlir
 from jax.sharding import AxisType
 
 from optjax.fused._in_jax import plain_root, step_in_jax
-from optjax.fused._kernel import Form, Leaves, Storage, no_key
+from optjax.fused._kernel import Form, Leaves, no_key
 from optjax.fused._library import TARGET
 from optjax.fused._partition import as_typed, partitioned
 
@@ -52,7 +52,8 @@ def step(
       coefficients: `Coefficients(...).pack()`.
       grads: the gradients, float32 or bfloat16 each.
       leaves: the parameters and what the form keeps, of the same shapes, float32 or
-        bfloat16 each, or codes and scales where the form's storage is compressed.
+        bfloat16 each, or codes and scales where the form's storage is compressed; and
+        bounds, of which norms come back, where each leaf has its own.
       key: the two words of this step's noise, uint32 of shape (2,), where the state is
         rounded by it.
 
@@ -126,8 +127,7 @@ _step = Primitive("optjax_step")
 _step.multiple_results = True
 
 
-@_step.def_abstract_eval
-def _(
+def _types(
     coefficients: Any, key: Any, *operands: Any, form: Form, leaves: int
 ) -> list[Any]:
     del coefficients, key, form
@@ -139,9 +139,12 @@ def _jitted(form: Form, leaves: int) -> Any:
     return jax.jit(functools.partial(_step.bind, form=form, leaves=leaves))
 
 
-@_step.def_impl
-def _(*operands: Any, form: Form, leaves: int) -> Any:
+def _as_program(*operands: Any, form: Form, leaves: int) -> Any:
     return _jitted(form, leaves)(*operands)
+
+
+_step.def_abstract_eval(_types)
+_step.def_impl(_as_program)
 
 
 def _columns(form: Form, leaves: int, operands: Sequence[Any]) -> tuple[Any, Leaves]:
@@ -175,7 +178,7 @@ def _compiled(
     grads, columns = _columns(form, leaves, operands)
     call: Callable[..., Leaves] = functools.partial(_ffi_call, form)
     is_manual = AxisType.Manual in jax.sharding.get_abstract_mesh().axis_types
-    if form.storage is Storage.NEAREST and not is_manual:
+    if form.is_elementwise and not is_manual:
         call = partitioned(call)
     return jax.tree.leaves(call(coefficients, key, grads, columns))
 
@@ -196,7 +199,7 @@ def _ffi_call(
         *updated,
         direction=np.int32(form.direction),
         accumulator=np.int32(form.accumulator),
-        bounded=form.bounded,
+        bounded=np.int32(form.bounded),
         decay=form.decay,
         l2=form.l2,
         storage=np.int32(form.storage),
@@ -212,8 +215,8 @@ _lower_compiled = mlir.lower_fun(_compiled, multiple_results=True)
 def _lower_on_cpu(ctx: Any, *operands: Any, **params: Any) -> Any:
     module = ctx.module_context
     in_jax = module.lowering_parameters.for_export
-    if params["form"].storage is not Storage.NEAREST:
-        # A shard does not know its positions in the leaf, which the noise goes by.
+    if not params["form"].is_elementwise:
+        # A shard does not know the rest of its leaf.
         in_jax |= getattr(module.axis_context, "num_devices", None) != 1
     lower = _lower_in_jax if in_jax else _lower_compiled
     return lower(ctx, *operands, **params)
@@ -257,10 +260,13 @@ def _teach_transformations() -> None:
     from jax._src import checkify  # There is no public door to its rules.
     from jax.experimental import jet
 
-    def check(error: Any, enabled: Any, *operands: Any, **params: Any) -> Any:
+    def check(*given: Any, **params: Any) -> Any:
+        # From JAX 0.12 on a context comes first, which is to be handed on.
+        start = [isinstance(value, checkify.Error) for value in given].index(True)
+        context, (error, enabled, *operands) = given[:start], given[start:]
         in_jax = functools.partial(_in_jax, **params)
         program = jax.make_jaxpr(in_jax)(*operands)
-        return checkify.checkify_jaxpr(program, enabled, error, *operands)
+        return checkify.checkify_jaxpr(*context, program, enabled, error, *operands)
 
     def expand(primals: Any, series: Any, **params: Any) -> Any:
         in_jax = functools.partial(_in_jax, **params, root=plain_root)

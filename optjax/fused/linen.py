@@ -1,8 +1,9 @@
 """Flax linen's `TrainState` with the compiled step."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Self
 
+import optax
 from flax.linen.fp8_ops import OVERWRITE_WITH_GRADIENT
 from flax.training import train_state
 
@@ -25,10 +26,13 @@ class TrainState(train_state.TrainState):
       (Array([0.5, 1.5], dtype=float32), 1)
     """
 
-    def apply_gradients(self, *, grads: Any, **kwargs: Any) -> "TrainState":
+    def apply_gradients(self, *, grads: optax.Updates, **kwargs: Any) -> Self:
         """The state after one step; `kwargs` replace further fields of it."""
         if isinstance(grads, Mapping) and OVERWRITE_WITH_GRADIENT in grads:
-            return super().apply_gradients(grads=grads, **kwargs)
+            state: Self = train_state.TrainState.apply_gradients(
+                self, grads=grads, **kwargs
+            )
+            return state
         params, opt_state = apply_step(self.tx, grads, self.opt_state, self.params)
         return self.replace(
             step=self.step + 1, params=params, opt_state=opt_state, **kwargs

@@ -1,15 +1,18 @@
 """`nnx.Optimizer` with the compiled step."""
 
-from typing import Any
+from typing import Any, TypeVar
 
+import optax
 from flax import nnx
 
 from optjax.fused._apply import apply_step
 
 __all__ = ["Optimizer"]
 
+_Model = TypeVar("_Model")
 
-class Optimizer(nnx.Optimizer):
+
+class Optimizer(nnx.Optimizer[_Model]):
     """An `nnx.Optimizer` whose `update` is `optjax.apply_step`.
 
     Arguments, state and checkpoints are those of `nnx.Optimizer`; `update` returns
@@ -28,7 +31,7 @@ class Optimizer(nnx.Optimizer):
       >>> train_step(model, optimizer, jnp.ones((4, 2)))
     """
 
-    def update(self, model: Any, grads: Any, /, **kwargs: Any) -> None:
+    def update(self, model: _Model, grads: optax.Updates, /, **kwargs: Any) -> None:
         """Update the model's parameters and the optimizer's state in place."""
         # Not every Flax 0.12 has graph modes; None is the default where they are.
         graph = getattr(self, "graph", None)

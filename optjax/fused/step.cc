@@ -13,6 +13,7 @@
 //   top <- max(top, nu before)                               if the accumulator is max
 //   V   = 1 / max(sqrt(nu before + eps_root) + eps, floor)   (top after for nu before)
 //   V   <- clip(scale V, lower, upper)                       if bounded
+//   ||V d||^2, ||d||^2, of V before the clip                 if a leaf has bounds of its own
 //   p   <- p - (step V d [+ decay p])
 //
 // Arithmetic is float32. bfloat16 arrays are widened and rounded in blocks that stay
@@ -62,9 +63,10 @@ namespace ffi = xla::ffi;
   X(intake) X(keep) X(out) X(ahead) X(square_intake) X(square_keep) X(before) X(after) \
   X(eps_root) X(eps) X(scale) X(lower) X(upper) X(step) X(decay) X(l2)
 #define OPTJAX_ARRAYS(X) X(grads) X(params) X(m) X(nu) X(nu_max) \
-  X(m_scale) X(nu_scale) X(nu_max_scale)
+  X(m_scale) X(nu_scale) X(nu_max_scale) X(norms)
 #define OPTJAX_DIRECTIONS(X) X(gradient) X(average) X(ahead)
 #define OPTJAX_ACCUMULATORS(X) X(one) X(average) X(max)
+#define OPTJAX_BOUNDED(X) X(no) X(shared) X(own)
 #define OPTJAX_STORAGES(X) X(nearest) X(stochastic) X(compressed)
 
 #define OPTJAX_FLOAT(name) float name;
@@ -107,11 +109,17 @@ constexpr int64_t kCodes = 128;
 constexpr int64_t kSmallestChunk = 8 * 1024;
 constexpr int64_t kLargestChunk = 64 * 1024;
 
+// How many chunks are made where these limits let it.
+constexpr int64_t kChunks = 64;
+
 namespace direction {
 enum : int32_t { OPTJAX_DIRECTIONS(OPTJAX_ITEM) kCount };
 }
 namespace accumulator {
 enum : int32_t { OPTJAX_ACCUMULATORS(OPTJAX_ITEM) kCount };
+}
+namespace bounded {
+enum : int32_t { OPTJAX_BOUNDED(OPTJAX_ITEM) kCount };
 }
 // How an array of the state that is narrower than float32 comes to be so.
 namespace storage {
@@ -125,14 +133,16 @@ enum : int32_t { OPTJAX_ARRAYS(OPTJAX_ITEM) kCount };
 constexpr int32_t kNumbers = m_scale;
 }
 
-constexpr int32_t kForms = direction::kCount * accumulator::kCount * 32;
+constexpr int32_t kForms =
+    direction::kCount * accumulator::kCount * bounded::kCount * 16;
 
 // How the loop finds the arrays of the state, and whether it rounds the update.
 enum Kind : int32_t { kExact = 0, kRounded = 1, kStochastic = 2 };
 
-constexpr int32_t FormIndex(int32_t d, int32_t a, bool bounded, bool decay, bool l2,
+constexpr int32_t FormIndex(int32_t d, int32_t a, int32_t b, bool decay, bool l2,
                             Kind kind) {
-  return ((((d * accumulator::kCount + a) * 2 + bounded) * 2 + decay) * 2 + l2) * 4 +
+  return ((((d * accumulator::kCount + a) * bounded::kCount + b) * 2 + decay) * 2 + l2) *
+             4 +
          kind;
 }
 
@@ -142,12 +152,14 @@ struct Form {
   static constexpr bool kNoisy = kIndex % 4 == kStochastic;
   static constexpr bool kL2 = kIndex / 4 % 2;
   static constexpr bool kDecay = kIndex / 8 % 2;
-  static constexpr bool kBounded = kIndex / 16 % 2;
-  static constexpr int32_t kAccumulator = kIndex / 32 % accumulator::kCount;
-  static constexpr int32_t kDirection = kIndex / 32 / accumulator::kCount;
+  static constexpr int32_t kBounded = kIndex / 16 % bounded::kCount;
+  static constexpr int32_t kAccumulator =
+      kIndex / 16 / bounded::kCount % accumulator::kCount;
+  static constexpr int32_t kDirection =
+      kIndex / 16 / bounded::kCount / accumulator::kCount;
   static constexpr bool kKeeps =
       kAccumulator != accumulator::one || kDirection != direction::gradient;
-  static constexpr bool kExists = (kAccumulator != accumulator::one || !kBounded) &&
+  static constexpr bool kExists = (kAccumulator != accumulator::one || kBounded == bounded::no) &&
                                   (kKeeps || !kNoisy) && kIndex % 4 != 3;
 };
 
@@ -216,6 +228,9 @@ OPTJAX_INLINE uint16_t RoundStochastically(float value, uint32_t noise) {
 struct Block {
   const float* in[array::kNumbers];
   float* out[array::kNumbers];
+  // Where V d and d go that are measured.
+  float* free_step = nullptr;
+  float* direction = nullptr;
   uint32_t position = 0;
   Key key = {0, 0};
 };
@@ -253,6 +268,8 @@ OPTJAX_INLINE void UpdateBody(const Coefficients& coefficients, const Block& blo
   float* m_out = block.out[array::m];
   float* nu_out = block.out[array::nu];
   float* nu_max_out = block.out[array::nu_max];
+  float* free_step_out = block.free_step;
+  float* direction_out = block.direction;
   const uint32_t first = block.position + block.key.first;
   const uint32_t second = block.key.second;
   // As numbers: compilers vectorise no choice by a truth value from outside of a loop.
@@ -305,8 +322,12 @@ OPTJAX_INLINE void UpdateBody(const Coefficients& coefficients, const Block& blo
       }
       const float root = __builtin_sqrtf(nu + c.eps_root) + c.eps;
       float v = 1.0f / (root < kFloor ? kFloor : root);
-      if constexpr (F::kBounded) {
+      if constexpr (F::kBounded != bounded::no) {
         v *= c.scale;
+        if constexpr (F::kBounded == bounded::own) {
+          free_step_out[i] = v * d;
+          direction_out[i] = d;
+        }
         v = v < c.lower ? c.lower : v;
         v = v > c.upper ? c.upper : v;
       }
@@ -328,6 +349,22 @@ OPTJAX_INLINE void WidenBody(const uint16_t* in, float* out, int64_t n) {
 OPTJAX_INLINE void NarrowBody(const float* in, uint16_t* out, int64_t n) {
   OPTJAX_VECTORIZE
   for (int64_t i = 0; i < n; ++i) out[i] = static_cast<uint16_t>(Bfloat16Bits(in[i]));
+}
+
+// The sum of squares, added up in one order whatever the instruction set.
+OPTJAX_INLINE float SquaresBody(const float* x, int64_t n) {
+  constexpr int64_t kLanes = 32;
+  float lanes[kLanes] = {};
+  int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) {
+    OPTJAX_VECTORIZE
+    for (int64_t j = 0; j < kLanes; ++j) lanes[j] += x[i + j] * x[i + j];
+  }
+  for (int64_t j = 0; i + j < n; ++j) lanes[j] += x[i + j] * x[i + j];
+  for (int64_t half = kLanes / 2; half > 0; half /= 2) {
+    for (int64_t j = 0; j < half; ++j) lanes[j] += lanes[j + half];
+  }
+  return lanes[0];
 }
 
 // The part of the noise that all arrays of a leaf share.
@@ -392,6 +429,7 @@ using UpdateFunction = void (*)(const Coefficients&, const Block&, int64_t);
 struct Loops {
   void (*widen)(const uint16_t*, float*, int64_t);
   void (*narrow)(const float*, uint16_t*, int64_t);
+  float (*squares)(const float*, int64_t);
   void (*noise)(uint32_t, Key, uint32_t*, int64_t);
   void (*read_signed)(const int8_t*, float, float*, int64_t);
   void (*read_rooted)(const uint8_t*, float, float*, int64_t);
@@ -410,6 +448,9 @@ struct Loops {
   }                                                                                 \
   ATTRIBUTE void Narrow##NAME(const float* in, uint16_t* out, int64_t n) {          \
     NarrowBody(in, out, n);                                                         \
+  }                                                                                 \
+  ATTRIBUTE float Squares##NAME(const float* x, int64_t n) {                        \
+    return SquaresBody(x, n);                                                       \
   }                                                                                 \
   ATTRIBUTE void Noise##NAME(uint32_t at, Key key, uint32_t* noise, int64_t n) {    \
     NoiseBody(at, key, noise, n);                                                   \
@@ -440,9 +481,9 @@ struct Loops {
   }                                                                                 \
   template <int32_t... kIndices>                                                    \
   constexpr Loops Make##NAME(std::integer_sequence<int32_t, kIndices...>) {         \
-    return {&Widen##NAME,       &Narrow##NAME,      &Noise##NAME,                   \
-            &ReadSigned##NAME,  &ReadRooted##NAME,  &WriteSigned##NAME,             \
-            &WriteRooted##NAME, {Pick##NAME<kIndices>()...}};                       \
+    return {&Widen##NAME,       &Narrow##NAME,      &Squares##NAME,                 \
+            &Noise##NAME,       &ReadSigned##NAME,  &ReadRooted##NAME,              \
+            &WriteSigned##NAME, &WriteRooted##NAME, {Pick##NAME<kIndices>()...}};   \
   }                                                                                 \
   constexpr Loops k##NAME =                                                         \
       Make##NAME(std::make_integer_sequence<int32_t, kForms>());
@@ -480,6 +521,15 @@ struct Leaf {
   int64_t row;
   int64_t stride;
   int64_t begin;
+  // Where its partial sums begin, and how many a row has.
+  int64_t sums = 0;
+  int64_t sums_of_row = 0;
+};
+
+// Partial sums of (V d)^2 and d^2.
+struct Sums {
+  double free_step = 0.0;
+  double direction = 0.0;
 };
 
 // The work of one call. Threads that are scheduled but start only after the last chunk
@@ -487,7 +537,8 @@ struct Leaf {
 class Job {
  public:
   Job(std::vector<Leaf> leaves, int64_t size, int64_t chunk,
-      const Coefficients* coefficients, const Key* keys, int32_t form, int32_t stored)
+      const Coefficients* coefficients, const Key* keys, int32_t form, int32_t stored,
+      bool measures)
       : leaves_(std::move(leaves)),
         size_(size),
         chunk_(chunk),
@@ -497,8 +548,18 @@ class Job {
         loops_(LoopsOfThisMachine()),
         noisy_(stored == storage::stochastic),
         coded_(stored == storage::compressed),
+        measures_(measures),
         exact_(loops_.update[form + (noisy_ ? kStochastic : kExact)]),
-        rounded_(loops_.update[form + kRounded]) {}
+        rounded_(loops_.update[form + kRounded]) {
+    if (!measures_) return;
+    int64_t sums = 0;
+    for (Leaf& leaf : leaves_) {
+      leaf.sums = sums;
+      leaf.sums_of_row = (leaf.stride + chunk_ - 2) / chunk_ + 1;
+      sums += (End(leaf) - leaf.begin) / leaf.stride * leaf.sums_of_row;
+    }
+    sums_.resize(sums);
+  }
 
   int64_t chunks() const { return chunks_; }
 
@@ -529,8 +590,33 @@ class Job {
     finished_.wait(lock, [this] { return Done(); });
   }
 
+  // Of each row of each leaf the two sums, added up in one order whoever has taken which
+  // chunk, in place of its bounds.
+  void WriteNorms() const {
+    for (const Leaf& leaf : leaves_) {
+      auto* out = reinterpret_cast<float*>(leaf.arrays[array::norms].out);
+      const auto end = sums_.begin() + leaf.sums + (End(leaf) - leaf.begin) / leaf.stride *
+                                                       leaf.sums_of_row;
+      for (auto row = sums_.begin() + leaf.sums; row != end; row += leaf.sums_of_row) {
+        Sums sums;
+        for (auto part = row; part != row + leaf.sums_of_row; ++part) {
+          sums.free_step += part->free_step;
+          sums.direction += part->direction;
+        }
+        *out++ = static_cast<float>(sums.free_step);
+        *out++ = static_cast<float>(sums.direction);
+      }
+    }
+  }
+
  private:
   bool Done() const { return done_.load(std::memory_order_acquire) == chunks_; }
+
+  // Where a leaf ends in the concatenation of all.
+  int64_t End(const Leaf& leaf) const {
+    const Leaf* after = &leaf + 1;
+    return after == leaves_.data() + leaves_.size() ? size_ : after->begin;
+  }
 
   // Elements [begin, end) of the concatenated leaves.
   void Range(int64_t begin, int64_t end) {
@@ -539,9 +625,7 @@ class Job {
         [](int64_t position, const Leaf& leaf) { return position < leaf.begin; });
     --leaf;
     while (begin < end) {
-      const auto after = leaf + 1;
-      const int64_t leaf_end = after == leaves_.end() ? size_ : after->begin;
-      const int64_t stop = std::min(end, leaf_end);
+      const int64_t stop = std::min(end, End(*leaf));
       while (begin < stop) {
         const int64_t at = begin - leaf->begin;
         const int64_t row = at / leaf->stride;
@@ -549,15 +633,28 @@ class Job {
         const int64_t n = std::min(stop - begin, leaf->stride - first);
         // What follows the last element of a row fills up its last block of codes.
         const int64_t count = std::min(n, leaf->row - first);
-        if (count > 0) Elements(*leaf, row, row * leaf->row + first, count);
+        if (count > 0) {
+          const Sums sums = Elements(*leaf, row, row * leaf->row + first, count);
+          if (measures_) {
+            const int64_t part = begin / chunk_ - (begin - first) / chunk_;
+            sums_[leaf->sums + row * leaf->sums_of_row + part] = sums;
+          }
+        }
         begin += n;
       }
-      leaf = after;
+      ++leaf;
     }
   }
 
   // Elements of one leaf that share their row of coefficients.
-  void Elements(const Leaf& leaf, int64_t row, int64_t first, int64_t n) {
+  Sums Elements(const Leaf& leaf, int64_t row, int64_t first, int64_t n) {
+    Coefficients coefficients = coefficients_[row];
+    if (measures_) {
+      const auto* bounds = reinterpret_cast<const float*>(leaf.arrays[array::norms].in);
+      coefficients.lower = bounds[2 * row];
+      coefficients.upper = bounds[2 * row + 1];
+    }
+    Sums sums;
     const UpdateFunction update = leaf.arrays[array::grads].bfloat16 ? rounded_ : exact_;
     const auto is_scratch = [&](int32_t a) {
       return leaf.arrays[a].bfloat16 && !(noisy_ && a >= array::m);
@@ -565,11 +662,13 @@ class Job {
     const auto is_coded = [&](int32_t a) {
       return coded_ && a >= array::m && leaf.arrays[a].in != nullptr;
     };
-    bool any_scratch = coded_;
+    bool any_scratch = coded_ || measures_;
     for (int32_t a = 0; a < array::kNumbers; ++a) any_scratch |= is_scratch(a);
     // Rows of a power of two would fall on the same lines of the cache.
     alignas(64) float scratch[array::kNumbers][kBlock + 32];
     alignas(64) uint32_t noise[kBlock];
+    alignas(64) float free_step[kBlock + 32];
+    alignas(64) float direction[kBlock + 32];
     const int64_t block_size = any_scratch ? kBlock : n;
     for (int64_t i = 0; i < n; i += block_size) {
       const int64_t count = std::min(block_size, n - i);
@@ -577,6 +676,8 @@ class Job {
       Block block;
       block.position = static_cast<uint32_t>(at - row * leaf.row);
       block.key = keys_[row];
+      block.free_step = free_step;
+      block.direction = direction;
       for (int32_t a = 0; a < array::kNumbers; ++a) {
         const Buffer& buffer = leaf.arrays[a];
         if (is_coded(a)) {
@@ -592,7 +693,11 @@ class Job {
           block.out[a] = reinterpret_cast<float*>(buffer.out + offset);
         }
       }
-      update(coefficients_[row], block, count);
+      update(coefficients, block, count);
+      if (measures_) {
+        sums.free_step += loops_.squares(free_step, count);
+        sums.direction += loops_.squares(direction, count);
+      }
       if (coded_) loops_.noise(block.position, block.key, noise, count);
       for (int32_t a = array::params; a < array::kNumbers; ++a) {
         const Buffer& buffer = leaf.arrays[a];
@@ -603,6 +708,7 @@ class Job {
         }
       }
     }
+    return sums;
   }
 
   // The place among a leaf's scales of the one for its element `at`.
@@ -644,7 +750,7 @@ class Job {
     }
   }
 
-  const std::vector<Leaf> leaves_;
+  std::vector<Leaf> leaves_;
   const int64_t size_;
   const int64_t chunk_;
   const int64_t chunks_;
@@ -655,9 +761,14 @@ class Job {
   const bool noisy_;
   // Whether the state is codes.
   const bool coded_;
+  // Whether each leaf has bounds of its own, and norms are wanted.
+  const bool measures_;
   // For leaves with float32 and with bfloat16 gradients: an update has their dtype.
   const UpdateFunction exact_;
   const UpdateFunction rounded_;
+
+  // Of each leaf, row and chunk.
+  std::vector<Sums> sums_;
 
   std::atomic<int64_t> next_{0};
   std::atomic<int64_t> done_{0};
@@ -689,14 +800,16 @@ ffi::DataType ElementType(int32_t which, ffi::DataType dtype, bool coded) {
 // Operands: coefficients (..., 16), the key of the noise (..., 2), then for each array
 // that the form has its leaves; results: the leaves without gradients. The leading
 // dimensions of the coefficients are leading dimensions of every leaf, each with
-// coefficients and a key of its own.
-ffi::Error Step(ffi::ThreadPool pool, int32_t d, int32_t a, bool bounded, bool decay,
+// coefficients and a key of its own. A leaf with bounds of its own has them in an operand
+// (..., 2), of which the result is the norms.
+ffi::Error Step(ffi::ThreadPool pool, int32_t d, int32_t a, int32_t b, bool decay,
                 bool l2, int32_t stored, ffi::RemainingArgs args, ffi::RemainingRets rets) {
-  if (d < 0 || d >= direction::kCount || a < 0 || a >= accumulator::kCount || stored < 0 ||
-      stored >= storage::kCount) {
+  if (d < 0 || d >= direction::kCount || a < 0 || a >= accumulator::kCount || b < 0 ||
+      b >= bounded::kCount || stored < 0 || stored >= storage::kCount) {
     return Invalid("unknown form");
   }
-  const int32_t form = FormIndex(d, a, bounded, decay, l2, kExact);
+  const int32_t form = FormIndex(d, a, b, decay, l2, kExact);
+  const bool measures = b == bounded::own;
   const bool noisy = stored == storage::stochastic;
   if (kPlain.update[form] == nullptr) return Invalid("a bound needs an accumulator");
   if (stored != storage::nearest && kPlain.update[form + kStochastic] == nullptr) {
@@ -712,6 +825,7 @@ ffi::Error Step(ffi::ThreadPool pool, int32_t d, int32_t a, bool bounded, bool d
   for (size_t k = 2; coded && k < numbers; ++k) {
     arrays.push_back(arrays[k] - array::m + array::m_scale);
   }
+  if (measures) arrays.push_back(array::norms);
 
   const size_t leaf_count = rets.size() / (arrays.size() - 1);
   if (args.size() != 2 + leaf_count * arrays.size() ||
@@ -748,11 +862,13 @@ ffi::Error Step(ffi::ThreadPool pool, int32_t d, int32_t a, bool bounded, bool d
         return Invalid("leaves must be float32 or bfloat16, or a state's codes");
       }
       if (k == 0) elements = operand->element_count();
-      const int64_t expected = k < numbers ? elements : Scales(elements, rows);
+      const int64_t expected = which == array::norms ? 2 * rows
+                               : k < numbers         ? elements
+                                                     : Scales(elements, rows);
       Buffer& buffer = leaf.arrays[which];
       buffer.in = static_cast<const char*>(operand->untyped_data());
       buffer.bfloat16 = dtype == ffi::DataType::BF16;
-      if (noisy && k != 1 && buffer.bfloat16 != (k > 1)) {
+      if (noisy && k != 1 && k < numbers && buffer.bfloat16 != (k > 1)) {
         return Invalid("noise is for a state in bfloat16 of gradients in float32");
       }
       bool same = static_cast<int64_t>(operand->element_count()) == expected;
@@ -765,7 +881,10 @@ ffi::Error Step(ffi::ThreadPool pool, int32_t d, int32_t a, bool bounded, bool d
       }
       if (!same) return Invalid("the arrays of a leaf must have one size");
     }
-    if (elements == 0) continue;
+    if (elements == 0) {
+      if (measures) std::memset(leaf.arrays[array::norms].out, 0, 2 * rows * sizeof(float));
+      continue;
+    }
     if (rows == 0 || elements % rows != 0) {
       return Invalid("leaves must have the leading dimensions of the coefficients");
     }
@@ -778,17 +897,19 @@ ffi::Error Step(ffi::ThreadPool pool, int32_t d, int32_t a, bool bounded, bool d
   if (size == 0) return ffi::Error::Success();
 
   const int64_t threads = std::max<int64_t>(1, pool.num_threads());
+  // The same for any number of threads, and so are sums.
   const int64_t chunk = WholeBlocks(
-      std::clamp(size / (8 * threads), kSmallestChunk, kLargestChunk));
+      std::clamp(size / kChunks, kSmallestChunk, kLargestChunk));
   const auto job = std::make_shared<Job>(
       std::move(leaves), size, chunk,
       static_cast<const Coefficients*>(coefficients->untyped_data()),
-      static_cast<const Key*>(keys->untyped_data()), form, stored);
+      static_cast<const Key*>(keys->untyped_data()), form, stored, measures);
   // The calling thread is one of the workers.
   const int64_t helpers = std::min(threads, job->chunks()) - 1;
   for (int64_t i = 0; i < helpers; ++i) pool.Schedule([job] { job->Work(); });
   job->Work();
   job->Wait();
+  if (measures) job->WriteNorms();
   return ffi::Error::Success();
 }
 
@@ -799,7 +920,7 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(OptjaxStep, Step,
                                   .Ctx<ffi::ThreadPool>()
                                   .Attr<int32_t>("direction")
                                   .Attr<int32_t>("accumulator")
-                                  .Attr<bool>("bounded")
+                                  .Attr<int32_t>("bounded")
                                   .Attr<bool>("decay")
                                   .Attr<bool>("l2")
                                   .Attr<int32_t>("storage")
@@ -813,8 +934,9 @@ extern "C" const int32_t OptjaxFfiVersion[2] = {XLA_FFI_API_MAJOR, XLA_FFI_API_M
 // What Step computes and how it is called; _library.py takes no library that
 // says anything else than _kernel.py. Count the number up with every change of the equation.
 extern "C" const char OptjaxStepInterface[] =
-    "step 4; coefficients" OPTJAX_COEFFICIENTS(OPTJAX_WORD)
+    "step 5; coefficients" OPTJAX_COEFFICIENTS(OPTJAX_WORD)
     "; arrays" OPTJAX_ARRAYS(OPTJAX_WORD)
     "; direction" OPTJAX_DIRECTIONS(OPTJAX_WORD)
     "; accumulator" OPTJAX_ACCUMULATORS(OPTJAX_WORD)
+    "; bounded" OPTJAX_BOUNDED(OPTJAX_WORD)
     "; storage" OPTJAX_STORAGES(OPTJAX_WORD);

@@ -15,6 +15,7 @@ _PLACES = {
     "report_page": "_page",
     "Histogram": "_scalars",
     "histograms": "_scalars",
+    "rate_metrics": "_metrics",
     "scalars": "_scalars",
     "write_tensorboard": "_scalars",
 }

@@ -92,7 +92,8 @@ def _of_full_schedule(summary: Summary) -> np.ndarray:
     """f_t where s_t is its largest: to that `final_lr` belongs."""
     schedule = np.atleast_1d(summary.schedule)
     largest = np.nanmax(schedule, initial=0.0)
-    return np.atleast_1d(summary.grafted_rate) / schedule * largest
+    rates: np.ndarray = np.atleast_1d(summary.grafted_rate) / schedule * largest
+    return rates
 
 
 def band_notes(groups: Mapping[str, Summary]) -> list[str]:

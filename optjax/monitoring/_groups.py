@@ -1,9 +1,10 @@
 """The names of groups as an array, and which coordinates of each are looked at."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
+from jax.typing import ArrayLike
 
 __all__ = ["Sample", "as_names", "as_numbers", "sample"]
 
@@ -22,11 +23,11 @@ def as_numbers(names: Sequence[str]) -> np.ndarray:
     return np.frombuffer("\0".join(names).encode(), np.uint8)
 
 
-def as_names(numbers: Any) -> list[str]:
+def as_names(numbers: ArrayLike) -> list[str]:
     """The names that `as_numbers` was given; of a stack of them, the first's."""
-    numbers = np.asarray(numbers)
-    first = numbers.reshape(-1, numbers.shape[-1])[0]
-    return first.astype(np.uint8).tobytes().decode().split("\0")
+    stack = np.asarray(numbers, np.uint8)
+    first: np.ndarray = stack.reshape(-1, stack.shape[-1])[0]
+    return first.tobytes().decode().split("\0")
 
 
 class Sample(NamedTuple):

@@ -211,7 +211,7 @@ def _readable(value: Any) -> Any:
 
 
 @checked
-def set_hyperparameters(state: OptimizerState, **values: _Values) -> Any:
+def set_hyperparameters(state: OptimizerState, **values: _Values) -> optax.OptState:
     """The state with hyper-parameters changed, of the same structure and dtypes.
 
     A compiled step goes on with it without being compiled again. Where several

@@ -20,6 +20,8 @@ __all__ = [
     "OneReport",
     "Report",
     "Reports",
+    "field",
+    "monitor_state",
     "read_report",
     "stack_reports",
     "suggest_final_lr",
@@ -64,7 +66,8 @@ class Report(Mapping[str, Summary]):
     @property
     def steps(self) -> np.ndarray:
         """The steps that are described, of the shape of the leading axes."""
-        return self[OVERALL].step
+        steps: np.ndarray = self[OVERALL].step
+        return steps
 
     def __str__(self) -> str:
         last = self
@@ -153,27 +156,12 @@ def read_report(state: OptimizerState) -> Report:
       group    rate  5 % to 95 %  band  lower  inside  upper  SGD since  update/weight
       overall   0.5   0.5 to 0.5     –      –       –      –          1        5.0e-01
     """
-    found = [
-        node
-        for node in jax.tree.leaves(state, is_leaf=_is_monitor_state)
-        if _is_monitor_state(node)
-    ]
-    if len(found) != 1:
-        raise ValueError(
-            "read_report needs a state with one optjax.monitor in it, found "
-            f"{len(found)}. "
-            + (
-                "Wrap the optimizer: optjax.monitor(optimizer)."
-                if not found
-                else "Hand it the part of the state that holds one of them."
-            )
-        )
-    summaries = _field(found[0], "summaries")
-    names, values = _field(summaries, "groups"), _field(summaries, "values")
+    summaries = field(monitor_state(state), "summaries")
+    names, values = field(summaries, "groups"), field(summaries, "values")
     # By leaves: Flax NNX wraps each in a variable.
     (numbers,) = jax.tree.leaves(names)
     fields = {
-        name: np.asarray(*jax.tree.leaves(_field(values, name)))
+        name: np.asarray(*jax.tree.leaves(field(values, name)))
         for name in Summary._fields
     }
     axis = fields["step"].ndim - 1
@@ -187,6 +175,30 @@ def read_report(state: OptimizerState) -> Report:
     )
 
 
+def monitor_state(state: Any) -> Any:
+    """The one monitor's state in a tree.
+
+    Raises:
+      ValueError: where there is none, or more than one.
+    """
+    found = [
+        node
+        for node in jax.tree.leaves(state, is_leaf=_is_monitor_state)
+        if _is_monitor_state(node)
+    ]
+    if len(found) != 1:
+        raise ValueError(
+            "the state must have one optjax.monitor in it, found "
+            f"{len(found)}. "
+            + (
+                "Wrap the optimizer: optjax.monitor(optimizer)."
+                if not found
+                else "Hand over the part of the state that holds one of them."
+            )
+        )
+    return found[0]
+
+
 def _is_monitor_state(node: Any) -> bool:
     """Itself, or the mapping that Orbax and Flax make of a named tuple."""
     if isinstance(node, Mapping):
@@ -194,7 +206,8 @@ def _is_monitor_state(node: Any) -> bool:
     return isinstance(node, MonitorState)
 
 
-def _field(node: Any, name: str) -> Any:
+def field(node: Any, name: str) -> Any:
+    """Of a named tuple, or of the mapping that was made of one."""
     return node[name] if isinstance(node, Mapping) else getattr(node, name)
 
 

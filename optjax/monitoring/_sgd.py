@@ -1,4 +1,4 @@
-"""The SGD that a bounded optimizer turns into, and how to hand over to it."""
+"""The SGD that a bounded optimizer turns into."""
 
 import functools
 import math
@@ -12,8 +12,8 @@ import optax
 
 from optjax._arguments.checked import checked
 from optjax._arguments.named import ArrayTree, Transformation
-from optjax._base_rate import BaseRateState, relative_schedule, relative_to_base, times
-from optjax._direction import EmaState, TraceState, trace
+from optjax._base_rate import relative_schedule, relative_to_base, times
+from optjax._direction import trace
 from optjax._form import basic_form, in_gradient_dtype
 from optjax._observe import observing
 from optjax._parts import (
@@ -33,6 +33,7 @@ from optjax._precision import widen
 from optjax._rate import rate_by_one
 from optjax._target import BoundAroundState, frozen_rate
 from optjax._weight_decay import add_decayed_weights
+from optjax.monitoring._hand_over import hand_over
 from optjax.monitoring._rates import is_same, limit_of, link_behind
 
 __all__ = ["SgdEquivalent", "sgd_equivalent"]
@@ -142,8 +143,8 @@ def sgd_equivalent(
     _check_known(parts.limit, params)
     direction = parts.direction
 
-    def hand_over(state: optax.OptState, params: optax.Params) -> optax.OptState:
-        return _hand_over(state, sgd.init(params), direction.per_sum)
+    def go_on(state: optax.OptState, params: optax.Params) -> optax.OptState:
+        return hand_over(state, sgd.init(params), direction.per_sum)
 
     momentum = 0.0 if direction.momentum is None else direction.momentum
     return SgdEquivalent(
@@ -153,7 +154,7 @@ def sgd_equivalent(
         momentum,
         direction.nesterov and momentum != 0,
         sgd,
-        hand_over,
+        go_on,
     )
 
 
@@ -361,68 +362,3 @@ def _is_linked(known: Sequence[Link], around: tuple[Any, Any]) -> bool:
 
 def _decay(decay: Decay, factor: Any = 1.0) -> optax.GradientTransformation:
     return add_decayed_weights(times(factor, decay.weight_decay), decay.mask)
-
-
-def _hand_over(old: optax.OptState, new: optax.OptState, per_sum: Any) -> Any:
-    def is_memory(node: Any) -> bool:
-        return isinstance(node, EmaState | TraceState)
-
-    memories = [n for n in jax.tree.leaves(old, is_leaf=is_memory) if is_memory(n)]
-    counts = optax.tree.get_all_with_path(old, "count")
-
-    def carried(node: Any) -> Any:
-        if not isinstance(node, TraceState):
-            return node
-        treedef: Any
-        like, treedef = jax.tree.flatten(node.trace)
-        if len(memories) != 1:
-            raise ValueError(_not_the_state(f"{len(memories)} momenta"))
-        memory = memories[0]
-        scale = 1.0 if isinstance(memory, TraceState) else per_sum
-        # By leaves: Flax NNX keeps each in a variable, of one kind here, another there.
-        kept = jax.tree.leaves(memory[-1])
-        if list(map(jnp.shape, kept)) != list(map(jnp.shape, like)):
-            raise ValueError(_not_the_state("a momentum of other shapes"))
-        return TraceState(
-            treedef.unflatten(
-                [
-                    jnp.asarray(m / scale, x.dtype)
-                    for m, x in zip(kept, like, strict=True)
-                ]
-            )
-        )
-
-    new = jax.tree.map(carried, new, is_leaf=is_memory)
-    if isinstance(new, BaseRateState):
-        found = [n for n in jax.tree.leaves(old, is_leaf=_has_base) if _has_base(n)]
-        if len(found) != 1:
-            raise ValueError(_not_the_state(f"{len(found)} base learning rates"))
-        (base,) = jax.tree.leaves(found[0].base_lr)
-        new = new._replace(base_lr=jnp.array(base, new.base_lr.dtype, copy=True))
-    if optax.tree.get_all_with_path(new, "count"):
-        if not counts:
-            raise ValueError(_not_the_state("no count of steps"))
-        # Some stand still, such as that of an average that is not debiased.
-        steps = jax.tree.leaves([count for _, count in counts])
-        now = functools.reduce(jnp.maximum, steps)
-        new = jax.tree_util.tree_map_with_path(
-            lambda path, leaf: jnp.array(now, copy=True) if _is_count(path) else leaf,
-            new,
-        )
-    return new
-
-
-def _is_count(path: Sequence[Any]) -> bool:
-    return getattr(path[-1], "name", None) == "count" if path else False
-
-
-def _has_base(node: Any) -> bool:
-    return isinstance(node, BaseRateState)
-
-
-def _not_the_state(found: str) -> str:
-    return (
-        "hand_over needs the state of the optimizer that sgd_equivalent was given, and "
-        f"its parameters; found {found} in it. Where that optimizer was part of a "
-        "larger one, hand over its part of the state."
-    )

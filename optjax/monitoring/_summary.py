@@ -209,7 +209,8 @@ def _histogram(log_rate: jax.Array, sizes: np.ndarray) -> jax.Array:
     index = jnp.where(jnp.isnan(log_rate), bins, index).astype(jnp.int32)
     rows = np.arange(len(sizes))[:, None]
     counts = jnp.zeros((len(sizes), bins), jnp.float32).at[rows, index].add(1.0)
-    return counts / np.maximum(sizes, 1)[:, None]
+    shares: jax.Array = counts / np.maximum(sizes, 1)[:, None]
+    return shares
 
 
 def _grafted(members: dict[str, list[str]], rates: Mapping[str, Rate]) -> jax.Array:

@@ -40,18 +40,23 @@ def graftbound(
     *,
     groups: Groups = None,
     b3: Decay = 0.0,
+    late: bool = True,
     freeze_after: LastStep = np.inf,
     mu_dtype: InexactDType = None,
     nu_dtype: FloatDType = None,
 ) -> Optimizer:
-    r"""x ← x − α_t clip(V_t, f_t γt/(γt + 1), f_t (1 + 1/(γt))) ⊙ m_t.
+    r"""x ← x − α_t clip(V_t, f γt/(γt + 1), f (1 + 1/(γt))) ⊙ m_t with f = f_{t−1}.
 
     V_t = √(1−β₂ᵗ)/(1−β₁ᵗ) / (√ν_t + ε) and f_t = ‖V_t ⊙ m_t‖ / ‖m_t‖ of each leaf:
     `adabound` without a `final_lr` to guess. Its bounds close on the rate at which the
     step of SGD with momentum is as long as Adam's, so that it has Adam's learning rate
-    and ends with one rate a leaf, α_t f_t, which goes on following Adam's step length.
-    As f_t is a multiple of V_t, α_t needs no base: it multiplies all of them. It is
-    optjax's own, from no paper.
+    and ends with one rate a leaf, α_t f_{t−1}, which goes on following Adam's step
+    length. As f_t is a multiple of V_t, α_t needs no base: it multiplies all of them.
+    It is optjax's own, from no paper.
+
+    The last step's norms are known before the step, which so needs one pass over
+    memory (`apply_step`), and are measured to be as good as this step's; the first
+    step is not bounded. `late=False` is f = f_t.
 
     From the step after `freeze_after` on it is SGD with momentum β₁ and the learning
     rate α_t f (1 − β₁) of each leaf; see `optjax.sgd_equivalent`.
@@ -68,6 +73,7 @@ def graftbound(
       groups: which leaves have one f_t together: None for each its own, 0 for all,
         more in `optjax.grafted_target`.
       b3: β₃ in [0, 1), decay of an average of f_t; 0 is f_t itself.
+      late: whether bounds are around the last step's f, or this step's.
       freeze_after: the last step whose f_t is measured; infinity measures for ever.
       mu_dtype: dtype in which m is stored; the parameters' by default (float32 for
         float16).
@@ -79,8 +85,9 @@ def graftbound(
     Example:
       >>> import jax.numpy as jnp, optjax
       >>> tx, g = optjax.graftbound(1e-3, gamma=1e9), jnp.array([3.0, 4.0])
-      >>> tx.update(g, tx.init(g))[0].round(5)
-      Array([-0.00085, -0.00113], dtype=float32)
+      >>> updates, state = tx.update(g, tx.init(g))
+      >>> (tx.update(g, state)[0] / g).round(5)
+      Array([-0.00054, -0.00054], dtype=float32)
 
     References: Luo et al., "Adaptive Gradient Methods with Dynamic Bound of Learning
     Rate", ICLR 2019, for the bounds; Agarwal et al., "Disentangling Adaptive Gradient
@@ -92,7 +99,7 @@ def graftbound(
         rate_by_accumulated_square(accumulator, eps),
         correct_bias(b1, b2),
         bound_around(
-            grafted_target(groups, b3),
+            grafted_target(groups, b3, late),
             *hyperbolic_bounds(1.0, gamma),
             freeze_after=freeze_after,
         ),

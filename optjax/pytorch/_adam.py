@@ -18,7 +18,7 @@ from optjax import (
 )
 from optjax._weight_decay import add_decayed_weights
 from optjax.pytorch._groups import Groups
-from optjax.pytorch._optimizer import Now, after_decay, optimizer
+from optjax.pytorch._optimizer import Betas, Now, after_decay, optimizer
 
 __all__ = ["Adam", "AdamW", "Adamax", "NAdam", "RAdam"]
 
@@ -26,11 +26,12 @@ __all__ = ["Adam", "AdamW", "Adamax", "NAdam", "RAdam"]
 @optimizer
 def Adam(
     now: Now,
+    /,
     params: Groups = None,
-    lr: Any = 1e-3,
-    betas: tuple[Any, Any] = (0.9, 0.999),
+    lr: optax.ScalarOrSchedule = 1e-3,
+    betas: Betas = (0.9, 0.999),
     eps: float = 1e-8,
-    weight_decay: Any = 0.0,
+    weight_decay: optax.ScalarOrSchedule = 0.0,
     amsgrad: bool = False,
     *,
     maximize: bool = False,
@@ -50,6 +51,10 @@ def Adam(
       decoupled_weight_decay: subtract α λ x instead, which makes it `AdamW`.
       **machinery: refused.
 
+    Raises:
+      ValueError: for an option that is not what its line says, groups that do not fit,
+        and machinery that is not left out.
+
     Example:
       >>> import jax.numpy as jnp, optjax.pytorch
       >>> tx, x = optjax.pytorch.Adam(lr=0.1), jnp.array(1.0)
@@ -64,11 +69,12 @@ def Adam(
 @optimizer
 def AdamW(
     now: Now,
+    /,
     params: Groups = None,
-    lr: Any = 1e-3,
-    betas: tuple[Any, Any] = (0.9, 0.999),
+    lr: optax.ScalarOrSchedule = 1e-3,
+    betas: Betas = (0.9, 0.999),
     eps: float = 1e-8,
-    weight_decay: Any = 1e-2,
+    weight_decay: optax.ScalarOrSchedule = 1e-2,
     amsgrad: bool = False,
     *,
     maximize: bool = False,
@@ -86,6 +92,10 @@ def AdamW(
       maximize: ascend.
       **machinery: refused.
 
+    Raises:
+      ValueError: for an option that is not what its line says, groups that do not fit,
+        and machinery that is not left out.
+
     Example:
       >>> import jax.numpy as jnp, optjax.pytorch
       >>> tx, x = optjax.pytorch.AdamW(lr=0.1), jnp.array(1.0)
@@ -99,11 +109,12 @@ def AdamW(
 @optimizer
 def Adamax(
     now: Now,
+    /,
     params: Groups = None,
-    lr: Any = 2e-3,
-    betas: tuple[Any, Any] = (0.9, 0.999),
+    lr: optax.ScalarOrSchedule = 2e-3,
+    betas: Betas = (0.9, 0.999),
     eps: float = 1e-8,
-    weight_decay: Any = 0.0,
+    weight_decay: optax.ScalarOrSchedule = 0.0,
     *,
     maximize: bool = False,
     **machinery: Any,
@@ -119,6 +130,10 @@ def Adamax(
       maximize: ascend.
       **machinery: refused.
 
+    Raises:
+      ValueError: for an option that is not what its line says, groups that do not fit,
+        and machinery that is not left out.
+
     Example:
       >>> import jax.numpy as jnp, optjax.pytorch
       >>> tx, x = optjax.pytorch.Adamax(lr=0.1), jnp.array(1.0)
@@ -132,11 +147,12 @@ def Adamax(
 @optimizer
 def NAdam(
     now: Now,
+    /,
     params: Groups = None,
-    lr: Any = 2e-3,
-    betas: tuple[Any, Any] = (0.9, 0.999),
+    lr: optax.ScalarOrSchedule = 2e-3,
+    betas: Betas = (0.9, 0.999),
     eps: float = 1e-8,
-    weight_decay: Any = 0.0,
+    weight_decay: optax.ScalarOrSchedule = 0.0,
     momentum_decay: float = 4e-3,
     decoupled_weight_decay: bool = False,
     *,
@@ -156,6 +172,10 @@ def NAdam(
       maximize: ascend.
       **machinery: refused.
 
+    Raises:
+      ValueError: for an option that is not what its line says, groups that do not fit,
+        and machinery that is not left out.
+
     Example:
       >>> import jax.numpy as jnp, optjax.pytorch
       >>> tx, x = optjax.pytorch.NAdam(lr=0.1), jnp.array(1.0)
@@ -170,11 +190,12 @@ def NAdam(
 @optimizer
 def RAdam(
     now: Now,
+    /,
     params: Groups = None,
-    lr: Any = 1e-3,
-    betas: tuple[Any, Any] = (0.9, 0.999),
+    lr: optax.ScalarOrSchedule = 1e-3,
+    betas: Betas = (0.9, 0.999),
     eps: float = 1e-8,
-    weight_decay: Any = 0.0,
+    weight_decay: optax.ScalarOrSchedule = 0.0,
     decoupled_weight_decay: bool = False,
     *,
     maximize: bool = False,
@@ -191,6 +212,10 @@ def RAdam(
       decoupled_weight_decay: subtract α λ x instead.
       maximize: ascend.
       **machinery: refused.
+
+    Raises:
+      ValueError: for an option that is not what its line says, groups that do not fit,
+        and machinery that is not left out.
 
     Example:
       >>> import jax.numpy as jnp, optjax.pytorch

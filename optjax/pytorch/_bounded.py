@@ -6,7 +6,7 @@ import optax
 
 from optjax import optimizers as rows
 from optjax.pytorch._groups import Groups
-from optjax.pytorch._optimizer import Now, optimizer
+from optjax.pytorch._optimizer import Betas, Now, optimizer
 
 __all__ = ["AdaBound", "AdaBoundW"]
 
@@ -14,13 +14,14 @@ __all__ = ["AdaBound", "AdaBoundW"]
 @optimizer
 def AdaBound(
     now: Now,
+    /,
     params: Groups = None,
-    lr: Any = 1e-3,
-    betas: tuple[Any, Any] = (0.9, 0.999),
+    lr: optax.ScalarOrSchedule = 1e-3,
+    betas: Betas = (0.9, 0.999),
     final_lr: float = 0.1,
     gamma: float = 1e-3,
     eps: float = 1e-8,
-    weight_decay: Any = 0.0,
+    weight_decay: optax.ScalarOrSchedule = 0.0,
     amsbound: bool = False,
     **machinery: Any,
 ) -> optax.GradientTransformation:
@@ -40,6 +41,10 @@ def AdaBound(
       amsbound: take the maximum of ν.
       **machinery: refused.
 
+    Raises:
+      ValueError: for an option that is not what its line says, groups that do not fit,
+        and machinery that is not left out.
+
     Example:
       >>> import jax.numpy as jnp, optjax.pytorch
       >>> tx, x = optjax.pytorch.AdaBound(), jnp.array(1.0)
@@ -56,13 +61,14 @@ def AdaBound(
 @optimizer
 def AdaBoundW(
     now: Now,
+    /,
     params: Groups = None,
-    lr: Any = 1e-3,
-    betas: tuple[Any, Any] = (0.9, 0.999),
+    lr: optax.ScalarOrSchedule = 1e-3,
+    betas: Betas = (0.9, 0.999),
     final_lr: float = 0.1,
     gamma: float = 1e-3,
     eps: float = 1e-8,
-    weight_decay: Any = 0.0,
+    weight_decay: optax.ScalarOrSchedule = 0.0,
     amsbound: bool = False,
     **machinery: Any,
 ) -> optax.GradientTransformation:
@@ -80,6 +86,10 @@ def AdaBoundW(
       weight_decay: λ, times x subtracted at every step.
       amsbound: take the maximum of ν.
       **machinery: refused.
+
+    Raises:
+      ValueError: for an option that is not what its line says, groups that do not fit,
+        and machinery that is not left out.
 
     Example:
       >>> import jax.numpy as jnp, optjax.pytorch

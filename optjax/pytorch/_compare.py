@@ -14,8 +14,10 @@ import numpy as np
 import optax
 
 from optjax._arguments.kind import shown
-from optjax.pytorch import _adam, _bounded, _squares
+from optjax._places import is_counter
+from optjax.pytorch._classes import CLASSES
 from optjax.pytorch._conventions import Call, Change, changes
+from optjax.pytorch._optimizer import MACHINERY
 
 __all__ = ["Comparison", "Trajectory", "compare"]
 
@@ -99,6 +101,9 @@ def compare(optimizer_a: Side, optimizer_b: Side, steps: int = 200) -> Compariso
         one of the two is such a pair.
       optimizer_b: the other.
       steps: how many.
+
+    Raises:
+      ValueError: for what is no optimizer, and for two trajectories.
 
     Example:
       >>> import optjax, optjax.pytorch
@@ -270,7 +275,7 @@ def _follow(
         def step(carry: Any, now: Any) -> Any:
             (x, state), (gradient, jump) = carry, now
             state = jax.tree_util.tree_map_with_path(
-                lambda path, n: n + jump if _is_counter(path, n) else n, state
+                lambda path, n: n + jump if is_counter(path, n) else n, state
             )
             updates, state = tx.update(gradient, state, x)
             return (optax.apply_updates(x, updates), state), updates
@@ -282,11 +287,6 @@ def _follow(
         cheap = {"xla_backend_optimization_level": 0}
         moves = jax.jit(scan, compiler_options=cheap)(start, gradients)
     return np.cumsum(_rows(moves), axis=0)
-
-
-def _is_counter(path: Any, leaf: Any) -> bool:
-    name = getattr(path[-1], "name", None)
-    return name in ("count", "step") and leaf.shape == () and leaf.dtype == jnp.int32
 
 
 def _rows(tree: Any) -> np.ndarray:
@@ -347,21 +347,17 @@ def _call(side: Any) -> Call | None:
             f"Trajectory, got {shown(side)}."
         )
     factory, keywords = side
-    name = getattr(factory, "__name__", "")
     if _is_torch(side):
-        modules = [m for m in (_squares, _adam, _bounded) if name in m.__all__]
-        if not modules:
+        name = factory.__name__
+        if name not in CLASSES:
             return None
-        factory = getattr(modules[0], name)
-        keywords = {k: v for k, v in keywords.items() if k not in _MACHINERY}
+        factory = CLASSES[name]
+        keywords = {k: v for k, v in keywords.items() if k not in MACHINERY}
     arguments = inspect.signature(factory).bind(**keywords)
     arguments.apply_defaults()
     named = dict(arguments.arguments)
     named.update(named.pop("machinery", {}))
     return Call(factory, named)
-
-
-_MACHINERY = ("foreach", "fused", "capturable", "differentiable")
 
 
 def _dtype(sides: Sequence[Any], start: Any) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 import optax
 
 from optjax._places import Path, counters, path_of, place_of
-from optjax.pytorch import _adam, _bounded, _squares
+from optjax.pytorch._classes import CLASSES
 from optjax.pytorch._groups import name_of
 from optjax.pytorch._layout import (
     MOMENTS,
@@ -24,9 +24,6 @@ from optjax.pytorch._rearrangement import Rearrangement
 from optjax.pytorch._state_dict import ENTRIES, StateDict, read
 
 __all__ = ["load_optimizer"]
-
-_MODULES = (_squares, _adam, _bounded)
-_FACTORIES = {name: getattr(m, name) for m in _MODULES for name in m.__all__}
 
 # Of the largest update of an array; the schedules of both are rounded differently.
 _CLOSE = 1e-4
@@ -165,8 +162,9 @@ class _Said:
             raise ValueError(
                 f"the optimizer must keep {sorted(self.fields)}, which are "
                 f"{sorted(self.fields.values())} of {self.source.name}, got one that "
-                f"keeps {sorted(fields)}. Give it the options of the state_dict, such "
-                "as amsgrad, centered or momentum."
+                f"keeps {sorted(fields)}. Take {self.source.name} of optjax.pytorch or "
+                "its row, with the options of the state_dict, such as amsgrad, "
+                "centered or momentum."
             )
         kept = {name for names in members.values() for name in names}
         for name in self.entries:
@@ -267,7 +265,7 @@ def _as_said(
     source: StateDict, groups: Sequence[Sequence[str]], moved: Rearrangement
 ) -> Optimizer:
     """The optimizer with the options and groups of the state_dict."""
-    factory = _FACTORIES[source.name]
+    factory = CLASSES[source.name]
     known = set(inspect.signature(factory).parameters) - {"params"}
     options = [{k: v for k, v in g.items() if k in known} for g in source.groups]
     if len(groups) == 1:
@@ -338,10 +336,22 @@ def _check_step(optimizer: Any, state: Any, said: _Said) -> None:
             largest = np.max(np.abs(w))
             if apart > _CLOSE * largest:
                 group = said.group(moved.owners[path_of(path)][0])
-                options = {k: v for k, v in group.items() if k[:5] != "param"}
+                options = {
+                    k: v
+                    for k, v in group.items()
+                    if k[:5] != "param" and v is not None and v is not False
+                }
+                hint = "optjax.pytorch.compare says which argument differs"
+                ratio = np.sum(u * w) / (np.sum(w * w) or 1.0)
+                if np.max(np.abs(u - ratio * w)) <= _CLOSE * abs(ratio) * largest:
+                    hint = f"the rate is {ratio:.3g} times as large"
+                    if group.get("initial_lr", group["lr"]) != group["lr"]:
+                        hint += ", as a scheduler has changed it: make the optimizer "
+                        hint += "with that scheduler"
+                if not isinstance(optimizer, Optimizer):
+                    hint += "; of a chain hand over the optimizer alone"
                 raise ValueError(
                     "the optimizer must take PyTorch's next steps, got an update of "
                     f"{name_of(path)!r} off by {apart / (largest or 1.0):.1g} of its "
-                    f"size. {source.name} had {options}; optjax.pytorch.compare says "
-                    "which argument differs."
+                    f"size. {source.name} had {options}; {hint}."
                 )

@@ -30,6 +30,8 @@ from optjax._weight_decay import add_decayed_weights
 from optjax.pytorch._groups import Groups, labels_of
 
 __all__ = [
+    "MACHINERY",
+    "Betas",
     "Now",
     "Optimizer",
     "OptimizerState",
@@ -40,6 +42,9 @@ __all__ = [
 ]
 
 _P = ParamSpec("_P")
+
+#: β₁ and β₂, numbers or schedules.
+Betas: TypeAlias = tuple[optax.ScalarOrSchedule, optax.ScalarOrSchedule]
 
 
 def _just(decay: Decay) -> None:
@@ -81,7 +86,7 @@ def _kinds(
 _KINDS = kinds_of(_kinds)
 
 #: PyTorch's other arguments, and why none is needed.
-_MACHINERY = {
+MACHINERY = {
     "foreach": "XLA compiles the updates of all parameters into one program",
     "fused": "XLA fuses an update by itself; `optjax.apply_step` makes one pass of it",
     "capturable": "a step under jax.jit is one program already",
@@ -104,7 +109,7 @@ class Now(NamedTuple):
 class OptimizerState(NamedTuple):
     """Steps taken, and the state of the parts."""
 
-    step: Any
+    step: jax.Array
     inner_state: optax.OptState
 
 
@@ -160,12 +165,12 @@ def optimizer(
 
 def _refuse(name: str, machinery: Mapping[str, Any]) -> None:
     for keyword, value in machinery.items():
-        if keyword not in _MACHINERY:
+        if keyword not in MACHINERY:
             raise TypeError(f"{name}() got an unexpected keyword argument {keyword!r}")
         if value is not None and value is not False:
             raise ValueError(
                 f"{keyword} must be left out, got {keyword}={shown(value)}. It is of "
-                f"PyTorch's machinery: {_MACHINERY[keyword]}."
+                f"PyTorch's machinery: {MACHINERY[keyword]}."
             )
 
 

@@ -26,7 +26,8 @@ def to_numpy(value: Any) -> np.ndarray:
     if hasattr(value, "detach"):
         value = value.detach().cpu()
         if str(value.dtype) == "torch.bfloat16":
-            return value.float().numpy().astype(jax.numpy.bfloat16)
+            exact: np.ndarray = value.float().numpy()
+            return exact.astype(jax.numpy.bfloat16)
         return np.array(value.numpy())
     return np.asarray(value)
 

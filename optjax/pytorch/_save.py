@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from optjax._places import Path, Place, place_of
+from optjax._places import Path, Place, is_counter, place_of
 from optjax.pytorch._layout import (
     MOMENTS,
     Convert,
@@ -62,14 +62,12 @@ def save_optimizer(
     moved = Rearrangement(convert, weights)
     if groups is None:
         groups = grouped(optimizer, moved)
-    placed = [
-        (place_of(path, MOMENTS), np.asarray(value))
-        for path, value in jax.tree_util.tree_leaves_with_path(state)
-    ]
+    leaves = jax.tree_util.tree_leaves_with_path(state)
+    placed = [(place_of(path, MOMENTS), np.asarray(value)) for path, value in leaves]
     moments, part_of = _moments(placed, optimizer.name, moved)
     taken = {place.part: 0 for place, _ in placed}
-    for place, value in placed:
-        if place.field in ("step", "count"):
+    for (path, value), (place, _) in zip(leaves, placed, strict=True):
+        if is_counter(path, value):
             taken[place.part] = max(taken[place.part], int(value))
     if step is not None:
         taken = dict.fromkeys(taken, step)

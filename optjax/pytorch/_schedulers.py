@@ -10,12 +10,15 @@ three digits in 10⁵ steps, and compute in float32 under x64 too; only joining 
 import math
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.typing import ArrayLike
+
+from optjax._arguments.kind import is_real_array, shown
 
 __all__ = [
     "CosineAnnealingLR",
@@ -31,6 +34,8 @@ __all__ = [
     "StepLR",
     "per_epoch",
 ]
+
+_OfCount: TypeAlias = Callable[[jax.Array], jax.Array]
 
 
 class Schedule:
@@ -52,14 +57,15 @@ class Schedule:
     def __init__(
         self,
         base_lr: float | jax.Array,
-        rate: optax.Schedule,
-        momentum: optax.Schedule | None = None,
+        rate: _OfCount,
+        momentum: _OfCount | None = None,
         options: Mapping[str, Any] = MappingProxyType({}),
     ):
+        _check_rates(lr=base_lr)
         self.base_lr, self.rate, self.momentum = base_lr, rate, momentum
         self.options = {"initial_lr": base_lr, **options}
 
-    def __call__(self, count: Any) -> jax.Array:
+    def __call__(self, count: ArrayLike) -> jax.Array:
         return self.rate(jnp.asarray(count))
 
 
@@ -70,6 +76,9 @@ def StepLR(lr: float, step_size: int, gamma: float = 0.1) -> Schedule:
       lr: the base learning rate.
       step_size: scheduler steps between two decays.
       gamma: γ ≥ 0.
+
+    Raises:
+      ValueError: for a step_size that is not a whole number >= 1.
 
     Example:
       >>> import optjax.pytorch
@@ -132,6 +141,9 @@ def LinearLR(
       end_factor: f₁ in [0, 1].
       total_iters: T, after which the factor is f₁.
 
+    Raises:
+      ValueError: for total_iters that is not a whole number >= 1.
+
     Example:
       >>> import optjax.pytorch
       >>> print(f"{optjax.pytorch.LinearLR(0.3)(0):.3f}")
@@ -153,6 +165,9 @@ def PolynomialLR(lr: float, total_iters: int = 5, power: float = 1.0) -> Schedul
       lr: the base learning rate.
       total_iters: T, after which the rate is 0.
       power: p ≥ 0.
+
+    Raises:
+      ValueError: for total_iters that is not a whole number >= 1.
 
     Example:
       >>> import optjax.pytorch
@@ -178,6 +193,9 @@ def CosineAnnealingLR(lr: float, T_max: int, eta_min: float = 0.0) -> Schedule:
       T_max: T, half a period.
       eta_min: η.
 
+    Raises:
+      ValueError: for a T_max that is not a whole number >= 1.
+
     Example:
       >>> import optjax.pytorch
       >>> schedule = optjax.pytorch.CosineAnnealingLR(0.1, T_max=10)
@@ -202,6 +220,9 @@ def CosineAnnealingWarmRestarts(
       T_0: steps to the first restart.
       T_mult: how many times longer each period is than the one before.
       eta_min: η.
+
+    Raises:
+      ValueError: for a T_0 or T_mult that is not a whole number >= 1.
 
     Example:
       >>> import optjax.pytorch
@@ -266,6 +287,10 @@ def OneCycleLR(
       final_div_factor: the first rate over the last.
       three_phase: go down to the first rate as one went up, and then to the last.
 
+    Raises:
+      ValueError: for another anneal_strategy, and a length that is not given or not a
+        whole number >= 1.
+
     Example:
       >>> import optjax.pytorch
       >>> cycle = optjax.pytorch.OneCycleLR(0.1, max_lr=1.0, total_steps=100)
@@ -288,6 +313,7 @@ def OneCycleLR(
             f"anneal_strategy must be 'cos' or 'linear', got {anneal_strategy!r}."
         )
     _check_steps(total_steps=total_steps)
+    _check_rates(max_lr=max_lr)
     first = max_lr / div_factor
     last = first / final_div_factor
     up, ends = pct_start * total_steps - 1, [total_steps - 1.0]
@@ -298,19 +324,21 @@ def OneCycleLR(
     # A phase of no length is none; PyTorch divides by it.
     knots = [0.0, *(float(end) for end in (up, *ends))]
 
-    def between(levels: list[float]) -> optax.Schedule:
+    def between(levels: list[float]) -> _OfCount:
+        def within(phase: int, t: jax.Array) -> jax.Array:
+            begin, end = knots[phase], knots[phase + 1]
+            share = (t - begin) / (end - begin or 1.0)
+            start, stop = levels[phase], levels[phase + 1]
+            if anneal_strategy == "cos":
+                return _cosine(start, stop, share)
+            return start + (stop - start) * share
+
         def level(count: jax.Array) -> jax.Array:
             t = _real(jnp.minimum(count, total_steps))
-            value: Any = None
-            for phase in reversed(range(len(knots) - 1)):
-                begin, end = knots[phase], knots[phase + 1]
-                share = (t - begin) / (end - begin or 1.0)
-                start, stop = levels[phase], levels[phase + 1]
-                if anneal_strategy == "cos":
-                    here = _cosine(start, stop, share)
-                else:
-                    here = start + (stop - start) * share
-                value = here if value is None else jnp.where(t <= end, here, value)
+            *before, last = range(len(knots) - 1)
+            value = within(last, t)
+            for phase in reversed(before):
+                value = jnp.where(t <= knots[phase + 1], within(phase, t), value)
             return value
 
         return lambda count: level(jnp.asarray(count))
@@ -347,6 +375,10 @@ def SequentialLR(
       schedulers: the schedules.
       milestones: the counts at which the second, third, … begins.
 
+    Raises:
+      ValueError: where milestones are not one fewer than schedulers, or one of these
+        has another base rate.
+
     Example:
       >>> import optjax.pytorch as torch_like
       >>> schedule = torch_like.SequentialLR(
@@ -379,6 +411,9 @@ def per_epoch(schedule: Schedule, steps_per_epoch: int) -> Schedule:
       schedule: a function of the number of epochs done.
       steps_per_epoch: updates an epoch.
 
+    Raises:
+      ValueError: for steps_per_epoch that is not a whole number >= 1.
+
     Example:
       >>> import optjax.pytorch
       >>> schedule = optjax.pytorch.StepLR(0.1, step_size=30)
@@ -408,7 +443,7 @@ def _power(gamma: float, exponent: Any) -> jax.Array:
     return jnp.exp(n * math.log(gamma))
 
 
-def _cosine(start: Any, end: Any, share: Any) -> jax.Array:
+def _cosine(start: float, end: float, share: jax.Array) -> jax.Array:
     """From start at share 0 to end at 1: half a period."""
     return end + (start - end) * jnp.square(jnp.cos(0.5 * jnp.pi * share))
 
@@ -417,3 +452,13 @@ def _check_steps(**steps: int) -> None:
     for name, value in steps.items():
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise ValueError(f"{name} must be an integer >= 1, got {value!r}.")
+
+
+def _check_rates(**rates: Any) -> None:
+    for name, value in rates.items():
+        if not (isinstance(value, int | float) or is_real_array(value)):
+            raise ValueError(
+                f"{name} must be a number, got {shown(value)}. A schedule has the base "
+                "learning rate where PyTorch has the optimizer; for a list, one value "
+                "a group, give each group a schedule of its own."
+            )

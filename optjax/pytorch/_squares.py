@@ -25,11 +25,12 @@ __all__ = ["SGD", "Adadelta", "Adagrad", "RMSprop"]
 @optimizer
 def SGD(
     now: Now,
+    /,
     params: Groups = None,
-    lr: Any = 1e-3,
-    momentum: Any = 0.0,
+    lr: optax.ScalarOrSchedule = 1e-3,
+    momentum: optax.ScalarOrSchedule = 0.0,
     dampening: float = 0.0,
-    weight_decay: Any = 0.0,
+    weight_decay: optax.ScalarOrSchedule = 0.0,
     nesterov: bool = False,
     *,
     maximize: bool = False,
@@ -77,10 +78,11 @@ def SGD(
 @optimizer
 def Adagrad(
     now: Now,
+    /,
     params: Groups = None,
-    lr: Any = 1e-2,
+    lr: optax.ScalarOrSchedule = 1e-2,
     lr_decay: float = 0.0,
-    weight_decay: Any = 0.0,
+    weight_decay: optax.ScalarOrSchedule = 0.0,
     initial_accumulator_value: float = 0.0,
     eps: float = 1e-10,
     *,
@@ -99,6 +101,10 @@ def Adagrad(
       maximize: ascend.
       **machinery: refused.
 
+    Raises:
+      ValueError: for an option that is not what its line says, groups that do not fit,
+        and machinery that is not left out.
+
     Example:
       >>> import jax.numpy as jnp, optjax.pytorch
       >>> tx, x = optjax.pytorch.Adagrad(lr=0.1), jnp.array(1.0)
@@ -114,12 +120,13 @@ def Adagrad(
 @optimizer
 def RMSprop(
     now: Now,
+    /,
     params: Groups = None,
-    lr: Any = 1e-2,
+    lr: optax.ScalarOrSchedule = 1e-2,
     alpha: float = 0.99,
     eps: float = 1e-8,
-    weight_decay: Any = 0.0,
-    momentum: Any = 0.0,
+    weight_decay: optax.ScalarOrSchedule = 0.0,
+    momentum: optax.ScalarOrSchedule = 0.0,
     centered: bool = False,
     *,
     maximize: bool = False,
@@ -137,6 +144,10 @@ def RMSprop(
       centered: ν = ema(g²) − ema(g)².
       maximize: ascend.
       **machinery: refused.
+
+    Raises:
+      ValueError: for an option that is not what its line says, groups that do not fit,
+        and machinery that is not left out.
 
     Example:
       >>> import jax.numpy as jnp, optjax.pytorch
@@ -157,11 +168,12 @@ def RMSprop(
 @optimizer
 def Adadelta(
     now: Now,
+    /,
     params: Groups = None,
-    lr: Any = 1.0,
+    lr: optax.ScalarOrSchedule = 1.0,
     rho: float = 0.9,
     eps: float = 1e-6,
-    weight_decay: Any = 0.0,
+    weight_decay: optax.ScalarOrSchedule = 0.0,
     *,
     maximize: bool = False,
     **machinery: Any,
@@ -176,6 +188,10 @@ def Adadelta(
       weight_decay: λ, times x added to the gradient.
       maximize: ascend.
       **machinery: refused.
+
+    Raises:
+      ValueError: for an option that is not what its line says, groups that do not fit,
+        and machinery that is not left out.
 
     Example:
       >>> import jax.numpy as jnp, optjax.pytorch

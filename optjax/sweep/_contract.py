@@ -51,7 +51,8 @@ def as_make_trial(trial: Any) -> MakeTrial:
         except ValueError as error:
             raise SweepError(f"trial must be a tuple of functions: {error}") from None
     if callable(trial):
-        return trial
+        make_trial: MakeTrial = trial
+        return make_trial
     raise SweepError(
         "trial must be a function make_trial(factory) -> Trial or a tuple of functions "
         f"(init, step[, evaluate]), got a {type(trial).__name__}"
@@ -111,7 +112,8 @@ def _called(make: Callable[[], Trial], config: Config) -> Trial:
     if not all(callable(getattr(trial, name, None)) for name in Trial._fields):
         raise SweepError(
             f"trial {describe(config)}: make_trial must return a Trial of the "
-            f"functions {', '.join(Trial._fields)}, got {type(trial).__name__}"
+            f"functions {', '.join(Trial._fields)}, got a {type(trial).__name__}; a "
+            "tuple (init, step[, evaluate]) stands for itself, without make_trial"
         )
     return trial
 

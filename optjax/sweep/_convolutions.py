@@ -97,7 +97,8 @@ def fast_convolutions(
         jaxpr, shape = jax.make_jaxpr(function, return_shape=True)(*args, **kwargs)
         changed = _rewritten(jaxpr, {})
         out = jaxpr_as_fun(changed)(*jax.tree.leaves((args, kwargs)))
-        return jax.tree.unflatten(jax.tree.structure(shape), out)
+        result: _T = jax.tree.unflatten(jax.tree.structure(shape), out)
+        return result
 
     return rewritten
 

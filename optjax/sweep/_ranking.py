@@ -111,12 +111,20 @@ class Ranking:
       metric: the name of the metric that ranks.
       mode: "max" or "min".
       title: what the metric is called over tables and at axes; its name by default.
+      command: the words of the command line that asked for it; none from Python.
+      seconds: by optimizer, how long an update of a trial took: that of the calls that
+        trained its trials, which share them, by the updates of all. Without compiling;
+        none where no time was kept.
     """
 
     records: tuple[Record, ...]
     metric: str
     mode: Mode
     title: str = field(default="", kw_only=True)
+    command: tuple[str, ...] = field(default=(), kw_only=True)
+    seconds: Mapping[str, float] = field(
+        default_factory=dict, kw_only=True, compare=False
+    )
 
     @property
     def label(self) -> str:

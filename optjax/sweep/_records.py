@@ -20,6 +20,7 @@ __all__ = [
     "Mode",
     "Record",
     "Status",
+    "Times",
     "TrialSpec",
     "describe",
     "record_from_json",
@@ -116,6 +117,28 @@ class Failure(NamedTuple):
 
     evaluations: int
     message: str
+
+
+class Times:
+    """How long the calls took that trained the trials of each optimizer.
+
+    Attributes:
+      of: by optimizer, the seconds, and the updates that were done in them.
+    """
+
+    def __init__(self, of: Mapping[str, Sequence[float]] | None = None) -> None:
+        """With those that are known."""
+        self.of = {name: (s, int(updates)) for name, (s, updates) in (of or {}).items()}
+
+    def add(self, optimizer: str, seconds: float, updates: int) -> None:
+        """A call."""
+        before = self.of.get(optimizer, (0.0, 0))
+        self.of[optimizer] = before[0] + seconds, before[1] + updates
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """Those of an update of one trial, by optimizer."""
+        return {name: s / updates for name, (s, updates) in self.of.items() if updates}
 
 
 class Status(NamedTuple):

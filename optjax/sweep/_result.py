@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from optjax._arguments.kind import shown as shown_value
-from optjax.sweep._engine.training import Training
+from optjax.sweep._engine.training import Kept, Training
 from optjax.sweep._errors import SweepError
 from optjax.sweep._ranking import Best, Ranking
 from optjax.sweep._records import (
@@ -28,6 +28,7 @@ from optjax.sweep._store.files import as_text, write_atomically, write_csv
 from optjax.sweep._store.keep import kept_states
 from optjax.sweep._store.load import load
 from optjax.sweep._store.store import OWN
+from optjax.sweep._trial import State
 from optjax.sweep._view.notebook import as_notebook
 from optjax.sweep._view.table import as_rich, shown
 
@@ -58,6 +59,10 @@ class SweepResult(Ranking):
         Orbax: `PyTreeCheckpointer().restore(path)` gives the leaves by their paths.
       training: what was trained, for `train`; None where it was read from a directory.
       title: what the metric is called over tables and at axes; its name by default.
+      command: the words of the command line that asked for it; none from Python.
+      seconds: by optimizer, how long an update of a trial took: that of the calls that
+        trained its trials, which share them, by the updates of all. Without compiling;
+        none where no time was kept, as on Ray.
     """
 
     about: Mapping[str, Any] = field(default_factory=dict)
@@ -96,11 +101,14 @@ class SweepResult(Ranking):
             about=saved.about,
             finished_before=saved.finished,
             kept=kept_states(path / OWN),
+            title=saved.title,
+            command=saved.command,
+            seconds=saved.seconds,
         )
 
     def train(
         self, which: Best | Record | TrialSpec, *, steps: int | None = None
-    ) -> Any:
+    ) -> State:
         """Train a trial again, alone, and return its state at the end.
 
         Under "map" it is the state that the sweep's lane had, to the last bit; under
@@ -109,7 +117,9 @@ class SweepResult(Ranking):
         Args:
           which: a trial; of a configuration, such as `best()`, its best seed.
           steps: updates, a multiple of `evaluate_every`: such as those of the best
-            value on the curve. By default as many as the trial had.
+            value on the curve, or more than the trial had, which go on from its state
+            where that was kept (`run(keep=...)`). A schedule of the space ends where
+            the sweep's did. By default as many as the trial had.
 
         Returns:
           What `init` and `step` return of it: of `from_nnx` and `from_linen` a tuple
@@ -125,9 +135,12 @@ class SweepResult(Ranking):
                 "this result was read from a directory and has no code to train; call "
                 "sweep.run as before, with that out=, and train what it returns"
             )
-        return self.training.train(spec, done if steps is None else steps)
+        if steps is None or steps <= done or spec.number not in self.kept:
+            return self.training.train(spec, done if steps is None else steps)
+        kept = Kept(self.kept[spec.number], done)
+        return self.training.train(spec, steps, kept)
 
-    def restore(self, which: Best | Record | TrialSpec) -> Any:
+    def restore(self, which: Best | Record | TrialSpec) -> State:
         """The final state of a trial that was kept (`run(keep=...)`), as `train`'s.
 
         Raises:
@@ -136,10 +149,14 @@ class SweepResult(Ranking):
         """
         spec, _ = self._one(which)
         if spec.number not in self.kept or self.training is None:
+            kept = ", ".join(map(str, self.kept)) or "no trial"
             raise SweepError(
-                f"the state of trial {spec.number} is not here: "
-                f"{', '.join(map(str, self.kept)) or 'none'} were kept"
-                + ("" if self.training else "; `kept` has the folders for Orbax")
+                f"the state of trial {spec.number} is not here: that of {kept} was kept"
+                + (
+                    "; train(...) makes it again"
+                    if self.training
+                    else "; `kept` has the folders for Orbax"
+                )
             )
         return self.training.restore(spec, self.kept[spec.number])
 

@@ -12,6 +12,7 @@ import operator
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
+from optjax._names import did_you_mean
 from optjax.optimizers import OPTIMIZERS, Row
 from optjax.sweep._errors import SweepError, in_own_code, one_line
 from optjax.sweep._trial import Factory
@@ -66,8 +67,11 @@ def load_attribute(words: str, who: str) -> Any:
         user's that fails, and for an attribute that is not there.
     """
     module_name, _, attribute = words.partition(":")
-    if not module_name or not attribute:
-        raise SweepError(f"{who}: write module:attribute, got {words!r}")
+    if not module_name or not attribute or module_name.endswith(".py"):
+        raise SweepError(
+            f"{who}: write module:attribute, got {words!r}; mine:trial is what mine.py "
+            "calls trial"
+        )
     try:
         module = importlib.import_module(module_name)
     except Exception as error:
@@ -77,8 +81,10 @@ def load_attribute(words: str, who: str) -> Any:
     try:
         return operator.attrgetter(attribute)(module)
     except AttributeError:
+        hint = did_you_mean(attribute, [n for n in vars(module) if n[:1] != "_"])
         raise SweepError(
             f"{who}: {module_name} has no attribute {attribute!r}"
+            + hint * hint.endswith("?")
         ) from None
 
 

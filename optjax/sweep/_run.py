@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 
 from optjax._arguments.named import Count, Names, Size, Text
 from optjax._signals import Stopped, number_of
@@ -49,8 +48,6 @@ from optjax.sweep._errors import SweepError, checked
 from optjax.sweep._ranking import Ranking
 from optjax.sweep._records import (
     FAILED,
-    MOST_TRIALS,
-    Config,
     Mode,
     Record,
     Status,
@@ -59,22 +56,20 @@ from optjax.sweep._records import (
 from optjax.sweep._result import SweepResult
 from optjax.sweep._rows import FACTORIES
 from optjax.sweep._schedules import with_schedules
-from optjax.sweep._search import Proposals, Search
+from optjax.sweep._search import Search
 from optjax.sweep._space.space import (
     Draws,
     Factories,
     Method,
     Space,
-    configurations,
     keys_of,
-    searched,
 )
 from optjax.sweep._store.directory import as_directory
 from optjax.sweep._store.fingerprint import Fingerprint
-from optjax.sweep._store.identity import numbered
+from optjax.sweep._store.identity import Asked
 from optjax.sweep._store.keep import Keeper, kept_states
-from optjax.sweep._store.load import load
-from optjax.sweep._store.store import MARKER, OWN, Store
+from optjax.sweep._store.store import OWN, Store
+from optjax.sweep._trials import choose, each_seed
 from optjax.sweep._view.live import Display, live_display
 
 __all__ = ["Interrupted", "run", "run_alone"]
@@ -126,6 +121,8 @@ def run(
     engine: Engine = "local",
     compiler_options: CompilerOptions | None = None,
     about: About | None = None,
+    title: Text = "",
+    command: Names = (),
     other_versions: bool = False,
 ) -> SweepResult:
     """Train every trial of a space, each optimizer's in one compiled program.
@@ -187,6 +184,9 @@ def run(
       compiler_options: for XLA.
       about: what is trained, in words of yours such as {"recipe": "30 epochs"}. They
         are in the result, and another sweep's are named when it is refused `out`.
+      title: what the metric is called over tables and at axes; its name by default.
+      command: the words of the `optjax` command that asks for it, of which the verdicts
+        make the next to run. Neither is a part of what the sweep is.
       other_versions: go on in `out` though it was begun with other versions of jax,
         jaxlib, flax, optax, optjax or Python. The programs cannot be compared then;
         the data, the trials and the settings are.
@@ -223,36 +223,23 @@ def run(
     make_trial = as_make_trial(trial)
     factories = with_schedules(factories or FACTORIES, keys_of(space), int(steps))
     _check_here(engine, out, search=search, keep=keep)
-    saved = None
-    if out is not None and (as_directory(out) / MARKER).is_file():
-        saved = Store(as_directory(out), writes=False).saved_identity()
-    proposals = None
-    if search is None:
-        configs = configurations(
-            space,
-            draws=draws,
-            method=method,
-            seed=space_seed,
-            factories=factories,
-            trial=make_trial,
-        )
-        generations = numbered(_specs(configs, _each(seeds)), saved)
-    else:
-        if draws is None:
-            raise SweepError(
-                "search= needs draws=, the configurations an optimizer, such as "
-                "draws=64"
-            )
-        proposals = Proposals(
-            searched(space, factories=factories, trial=make_trial),
-            search,
-            draws=draws,
-            seeds=_each(seeds),
-            seed=space_seed,
-            metric=metric,
-            mode=mode,
-        )
-        generations = _proposed(proposals, search, out, saved)
+    # What keeps nothing is compared with nothing.
+    fingerprint = None if out is None else Fingerprint()
+    if fingerprint is not None and search is not None:
+        fingerprint.value(search)
+    generations, proposals = choose(
+        space,
+        search,
+        draws=draws,
+        method=method,
+        seeds=seeds,
+        seed=space_seed,
+        metric=metric,
+        mode=mode,
+        factories=factories,
+        make_trial=make_trial,
+        out=out,
+    )
     _check_divides(evaluate_every, steps)
     plan = Plan(
         steps=int(steps),
@@ -270,8 +257,7 @@ def run(
     told = [*callbacks] if jax.process_index() == 0 else []
     ledger = Ledger(plan, sum(map(len, generations)), told)
     words = dict(about or {})
-    # What keeps nothing is compared with nothing.
-    fingerprint = None if out is None else Fingerprint()
+    asked = Asked(title, (command,) if isinstance(command, str) else tuple(command))
 
     def result(*, finished_before: bool = False) -> SweepResult:
         return SweepResult(
@@ -289,20 +275,29 @@ def run(
             finished_before=finished_before,
             training=Training(make_trial, factories, plan),
             kept={} if out is None else kept_states(Path(out) / OWN),
+            title=title,
+            command=asked.command,
+            seconds=ledger.times.seconds,
         )
 
     known: dict[Any, TrialGroup] = {}
+    unmade: list[Record] = []
 
     def grouped(specs: Sequence[TrialSpec]) -> list[TrialGroup]:
-        # A search is told of what fails in a call, and not of what cannot be called.
-        on_failure = ledger.fail if proposals is None else None
         return make_groups(
-            make_trial, factories, specs, plan, fingerprint, known, on_failure
+            make_trial,
+            factories,
+            specs,
+            plan,
+            fingerprint,
+            known,
+            on_failure=lambda trials, error: unmade.extend(ledger.fail(trials, error)),
         )
 
-    def more(records: Sequence[Record]) -> list[TrialGroup]:
+    def more(records: Sequence[Record]) -> tuple[int, list[TrialGroup]]:
         assert proposals is not None
-        return grouped(proposals.next(records))
+        specs = proposals.next(records)
+        return len(specs), grouped(specs) if specs else []
 
     try:
         with ExitStack() as stack:
@@ -316,16 +311,19 @@ def run(
             store = Store(
                 as_directory(directory if out is None else out),
                 writes=jax.process_index() == 0,
+                asked=asked,
             )
             with together():
                 stack.enter_context(store)
-            display = stack.enter_context(_reporting(progress, metric, mode))
+            display = stack.enter_context(
+                _reporting(progress, metric, mode, title, len(each_seed(seeds)))
+            )
             told.append(display.on_record)
             session = Session(
                 plan=plan,
                 groups=groups,
                 generations=[*map(len, generations)],
-                unmade=ledger.records(),
+                unmade=unmade,
                 more=None if proposals is None else more,
                 search=search,
                 keep=keep,
@@ -407,45 +405,6 @@ def run_alone(
     return record
 
 
-def _each(seeds: int | Sequence[int]) -> Sequence[int]:
-    given: Any = seeds
-    # A range may be too long for NumPy to look at.
-    if not isinstance(seeds, range) and np.ndim(seeds) == 0:
-        given = range(seeds)  # type: ignore[arg-type]
-    return given if isinstance(given, range) else tuple(map(int, given))
-
-
-def _specs(configs: Sequence[Config], seeds: Sequence[int]) -> list[TrialSpec]:
-    if len(configs) * len(seeds) > MOST_TRIALS:
-        raise SweepError(
-            f"a sweep may have {MOST_TRIALS:,} trials, got {len(configs):,} "
-            f"configurations × {len(seeds):,} seeds = {len(configs) * len(seeds):,}; "
-            "take fewer seeds= or configurations"
-        )
-    return [
-        TrialSpec(index, config, seed)
-        for index, (config, seed) in enumerate(
-            (config, int(seed)) for config in configs for seed in seeds
-        )
-    ]
-
-
-def _proposed(
-    proposals: Proposals, search: Search, out: str | Path | None, saved: Any
-) -> list[list[TrialSpec]]:
-    """The rounds that are written down in a directory, or the first."""
-    rounds = [proposals.next(())]
-    if out is None or not saved or len(saved.get("generations", ())) < 2:
-        return rounds
-    records = load(as_directory(out)).records
-    while len(rounds) < len(saved["generations"]):
-        # Another search is refused later, by all that differs.
-        if not (specs := proposals.next(records)):
-            break
-        rounds.append(specs)
-    return rounds
-
-
 def _check_here(
     engine: str, out: Any, *, search: Search | None, keep: int | str | None
 ) -> None:
@@ -494,12 +453,16 @@ def _whole(value: int | None) -> int | None:
 
 @contextlib.contextmanager
 def _reporting(
-    progress: bool | Callable[[Status], None], metric: str, mode: Mode
+    progress: bool | Callable[[Status], None],
+    metric: str,
+    mode: Mode,
+    title: str,
+    seeds: int,
 ) -> Iterator[Display]:
     if callable(progress):
         yield Display(progress)
     elif not progress:
         yield Display(lambda status: None)
     else:
-        with live_display(metric, mode) as display:
+        with live_display(metric, mode, title=title, seeds=seeds) as display:
             yield display

@@ -166,7 +166,8 @@ class Median:
                 return np.ones(len(arrived), bool)
             upper, lower = averages.best((len(averages) + 1) // 2)
             median = upper if len(averages) % 2 else (upper + lower) / 2
-            return arrived.max(axis=1) >= median
+            is_sound: np.ndarray = arrived.max(axis=1) >= median
+            return is_sound
 
         return go_on
 

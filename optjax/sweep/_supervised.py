@@ -260,12 +260,13 @@ def _linen_model(module: Any, names: tuple[str, ...]) -> _Model:
     def apply(
         params: optax.Params, rest: Variables, noise_key: jax.Array, inputs: Any
     ) -> tuple[Any, Variables]:
-        return module.apply(
+        outputs, changed = module.apply(
             {"params": params, **rest},
             inputs,
             rngs=streams(noise_key),
             mutable=list(rest),
         )
+        return outputs, changed
 
     def predict(
         params: optax.Params, rest: Variables, *args: Any, **kwargs: Any

@@ -65,6 +65,13 @@ def own_state(state: State) -> State:
     return state
 
 
+def with_own_state(state: State, own: State) -> State:
+    """A state with another in place of the user's own."""
+    if isinstance(state, Bound):
+        return state._replace(state=with_own_state(state.state, own))
+    return own
+
+
 _Init: TypeAlias = Annotated[
     Callable[..., State],
     Function("a function (key, optimizer) -> state", 2, has_keywords=True),

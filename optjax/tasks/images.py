@@ -10,6 +10,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.typing import DTypeLike
 
 from optjax.sweep._epochs import Batch, epochs
 from optjax.sweep._supervised import from_nnx
@@ -33,7 +34,7 @@ def trial(
     recipe: Recipe = PAPER,
     *,
     augment: bool = True,
-    dtype: jnp.dtype | type = jnp.float32,
+    dtype: DTypeLike = jnp.float32,
 ) -> Trial:
     """Return the training of `make_model(...)` on images by `factory(**hyper)`.
 

@@ -5,6 +5,7 @@ import functools
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.typing import DTypeLike
 
 from optjax.sweep._epochs import epochs
 from optjax.sweep._supervised import from_nnx
@@ -30,7 +31,7 @@ def trial(
     sequence_length: int = _LENGTH,
     layers: int = 1,
     hidden: int = 256,
-    dtype: jnp.dtype | type = jnp.float32,
+    dtype: DTypeLike = jnp.float32,
 ) -> Trial:
     """Return the training of a `CharLSTM` on a text by `factory(**hyper)`.
 

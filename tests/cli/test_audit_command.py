@@ -27,6 +27,17 @@ trial = init, step
 
 def deaf(learning_rate, momentum=0.9):
     return optax.sgd(0.1, momentum=momentum)
+
+
+def raises(learning_rate):
+    raise KeyError("rate")
+
+
+def bad_step(state, optimizer):
+    raise OSError("no data")
+
+
+broken = init, bad_step
 """
 
 
@@ -65,6 +76,15 @@ def test_a_rate_that_is_not_used(audit):
         ([], "--hyper must have a learning rate, such as learning_rate=0.001"),
         (["--hyper", "learning_rate=a"], "--hyper must be NAME=NUMBER"),
         (["--hyper", "learning_rate=1", "--steps", "0"], "--steps must be a whole"),
+        (
+            ["--hyper", "learning_rate=1", "lr=1"],
+            "no chosen optimizer (adam) takes 'lr'",
+        ),
+        (["--hyper", "learning_rate=1", "b1=2"], "b1=2.0 of adam: b1 must be in"),
+        (
+            ["--optimizer", "audited_trial:raises", "--hyper", "learning_rate=1"],
+            "learning_rate=1.0 of audited_trial:raises: KeyError: 'rate' (",
+        ),
     ],
 )
 def test_a_mistake_is_one_line(audit, words, message):
@@ -72,3 +92,12 @@ def test_a_mistake_is_one_line(audit, words, message):
     assert (status, out) == (2, "")
     assert err.startswith(f"optjax: {message}")
     assert err.count("\n") == 1
+
+
+def test_a_trial_that_raises_is_one_line(audit, capsys):
+    words = ["audit", "--task", "audited_trial:broken", "--hyper", "learning_rate=1"]
+    assert main(words) == 2
+    line = capsys.readouterr().err
+    assert "adam(learning_rate=1): OSError: no data (" in line
+    assert "audited_trial.py, line" in line
+    assert line.count("\n") == 1

@@ -40,6 +40,12 @@ def breaks(learning_rate):
 
 no_init = bad_init, step
 no_step = init, bad_step
+
+def nothing_back(learning_rate):
+    pass
+
+def forgets(learning_rate):
+    return {}["rate"]
 """
 
 FILES = {
@@ -67,8 +73,10 @@ rac                                    | unknown command 'rac'; did you mean rac
 Race                                   | did you mean race?
 --steps 3 race                         | unknown command '--steps'; see optjax --help
 --version extra                        | --version stands alone, got 'extra' after it
+report                                 | DIR must be given; see optjax report --help
+report file                            | file holds no sweep; give the --out of one
 list extra                             | unknown argument extra; see optjax list --help
-race adam                              | unknown argument adam
+race adam                              | its flag before it, such as --task adam
 race é                                 | unknown argument é
 race -x                                | unknown argument -x
 race --step 3                          | --step, 3; did you mean --steps?
@@ -80,6 +88,9 @@ race --optimizers "adam sgd"           | such as --optimizers adam sgd
 race --optimizers adam adam            | given once, got adam 2 times
 race --optimizers ""                   | --optimizers needs a value that is not empty
 race --optimizers                      | --optimizers needs a name, such as adam
+race --optimizers mine.breaks          | ; for your own give module:attribute
+race --optimizers mine:nothing_back    | must return an optimizer, got None; let it
+race --optimizers mine:forgets         | KeyError: 'rate' (mine.py, line 38)$
 race --optimizers Adam                 | there is no optimizer 'Adam'; did you mean adam
 race --learning-rates 0.1,1            | such as --learning-rates 0.1 1, got '0.1,1'
 race --learning-rates 1e-3 fast        | with spaces between them, got '1e-3 fast'
@@ -105,6 +116,7 @@ race --optimizers mine:breaks          | list index out of range (mine.py, line 
 race --optimizers divides:x            | division by zero (divides.py, line 2)$
 race --optimizers adam :x              | optimizer :x: write module:attribute, got ':x'
 race --task mine:good                  | has loss; pass one of them as --metric
+race --task mine:good --metric loss    | --metric loss needs --mode max or --mode min
 race --task mine:good --metric loss --mode up      | --mode must be one of max, min
 race --out ''                          | --out needs a value that is not empty
 race --out=                            | --out needs a value that is not empty
@@ -120,7 +132,7 @@ sweep digits G --optimizers adam,sgd   | such as --optimizers adam sgd
 sweep digits G --optimizers            | --optimizers needs a name
 sweep digits G --optimizers Adam       | there is no optimizer 'Adam'; did you mean adam
 sweep image-mlp G                      | give --data
-sweep digits --space lr=0.1            | add learning_rate to the space
+sweep digits --space lr=0.1            | space of lr does not give it; add learning_rate
 sweep digits --space learning_rate     | a dimension is written name=values
 sweep digits --space learning_rate=    | cannot read '': a value is missing
 sweep digits --space =0.1              | a dimension is written name=values
@@ -135,6 +147,8 @@ sweep digits G mu_dtype=int32          | a floating-point or complex dtype, got 
 sweep digits G --space b1=0.9          | --space is given twice
 sweep mine G                           | for your own give module:attribute
 sweep mine:nothing G                   | mine has no attribute 'nothing'
+sweep mine:goood G                     | 'goood'; did you mean good?$
+sweep mine.py:good G                   | got 'mine.py:good'; mine:trial is what mine.py
 sweep absent:x G                       | ModuleNotFoundError: No module named 'absent'$
 sweep imports:x G                      | 'no_such_thing' (imports.py, line 2)$
 sweep syntax:x G                       | invalid syntax (syntax.py, line 1)$
@@ -143,7 +157,9 @@ sweep mine:raises G                    | OSError: no data (mine.py, line 8)$
 sweep mine:raises_deep G               | list index out of range (mine.py, line 5)$
 sweep mine:no_init G                   | (mine.py, line 17)$
 sweep mine:no_step G                   | 'undefined' is not defined (mine.py, line 23)$
-sweep mine:good G --metric acc         | has loss; pass one of them as --metric
+sweep mine:good G --metric acc         | --metric acc needs --mode max or --mode min
+sweep digits G --metric val_loss       | val_accuracy alone has one without, max
+sweep mine:good G --metric acc --mode max   | has loss; pass one of them as --metric
 sweep mine:good G --metric ''          | --metric needs a value that is not empty
 M --epochs 3                           | takes no --epochs
 M --data file                          | takes no --data
@@ -155,7 +171,7 @@ M --steps 0                            | --steps must be an integer >= 1, got 0
 M --evaluate-every 0                   | --evaluate-every must be an integer >= 1, got 0
 M --evaluate-every 7                   | --evaluate-every 7 must divide --steps 300
 M --seeds 0                            | --seeds must be a whole number >= 1, got 0
-M --mode up                            | --mode must be one of max, min, got 'up'
+sweep mine:good G --metric loss --mode up   | must be one of max, min, got 'up'
 M --strategy fast                      | --strategy must be one of auto
 M --engine slurm                       | --engine must be one of local, ray
 M --lanes 0                            | --lanes must be an integer >= 1, got 0
@@ -225,7 +241,7 @@ def workplace(tmp_path, monkeypatch):
 @pytest.mark.parametrize(("line", "essential"), CASES, ids=[line for line, _ in CASES])
 def test_one_line_answers_it_before_any_work(line, essential, workplace, capsys):
     before = {path.name for path in workplace.iterdir()} | {"__pycache__"}
-    line = re.sub(r"^M ", "sweep mine:good --metric loss G ", line)
+    line = re.sub(r"^M ", "sweep mine:good --metric loss --mode min G ", line)
     line = re.sub(r" G\b", " --space learning_rate=0.1", line)
     words = [word.replace("\\0", "\0") for word in shlex.split(line)]
     assert main(words) == 2

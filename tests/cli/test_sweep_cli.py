@@ -154,7 +154,10 @@ def test_sizes(text, size):
             "--evaluate-every 7 must divide --steps 300",
         ),
         (["--mode", "up", *GRID], "--mode must be one of max, min, got 'up'"),
-        (["--metric", "acc", *GRID], "the sweep ranks by the metric 'acc'"),
+        (
+            ["--metric", "acc", "--mode", "max", *GRID],
+            "the sweep ranks by the metric 'acc'",
+        ),
         (["--strategy", "fast", *GRID], "--strategy must be one of auto"),
         (["--engine", "slurm", *GRID], "--engine must be one of local, ray"),
         (["--memory-limit", "3 bananas", *GRID], "--memory-limit must be a size"),

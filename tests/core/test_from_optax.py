@@ -7,6 +7,8 @@ import optax
 import pytest
 
 import optjax
+from optjax import OPTIMIZERS
+from optjax._places import counters, is_counter
 
 PARAMS = {"a": np.array([1.0, -2.0]), "b": np.array([[0.5], [3.0]])}
 DROPS = optax.piecewise_constant_schedule(0.1, {7: 0.1})
@@ -81,3 +83,14 @@ def test_goes_on_in_a_partition():
 def test_another_is_refused(old, new, words):
     with pytest.raises(ValueError, match=words):
         optjax.from_optax_state(old.init(PARAMS), new, PARAMS)
+
+
+def test_what_counts_steps_is_known_by_its_name():
+    """No step makes a number larger that `is_counter` does not find."""
+    parts = {name: row.factory(DROPS) for name, row in OPTIMIZERS.items()}
+    tx = optax.chain(*parts.values(), optax.scale_by_schedule(DROPS))
+    leaves = jax.tree_util.tree_leaves_with_path(tx.init(PARAMS))
+    found = {path for path, leaf in leaves if is_counter(path, leaf)}
+    growing = counters(tx, PARAMS)
+    assert growing <= found
+    assert len({path[0] for path in growing}) > len(parts) / 2

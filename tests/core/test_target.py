@@ -54,6 +54,10 @@ def measured(state):
     return optax.tree.get(state, "rate", filtering=lambda _, x: type(x) is dict)
 
 
+def ema(states):
+    return optax.tree.get(states, "ema")
+
+
 def norms(states):
     """‖V ⊙ m‖ and ‖m‖ in float64 of every leaf and step, from m and ν of the states."""
     m, nu = (optax.tree.get(states, name) for name in ("ema", "nu"))
@@ -139,6 +143,19 @@ def test_an_average_starts_at_the_first_and_is_debiased():
         for t in range(STEPS)
     ]
     np.testing.assert_allclose(measured(states)["in"]["w"], expected, rtol=3e-6)
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_the_bounds_are_around_this_or_the_last_rate(late):
+    """Of which there is none at the first step."""
+    closed = optjax.bound_around(optjax.grafted_target(late=late), 1.0, 1.0)
+    updates, states = run(bounded(closed))
+    f, m, u = (tree["out"]["w"] for tree in (measured(states), ema(states), updates))
+    for t in range(late, STEPS):
+        np.testing.assert_allclose(u[t], -f[t - late] * m[t], rtol=1e-6)
+    free, _ = run(bounded(optjax.bound_clip(0.0, np.inf)))
+    is_free = np.array_equal(u[0], free["out"]["w"][0])
+    assert is_free == late
 
 
 def test_the_projection_is_that_of_swats():

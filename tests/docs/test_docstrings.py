@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 
+import public
 import pytest
 
 import optjax
@@ -24,6 +25,36 @@ def arguments(docstring):
     section = re.search(r"^Args:\n((?:  .*\n|\n)+)", docstring + "\n", re.MULTILINE)
     listed = section[1] if section else ""
     return re.findall(r"^  \*{0,2}(\w+): \S", listed, re.MULTILINE)
+
+
+def functions_of_the_library():
+    """(name, what it is, its code): public functions, and public methods of classes."""
+    for one in public.names():
+        members = {str(one): one.value}
+        if inspect.isclass(one.value):
+            members = {
+                f"{one}.{name}": value
+                for name, value in vars(one.value).items()
+                if inspect.isfunction(value) and not name.startswith("_")
+            }
+        for name, value in members.items():
+            code = inspect.unwrap(value) if callable(value) else None
+            if inspect.isfunction(code) and code.__module__.startswith("optjax"):
+                yield name, value, code
+
+
+def test_what_raises_says_so():
+    """An error in its own lines, or of the checks of its arguments around it."""
+    silent = [
+        name
+        for name, value, code in functions_of_the_library()
+        if (
+            value is not code
+            or re.search(r"^\s+raise \w", inspect.getsource(code), re.M)
+        )
+        and "\nRaises:\n" not in (inspect.getdoc(value) or "")
+    ]
+    assert silent == []
 
 
 def test_all_is_sorted_and_complete():

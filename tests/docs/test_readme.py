@@ -70,6 +70,19 @@ def test_there_are_blocks_to_run():
     assert len(PROGRAMS) >= 29
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_section_says_something(page):
+    text = re.sub(
+        r"^```.*?^```", "code", page.read_text(), flags=re.DOTALL | re.MULTILINE
+    )
+    headings = re.finditer(r"^(#+) (.*)\n\s*(?=^(#+) )", text, re.MULTILINE)
+    # A title may stand above the first of its sections.
+    empty = [
+        name for above, name, below in map(re.Match.groups, headings) if above >= below
+    ]
+    assert not empty
+
+
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_block_runs(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -36,13 +36,14 @@ needs_library = pytest.mark.skipif(
 
 COMPILED = {
     *("sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adam", "adamw", "nadam"),
-    *("nadamw", "amsgrad", "adabound", "amsbound", "adaboundw"),
+    *("nadamw", "amsgrad", "adabound", "amsbound", "adaboundw", "graftbound"),
 }
 BUT_FOR = {
     "rmsprop-centered",
     "rmsprop-momentum",
     "nadam-schedule",
     "nadamw-schedule",
+    "graftbound-now",
 }
 
 
@@ -169,6 +170,7 @@ MIXED = {
     "amsbound, bfloat16 ν": (optjax.amsbound(0.05, gamma=0.5, nu_dtype=BF16), 1),
     "adamw": (optjax.adamw(SCHEDULE, eps=1e-2, weight_decay=0.1), 1),
     "amsbound": (optjax.amsbound(0.05, gamma=0.5), 1),
+    "graftbound": (optjax.graftbound(0.05, gamma=0.5), 1),
     "fixed decay": (optjax.adaboundw(0.05, fixed_decay=True), 1),
     "L2": (optjax.adabound(0.05, gamma=0.5, weight_decay=0.1), None),
     "scheduled L2": (optjax.adabound(0.05, gamma=0.5, weight_decay=SCHEDULE), None),
@@ -212,7 +214,7 @@ DRAWS = {
 }
 
 
-WITH_L2 = ("adabound", "amsbound")
+WITH_L2 = ("adabound", "amsbound", "graftbound")
 
 
 def errors_in_bfloat16(row, of_params, draws=32):

@@ -44,6 +44,7 @@ FORMS = {
         optjax.amsbound(0.1, weight_decay=0.1),
         "V of max ν, m, bounded, L2",
     ),
+    "graftbound": (optjax.graftbound(0.1), "V of ν, m, bounded by its norms"),
 }
 
 
@@ -86,6 +87,14 @@ WHY = {
     "limit of each coordinate": (
         form(optax.chain(ROOT, optjax.limit_by_average(0.9))),
         "bound is not one number",
+    ),
+    "around this step's rate": (
+        optjax.graftbound(0.1, late=False),
+        "not around the last step's grafted rate",
+    ),
+    "around a projection": (
+        form(optax.chain(ROOT, optjax.bound_around(optjax.projected_target(), 0.5, 2))),
+        "not around the last step's grafted rate",
     ),
     "bounded twice": (form(optax.chain(ROOT, BOUND, BOUND)), "no Clip at that place"),
     "no root": (form(EMA), "not one over the root of an accumulator"),

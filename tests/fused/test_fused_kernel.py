@@ -4,6 +4,9 @@ import ctypes
 import functools
 import importlib.util
 import itertools
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import jax
@@ -17,6 +20,7 @@ from optjax._precision import one_minus_power
 from optjax.fused import _library as library
 from optjax.fused._kernel import (
     Accumulator,
+    Bounded,
     Coefficients,
     Direction,
     Form,
@@ -39,7 +43,8 @@ FORMS = [
     for parts in itertools.product(
         Direction,
         Accumulator,
-        *[(False, True)] * 3,
+        Bounded,
+        *[(False, True)] * 2,
     )
     if not (parts[1] is ONE and parts[2])
 ]
@@ -89,12 +94,13 @@ def zeros(params):
     return [jnp.zeros_like(p) for p in params]
 
 
-def kept(form, params, m, nu, nu_max):
+def kept(form, params, m, nu, nu_max, bounds=None):
     return Leaves(
         params,
         None if form.direction is GRADIENT else m,
         None if form.accumulator is ONE else nu,
         nu_max if form.accumulator is MAX else None,
+        norms=bounds if form.bounded is Bounded.OWN else None,
     )
 
 
@@ -103,11 +109,11 @@ def round_to(x, dtype):
 
 
 def reference(form, c, g, p, m, nu, nu_max, round_update):
-    """The equations of the kernel, once through, in float64."""
+    """The equations of the kernel, once through, in float64; the last are norms."""
     rounded = (lambda x: round_to(x, BF16)) if round_update else (lambda x: x)
     if form.l2:
         g = rounded(g + rounded(rounded(c.l2) * p))
-    d, v = g, 1.0
+    d, v, norms = g, 1.0, np.zeros(2)
     if form.direction is not GRADIENT:
         m = c.intake * g + c.keep * m
         d = c.out * m + (c.ahead * g if form.direction is AHEAD else 0.0)
@@ -120,9 +126,10 @@ def reference(form, c, g, p, m, nu, nu_max, round_update):
             used = c.after * nu_max
         v = 1 / np.maximum(np.sqrt(used + c.eps_root) + c.eps, np.sqrt(2.0**-126))
         if form.bounded:
+            norms = np.sum((c.scale * v * d) ** 2), np.sum(d**2)
             v = np.clip(c.scale * v, c.lower, c.upper)
     u = c.step * v * d + (c.decay * p if form.decay else 0.0)
-    return p - rounded(u), m, nu, nu_max
+    return p - rounded(u), m, nu, nu_max, np.array(norms)
 
 
 @pytest.mark.parametrize("form", FORMS, ids=lambda form: "-".join(map(str, form)))
@@ -137,7 +144,7 @@ def test_every_form_and_dtype_follows_the_equations(form):
         for k, f in enumerate([None, np.array, np.array, np.square, np.square])
         if k > 0
     ]
-    leaves = kept(form, *columns)
+    leaves = kept(form, *columns, [jnp.zeros(2) for _ in LEAVES])
     for _ in range(3):
         values = rng.uniform(0.2, 0.9, 16).astype(np.float32)
         c = Coefficients(*values)._replace(
@@ -152,14 +159,25 @@ def test_every_form_and_dtype_follows_the_equations(form):
             [0.0] * len(LEAVES)
             if column is None
             else [np.asarray(x, np.float64) for x in column]
-            for column in leaves[:4]  # The rest are scales of codes.
+            for column in leaves[:4]  # The rest are scales of codes, and bounds.
         ]
+        own = [exact] * len(LEAVES)
+        if form.bounded is Bounded.OWN:
+            bounds = rng.uniform([0.1, 0.5], [0.4, 1.5], (len(LEAVES), 2))
+            bounds = bounds.astype(np.float32)
+            own = [
+                exact._replace(lower=float(lo), upper=float(hi)) for lo, hi in bounds
+            ]
+            leaves = leaves._replace(norms=list(bounds))
         leaves = run(c.pack(), leaves, grads)
         for i, (_, dtypes) in enumerate(LEAVES):
             g = np.asarray(grads[i], np.float64)
-            expected = reference(
-                form, exact, g, *(column[i] for column in old), dtypes[0] == BF16
+            *expected, norms = reference(
+                form, own[i], g, *(column[i] for column in old), dtypes[0] == BF16
             )
+            if form.bounded is Bounded.OWN:
+                rtol = 2**-7 if dtypes[0] == BF16 else 1e-6
+                np.testing.assert_allclose(leaves.norms[i], norms, rtol, 1e-6)
             for column, want in zip(leaves[:4], expected, strict=True):
                 if column is None:
                     continue
@@ -248,22 +266,22 @@ ROWS = {
     ),
     "adabound": (
         optjax.adabound(0.05, **HYPER, weight_decay=0.1),
-        Form(AVERAGE, SQUARES, bounded=True, l2=True),
+        Form(AVERAGE, SQUARES, bounded=Bounded.SHARED, l2=True),
         lambda t: bounded(t)._replace(l2=0.1),
     ),
     "amsbound": (
         optjax.amsbound(0.05, **HYPER),
-        Form(AVERAGE, MAX, bounded=True),
+        Form(AVERAGE, MAX, bounded=Bounded.SHARED),
         bounded,
     ),
     "adaboundw": (
         optjax.adaboundw(0.05, **HYPER, weight_decay=0.1),
-        Form(AVERAGE, SQUARES, bounded=True, decay=True),
+        Form(AVERAGE, SQUARES, bounded=Bounded.SHARED, decay=True),
         lambda t: bounded(t)._replace(decay=0.05 * 0.1),
     ),
     "adaboundw with fixed decay": (
         optjax.adaboundw(0.05, **HYPER, weight_decay=0.1, fixed_decay=True),
-        Form(AVERAGE, SQUARES, bounded=True, decay=True),
+        Form(AVERAGE, SQUARES, bounded=Bounded.SHARED, decay=True),
         lambda t: bounded(t)._replace(decay=0.1),
     ),
 }
@@ -310,6 +328,17 @@ def test_a_donated_step_is_in_place():
     before = {x.unsafe_buffer_pointer() for x in jax.tree.leaves(leaves)}
     leaves = run(leaves, jnp.float32(1), grads)
     assert {x.unsafe_buffer_pointer() for x in jax.tree.leaves(leaves)} == before
+
+
+def test_xla_has_no_loop_to_compile_beside_a_step():
+    optimizer, x = optjax.sgd(0.1), jnp.ones(8)
+
+    def run(g, state, x):
+        return optjax.apply_step(optimizer, g, state, x)
+
+    hlo = jax.jit(run).lower(x, optimizer.init(x), x).compile().as_text()
+    assert '"optjax_step"' in hlo
+    assert "fusion(" not in hlo
 
 
 def test_arrays_that_are_not_donated_keep_their_values():
@@ -373,6 +402,60 @@ def test_vmap_gives_each_row_its_own_step(batched):
             jax.tree.leaves(result), jax.tree.leaves(expected), strict=True
         ):
             np.testing.assert_array_equal(got[i], want)
+
+
+def test_vmap_gives_each_row_its_own_norms():
+    """Also where a chunk ends within a row and a row within a chunk."""
+    form = ADAM._replace(bounded=Bounded.OWN)
+    rng = np.random.default_rng(4)
+    size, shapes = 3, [(70_001,), (5,), (0,)]
+    params = [jnp.asarray(rng.standard_normal((size, *shape)), F32) for shape in shapes]
+    bounds = [jnp.asarray(rng.uniform(0, 2, (size, 2)), F32) for _ in shapes]
+
+    def run(params, bounds):
+        squares = [p * p for p in params]
+        leaves = Leaves(params, zeros(params), squares, norms=bounds)
+        return step(form, adam(2).pack(), params, leaves)
+
+    result = jax.jit(jax.vmap(run))(params, bounds)
+    for i in range(size):
+        expected = jax.jit(run)([p[i] for p in params], [b[i] for b in bounds])
+        for got, want in zip(
+            jax.tree.leaves(result), jax.tree.leaves(expected), strict=True
+        ):
+            np.testing.assert_allclose(got[i], want, rtol=1e-6)
+
+
+ON_ONE_CORE = """
+import os, sys
+os.sched_setaffinity(0, list(os.sched_getaffinity(0))[: int(sys.argv[1])])
+import jax, jax.numpy as jnp, numpy as np, optax, optjax
+tx = optjax.graftbound(0.1, gamma=0.5)
+x = [jnp.asarray(np.random.default_rng(0).standard_normal(n), jnp.float32)
+     for n in (300_001, 20_000, 70)]
+step = jax.jit(lambda x, s: optjax.apply_step(tx, x, s, x))
+s = tx.init(x)
+for _ in range(3):
+    x, s = step(x, s)
+rates = optax.tree.get(s, "rate", filtering=lambda _, f: type(f) is list)
+print([np.asarray(f).tobytes().hex() for f in rates])
+"""
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two cores")
+def test_norms_are_equal_for_any_number_of_threads():
+    said = [
+        subprocess.run(
+            [sys.executable, "-c", ON_ONE_CORE, cores],
+            env={**os.environ, "JAX_PLATFORMS": "cpu"},
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=300,
+        ).stdout
+        for cores in ("1", "2")
+    ]
+    assert said[0] == said[1]
 
 
 def test_vmap_of_vmap_is_one_call():
@@ -461,8 +544,9 @@ DRIFTED = {
     "a coefficient renamed": (b"eps_root eps scale", b"eps_root eta scale"),
     "directions in another order": (b"average ahead;", b"ahead average;"),
     "accumulators in another order": (b"one average max", b"one max average"),
+    "bounds in another order": (b"no shared own", b"no own shared"),
     "arrays in another order": (b"params m nu nu_max", b"params nu m nu_max"),
-    "another equation": (b"step 4;", b"step 5;"),
+    "another equation": (b"step 5;", b"step 6;"),
 }
 
 

@@ -38,6 +38,7 @@ ROWS = {
     "adamw": optjax.adamw(0.01),
     "nadam": optjax.nadam(0.01),
     "amsbound": optjax.amsbound(0.01, final_lr=1.0),
+    "graftbound": optjax.graftbound(0.01, gamma=0.5),
 }
 # Of whole blocks of codes, not of whole ones, too small for codes, and for all.
 START = {
@@ -102,7 +103,7 @@ def assert_same(actual, expected):
             np.testing.assert_array_equal(got, want, where)
 
 
-CODED = ("momentum", "adagrad", "nadam", "amsbound")
+CODED = ("momentum", "adagrad", "nadam", "amsbound", "graftbound")
 
 
 @pytest.mark.parametrize(

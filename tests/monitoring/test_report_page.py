@@ -11,7 +11,13 @@ import pytest
 from compiling import jit
 
 import optjax
-from optjax.monitoring import plot_quantiles, plot_rates, report_page
+import optjax.sweep
+from optjax.monitoring import (
+    plot_quantiles,
+    plot_rates,
+    rate_metrics,
+    report_page,
+)
 
 STEPS = 60
 
@@ -102,3 +108,49 @@ def test_no_step_is_named():
     tx = optjax.monitor(optjax.sgd(0.1))
     with pytest.raises(ValueError, match="none of the reports has seen a step"):
         report_page([optjax.read_report(tx.init(jnp.ones(2)))])
+
+
+def test_a_sweeps_page_has_the_rates_of_its_monitored_trials(tmp_path):
+    """Rates of 0 are not drawn, and are no divergence."""
+
+    def init(key, optimizer):
+        x = jnp.array([1.0, 2.0, 3.0])
+        return x, optjax.monitor(optimizer, every=1).init(x)
+
+    def step(state, optimizer):
+        x, opt_state = state
+        g = jnp.array([1.0, 10.0, 100.0])
+        updates, opt_state = optjax.monitor(optimizer, every=1).update(g, opt_state, x)
+        return (x + updates, opt_state), {
+            "loss": jnp.sum(x),
+            **rate_metrics(opt_state),
+        }
+
+    result = optjax.sweep.run(
+        (init, step),
+        {"optimizer": ["sgd", "adam", "still"], "learning_rate": [0.001, 0.01]},
+        factories={
+            "sgd": optjax.sgd,
+            "adam": optjax.adam,
+            "still": lambda learning_rate: optjax.sgd(0.0 * learning_rate),
+        },
+        steps=4,
+        evaluate_every=2,
+        metric="loss",
+        mode="min",
+        seeds=1,
+        strategy="map",
+        progress=False,
+    )
+    assert [record.message for record in result.records] == [""] * 6
+    result.report(tmp_path / "page.html")
+    drawn = pictures((tmp_path / "page.html").read_text(encoding="utf-8"))
+    lines = {line["name"]: line for line in drawn["Effective rates"]["series"]}
+    assert lines["sgd"]["x"] == [2, 4]
+    assert lines["sgd"]["y"] == lines["sgd"]["low"] == pytest.approx([0.01] * 2)
+    # Of constant gradients √ν is |g| at every step.
+    for end, g in (("low", 100.0), ("y", 10.0), ("high", 1.0)):
+        np.testing.assert_allclose(lines["adam"][end], [0.01 / g] * 2, rtol=1e-3)
+    assert lines["still"]["y"] == [None, None]
+    with pytest.raises(ValueError, match="found 0"):
+        rate_metrics(optjax.adam(0.1).init(jnp.ones(2)))

@@ -78,7 +78,12 @@ def test_an_epochs_schedule_by_updates():
     ("make", "words"),
     [
         (lambda: pytorch.StepLR(0.1, 0), "step_size must be an integer >= 1, got 0"),
+        (lambda: pytorch.StepLR(pytorch.Adam(), 3), "lr must be a number, got Opt"),
         (lambda: pytorch.OneCycleLR(0.1, 1.0), "must be given total_steps"),
+        (
+            lambda: pytorch.OneCycleLR(0.1, [0.5, 1.0], 10),
+            r"max_lr must be a number, got \[0.5, 1.0\].*each group a schedule",
+        ),
         (
             lambda: pytorch.OneCycleLR(0.1, 1.0, 10, anneal_strategy="exp"),
             "anneal_strategy must be",

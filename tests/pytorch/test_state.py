@@ -214,7 +214,10 @@ def test_rows_of_the_same_convention_take_the_state_and_give_it(name):
     [
         (Adam(lr=0.1, amsgrad=True), optjax.amsgrad(0.1), "next step"),
         (Adam(lr=0.1, amsgrad=True), optjax.adam(0.1), "nu_max"),
-        (Adam(lr=0.1), optjax.adam(0.01), "next step"),
+        (Adam(lr=0.1), optjax.adam(0.01), "next step.*; the rate is 0.1 times"),
+        (Adam(lr=0.1), Adam(lr=0.1, eps=0.1), "compare says which argument differs.$"),
+        (Adam(lr=0.1), optax.chain(optax.clip(1e-9), Adam(lr=0.1)), "of a chain hand"),
+        (Adam(lr=0.1), optax.adam(0.1), r"'mu', 'nu'\]. Take Adam of optjax.pytorch"),
         (Adam(lr=0.1), optjax.yogi(0.1), "next step"),
         (RMSprop(momentum=0.9), RMSprop(), "trace"),
         (NAdam(), optjax.nadam(2e-3), "next step"),
@@ -224,6 +227,13 @@ def test_rows_of_the_same_convention_take_the_state_and_give_it(name):
 def test_another_convention_is_refused(theirs, row, words):
     with pytest.raises(ValueError, match=words):
         load_optimizer(saved_by(theirs), WEIGHTS, convert, row)
+
+
+def test_a_forgotten_scheduler_is_named():
+    there = saved_by(Adam(lr=0.1))
+    there["param_groups"][0]["initial_lr"] = 0.4
+    with pytest.raises(ValueError, match=r"rate is 4 times .* with that scheduler"):
+        load_optimizer(there, WEIGHTS, convert, Adam(lr=0.4))
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import csv
 import io
 import math
 import re
+import shlex
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -220,20 +221,21 @@ def test_the_tally_says_which_of_how_many_runs():
 
 def test_the_leaderboard_has_the_best_ten_and_is_ranked_when_that_is_cheap():
     clock = iter([0.0, 0.0, 1.0, 20.0, 30.0, 30.0])
-    board = Leaderboard("accuracy", "max", clock=lambda: next(clock))
+    board = Leaderboard("accuracy", "max", 3, clock=lambda: next(clock))
     for seed in range(2):
         for i in range(12):
             board.add(finished((80 + i + seed) / 100, rate=10.0**-i, seed=seed))
-    rows = board.rows()
+    head, *rows = board.rows()
     assert len(rows) == 10
-    assert rows[0].split() == [
-        *("1", "0.915", "0.91–0.92", "2", "seeds", "adam", "lr=1e-11"),
-    ]
+    assert head.split()[-2:] == ["left", "configuration"]
+    assert rows[0].split() == ["1", "0.915", "0.91–0.92", "1", "adam", "lr=1e-11"]
     assert max(map(len, rows)) <= 78
     board.add(finished(0.99, rate=0.5))
     # Ranking took a second, so it waits for twenty.
-    assert board.rows() == rows
-    assert "0.99" in board.rows()[0]
+    assert board.rows()[1:] == rows
+    last = board.rows()[1]
+    # Of this one two more seeds are to come, and there is no range yet.
+    assert last.split() == ["1", "0.99", "2", "adam", "lr=0.5"]
 
 
 def test_off_a_terminal_there_is_a_line_an_optimizer_where_asked(capsys):
@@ -261,6 +263,28 @@ def test_on_a_terminal_it_is_live(monkeypatch, capsys):
     assert "adam lr=0.3" in text
     assert "2 of 4 trials · 1 diverged" in text
     assert "sgd · " in text
+
+
+def test_it_fits_a_small_terminal(monkeypatch, capsys):
+    """Of 80×24, whatever the configurations are called."""
+    for name, value in (("COLUMNS", "80"), ("LINES", "24"), ("TERM", "xterm")):
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    with live_display(
+        "accuracy", title="validation accuracy", optimizers=["adam"] * 9, seeds=3
+    ) as display:
+        for i in range(30):
+            hyper = {f"hyper_parameter_{j}": 0.123456789 for j in range(5)}
+            curve = [0.5 + i / 100]
+            display.on_record(trial("adam", 0.1 / (i + 1), 0, FINISHED, curve, **hyper))
+        display.show(status(total=1_000_000, done=999_999, stopped=10, failed=10))
+    # Between two pictures the cursor goes up, and the lines are cleared.
+    frames = re.split(r"(?:\r|\x1b\[1A|\x1b\[2K)+", capsys.readouterr().err)
+    tallest = max(frames, key=lambda frame: frame.count("\n"))
+    lines = re.sub(r"\x1b\[[\d;?]*[a-zA-Z]", "", tallest).rstrip("\n").split("\n")
+    assert 14 <= len(lines) < 24
+    assert max(map(len, lines)) <= 80
+    assert lines[-1].split()[:4] == ["10", "0.7", "2", "adam"]
 
 
 def printed(table, width=80):
@@ -417,9 +441,35 @@ def test_race_prints_the_ranking_and_the_paths(small):
     # Who is far up a long table has scrolled away; the verdicts stand last.
     assert re.match("(good|note|warning): ", lines[first + 7])
     assert lines[-2].startswith("tx = optjax.")
-    assert lines[-1].startswith("next: the same with --")
+    _, next_command = lines[-1].split("next: ")
+    assert shlex.split(next_command)[:4] == ["optjax", *WORDS[:3]]
     assert sorted(p.name for p in small.out.iterdir()) == sorted([*FILES, "sweep"])
     assert [line.split()[0] for line in small.messages.splitlines()] == OPTIMIZERS
+
+
+def test_a_directory_knows_how_it_was_asked_for(small, tmp_path):
+    loaded = SweepResult.load(small.out)
+    assert loaded.command == ("optjax", *WORDS, "--out", str(small.out))
+    assert loaded.title == "validation accuracy"
+    page = tmp_path / "again.html"
+    assert main(["report", str(small.out), "--out", str(page)]) == 0
+    again = page.read_text(encoding="utf-8")
+    assert again == (small.out / "report.html").read_text(encoding="utf-8")
+    assert "<h1>race: digits</h1>" in again
+
+
+def test_a_directory_keeps_how_long_updates_took(small):
+    times = Store(small.out, writes=False).read_times()
+    # That of a trial that diverged is one more, the first evaluation after it.
+    assert {name: updates for name, (_, updates) in times.of.items()} == {
+        "sgd": 2 * 40 + 2 * 10,
+        "adam": 4 * 40,
+        "adabound": 4 * 40,
+    }
+    seconds = SweepResult.load(small.out).seconds
+    assert all(0 < seconds[name] < 1 for name in OPTIMIZERS)
+    page = (small.out / "report.html").read_text(encoding="utf-8")
+    assert "<h2>Updates and time to " in page
 
 
 def test_race_draws_pictures_with_something_on_them(small):

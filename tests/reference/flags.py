@@ -326,6 +326,8 @@ OWN = [
         {"weight_decay": 0.1, "gamma": 0.1, "mask": MASK},
         {"gamma": 0.1, "freeze_after": 100},
         {"gamma": 10.0, "freeze_after": 50, "groups": 0},
+        {"gamma": 0.1, "late": False},
+        {"gamma": 0.1, "groups": 0, "freeze_after": 50, "late": False},
         lr=1e-3,
     ),
     Flags("graftbound", warmup(1e-3), {"gamma": 0.1}, "warmup"),

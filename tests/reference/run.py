@@ -1,47 +1,42 @@
 """Runs a rule of the family over a tree (a dict) of arrays."""
 
+import inspect
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from .bounded import adabound, adaboundw, amsbound
-from .exponential import adam, adamax, adamw, amsgrad, nadam, nadamw
-from .grafted import graftbound
-from .momentum import sgd, sutskever
-from .partial import adamod, adashift, nosadam, padam
-from .squares import adadelta, adagrad, rmsprop
-from .switching import swats, swats_any
-from .variance import adabelief, radam, yogi
+from . import (
+    bounded,
+    exponential,
+    grafted,
+    momentum,
+    partial,
+    squares,
+    switching,
+    variance,
+)
 
 Tree = dict[str, np.ndarray]
 
+_FAMILIES = (
+    momentum,
+    squares,
+    exponential,
+    variance,
+    partial,
+    switching,
+    bounded,
+    grafted,
+)
+
+#: What a family's file defines, by the names that the rows have.
 RULES: dict[str, Callable[..., Iterator[Any]]] = {
-    "sgd": sgd,
-    "sutskever": sutskever,
-    "adagrad": adagrad,
-    "rmsprop": rmsprop,
-    "adadelta": adadelta,
-    "adam": adam,
-    "adamw": adamw,
-    "adamax": adamax,
-    "nadam": nadam,
-    "nadamw": nadamw,
-    "amsgrad": amsgrad,
-    "yogi": yogi,
-    "adabelief": adabelief,
-    "radam": radam,
-    "padam": padam,
-    "nosadam": nosadam,
-    "adamod": adamod,
-    "adashift": adashift,
-    "swats": swats,
-    "swats_any": swats_any,
-    "adabound": adabound,
-    "amsbound": amsbound,
-    "adaboundw": adaboundw,
-    "graftbound": graftbound,
+    name: rule
+    for family in _FAMILIES
+    for name, rule in inspect.getmembers(family, inspect.isfunction)
+    if rule.__module__ == family.__name__ and not name.startswith("_")
 }
 
 # These look at the whole tree at once, so they receive it as a list of arrays, and a

@@ -13,6 +13,7 @@ from sweep_worker import KEYWORDS, SPACE, init, step
 
 from optjax import sweep
 from optjax.sweep import SweepError
+from optjax.sweep._engine import training
 
 RULELESS = {**KEYWORDS, "stopping": None}
 SMALL = {"optimizer": "adam", "learning_rate": [0.01, 0.1]}
@@ -53,10 +54,27 @@ def test_the_winner_trained_again_is_the_sweeps_to_the_last_bit(kept):
     assert result.train(top, steps=top.steps)["x"].tolist() == state["x"].tolist()
 
 
+def test_a_longer_training_goes_on_from_the_kept_state(kept, monkeypatch):
+    _, result = kept
+    record = result.records[next(iter(result.kept))]
+    assert record.steps == 90
+    whole = dataclasses.replace(result, kept={}).train(record, steps=120)
+    updates = []
+    train_alone = training.train_alone
+
+    def counted(make_trial, factories, spec, plan, state):
+        updates.append(plan.steps)
+        return train_alone(make_trial, factories, spec, plan, state)
+
+    monkeypatch.setattr(training, "train_alone", counted)
+    same_leaves(result.train(record, steps=120), whole)
+    assert updates == [30]
+
+
 def test_a_state_that_is_not_there_is_refused(kept, tmp_path):
     _, result = kept
     worst = result.configurations()[-1]
-    with pytest.raises(SweepError, match=r"trial .* is not here: .* were kept"):
+    with pytest.raises(SweepError, match=r"trial .* is not here: .* was kept; train"):
         result.restore(worst)
     with pytest.raises(SweepError, match="multiple of evaluate_every=5"):
         result.train(worst, steps=7)
@@ -165,9 +183,8 @@ def test_more_of_a_changed_sweep_is_refused(tmp_path):
     keywords = {**RULELESS, "seeds": 3}
     with pytest.raises(SweepError, match="the training step differs"):
         sweep.run((init, other), SMALL, out=tmp_path, **keywords)
-    with pytest.raises(
-        SweepError, match=r"90 and are 180; a longer .* 4 trials of 180 updates; choose"
-    ):
+    words = r"90 and are 180; a longer .* 4 trials of 180 updates .*; choose"
+    with pytest.raises(SweepError, match=words):
         sweep.run((init, step), SMALL, out=tmp_path, **{**RULELESS, "steps": 180})
     saved = json.loads((tmp_path / "sweep" / "sweep.json").read_text())
     assert saved["generations"] == [4]

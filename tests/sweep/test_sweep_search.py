@@ -100,6 +100,35 @@ def test_every_optimizer_and_every_kind_of_dimension_is_searched():
     assert {c.hyper["eps"] for c in configs} == {1e-8}
 
 
+def test_what_cannot_be_called_fails_and_the_search_hears_of_it(tmp_path):
+    # Of the second round there is no program at all; the last ends the search.
+    points = [[0.2, 0.1], [0.2, 0.9], [0.4, 0.1], [0.3, 0.1], [0.5, 0.9], [0.6, 0.1]]
+    space = {**SPACE, "width": [3, 2]}
+
+    def of_width(key, optimizer, width=2):
+        if width == 3:
+            raise ValueError("no width of 3")
+        return init(key, optimizer)
+
+    def search(grid):
+        trial, options = (of_width, step), {**KEYWORDS, "draws": 6, "out": tmp_path}
+        return sweep.run(trial, space, search=grid, **options)
+
+    grid = Grid(points)
+    result = search(grid)
+    ends = [record.status for record in result.records[::2]]
+    assert ends == ["failed", "finished", "failed", "failed", "finished", "failed"]
+    assert "no width of 3" in result.records[0].message
+    assert [[math.isinf(value) for value in told] for told in grid.heard] == [
+        [True, False],
+        [True, True],
+    ]
+    again = search(Grid(points))
+    assert again.finished_before
+    assert again.records == result.records
+    assert again == sweep.SweepResult.load(tmp_path)
+
+
 def work(out, sampler, *dying):
     return subprocess.run(
         [sys.executable, WORKER, str(out), sampler, *map(str, dying)],

@@ -124,7 +124,7 @@ def test_configurations_equal_in_float32_are_kept_once():
 def test_static_values_are_told_apart_by_more_than_their_text():
     masks = [{"w": np.arange(2000) == n} for n in (1000, 1001)]
     assert repr(masks[0]) == repr(masks[1])
-    factories = {"own": lambda learning_rate, mask=None, flag=False: None}
+    factories = {"own": lambda learning_rate, mask=None, flag=False: optax.identity()}
 
     def count(**space):
         return len(configurations({"learning_rate": 0.1, **space}, factories=factories))
@@ -550,16 +550,16 @@ def test_factories_that_are_none_are_refused():
 def test_any_error_of_a_factory_names_key_and_optimizer():
     def factory(learning_rate, b1=0.9):
         if b1 == 0.5:
-            raise KeyError
+            raise KeyError("b2")
         if (learning_rate, b1) == (1.0, 0.25):
             raise RuntimeError("these two\ndo not go together")
         return optax.sgd(learning_rate)
 
     factories = {"mine": factory}
     message = refused(RATE | {"b1": [0.9, 0.5]}, factories=factories)
-    assert re.fullmatch(r"b1=0.5 of mine: KeyError \(\S+space.py, line \d+\)", message)
+    assert re.fullmatch(r"b1=0.5 of mine: KeyError: 'b2' \(\S+py, line \d+\)", message)
     message = refused({"learning_rate": [1.0], "b1": 0.25}, factories=factories)
-    assert message.startswith("b1=0.25 of mine: these two")
+    assert message.startswith("b1=0.25 of mine: RuntimeError: these two (")
 
 
 def test_a_bad_required_key_is_not_blamed_on_an_optional_one():

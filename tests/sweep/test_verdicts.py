@@ -2,12 +2,15 @@
 
 import itertools
 import math
+import shlex
 
 import numpy as np
 import pytest
 from scipy import stats
 
 import optjax
+from optjax._cli.options import RaceOptions, SweepOptions
+from optjax._cli.words import parse
 from optjax.sweep import (
     DIVERGED,
     FAILED,
@@ -20,11 +23,13 @@ from optjax.sweep import (
     SweepResult,
     TrialSpec,
 )
+from optjax.sweep._report.again import Range, again
 from optjax.sweep._report.apart import LEVEL, Sample, is_told, probability, seeds_needed
 from optjax.sweep._report.best_of import mean_of_best
 from optjax.sweep._report.forest import importance_of
 from optjax.sweep._report.profile import profile_page
 from optjax.sweep._report.study import Study
+from optjax.sweep._report.target import to_target
 from optjax.sweep._report.winner import winner
 
 NAN = math.nan
@@ -100,7 +105,7 @@ def test_too_few_seeds_and_how_many_would_do():
     records = [*over("adam", peak(0.9, 0.02)), *over("sgd", peak(0.88, 0.02))]
     found = the("seeds", records)
     assert "3 seeds do not tell it from sgd" in found.says
-    needed = int(found.next.removeprefix("--seeds "))
+    needed = int(found.next.removeprefix("seeds="))
     # t needs 2 · ((2.58 + 0.84) · 0.02 / 0.02)² ≈ 23, and more as it is no normal.
     assert 23 <= needed <= 28
     rng = np.random.default_rng(0)
@@ -182,27 +187,28 @@ def test_the_best_at_the_edge():
     rising = {0.01: [0.5] * 2, 0.1: [0.7] * 2, 1.0: [0.9] * 2}
     found = the("edge", over("sgd", rising))
     assert "1, lies at the edge" in found.says
-    assert '--space learning_rate="0.01, 0.1, 1, 10, 100"' in found.next
-    assert "--learning-rates 0.01 0.1 1 10 100" in found.next
+    assert found.next == '"learning_rate": [0.01, 0.1, 1, 10, 100]'
     falling = dict(zip(rising, reversed(rising.values()), strict=True))
-    assert '"0.0001, 0.001, 0.01, 0.1, 1"' in the("edge", over("sgd", falling)).next
+    assert "[0.0001, 0.001, 0.01, 0.1, 1]" in the("edge", over("sgd", falling)).next
     half_decades = {0.001: [0.5], 0.003: [0.6], 0.01: [0.7]}
-    assert (
-        '"0.001, 0.003, 0.01, 0.03, 0.1"' in the("edge", over("sgd", half_decades)).next
-    )
+    found = the("edge", over("sgd", half_decades))
+    assert "[0.001, 0.003, 0.01, 0.03, 0.1]" in found.next
     assert "edge" not in kinds(over("sgd", peak(0.9)))
 
 
 def test_a_decay_is_widened_towards_one():
     records = over("adam", {0.5: [0.5], 0.9: [0.7], 0.99: [0.9]}, "b1")
-    assert the("edge", records).next == '--space b1="0.5, 0.9, 0.99, 0.999, 0.9999"'
+    assert the("edge", records).next == '"b1": [0.5, 0.9, 0.99, 0.999, 0.9999]'
+    records = over("adam", {0.9: [0.9], 0.99: [0.7], 0.999: [0.5]}, "b2")
+    assert the("edge", records).next == '"b2": [0, 0.9, 0.99, 0.999]'
 
 
 def test_a_range_that_was_drawn_is_widened_as_a_range():
     rng = np.random.default_rng(0)
     rates = 10 ** rng.uniform(-3, -1, 64)
     records = over("sgd", {float(r): [float(np.log10(r))] for r in rates})
-    assert '--space learning_rate="log(0.001, ' in the("edge", records).next
+    found = the("edge", records)
+    assert '"learning_rate": optjax.sweep.log_uniform(0.001, ' in found.next
     middle = over("sgd", {float(r): [-abs(float(np.log10(r)) + 2)] for r in rates})
     assert "edge" not in kinds(middle)
 
@@ -241,10 +247,89 @@ def test_a_plateau_and_a_rate_that_matters():
     assert "from 0.01 to 1." in the("plateau", over("sgd", plateau)).says
     found = the("matters", over("sgd", {0.01: [0.5], 0.1: [0.9], 1.0: [None]}))
     assert "0.01 is 44% worse, 1 diverges" in found.evidence
-    assert '"0.032, 0.1, 0.32"' in found.next
+    assert found.next == '"learning_rate": [0.032, 0.1, 0.32]'
     assert {"plateau", "matters"}.isdisjoint(
         kinds(over("sgd", {0.01: [0.88], 0.1: [0.9], 1.0: [0.8]}))
     )
+
+
+# -------------------------------------------------------------------- what next
+
+ADABOUND = Config("adabound", {"learning_rate": 0.01, "final_lr": 0.1}, {})
+
+
+@pytest.mark.parametrize(
+    ("command", "change", "wanted"),
+    [
+        ("race", {"seeds": 23, "grows": True}, "race --seeds 23"),
+        (
+            "race --seeds 3 --out a",
+            {"seeds": 5, "grows": True},
+            "race --seeds 5 --out a",
+        ),
+        ("race --seeds=3 --steps 9", {"seeds": 5}, "race --seeds 5 --steps 9"),
+        ("race --out runs/a", {"twice_the_steps": 8}, "race --out runs/a-2 --steps 8"),
+        ("race --out a-9", {"twice_the_steps": 8}, "race --out a-10 --steps 8"),
+        ("race --epochs 4", {"twice_the_steps": 99}, "race --epochs 8"),
+        ("sweep d --median 9", {"spared": 20}, "sweep d --median 20"),
+        ("sweep --stop-early 9 d", {"spared": 20}, "sweep --stop-early 20 d"),
+        ("sweep d", {"spared": 20}, "sweep d --stop-early 20"),
+        (
+            "race --learning_rates 1 2 --seeds 2",
+            {"space": {"learning_rate": [0.1, 1.0]}},
+            "race --learning-rates 0.1 1 --seeds 2",
+        ),
+        (
+            "sweep d --space b1=0.9 learning_rate=1,2 --draws 4 --out b",
+            {"space": {"learning_rate": Range(0.01, 1.0, True)}, "grows": True},
+            "sweep d --draws 4 --out b-2 --space b1=0.9 learning_rate='log(0.01, 1)'",
+        ),
+        (
+            "race --task m:t --optimizers sgd rprop --metric loss --learning-rates 1",
+            {"space": {"gamma": [0.5]}},
+            "sweep m:t --metric loss --optimizers adabound --space "
+            "learning_rate=0.01 final_lr=0.1 gamma=0.5",
+        ),
+        (
+            "race --data 'a b'",
+            {"space": {"gamma": [0.5, 1.0]}},
+            "sweep digits --data 'a b' --optimizers adabound --space "
+            "learning_rate=0.01 final_lr=0.1 gamma='0.5, 1'",
+        ),
+    ],
+)
+def test_the_next_command_is_the_last_with_other_values(command, change, wanted):
+    words = ["optjax", *shlex.split(command)]
+    line = again(words, change.pop("space", None), of=ADABOUND, **change)
+    assert line == f"optjax {wanted}"
+    kind, *flags = shlex.split(line)[1:]
+    options = {"race": RaceOptions, "sweep": SweepOptions}[kind]
+    assert parse(options, flags, kind, "") is not None
+
+
+@pytest.mark.parametrize(
+    "records",
+    [
+        over("sgd", {0.01: [0.5] * 2, 0.1: [0.7] * 2, 1.0: [0.9] * 2}),
+        over("sgd", {0.01: [0.8] * 2, 0.1: [0.9], 1.0: [None], 10.0: [None]}),
+        over("sgd", {0.1: [None], 1.0: [None]}),
+        [*over("adam", peak(0.9, 0.02)), *over("sgd", peak(0.88, 0.02))],
+        over("b1", {0.0: [0.1], 0.5: [0.2], 1.0: [0.3]}, "momentum"),
+    ],
+    ids=["edge", "diverged", "lost", "seeds", "momentum"],
+)
+def test_what_is_next_can_be_pasted(records):
+    command = ("optjax", "sweep", "digits", "--space", "learning_rate=0.1, 1")
+    asked = SweepResult(tuple(records), "score", "max", command=command).verdicts()
+    for verdict in asked:
+        if verdict.next:
+            _, _, *flags = shlex.split(verdict.next)
+            assert parse(SweepOptions, flags, "optjax sweep", "") is not None
+    coded = [verdict.next for verdict in verdicts(records)]
+    assert [bool(line) for line in coded] == [bool(verdict.next) for verdict in asked]
+    for line in filter(None, coded):
+        text = f"{{{line}}}" if line.startswith('"') else f"dict({line})"
+        assert eval(text, {"optjax": optjax})
 
 
 # ----------------------------------------------------------------- the budget
@@ -265,7 +350,7 @@ def test_a_budget_too_short(mode):
         ]
 
     found = the("budget", seeds(t / 30), mode)
-    assert found.next == "--steps 600"
+    assert found.next == "steps=600"
     assert "budget" not in kinds(seeds(1 - np.exp(-t / 2)), mode)
     assert "budget" not in kinds(seeds(0 * t), mode)
 
@@ -285,7 +370,7 @@ def test_a_band_that_has_not_closed():
     short = [trial("adabound", {**hyper, "gamma": 1e-3}, 0, flat_then(0.9))]
     found = the("band", short)
     assert "gamma=0.1 " in found.evidence
-    assert found.next == '--space gamma="0.1"'
+    assert found.next == '"gamma": [0.1]'
     lower, upper = optjax.hyperbolic_bounds(0.1, 1e-3)
     assert f"between {lower(200):.3g} and {upper(200):.3g}" in found.evidence
     closed = [trial("adabound", {**hyper, "gamma": 0.5}, 0, flat_then(0.9))]
@@ -324,6 +409,39 @@ def test_a_performance_profile_counts_the_tasks_within_a_ratio():
     assert page.tables[0].rows[2] == ["yogi", *["3, 0.1, not reached"] * 3]
     with pytest.raises(SweepError, match="that all of them have, which are adam"):
         profile_page({"a": task(1, 2), "b": drawn(FUNCTIONS["ridge"], 2)})
+
+
+def test_time_to_a_target_is_updates_by_how_long_each_takes():
+    def task(steps, seconds):
+        records = [
+            trial(name, {"learning_rate": 0.1}, seed, [0.1] * at + [0.9] * (8 - at))
+            for name, at in steps.items()
+            for seed in (0, 1)
+        ]
+        return SweepResult(tuple(records), "score", "max", seconds=seconds)
+
+    # sgd needs 20 and 10 updates, adam 40 and 40; an update of adam's takes a tenth.
+    slow_sgd = {"sgd": 1.0, "adam": 0.1}
+    a, b = task({"sgd": 1, "adam": 3}, slow_sgd), task({"sgd": 0, "adam": 3}, slow_sgd)
+    (table,) = to_target(a)
+    assert table.title == "Updates and time to 0.9"
+    assert table.rows == [["sgd", "20", "20", "1,000"], ["adam", "40", "4", "100"]]
+    page = profile_page({"a": a, "b": b})
+    by_updates, by_seconds = page.pictures
+    first = {
+        picture.title: [
+            line["name"]
+            for line in picture.spec["series"]
+            if max(y for x, y in zip(line["x"], line["y"], strict=True) if x == 1)
+        ]
+        for picture in (by_updates, by_seconds)
+    }
+    assert first["Performance profile by updates"] == ["sgd"]
+    assert first["Performance profile by seconds"] == ["adam"]
+    assert page.tables[0].rows[1] == ["adam", *["1=, 0.9, 40 updates in 4 s"] * 2]
+    untimed = profile_page({"a": a, "b": task({"sgd": 0, "adam": 3}, {})})
+    assert [picture.title for picture in untimed.pictures] == [by_updates.title]
+    assert to_target(task({"sgd": 0}, slow_sgd)) == []
 
 
 def test_best_prints_as_three_lines_with_code_that_runs():

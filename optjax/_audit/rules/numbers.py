@@ -8,10 +8,12 @@ from optjax._audit.facts import Facts, Verdict, listed
 from optjax._audit.names import Role
 from optjax._groups import OVERALL
 
-__all__ = ["not_finite", "rounded", "schedule", "twice"]
+__all__ = ["not_finite", "rounded", "schedule", "stalled", "twice"]
 
 # An elasticity at which the learning rate enters more than once.
 _MORE_THAN_ONCE = 1.5
+# With β₂ = 0.99 a fifth of ν is near enough to g² to stay in bfloat16.
+_STALLED = 0.5
 
 
 def not_finite(facts: Facts) -> Iterator[Verdict]:
@@ -59,6 +61,25 @@ def rounded(facts: Facts) -> Iterator[Verdict]:
                 "it keeps no denominator from 0",
                 "Keep it in float32, or take a larger one such as 1e-4",
             )
+
+
+def stalled(facts: Facts) -> Iterator[Verdict]:
+    """ν does not move in the dtype that it is kept in."""
+    # The first step makes it what it is.
+    share = np.max(np.nan_to_num(facts.measured.told.stalled), axis=0)
+    where = share > _STALLED
+    if where.any():
+        names = facts.leaves(where)
+        much = np.average(share[where], weights=np.array(facts.layout.sizes)[where])
+        yield Verdict(
+            "stalled",
+            f"ν stands still in {100 * much:.0f} % of {listed(names)}",
+            "what a gradient adds to it, (1 − β₂)(g² − ν), is below half a unit in the "
+            "last place of the half precision that it is kept in",
+            "Keep ν in float32 (nu_dtype=jnp.float32, or float32 parameters), or wrap "
+            "the optimizer in optjax.stochastic_rounding",
+            names,
+        )
 
 
 def schedule(facts: Facts) -> Iterator[Verdict]:

@@ -6,6 +6,7 @@ import numpy as np
 
 from optjax._audit.facts import Facts, Verdict, count, listed
 from optjax._audit.names import Role, role
+from optjax._audit.notes import held_since
 from optjax._audit.subject import PROBES
 from optjax._groups import OVERALL
 
@@ -22,10 +23,6 @@ _MANY, _MOSTLY = 0.25, -0.4
 _STRONG_CLIP = 0.1
 # But for rounding.
 _ALL = 0.99
-_AT_BOUND = (
-    "every rate is at its bound, and final_lr decides",
-    "Turn final_lr, or let the bounds close later: optjax.gamma_for",
-)
 
 
 def inert(facts: Facts) -> Iterator[Verdict]:
@@ -61,7 +58,16 @@ def at_bound(facts: Facts) -> Iterator[Verdict]:
     where = [group for group in live if facts.told(group, "at_bound") > _ALL]
     if where:
         cause = f"the learning rate is inert{count(where, live)}"
-        yield Verdict("inert", cause, *_AT_BOUND, tuple(where))
+        yield Verdict("inert", cause, *_at_bound(facts, where), tuple(where))
+
+
+def _at_bound(facts: Facts, groups: Sequence[str]) -> tuple[str, str]:
+    leaves = [leaf for group in groups for leaf in facts.groups[group]]
+    since = held_since(facts.measured, leaves)
+    return (
+        f"every rate is at its bound{since}, and final_lr decides",
+        "Turn final_lr, or let the bounds close later: optjax.gamma_for",
+    )
 
 
 def _why_inert(facts: Facts, dead: Sequence[str], which: Role) -> tuple[str, str]:
@@ -72,7 +78,7 @@ def _why_inert(facts: Facts, dead: Sequence[str], which: Role) -> tuple[str, str
             "parameters",
         )
     if all(facts.told(group, "at_bound") > _ALL for group in dead):
-        return _AT_BOUND
+        return _at_bound(facts, dead)
     bounds = [
         name
         for name in facts.layout.hyperparameters

@@ -123,4 +123,5 @@ def _first(
     together = possible // shortest if shortest <= most else 1
     # None behind one that has more left to do.
     alike = np.logical_and.accumulate(~waiting | (left == shortest), axis=1)
-    return (first | (waiting & alike & (place < together))).ravel()
+    chosen: np.ndarray = first | (waiting & alike & (place < together))
+    return chosen.ravel()

@@ -8,7 +8,7 @@ trial, so nothing is ever compiled again.
 
 import functools
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -62,6 +62,7 @@ class Program(NamedTuple):
         (K, most evaluations, names), NaN where there was no evaluation. The carry is
         donated.
       state: (carry, lane) -> the state of the trial in that lane, on its device.
+      put: (carry, lane, state) -> carry, with a state as it is after an evaluation.
       lanes: K.
       bytes: what it takes while it runs, on all devices.
     """
@@ -69,6 +70,7 @@ class Program(NamedTuple):
     start: Callable[[], Any]
     advance: Callable[[Any, Assignment, Size], tuple[Any, np.ndarray]]
     state: Callable[[Any, int], State]
+    put: Callable[[Any, int, State], Any]
     lanes: int
     bytes: int = 0
 
@@ -86,6 +88,10 @@ class _Lane(NamedTuple):
 
     state: State
     sums: jax.Array
+
+
+#: The evaluations done, the lane, and a row of metrics for each.
+_At: TypeAlias = tuple[jax.Array, _Lane, jax.Array]
 
 
 def compile_lanes(
@@ -142,16 +148,17 @@ def compile_lanes(
             state = trial.init(jax.random.key(told["seed"]), told["hyper"])
             return _Lane(state, jnp.array(no_sums))
 
-        def goes_on(at: Any) -> jax.Array:
+        def goes_on(at: _At) -> jax.Array:
             done, _, rows = at
-            more = done < size.evaluations
+            more: jax.Array = done < size.evaluations
             if not skips_idle(strategy):
                 return more
             # Nothing else has to wait for a trial that has diverged.
             last = jax.lax.dynamic_index_in_dim(rows, done - 1, keepdims=False)
-            return more & ((done == 0) | is_sound(last, metrics, allow_nan))
+            more &= (done == 0) | is_sound(last, metrics, allow_nan)
+            return more
 
-        def go_on(at: Any) -> Any:
+        def go_on(at: _At) -> _At:
             done, lane, rows = at
             lane = jax.lax.fori_loop(0, size.updates, update, lane)
             row = jax.lax.cond(
@@ -170,13 +177,14 @@ def compile_lanes(
         return pack(lane), rows
 
     def lane(size: Size, packed: Any, told: Any) -> tuple[Any, jax.Array]:
-        return jax.lax.cond(
+        after: tuple[Any, jax.Array] = jax.lax.cond(
             told["busy"],
             functools.partial(run, size),
             lambda packed, told: (packed, jnp.array(no_rows)),
             packed,
             told,
         )
+        return after
 
     def device_lanes(carry: Any, told: Any, size: Size) -> tuple[Any, jax.Array]:
         run_all = strategy(functools.partial(lane, size))
@@ -252,7 +260,16 @@ def compile_lanes(
     def state(carry: Any, lane: int) -> State:
         return unpack([leaf[lane] for leaf in carry]).state
 
-    return Program(start, advance, state, lanes, _bytes(compiled) * len(devices))
+    def put(carry: Any, lane: int, state: State) -> Any:
+        def leaf(old: jax.Array, new: jax.Array) -> jax.Array:
+            array = np.array(old)
+            array[lane] = new
+            return _put(array, sharding)
+
+        return [*map(leaf, carry, pack(_Lane(state, jnp.array(no_sums))))]
+
+    size = _bytes(compiled) * len(devices)
+    return Program(start, advance, state, put, lanes, size)
 
 
 def _bytes(compiled: Any) -> int:
@@ -321,9 +338,9 @@ def _packing(shape: Any) -> tuple[Callable[[State], Any], Callable[[Any], State]
             if not want.size:
                 return jnp.zeros(want.shape, want.dtype)
             array = next(arrays)
-            if not _is_key(want):
-                return array
-            return jax.random.wrap_key_data(array, impl=_key_impl(want))
+            if _is_key(want):
+                array = jax.random.wrap_key_data(array, impl=_key_impl(want))
+            return array
 
         return treedef.unflatten([leaf(want) for want in leaves])
 

@@ -12,6 +12,7 @@ from optjax.sweep._records import (
     Curve,
     Record,
     Status,
+    Times,
     TrialSpec,
     describe,
 )
@@ -27,6 +28,7 @@ class Ledger:
       steps: updates done by this process since it started.
       steps_left: updates to do if no trial ends early.
       strategy: how a device runs its lanes, in words; "" until that is known.
+      times: how long the calls took.
     """
 
     def __init__(
@@ -47,6 +49,7 @@ class Ledger:
         self.steps = 0
         self.steps_left = total * plan.steps
         self.strategy = ""
+        self.times = Times()
         self._steps = plan.steps
 
     def expect(self, trials: int) -> None:
@@ -66,12 +69,15 @@ class Ledger:
         if self._best is None or self._pick(value, self._best[0]) != self._best[0]:
             self._best = value, describe(record.trial.config)
 
-    def fail(self, trials: Sequence[TrialSpec], error: SweepError) -> None:
-        """Take in trials that break the contract."""
+    def fail(self, trials: Sequence[TrialSpec], error: SweepError) -> list[Record]:
+        """Take in trials that break the contract, and return them as they ended."""
+        failed = []
         for trial in trials:
             words = str(error).removeprefix(f"trial {describe(trial.config)}: ")
-            self.end(Record(trial, FAILED, 0, Curve((), {}), words))
+            failed.append(Record(trial, FAILED, 0, Curve((), {}), words))
+            self.end(failed[-1])
             self.steps_left -= self._steps
+        return failed
 
     @property
     def done(self) -> int:

@@ -53,7 +53,6 @@ def run_here(
                 session.stop.submit(_agree_on_strategy, session)
             )
             strategy = ready[0].strategy
-    assert strategy != "auto"
     checkpoint = session.open_store(
         strategy=strategy,
         devices=session.plan.device_names,
@@ -100,6 +99,7 @@ class _Loop:
         self._lanes = [(name, lanes) for name, lanes in checkpoint.lanes]
         self._failures = {int(n): each for n, each in checkpoint.failures.items()}
         replayed = self._replay(checkpoint)
+        self._ledger.times = self._store.read_times()
         for group in self._groups[: checkpoint.groups]:
             self._session.tell(group)
         pending: dict[int, Future[Fitted]] = {}
@@ -231,7 +231,9 @@ class _Loop:
             times = sum(len(of_trial.rows) for of_trial in measured)
             if not call.size.evaluates:
                 times = int(call.lanes.sum())
-            self._count(times * call.size.updates)
+            updates = times * call.size.updates
+            self._count(updates)
+            self._ledger.times.add(group.name, took, updates)
             lanes = scheduler.lanes()
             ended = scheduler.observe(call, measured)
             self._end(ended)
@@ -323,6 +325,7 @@ class _Loop:
             self._store.commit(
                 checkpoint._replace(lanes=list(self._lanes), failures=failures)
             )
+            self._store.write_times(self._ledger.times)
         if self._keeper is not None:
             self._keeper.prune()
         self._committed_at = time.monotonic()

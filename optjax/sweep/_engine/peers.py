@@ -120,8 +120,7 @@ def _missing() -> str:
     return f"processes {', '.join(most)} and {last}" if most else f"process {last}"
 
 
-@ctypes.CFUNCTYPE(None, ctypes.c_int)
-def _aborted(number: int) -> None:
+def _end_in_one_line(number: int) -> None:
     """End this process, which JAX is aborting, in one line."""
     _last_word.acquire(timeout=2 * _NOTICE_SECONDS)
     line = (
@@ -132,6 +131,10 @@ def _aborted(number: int) -> None:
         line = str(LostProcessError("process 0"))
     os.write(2, f"optjax: {line}\n".encode())
     os._exit(LOST)
+
+
+# Kept, as what C calls must be for as long as it may.
+_aborted = ctypes.CFUNCTYPE(None, ctypes.c_int)(_end_in_one_line)
 
 
 def _is_first_gone() -> bool:

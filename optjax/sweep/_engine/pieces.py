@@ -9,6 +9,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
+import numpy as np
+
 from optjax.sweep._engine.groups import make_groups
 from optjax.sweep._engine.lanes import Program
 from optjax.sweep._engine.plan import Plan
@@ -22,7 +26,7 @@ from optjax.sweep._records import (
 from optjax.sweep._store.sealed import read_sealed, write_sealed
 from optjax.sweep._store.store import named_errors
 from optjax.sweep._strategies import Strategy, StrategyName
-from optjax.sweep._trial import Factory, MakeTrial, State
+from optjax.sweep._trial import Factory, MakeTrial, State, with_own_state
 
 __all__ = ["Piece", "read_piece", "run_piece", "split", "train_alone", "write_piece"]
 
@@ -58,11 +62,23 @@ def run_piece(
 
 
 def train_alone(
-    make_trial: MakeTrial, factories: Mapping[str, Factory], spec: TrialSpec, plan: Plan
+    make_trial: MakeTrial,
+    factories: Mapping[str, Factory],
+    spec: TrialSpec,
+    plan: Plan,
+    state: State | None = None,
 ) -> State:
-    """Run one trial alone in a lane, and return its state at the end."""
+    """Run one trial alone in a lane, and return its state at the end.
+
+    Args:
+      make_trial: the trial.
+      factories: the optimizers by name.
+      spec: which.
+      plan: one lane, and the updates to do.
+      state: its own, to go on from; None to begin.
+    """
     piece = Piece(0, (spec,))
-    _, program, carry = _run(make_trial, factories, piece, plan, "map")
+    _, program, carry = _run(make_trial, factories, piece, plan, "map", state)
     return program.state(carry, 0)
 
 
@@ -72,19 +88,29 @@ def _run(
     piece: Piece,
     plan: Plan,
     strategy: StrategyName | Strategy,
+    state: State | None = None,
 ) -> tuple[list[Record], Program, Any]:
-    """The piece's records, and the lanes as they are at the end."""
+    """The piece's records, and the lanes as they are at the end.
+
+    Where a state is given, the piece is one trial, which goes on from it.
+    """
     (group,) = make_groups(make_trial, factories, piece.specs, plan)
     program = group.compile(plan, strategy)
     rungs = plan.rungs()
     scheduler, carry = group.schedule(plan, strategy, rungs), program.start()
     records: list[Record] = []
+    if state is not None:
+        (spec,) = piece.specs
+        hyper = {name: jnp.float32(spec.config.hyper[name]) for name in group.hyper}
+        begun = group.trial.init(jax.random.key(spec.seed), hyper)
+        carry = program.put(carry, 0, with_own_state(begun, state))
     while not scheduler.is_done:
         # Nothing is saved or shown in between.
         call = group.next_call(plan, strategy, scheduler, work=_WHOLE)
-        carry, rows = program.advance(
-            carry, scheduler.assignment(call.lanes), call.size
-        )
+        told = scheduler.assignment(call.lanes)
+        if state is not None:
+            told = told._replace(fresh=np.zeros_like(told.fresh))
+        carry, rows = program.advance(carry, told, call.size)
         records += scheduler.observe(call, scheduler.measured(call, rows))
     return records, program, carry
 

@@ -150,7 +150,8 @@ def _run(
 
 def _get(ray: Any, ready: Any, piece: Piece) -> list[Record]:
     try:
-        return ray.get(ready)
+        records: list[Record] = ray.get(ready)
+        return records
     except ray.exceptions.RayError as error:
         first_line = str(error).strip().splitlines()[-1]
         raise SweepError(

@@ -29,9 +29,10 @@ class Session:
       plan: what all groups have in common.
       groups: the trials by program, in the order of their generations.
       generations: how many trials there were at first, and how many came each time.
-      unmade: the trials that have failed before there was a program.
-      more: what is to run when all have ended, by program; nothing at the end. None
-        where nothing proposes trials.
+      unmade: the trials that have failed before there was a program; grows with what
+        is proposed.
+      more: how many trials are proposed when all have ended, and those of them that
+        have a program; none at the end. None where nothing proposes trials.
       search: what does, or None.
       keep: of how many trials the state is kept, as it was said, or None.
       keeper: who keeps them, or None.
@@ -51,7 +52,7 @@ class Session:
     groups: list[TrialGroup]
     generations: list[int]
     unmade: Sequence[Record]
-    more: Callable[[Sequence[Record]], Sequence[TrialGroup]] | None
+    more: Callable[[Sequence[Record]], tuple[int, Sequence[TrialGroup]]] | None
     search: Any
     keep: int | str | None
     keeper: Keeper | None
@@ -94,19 +95,24 @@ class Session:
         """Write down what is proposed, for which all trials have to have ended.
 
         Returns:
-          Whether it is anything.
+          Whether there is anything to run.
         """
-        new = () if self.more is None else self.more(self.ledger.records())
-        if not new:
+        before, groups = len(self.generations), len(self.groups)
+        # Of a round there may be no program at all.
+        while self.more is not None and len(self.groups) == groups:
+            count, new = self.more(self.ledger.records())
+            if not count:
+                break
+            self.groups.extend(new)
+            self.generations.append(count)
+            self.ledger.expect(count)
+        if len(self.generations) == before:
             return False
-        self.groups.extend(new)
-        self.generations.append(sum(len(group.specs) for group in new))
-        self.ledger.expect(self.generations[-1])
         lanes = [group.lanes for group in self.groups]
         told = self._identity(strategy, self.plan.device_names, lanes)
         with together():
             self.store.grow(told)
-        return True
+        return len(self.groups) > groups
 
     def _identity(
         self, strategy: StrategyName | Strategy, devices: str, lanes: Sequence[int]

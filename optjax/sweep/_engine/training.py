@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +17,14 @@ from optjax.sweep._records import TrialSpec
 from optjax.sweep._store.keep import read_state
 from optjax.sweep._trial import Factory, MakeTrial, State, own_state
 
-__all__ = ["Training"]
+__all__ = ["Kept", "Training"]
+
+
+class Kept(NamedTuple):
+    """Where a trial's state is kept, and after how many updates."""
+
+    path: Path
+    steps: int
 
 
 @dataclass(frozen=True)
@@ -33,26 +41,31 @@ class Training:
     factories: Mapping[str, Factory]
     plan: Plan
 
-    def train(self, spec: TrialSpec, steps: int) -> State:
-        """Run a trial so many updates from its start.
+    def train(self, spec: TrialSpec, steps: int, kept: Kept | None = None) -> State:
+        """Run a trial so many updates, from its start or from where it is kept.
 
         Raises:
           SweepError: where `steps` ends at no evaluation of the sweep's.
         """
-        every, most = self.plan.evaluate_every, self.plan.steps
-        if not 0 < steps <= most or steps % every:
+        every = self.plan.evaluate_every
+        if steps <= 0 or steps % every:
             raise SweepError(
-                f"steps must be a multiple of evaluate_every={every} up to {most}, got "
-                f"{steps}"
+                f"steps must be a multiple of evaluate_every={every}, got {steps}"
             )
+        state, done = None, 0
+        if kept is not None and kept.steps <= steps:
+            state, done = self.restore(spec, kept.path), kept.steps
+        if done == steps:
+            return state
         plan = dataclasses.replace(
             self.plan,
-            steps=steps,
+            steps=steps - done,
             devices=(jax.local_devices()[0],),
             stopping=None,
             lanes=1,
         )
-        return own_state(train_alone(self.make_trial, self.factories, spec, plan))
+        trained = train_alone(self.make_trial, self.factories, spec, plan, state)
+        return own_state(trained)
 
     def restore(self, spec: TrialSpec, path: Path) -> State:
         """The state in a folder, as the trial's functions know it."""

@@ -17,7 +17,6 @@ from optjax.sweep._ranking import Best, Ranking
 from optjax.sweep._records import FINISHED, STOPPED, Config, Record
 from optjax.sweep._report.study import Study
 from optjax.sweep._rows import FACTORIES
-from optjax.sweep._store.files import as_text
 
 __all__ = ["band_at_the_end", "improving", "stopped_leader"]
 
@@ -46,7 +45,7 @@ def improving(study: Study) -> list[Verdict]:
             "are over: the budget is short.",
             f"In the last fifth {study.ranking.label} moved by {last:.3g} on average, "
             f"of {whole:.3g} in all; its noise is {noise:.2g}.",
-            f"--steps {2 * steps}",
+            study.again(twice_the_steps=2 * steps),
         )
     ]
 
@@ -116,7 +115,7 @@ def stopped_leader(study: Study) -> list[Verdict]:
             f"{record.trial.seed}) was the best of {len(boards[step])} at update "
             f"{step:,} and was stopped at {record.steps:,}: one evaluation is too "
             "noisy to stop by.",
-            f"--stop-early {2 * record.steps}  (or --median {2 * record.steps})",
+            study.again(spared=2 * record.steps),
         )
     ]
 
@@ -150,7 +149,7 @@ def band_at_the_end(study: Study) -> list[Verdict]:
             f"{names[0]} after {steps:,} updates: rates between {low:.3g} and "
             f"{high:.3g}. With gamma={gamma:.2g} the band is closed from half of the "
             f"run on: optjax.gamma_for({steps}).",
-            f'--space gamma="{as_text(gamma)}"',
+            study.again({"gamma": [gamma]}, of=standing.best.config),
         )
     ]
 

@@ -10,6 +10,7 @@ from optjax.sweep._code import pasted
 from optjax.sweep._ranking import Ranking
 from optjax.sweep._report.pictures import pictures, trials
 from optjax.sweep._report.study import Study
+from optjax.sweep._report.target import to_target
 from optjax.sweep._report.verdicts import verdicts
 from optjax.sweep._store.files import write_atomically
 
@@ -20,11 +21,12 @@ def page_of(study: Study, about: Mapping[str, Any]) -> Page:
     """The page of the trials that have ended, at least one."""
     ranking = study.ranking
     return Page(
-        title=f"{about.get('task', 'A sweep')}: {ranking.label}",
+        title=_title(ranking, str(about.get("task", ""))),
         lead=_lead(ranking, about),
         code=pasted(study.best.config),
         verdicts=verdicts(study),
         pictures=pictures(study),
+        tables=to_target(ranking),
         trials=trials(study),
     )
 
@@ -33,6 +35,13 @@ def write_page(study: Study, about: Mapping[str, Any], path: Path) -> None:
     """Write it; the file is there whole or not at all."""
     text = render(page_of(study, about))
     write_atomically(path, lambda to: to.write_text(text, encoding="utf-8"))
+
+
+def _title(ranking: Ranking, task: str) -> str:
+    if ranking.command:
+        _, kind, *_ = ranking.command
+        return f"{kind}: {task}"
+    return f"{task or 'A sweep'}: {ranking.label}"
 
 
 def _lead(ranking: Ranking, about: Mapping[str, Any]) -> list[str]:

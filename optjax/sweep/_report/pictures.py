@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from optjax._page.parts import Picture, axis
+from optjax.monitoring._metrics import NO_RATE, RATE_METRICS
 from optjax.sweep._ranking import Best, numeric
 from optjax.sweep._report.best_of import expected_best
 from optjax.sweep._report.importance import importance_picture
@@ -74,6 +75,7 @@ def pictures(study: Study) -> list[Picture]:
         *[_ranking(study)] * (several or study.seeds > 1),
         *(_sensitivity(study, name) for name in first if _is_joined(study, name)),
         *_curves(study),
+        *_rates(study),
         *importance_picture(study),
         *[parallel(study, names)] * (len(names) > 1),
         *(isolation(study, name) for name in numbers if len(names) > 1),
@@ -210,3 +212,41 @@ def _curves(study: Study) -> list[Picture]:
         ]
         said += " A trial that is chosen has its own curve."
     return [Picture("Curves", said, spec)]
+
+
+def _rates(study: Study) -> list[Picture]:
+    """Where trials return a monitor's rates, those of each optimizer's best."""
+    series = []
+    for standing in study.standings:
+        record = middle_seed(study, standing.best)
+        values = record.curve.values
+        if record.has_score and values.keys() >= RATE_METRICS.keys():
+            low, middle, high = (
+                [rate if rate > NO_RATE else math.nan for rate in values[name]]
+                for name in RATE_METRICS
+            )
+            series.append(
+                {
+                    "name": standing.best.config.optimizer,
+                    "x": list(record.curve.steps),
+                    "y": middle,
+                    "low": low,
+                    "high": high,
+                }
+            )
+    if not series:
+        return []
+    return [
+        Picture(
+            "Effective rates",
+            "Each optimizer's best configuration, its middle seed: the median over the "
+            "coordinates, and the band that holds 90 % of them.",
+            {
+                "kind": "lines",
+                "x": axis("updates", [], is_log=False),
+                "y": axis("effective rate s·V", [], is_log=True),
+                "series": series,
+                "wide": len(series) > 8,
+            },
+        )
+    ]

@@ -1,17 +1,17 @@
 """Several sweeps at once: who is near the best on how many tasks.
 
 A performance profile (Dolan and Moré 2002) is the share of the tasks on which an
-optimizer needs at most τ times the updates of the fastest. What is to be reached on a
-task is what half of its optimizers reach at their best.
+optimizer needs at most τ times the updates, or the seconds, of the fastest. What is to
+be reached on a task is what half of its optimizers reach at their best.
 """
 
 import math
-import statistics
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from optjax._page.parts import Page, Picture, Table, Verdict, axis
 from optjax.sweep._errors import SweepError
-from optjax.sweep._ranking import Ranking, Standing
+from optjax.sweep._ranking import Ranking
+from optjax.sweep._report.target import Reach, in_words, reaches
 
 __all__ = ["profile", "profile_page"]
 
@@ -49,30 +49,28 @@ def profile_page(sweeps: Mapping[str, Ranking]) -> Page:
             "sweeps can be compared by the optimizers that all of them have, which are "
             f"{', '.join(common) or 'none'}; give the directory of one"
         )
-    found = {name: _standings(ranking) for name, ranking in sweeps.items()}
-    ratios: dict[str, list[float]] = {optimizer: [] for optimizer in common}
-    for standings in found.values():
-        least = min(standings[optimizer].steps_to_target for optimizer in common)
-        for optimizer in common:
-            steps = standings[optimizer].steps_to_target
-            ratios[optimizer].append(steps / least if least < math.inf else math.inf)
-    rows = [
-        [
-            optimizer,
-            *(_cell(standings[optimizer]) for standings in found.values()),
-        ]
-        for optimizer in common
-    ]
+    found = {name: reaches(ranking) for name, ranking in sweeps.items()}
+    on_tasks = {name: [task[name] for task in found.values()] for name in common}
+    updates = _ratios(
+        {n: [at.standing.steps_to_target for at in of] for n, of in on_tasks.items()}
+    )
+    seconds = {n: [at.seconds for at in of] for n, of in on_tasks.items()}
+    # Of some tasks alone it would be another profile.
+    is_timed = not any(math.isnan(s) for of in seconds.values() for s in of)
+    rows = [[name, *map(_cell, of)] for name, of in on_tasks.items()]
     return Page(
         title=f"{len(sweeps)} sweeps",
         lead=[f"{len(common)} optimizers that all have: {', '.join(common)}."],
-        verdicts=[_verdict(ratios)],
-        pictures=[_picture(ratios)],
+        verdicts=[_verdict(updates)],
+        pictures=[
+            _picture("updates", updates),
+            *[_picture("seconds", _ratios(seconds))] * is_timed,
+        ],
         tables=[
             Table(
                 "Ranking on each task",
                 "Place, best median, and updates to what half of the task's optimizers "
-                "reach.",
+                "reach" + ", with a trial's share of the machine's time." * is_timed,
                 ["optimizer", *sweeps],
                 rows,
             )
@@ -80,21 +78,27 @@ def profile_page(sweeps: Mapping[str, Ranking]) -> Page:
     )
 
 
-def _standings(ranking: Ranking) -> dict[str, Standing]:
-    bests = [best.median for best in ranking.best_of_each()]
-    finite = [median for median in bests if math.isfinite(median)]
-    # Of an even number the better of the middle two, which somebody reaches.
-    middle = statistics.median_high if ranking.mode == "max" else statistics.median_low
-    target = middle(finite) if finite else None
-    return {s.best.config.optimizer: s for s in ranking.standings(target)}
+def _ratios(times: Mapping[str, Sequence[float]]) -> dict[str, list[float]]:
+    """Of each optimizer's times on the tasks to the least there."""
+    least = [min(on_task) for on_task in zip(*times.values(), strict=True)]
+    return {
+        name: [
+            time / fastest if fastest < math.inf else math.inf
+            for time, fastest in zip(of, least, strict=True)
+        ]
+        for name, of in times.items()
+    }
 
 
-def _cell(standing: Standing) -> str:
+def _cell(reach: Reach) -> str:
+    standing, seconds = reach
     place = f"{standing.place}{'=' * standing.is_tied}"
     if math.isinf(standing.best.median):
         return f"{place}, diverged"
     steps = standing.steps_to_target
     there = f"{steps:,.0f} updates" if steps < math.inf else "not reached"
+    if math.isfinite(seconds):
+        there += f" in {in_words(seconds)} s"
     return f"{place}, {standing.best.median:.4g}, {there}"
 
 
@@ -113,7 +117,7 @@ def _verdict(ratios: Mapping[str, list[float]]) -> Verdict:
     )
 
 
-def _picture(ratios: Mapping[str, list[float]]) -> Picture:
+def _picture(what: str, ratios: Mapping[str, list[float]]) -> Picture:
     finite = [r for of in ratios.values() for r in of if math.isfinite(r)]
     most = max([*finite, 2.0])
     series = []
@@ -121,12 +125,12 @@ def _picture(ratios: Mapping[str, list[float]]) -> Picture:
         x, y = profile(of, most)
         series.append({"name": name, "x": x, "y": y})
     return Picture(
-        "Performance profile",
+        f"Performance profile by {what}",
         "The share of the tasks on which an optimizer needs at most so many times the "
-        "updates of the fastest to reach what half of the optimizers reach.",
+        f"{what} of the fastest to reach what half of the optimizers reach.",
         {
             "kind": "lines",
-            "x": axis("times the updates of the fastest", finite),
+            "x": axis(f"times the {what} of the fastest", finite),
             "y": axis("share of the tasks", [], is_log=False),
             "series": series,
             "wide": True,

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from optjax._page.parts import Verdict
 from optjax.sweep._ranking import TOLERANCE, Standing, numeric
 from optjax.sweep._records import DIVERGED, FAILED
+from optjax.sweep._report.again import Range
 from optjax.sweep._report.study import Study
 from optjax.sweep._store.files import as_text
 
@@ -49,7 +50,7 @@ def edge(study: Study) -> list[Verdict]:
                 f"{as_text(value)}, lies at the edge of what was tried.",
                 f"{name} was tried from {as_text(values[0])} to {as_text(values[-1])}; "
                 "the best may lie outside.",
-                _widened(name, values, side),
+                _wider(study, standing, name, values, side),
             )
         )
     others = dict.fromkeys(
@@ -58,7 +59,7 @@ def edge(study: Study) -> list[Verdict]:
         if standing is not study.standings[0]
     )
     if others:
-        _, name, _, side, values = next(o for o in found if o not in first)
+        standing, name, _, side, values = next(o for o in found if o not in first)
         verdicts.append(
             Verdict(
                 "edge-of-others",
@@ -66,7 +67,7 @@ def edge(study: Study) -> list[Verdict]:
                 f"{len(others)} other optimizer{'s' * (len(others) > 1)} would like "
                 "values outside of what was tried.",
                 f"At the edge: {', '.join(others)}.",
-                _widened(name, values, side),
+                _wider(study, standing, name, values, side),
             )
         )
     return verdicts
@@ -95,9 +96,7 @@ def diverged(study: Study) -> list[Verdict]:
             "warning" if share > 1 / 3 else "note",
             f"{len(lost)} of {len(records)} trials diverged ({share:.0%}).",
             evidence,
-            f"learning rates below {as_text(dead)}"
-            if dead is not None and share > 1 / 3
-            else "",
+            _below(study, dead) if dead is not None and share > 1 / 3 else "",
         )
     ]
 
@@ -181,7 +180,7 @@ def _flat_or_steep(study: Study, standing: Standing) -> list[Verdict]:
                 "note",
                 f"{name} matters to {optimizer}: its neighbours are clearly worse.",
                 f"Best at {at}; {', '.join(said)}.",
-                _flag(name, finer),
+                study.again({name: finer}),
             )
         ]
     return []
@@ -201,18 +200,25 @@ def _side(value: float, values: Sequence[float]) -> int:
     return (share > 1 - _NEAR) - (share < _NEAR)
 
 
-def _widened(name: str, values: Sequence[float], side: int) -> str:
-    """The flag that goes on where the values end."""
-    low, high = values[0], values[-1]
+def _wider(
+    study: Study, standing: Standing, name: str, values: Sequence[float], side: int
+) -> str:
+    """Of values that go on where these end."""
+    of = standing.best.config
     if len(values) > _MOST_IN_A_GRID:
-        log = low > 0 and high / low > 30
-        if log:
-            ends = (low / 10, high) if side < 0 else (low, high * 10)
-            return f'--space {name}="log({_round(ends[0])}, {_round(ends[1])})"'
-        width = high - low
-        ends = (low - width / 2, high) if side < 0 else (low, high + width / 2)
-        return f'--space {name}="uniform({_round(ends[0])}, {_round(ends[1])})"'
-    return _flag(name, _further(name, values, side))
+        return study.again({name: _wider_range(values, side)}, of=of)
+    return study.again({name: _further(name, values, side)}, of=of, grows=True)
+
+
+def _wider_range(values: Sequence[float], side: int) -> Range:
+    low, high = values[0], values[-1]
+    is_log = low > 0 and high / low > 30
+    if is_log:
+        low, high = (low / 10, high) if side < 0 else (low, high * 10)
+    else:
+        more = (high - low) / 2
+        low, high = (low - more, high) if side < 0 else (low, high + more)
+    return Range(_shorter(low), _shorter(high), is_log)
 
 
 def _further(name: str, values: Sequence[float], side: int) -> list[float]:
@@ -220,8 +226,19 @@ def _further(name: str, values: Sequence[float], side: int) -> list[float]:
     if name in _DECAYS and values[0] > 0 and values[-1] < 1:
         more = _more([1 - value for value in reversed(values)], -side)
         # Of 0.9999 the nines count.
-        return sorted([*values, *(float(f"{1 - value:.6g}") for value in more)])
+        further = [float(f"{1 - value:.6g}") for value in more]
+        return sorted([*values, *(value for value in further if value >= 0)])
     return sorted([*values, *_more(values, side)])
+
+
+def _below(study: Study, dead: float) -> str:
+    """Of the learning rates at which something has lived."""
+    values = study.tried("learning_rate", study.best.config.optimizer)
+    alive = [value for value in values if value < dead]
+    if len(values) > _MOST_IN_A_GRID:
+        low = _shorter(values[0])
+        return study.again({"learning_rate": Range(low, _shorter(dead), low > 0)})
+    return study.again({"learning_rate": alive}) if alive else ""
 
 
 def _more(values: Sequence[float], side: int) -> list[float]:
@@ -245,23 +262,8 @@ def _between(values: Sequence[float], place: int) -> list[float]:
     return [_shorter((low + at) / 2), at, _shorter((at + high) / 2)]
 
 
-def _flag(name: str, values: Sequence[float]) -> str:
-    flag = f'--space {name}="{_texts(values)}"'
-    if name == "learning_rate":
-        flag += "\n(in a race: --learning-rates " + " ".join(map(as_text, values)) + ")"
-    return flag
-
-
 def _shorter(value: float) -> float:
     return float(f"{value:.2g}")
-
-
-def _round(value: float) -> str:
-    return as_text(_shorter(value))
-
-
-def _texts(values: Sequence[float]) -> str:
-    return ", ".join(map(as_text, values))
 
 
 def _counted(names: Sequence[str]) -> str:

@@ -3,9 +3,11 @@
 import functools
 import math
 from collections.abc import Sequence
+from typing import Any
 
 from optjax.sweep._ranking import Best, Ranking, Standing, numeric, varying
 from optjax.sweep._records import Config
+from optjax.sweep._report.again import Space, again
 from optjax.sweep._report.apart import Sample, is_told, resolution
 from optjax.sweep._report.forest import Importance, importance_of
 from optjax.sweep._store.files import as_text
@@ -94,6 +96,13 @@ class Study:
             optimizer: varying(self.ranking.configurations(optimizer))
             for optimizer in self.ranking.optimizers
         }
+
+    def again(
+        self, space: Space | None = None, *, of: Config | None = None, **changes: Any
+    ) -> str:
+        """What to run next; see `again`."""
+        of = self.best.config if of is None else of
+        return again(self.ranking.command, space, of=of, **changes)
 
     def score(self, value: float) -> str:
         """A value of the metric in words."""

@@ -38,9 +38,18 @@ def _all_lost(study: Study) -> Verdict:
         "lost",
         "warning",
         "Every configuration diverged with half of its seeds or more.",
-        f"{len(lost)} trials, none with a median to rank.",
-        "Take smaller learning rates, such as a tenth of the smallest that was tried.",
+        f"{len(lost)} trials, none with a median to rank. Take smaller learning rates, "
+        "such as a tenth of the smallest that was tried.",
+        _smaller(study),
     )
+
+
+def _smaller(study: Study) -> str:
+    tried = study.tried("learning_rate", study.best.config.optimizer)
+    if not tried or not tried[0] > 0:
+        return ""
+    rates = [float(f"{tried[0] / 10**decades:.2g}") for decades in (3, 2, 1)]
+    return study.again({"learning_rate": rates})
 
 
 def _score(study: Study, best: Best) -> str:
@@ -70,7 +79,7 @@ def _one_seed(study: Study) -> Verdict:
         "warning",
         "One seed says nothing of chance: no two can be told apart.",
         _score(study, study.best),
-        "--seeds 5",
+        study.again(seeds=5, grows=True),
     )
 
 
@@ -96,7 +105,7 @@ def _not_told(study: Study, close: list[Best]) -> Verdict:
         f"{study.score(second.median)}. Games and Howell's test: chance makes a "
         f"difference as large with p = {chance:.2g} "
         f"(told apart below {LEVEL:g}). {said}",
-        f"--seeds {needed}" if needed is not None else "",
+        "" if needed is None else study.again(seeds=needed, grows=True),
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from optjax._names import did_you_mean, listing
-from optjax.sweep._errors import SweepError, in_own_code
+from optjax.sweep._errors import SweepError, in_own_code, one_line
 from optjax.sweep._keywords import Keywords
 from optjax.sweep._records import describe
 from optjax.sweep._space.distributions import Choice, LogUniform, Uniform
@@ -99,10 +99,16 @@ def _build(what: str, optimizer: Searched, values: Mapping[str, Any]) -> None:
     # As float32 holds them: 0.99999999 is a good decay, but arrives as 1.
     hyper = {key: float(np.float32(value)) for key, value in config.hyper.items()}
     try:
-        optimizer.factory(**hyper, **config.static)
-    except Exception as error:
+        made = optimizer.factory(**hyper, **config.static)
+    except ValueError as error:
         message = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise SweepError(f"{what}: {message}{in_own_code(error)}") from error
+    except Exception as error:
+        raise SweepError(f"{what}: {one_line(error)}{in_own_code(error)}") from error
+    if made is None:
+        raise SweepError(
+            f"{what}: the factory must return an optimizer, got None; let it return"
+        )
 
 
 def _check_fits_float32(what: str, value: Real) -> None:
@@ -137,6 +143,6 @@ def check_known_optimizer(
     if not isinstance(name, str):
         raise SweepError(f"{where}: an optimizer is given by its name, got {name!r}")
     if name not in factories:
-        raise SweepError(
-            f"{where}: there is no optimizer {name!r}{did_you_mean(name, factories)}"
-        )
+        hint = did_you_mean(name, factories)
+        own = "" if hint.endswith("?") else "; for your own give module:attribute"
+        raise SweepError(f"{where}: there is no optimizer {name!r}{hint}{own}")

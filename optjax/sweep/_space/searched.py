@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from optjax._arguments.checked import without_kind
-from optjax._names import did_you_mean
+from optjax._names import did_you_mean, listing
 from optjax.sweep._errors import SweepError
 from optjax.sweep._keywords import Keywords, declared, of_the_trial
 from optjax.sweep._records import Config
@@ -135,9 +135,10 @@ def restrict(
     for key, parameter in parameters.items():
         if is_required(parameter) and key not in applicable:
             who = name if key in factory_takes.named else "the trial"
+            has = f" of {listing(dimensions, 5)}" if dimensions else ""
             raise SweepError(
-                f"{who} needs {key}, which the space does not give it; add {key} to "
-                "the space"
+                f"{who} needs {key}, which the space{has} does not give it; add {key} "
+                "to the space"
             )
     mine = of_the_trial(applicable, own, factory_takes)
     return Searched(name, factory, parameters, applicable, mine)

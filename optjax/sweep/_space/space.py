@@ -293,8 +293,10 @@ def _dimension(
 def _plain_dimension(where: str, value: Any) -> Distribution:
     if isinstance(value, (np.ndarray, jax.Array)) and value.ndim == 1:
         value = value.tolist()
-    if isinstance(value, (list, tuple, range)):
-        value = Choice(tuple(value))
+    if isinstance(value, (Choice, Uniform, LogUniform)):
+        dimension: Distribution = value
+    elif isinstance(value, (list, tuple, range)):
+        dimension = Choice(tuple(value))
     elif isinstance(value, PerOptimizer):
         raise SweepError(f"{where}: only and per_optimizer cannot stand here")
     elif isinstance(value, (Mapping, Set, Iterator)):
@@ -302,13 +304,13 @@ def _plain_dimension(where: str, value: Any) -> Distribution:
             f"{where}: must be a value, a list of values or a distribution, got a "
             f"{type(value).__name__}; turn it into a list"
         )
-    elif not isinstance(value, (Choice, Uniform, LogUniform)):
-        value = Choice((value,))
+    else:
+        dimension = Choice((value,))
     try:
-        value.check()
+        dimension.check()
     except SweepError as error:
         raise SweepError(f"{where}: {error}") from None
-    return value
+    return dimension
 
 
 def _unit_points(draws: int, dimensions: int, method: str, seed: int) -> np.ndarray:
@@ -322,7 +324,8 @@ def _unit_points(draws: int, dimensions: int, method: str, seed: int) -> np.ndar
     sobol = qmc.Sobol(dimensions, scramble=True, seed=generator)
     # SciPy warns of any other number, as their balance is only then complete.
     whole = (draws - 1).bit_length()
-    return sobol.random_base2(whole)[:draws]
+    points: np.ndarray = sobol.random_base2(whole)
+    return points[:draws]
 
 
 def same(config: Config) -> Any:

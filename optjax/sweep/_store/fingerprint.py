@@ -51,6 +51,7 @@ class Fingerprint:
         self._data: dict[str, int] = {}
         self._digests: dict[Any, tuple[Any, str]] = {}
         self._words: dict[int, tuple[Any, str]] = {}
+        self._values: dict[int, tuple[Any, str]] = {}
         self._open: list[int] = []
         self._reads_state = True
 
@@ -63,8 +64,14 @@ class Fingerprint:
         return _digest(",".join(f"{x.dtype}{x.shape}" for x in jax.tree.leaves(tree)))
 
     def value(self, value: Any) -> str:
-        """The digest of any other value: of an object its class's code and fields."""
-        return _digest(self._value(value))
+        """The digest of any other value: of an object its class's code and fields.
+
+        As it was when it was first asked for: a search may write down in its own fields
+        what it hears.
+        """
+        if id(value) not in self._values:
+            self._values[id(value)] = value, _digest(self._value(value))
+        return self._values[id(value)][1]
 
     @property
     def data(self) -> list[str]:

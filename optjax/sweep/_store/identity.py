@@ -14,7 +14,7 @@ import json
 import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from optjax.sweep._engine.groups import TrialGroup
 from optjax.sweep._engine.plan import Plan
@@ -23,7 +23,7 @@ from optjax.sweep._records import PLAIN, Record, TrialSpec
 from optjax.sweep._store.fingerprint import Fingerprint
 from optjax.sweep._strategies import Strategy, StrategyName
 
-__all__ = ["check_same", "identity", "in_words", "numbered"]
+__all__ = ["Asked", "check_same", "identity", "in_words", "numbered"]
 
 # What turns a program into digits.
 _LIBRARIES = ("jax", "jaxlib", "flax", "optax")
@@ -43,6 +43,24 @@ _CODES = {
 _GROWING = ("trials", "unmade", "generations", "data", "state", "lanes")
 _MOST_VALUES = 6
 _ELSEWHERE = "choose another out= (--out), or delete it"
+
+
+class Asked(NamedTuple):
+    """How somebody asked for a sweep, which is no part of what it is.
+
+    Attributes:
+      title: what the metric is called, or "".
+      command: the words of the command line, or none.
+    """
+
+    title: str = ""
+    command: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, saved: Mapping[str, Any]) -> "Asked":
+        """What a directory says."""
+        said = saved.get("asked", {})
+        return cls(said.get("title", ""), tuple(said.get("command", ())))
 
 
 def identity(
@@ -157,11 +175,14 @@ def check_same(
         if saved["steps"] < wanted["steps"]:
             differences.append(
                 "a longer run begins again, as lanes are not kept at the end: "
-                f"{len(wanted['trials']):,} trials of {wanted['steps']:,} updates"
+                f"{len(wanted['trials']):,} trials of {wanted['steps']:,} updates "
+                f"(result.train(result.best(), steps={wanted['steps']}) goes on with "
+                "one, from its state where that was kept)"
             )
         words = "; ".join([*differences, *([] if known else [news])])
         raise RefusedError(f"{directory} holds another sweep: {words}; {_ELSEWHERE}")
-    grown = {**saved, **{name: wanted[name] for name in _GROWING}}
+    newer = ("asked", *_GROWING)
+    grown = {**saved, **{name: wanted[name] for name in newer}}
     others = [made for made in saved["programs"] if made not in known]
     if known:
         return {**grown, "programs": [*others, now]}
@@ -237,7 +258,8 @@ def _differences(
 
     `made` are the saved programs by the versions of now, or None.
     """
-    apart = {"about", "data", "programs", "trials", "generations", *_CONSEQUENCES}
+    apart = {"about", "data", "programs", "trials", "generations", "asked"}
+    apart |= {*_CONSEQUENCES}
     was, is_ = _columns(saved["trials"]), _columns(wanted["trials"])
     # Another version may read the same data in another order.
     as_read = list if made else sorted

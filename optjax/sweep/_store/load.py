@@ -21,7 +21,7 @@ from optjax.sweep._records import (
     Record,
     TrialSpec,
 )
-from optjax.sweep._store.identity import in_words
+from optjax.sweep._store.identity import Asked, in_words
 from optjax.sweep._store.store import Store
 
 __all__ = ["Saved", "load"]
@@ -36,6 +36,9 @@ class Saved(NamedTuple):
       mode: "max" or "min".
       about: what the caller said of it, and how it was run.
       finished: whether all have ended.
+      title: what the metric is called, or "".
+      command: the words of the command line that asked for it, or none.
+      seconds: that an update took, by optimizer.
     """
 
     records: tuple[Record, ...]
@@ -43,6 +46,9 @@ class Saved(NamedTuple):
     mode: Mode
     about: dict[str, Any]
     finished: bool
+    title: str
+    command: tuple[str, ...]
+    seconds: dict[str, float]
 
 
 def load(directory: Path) -> Saved:
@@ -56,7 +62,8 @@ def load(directory: Path) -> Saved:
       RefusedError: where there is no sweep in the directory.
       DamagedError: where what counts in it is not as it was left.
     """
-    identity, point, measured = Store(directory, writes=False).read()
+    store = Store(directory, writes=False)
+    identity, point, measured = store.read()
     rows: dict[int, list[np.ndarray]] = {}
     try:
         for replayed in measured:
@@ -106,7 +113,16 @@ def load(directory: Path) -> Saved:
         "jax": identity["programs"][-1]["versions"]["jax"],
     }
     metric, mode = identity["metric"], identity["mode"]
-    return Saved(tuple(records), metric, mode, about, point.finished)
+    asked = Asked.of(identity)
+    return Saved(
+        tuple(records),
+        metric,
+        mode,
+        about,
+        point.finished,
+        *asked,
+        store.read_times().seconds,
+    )
 
 
 def _stopped(table: Path) -> dict[int, int]:

@@ -14,7 +14,7 @@ __all__ = ["digest", "read_sealed", "write_sealed"]
 _SEAL = "digest"
 
 
-def digest() -> Any:
+def digest() -> "hashlib.blake2b":
     """A running digest: `update(data)`, and `hexdigest()` at any time."""
     return hashlib.blake2b(digest_size=16)
 
@@ -46,7 +46,7 @@ def read_sealed(path: Path) -> dict[str, Any] | None:
     """
     try:
         data = json.loads(path.read_bytes().decode())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
         raise DamagedError(path, error.strerror or str(error)) from None

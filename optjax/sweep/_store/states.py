@@ -113,7 +113,7 @@ def _read(path: Path, about: Mapping[str, Any]) -> tuple[dict[str, Any], np.ndar
         raise DamagedError(path, error.strerror or str(error)) from None
     data = np.frombuffer(mapped, np.uint8)
     seal = digest()
-    seal.update(data[:-_DIGEST_BYTES])
+    seal.update(data[:-_DIGEST_BYTES].data)
     if seal.digest() != data[-_DIGEST_BYTES:].tobytes():
         raise DamagedError(path, "it was changed after it was written")
     end = mapped.find(b"\n")

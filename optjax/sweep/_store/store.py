@@ -5,6 +5,7 @@
     sweep/               what the sweep needs to go on; nothing else is ever removed
         progress.json    how much of curves.csv counts, and which lanes belong to it
         sweep.json       what the sweep is; a directory belongs to one sweep
+        times.json       how long the calls took, of which nothing depends
         states/          the lanes after some call, for sweeps that run long enough
         pieces/          finished pieces, where a cluster runs them
         kept/            the final states of the best trials, where they are wanted
@@ -34,10 +35,10 @@ from optjax.sweep._errors import (
     RefusedError,
     SweepError,
 )
-from optjax.sweep._records import Failure, Measured
+from optjax.sweep._records import Failure, Measured, Times
 from optjax.sweep._store.directory import Lock, claim
 from optjax.sweep._store.files import number_as_text
-from optjax.sweep._store.identity import check_same
+from optjax.sweep._store.identity import Asked, check_same
 from optjax.sweep._store.sealed import digest, read_sealed, write_sealed
 from optjax.sweep._store.states import Lanes, check_lanes, read_lanes, write_lanes
 
@@ -46,6 +47,7 @@ __all__ = ["MARKER", "OWN", "Checkpoint", "Store", "named_errors"]
 #: What of a directory is the sweep's own.
 OWN = "sweep"
 _PROGRESS = "progress.json"
+_TIMES = "times.json"
 #: The first file of a sweep's directory.
 MARKER = f"{OWN}/{_PROGRESS}"
 _FORMAT = 5
@@ -103,9 +105,12 @@ class Store:
     Use as a context manager: it holds the lock.
     """
 
-    def __init__(self, directory: Path, *, writes: bool = True) -> None:
+    def __init__(
+        self, directory: Path, *, writes: bool = True, asked: Asked | None = None
+    ) -> None:
         """Choose the directory; nothing is touched before `__enter__`."""
         self.directory = directory
+        self._asked = Asked() if asked is None else asked
         #: What the sweep needs to go on.
         self.own = directory / OWN
         self._writes = writes
@@ -229,7 +234,9 @@ class Store:
         return identity, self._checkpoint, self.replay()
 
     def _described(self, identity: Mapping[str, Any]) -> dict[str, Any]:
-        return {"format": _FORMAT, **identity, "metrics": list(self._columns)}
+        asked = {"title": self._asked.title, "command": list(self._asked.command)}
+        columns = list(self._columns)
+        return {"format": _FORMAT, **identity, "metrics": columns, "asked": asked}
 
     def _write_identity(self, identity: Mapping[str, Any]) -> None:
         with named_errors(self.directory, "write sweep.json"):
@@ -312,6 +319,18 @@ class Store:
             path.parent.mkdir(parents=True, exist_ok=True)
             write_lanes(path, {"group": group, "calls": calls, "files": names}, lanes)
         return names
+
+    def read_times(self) -> Times:
+        """How long the calls took that are done; nothing of what is damaged."""
+        with contextlib.suppress(DamagedError):
+            return Times((read_sealed(self.own / _TIMES) or {}).get("of"))
+        return Times()
+
+    def write_times(self, times: Times) -> None:
+        """Keep how long they took."""
+        if self._writes:
+            with named_errors(self.directory, f"write {_TIMES}"):
+                write_sealed(self.own / _TIMES, {"of": times.of})
 
     def load_states(self, like: Lanes) -> list[jax.Array]:
         """The saved lanes, in the shapes, dtypes and sharding of `like`."""

@@ -3,7 +3,7 @@
 import io
 import textwrap
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from matplotlib.figure import Figure
 
@@ -36,10 +36,11 @@ class SweepFigure(Figure):
         return page.getvalue(), {"width": round(100 * self.get_figwidth())}
 
 
-def frame(ax: "Axes | None", width: float) -> tuple[Any, Any]:
+def frame(ax: "Axes | None", width: float) -> tuple[Figure, "Axes"]:
     """A figure and its axes: those given, or new ones."""
     if ax is not None:
-        return ax.figure, ax
+        # The whole one, where the axes are in a part of it.
+        return ax.figure.figure, ax
     # Not pyplot's: no window and no state to clean up. The user's style decides the
     # colours, so that ink and page go together.
     figure = SweepFigure(figsize=(width, 4.2), dpi=DPI, layout="constrained")
@@ -49,7 +50,7 @@ def frame(ax: "Axes | None", width: float) -> tuple[Any, Any]:
     return figure, ax
 
 
-def draw_title(ax: Any, parts: Sequence[str]) -> None:
+def draw_title(ax: "Axes", parts: Sequence[str]) -> None:
     """Write the parts above the axes, as wide as these are."""
     inches = ax.get_window_extent().width / ax.figure.dpi
     # Small letters are about 1/13 inch wide.

@@ -19,10 +19,15 @@ class Leaderboard:
     """Rows of the best ten, which are ranked anew as often as that is cheap."""
 
     def __init__(
-        self, metric: str, mode: Mode, clock: Callable[[], float] = time.monotonic
+        self,
+        metric: str,
+        mode: Mode,
+        seeds: int = 1,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Nothing has ended yet."""
+        """Nothing has ended yet of configurations with so many seeds each."""
         self._metric, self._mode, self._clock = metric, mode, clock
+        self._seeds = seeds
         self._records: list[Record] = []
         self._ranked = 0
         self._rows: Sequence[str] = ()
@@ -33,30 +38,43 @@ class Leaderboard:
         self._records.append(record)
 
     def rows(self) -> Sequence[str]:
-        """Place, value, range over the seeds, their number, and the configuration."""
+        """A heading, and of each: place, median, range, trials left, configuration."""
         began = self._clock()
         if len(self._records) > self._ranked and began >= self._next:
             self._ranked = len(self._records)
             ranking = Ranking(tuple(self._records), self._metric, self._mode)
             best = ranking.configurations()[:_MOST]
-            self._rows = [f"{place:2d} {_row(b)}" for place, b in enumerate(best, 1)]
+            self._rows = [
+                _line("", "median", "range over seeds", "left", "configuration"),
+                *(self._row(place, each) for place, each in enumerate(best, 1)),
+            ]
             ended = self._clock()
             self._next = ended + (ended - began) / _SHARE
         return self._rows
 
+    def _row(self, place: int, best: Best) -> str:
+        low, high = sorted((best.low, best.high))
+        ended = len(best.records)
+        return _line(
+            place,
+            shown(best.median),
+            f"{shown(low)}–{shown(high)}" if ended > 1 else "",
+            max(self._seeds - ended, 0) or "",
+            _words(best),
+        )
 
-def _row(best: Best) -> str:
+
+def _line(place: object, median: str, ends: str, left: object, what: str) -> str:
+    return f"{place:>2} {median:>9} {ends:>17} {left:>4} {what}"
+
+
+def _words(best: Best) -> str:
     values = {**best.config.hyper, **best.config.static}
     inside = " ".join(
         f"{name.replace('learning_rate', 'lr')}={_short(value)}"
         for name, value in values.items()
     )
-    low, high = sorted((best.low, best.high))
-    count = len(best.records)
-    ends = f"{shown(low)}–{shown(high)}" if count > 1 else ""
-    seeds = f"{count} seed{'s' if count > 1 else ' '}"
-    said = f"{shown(best.median):>9} {ends:>17} {seeds:>8} {best.config.optimizer}"
-    return f"{said} {inside}"
+    return f"{best.config.optimizer} {inside}"
 
 
 def _short(value: object) -> str:

@@ -112,6 +112,7 @@ def live_display(
     unit: str = "steps",
     units: int = 1,
     optimizers: Sequence[str] = (),
+    seeds: int = 1,
     has_lines: bool = False,
 ) -> Iterator[Display]:
     """Yield a display.
@@ -126,6 +127,7 @@ def live_display(
       unit: what updates are counted in.
       units: how many of them an update is.
       optimizers: their names in the order in which they run, to say how far it is.
+      seeds: trials of a configuration.
       has_lines: whether a log has a line an optimizer too.
     """
     tally = Tally(title or metric, unit, units, optimizers=optimizers)
@@ -146,7 +148,7 @@ def live_display(
     if not console.is_terminal:
         yield _lines(tally, metric, mode, has_lines)
         return
-    board = Leaderboard(metric, mode)
+    board = Leaderboard(metric, mode, seeds)
 
     class Bar(Progress):
         """A bar of trials with the tally and the leaderboard below."""

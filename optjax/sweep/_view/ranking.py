@@ -3,7 +3,7 @@
 import math
 import textwrap
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from matplotlib.figure import Figure
 
@@ -69,7 +69,7 @@ def plot_ranking(
     return figure
 
 
-def _set_ticks(ax: Any, values: Sequence[float]) -> None:
+def _set_ticks(ax: "Axes", values: Sequence[float]) -> None:
     """Ticks within what was measured: an accuracy has none above 1."""
     if not values:
         ax.set_xticks([])

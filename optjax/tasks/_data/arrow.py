@@ -85,7 +85,7 @@ def _is_image(kind: pa.DataType) -> bool:
     if not pa.types.is_struct(kind) or kind.get_field_index("bytes") < 0:
         return False
     inner = kind.field("bytes").type
-    return pa.types.is_binary(inner) or pa.types.is_large_binary(inner)
+    return bool(pa.types.is_binary(inner) or pa.types.is_large_binary(inner))
 
 
 def _declared_classes(schema: pa.Schema, label: str) -> int | None:

@@ -4,11 +4,10 @@ A run is to be comparable with the published ones, whose code is PyTorch: its pa
 its initial scale of the kernels, its decay of the running statistics.
 """
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.typing import DTypeLike
 
 #: PyTorch's default: uniform within 1/√(fan-in), a third of LeCun's variance.
 KERNEL_INIT = nnx.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
@@ -17,7 +16,7 @@ __all__ = ["batch_norm", "classifier", "convolution", "global_average"]
 
 
 def convolution(
-    inputs: int, outputs: int, size: int, stride: int, dtype: Any, rngs: nnx.Rngs
+    inputs: int, outputs: int, size: int, stride: int, dtype: DTypeLike, rngs: nnx.Rngs
 ) -> nnx.Conv:
     """A size × size convolution without bias, padded alike on all sides."""
     return nnx.Conv(
@@ -33,7 +32,7 @@ def convolution(
     )
 
 
-def batch_norm(features: int, dtype: Any, rngs: nnx.Rngs) -> nnx.BatchNorm:
+def batch_norm(features: int, dtype: DTypeLike, rngs: nnx.Rngs) -> nnx.BatchNorm:
     """Batch normalisation; its statistics are float32 in every `dtype`.
 
     The running variance averages the batches' biased variances, PyTorch's the unbiased

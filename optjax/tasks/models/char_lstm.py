@@ -5,6 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.typing import DTypeLike
 
 __all__ = ["CharLSTM"]
 
@@ -34,7 +35,7 @@ class CharLSTM(nnx.Module):
         *,
         layers: int = 1,
         hidden: int = 256,
-        dtype: Any = jnp.float32,
+        dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ):
         self.embedding = nnx.Embed(characters, hidden, dtype=dtype, rngs=rngs)

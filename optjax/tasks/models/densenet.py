@@ -1,11 +1,11 @@
 """Densely connected networks for small images: Huang et al., CVPR 2017, 3×3 stem."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.typing import DTypeLike
 
 from optjax.tasks.models._layers import (
     batch_norm,
@@ -24,7 +24,7 @@ class DenseLayer(nnx.Module):
     and a 3×3 one; each is preceded by normalisation and ReLU.
     """
 
-    def __init__(self, inputs: int, growth: int, *, dtype: Any, rngs: nnx.Rngs):
+    def __init__(self, inputs: int, growth: int, *, dtype: DTypeLike, rngs: nnx.Rngs):
         self.norm1 = batch_norm(inputs, dtype, rngs)
         self.conv1 = convolution(inputs, 4 * growth, 1, 1, dtype, rngs)
         self.norm2 = batch_norm(4 * growth, dtype, rngs)
@@ -40,14 +40,15 @@ class DenseLayer(nnx.Module):
 class Transition(nnx.Module):
     """Fewer channels by a 1×1 convolution, and half the height and width."""
 
-    def __init__(self, inputs: int, outputs: int, *, dtype: Any, rngs: nnx.Rngs):
+    def __init__(self, inputs: int, outputs: int, *, dtype: DTypeLike, rngs: nnx.Rngs):
         self.norm = batch_norm(inputs, dtype, rngs)
         self.conv = convolution(inputs, outputs, 1, 1, dtype, rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Map (n, h, w, inputs) to (n, h / 2, w / 2, outputs)."""
         x = self.conv(nnx.relu(self.norm(x)))
-        return nnx.avg_pool(x, (2, 2), strides=(2, 2))
+        y: jax.Array = nnx.avg_pool(x, (2, 2), strides=(2, 2))
+        return y
 
 
 class DenseNet(nnx.Module):
@@ -79,7 +80,7 @@ class DenseNet(nnx.Module):
         growth: int,
         blocks: Sequence[int],
         compression: float = 0.5,
-        dtype: Any = jnp.float32,
+        dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ):
         channels = 2 * growth
@@ -108,7 +109,7 @@ def densenet121(
     image_shape: Sequence[int],
     classes: int,
     *,
-    dtype: Any = jnp.float32,
+    dtype: DTypeLike = jnp.float32,
     rngs: nnx.Rngs,
 ) -> DenseNet:
     """DenseNet-121: growth 32, blocks of 6, 12, 24 and 16 layers.

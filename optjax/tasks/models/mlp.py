@@ -3,11 +3,11 @@
 import itertools
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.typing import DTypeLike
 
 __all__ = ["MLP"]
 
@@ -37,7 +37,7 @@ class MLP(nnx.Module):
         classes: int,
         *,
         hidden: Sequence[int] = (256,),
-        dtype: Any = jnp.float32,
+        dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ):
         sizes = (math.prod(image_shape), *hidden)

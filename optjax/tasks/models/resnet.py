@@ -1,11 +1,11 @@
 """Residual networks for small images: He et al., CVPR 2016, with a 3×3 stem."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.typing import DTypeLike
 
 from optjax.tasks.models._layers import (
     batch_norm,
@@ -24,7 +24,13 @@ class BasicBlock(nnx.Module):
     """
 
     def __init__(
-        self, inputs: int, outputs: int, stride: int, *, dtype: Any, rngs: nnx.Rngs
+        self,
+        inputs: int,
+        outputs: int,
+        stride: int,
+        *,
+        dtype: DTypeLike,
+        rngs: nnx.Rngs,
     ):
         self.conv1 = convolution(inputs, outputs, 3, stride, dtype, rngs)
         self.norm1 = batch_norm(outputs, dtype, rngs)
@@ -73,7 +79,7 @@ class ResNet(nnx.Module):
         *,
         widths: Sequence[int],
         blocks: Sequence[int],
-        dtype: Any = jnp.float32,
+        dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ):
         channels = widths[0]
@@ -101,7 +107,7 @@ def resnet34(
     image_shape: Sequence[int],
     classes: int,
     *,
-    dtype: Any = jnp.float32,
+    dtype: DTypeLike = jnp.float32,
     rngs: nnx.Rngs,
 ) -> ResNet:
     """ResNet-34: 64 to 512 channels, 3 + 4 + 6 + 3 blocks.
@@ -130,7 +136,7 @@ def resnet8(
     image_shape: Sequence[int],
     classes: int,
     *,
-    dtype: Any = jnp.float32,
+    dtype: DTypeLike = jnp.float32,
     rngs: nnx.Rngs,
 ) -> ResNet:
     """ResNet-8: 16, 32 and 64 channels, a block each; small enough for a CPU.
