@@ -5,6 +5,7 @@
 
 import contextlib
 import gc
+import os
 import pathlib
 import time
 
@@ -50,7 +51,7 @@ def pytest_configure(config):
 
 
 def keep_programs(directory, days=3):
-    """A program is compiled once for both workers and for the runs of some days.
+    """A program is compiled once, for all processes of a run and for some days' runs.
 
     What it is compiled from is its name there; `pytest --cache-clear` deletes all.
     """
@@ -61,6 +62,9 @@ def keep_programs(directory, days=3):
                 file.unlink()
     jax.config.update("jax_compilation_cache_dir", str(directory))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    # Those that tests start read it here.
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = str(directory)
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
 
 def is_quick(path):

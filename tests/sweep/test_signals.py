@@ -32,6 +32,10 @@ KEYWORDS = {
 SPACE = {"optimizer": ["sgd", "adam"], "learning_rate": [0.01, 0.1]}
 
 
+# Where a signal comes while XLA compiles, nothing may have been compiled before.
+COMPILING = {"JAX_ENABLE_COMPILATION_CACHE": "false"}
+
+
 def start(moment, name, *arguments):
     return subprocess.Popen(
         [sys.executable, HERE / "signal_worker.py", moment, name, *arguments],
@@ -39,7 +43,11 @@ def start(moment, name, *arguments):
         stderr=subprocess.PIPE,
         text=True,
         cwd=HERE,
-        env={**os.environ, "JAX_PLATFORMS": "cpu"},
+        env={
+            **os.environ,
+            "JAX_PLATFORMS": "cpu",
+            **(COMPILING if moment == "compiling" else {}),
+        },
     )
 
 
@@ -127,6 +135,7 @@ def test_a_script_catches_it_while_xla_compiles_and_ends_well():
         stderr=subprocess.PIPE,
         text=True,
         cwd=HERE,
+        env={**os.environ, **COMPILING},
     )
     assert process.stdout.readline() == "compiling\n"
     process.send_signal(signal.SIGINT)
