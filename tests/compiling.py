@@ -7,7 +7,8 @@ bits, memory, donation, time or the compiled text: that needs the programs of us
 
 import functools
 
-import jax
+# By its own name: an audit's tests put `jit` below in the place of `jax.jit`.
+from jax import jit as compile_as_for_users
 
 CHEAPLY = {
     "xla_backend_optimization_level": 0,
@@ -16,4 +17,23 @@ CHEAPLY = {
     "xla_cpu_parallel_codegen_split_count": 1,
 }
 
-jit = functools.partial(jax.jit, compiler_options=CHEAPLY)
+
+@functools.cache
+def known():
+    """Those that this version of XLA has."""
+
+    def is_known(name):
+        try:
+            compile_as_for_users(abs, compiler_options={name: CHEAPLY[name]})(0)
+        except RuntimeError as error:
+            if "No such compile option" in str(error):
+                return False
+            raise
+        return True
+
+    return {name: value for name, value in CHEAPLY.items() if is_known(name)}
+
+
+def jit(function, **options):
+    """`jax.jit`, compiled cheaply."""
+    return compile_as_for_users(function, compiler_options=known(), **options)
