@@ -195,10 +195,23 @@ def _take(leaf: jax.Array, positions: np.ndarray) -> jax.Array:
 
 def _quantiles(log_rate: jax.Array, sizes: np.ndarray) -> jax.Array:
     """At `PROBABILITIES` of each row, each the nearest of its values."""
-    ordered = jnp.sort(log_rate, axis=1)  # NaN comes last.
+    # XLA on the CPU sorts integers in a quarter of the time.
+    ordered = jnp.sort(_to_integers(log_rate), axis=1)
     last = np.maximum(sizes - 1, 0)
     ranks = np.rint(np.outer(last, PROBABILITIES)).astype(np.int32)
-    return jnp.take_along_axis(ordered, ranks, axis=1)
+    return _from_integers(jnp.take_along_axis(ordered, ranks, axis=1))
+
+
+def _to_integers(x: jax.Array) -> jax.Array:
+    """int32 in the order of float32 numbers, NaN last."""
+    bits = jax.lax.bitcast_convert_type(x, jnp.int32)
+    ordered = jnp.where(bits < 0, bits ^ jnp.iinfo(jnp.int32).max, bits)
+    return jnp.where(jnp.isnan(x), jnp.iinfo(jnp.int32).max, ordered)
+
+
+def _from_integers(n: jax.Array) -> jax.Array:
+    bits = jnp.where(n < 0, n ^ jnp.iinfo(jnp.int32).max, n)
+    return jax.lax.bitcast_convert_type(bits, jnp.float32)
 
 
 def _histogram(log_rate: jax.Array, sizes: np.ndarray) -> jax.Array:
