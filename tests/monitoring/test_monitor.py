@@ -967,7 +967,7 @@ def test_one_monitor_must_be_in_the_state():
     with pytest.raises(ValueError, match=r"found 0\. Wrap the optimizer"):
         optjax.read_report(adabound().init(PARAMS))
     two = optax.chain(monitor(adabound()), monitor(optjax.sgd(1.0)))
-    with pytest.raises(ValueError, match=r"found 2\. Hand it the part"):
+    with pytest.raises(ValueError, match=r"found 2\. Hand over the part"):
         optjax.read_report(two.init(PARAMS))
 
 
