@@ -215,25 +215,29 @@ def trials_left(peer, out):
         return TRIALS
 
 
-def measured(peer, task, folder):
-    """Seconds of a whole process, and the trials of a killed one that are not lost."""
-    whole, killed = folder / "whole", folder / "killed"
-    for out in (whole, killed):
-        out.mkdir()
+def whole(peer, task, folder):
+    """Seconds of a whole process."""
+    out = folder / "whole"
+    out.mkdir()
     began = time.perf_counter()
-    if start(peer, task, whole).wait():
-        raise RuntimeError((whole / "stderr.txt").read_text())
-    seconds = time.perf_counter() - began
-    process = start(peer, task, killed)
-    time.sleep(0.6 * seconds)
+    if start(peer, task, out).wait():
+        raise RuntimeError((out / "stderr.txt").read_text())
+    return time.perf_counter() - began
+
+
+def kept(peer, task, folder, seconds):
+    """Of how many trials the results are there after kill -9 at so many seconds."""
+    out = folder / "killed"
+    out.mkdir()
+    process = start(peer, task, out)
+    time.sleep(seconds)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    if peer == "optjax":
-        return seconds, TRIALS - trials_left(peer, killed)
-    (killed / "begun.txt").unlink(missing_ok=True)
-    if start(peer, task, killed).wait():
-        raise RuntimeError((killed / "stderr.txt").read_text())
-    return seconds, TRIALS - trials_left(peer, killed)
+    if peer != "optjax":
+        (out / "begun.txt").unlink(missing_ok=True)
+        if start(peer, task, out).wait():
+            raise RuntimeError((out / "stderr.txt").read_text())
+    return TRIALS - trials_left(peer, out)
 
 
 def peers(arguments):
@@ -243,21 +247,22 @@ def peers(arguments):
         "32 × 32 × 3). Seconds of a whole process, with imports and compilation. "
         "Optuna, Ray Tune and the loop run jitted functions with a traced learning "
         "rate, compiled once in a process. Lines: what their user writes in peers.py, "
-        "the training included. After kill -9 at 60 % of the time: of how many of the "
-        f"{TRIALS} trials the results were there when the same command ran again.",
+        "the training included. Of how many of the digits' trials the results were "
+        "there when the same command ran again after kill -9 at 60 % of the time.",
         "",
-        "| | digits, s | kept after kill -9 | convolutions, s | kept after kill -9 "
-        "| lines |",
-        "|---|---|---|---|---|---|",
+        f"| | digits, s | convolutions, s | of {TRIALS} after kill -9 | lines |",
+        "|---|---|---|---|---|",
     ]
     for peer, functions in PEERS.items():
-        cells = []
-        for task in ("digits", "convolutions"):
-            with tempfile.TemporaryDirectory() as folder:
-                seconds, kept = measured(peer, task, Path(folder))
-            print(f"{peer}, {task}: {seconds:.1f} s, {kept} kept", flush=True)
-            cells += [f"{seconds:.1f}", f"{kept}"]
-        lines.append(f"| {peer} | {' | '.join(cells)} | {lines_of(functions)} |")
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            digits_seconds = whole(peer, "digits", folder)
+            left = kept(peer, "digits", folder, 0.6 * digits_seconds)
+        with tempfile.TemporaryDirectory() as name:
+            seconds = whole(peer, "convolutions", Path(name))
+        row = f"{digits_seconds:.1f} | {seconds:.1f} | {left} | {lines_of(functions)}"
+        print(f"{peer} | {row}", flush=True)
+        lines.append(f"| {peer} | {row} |")
     return lines
 
 
