@@ -47,7 +47,9 @@ assert all((TESTS / name).is_file() for name in QUICK), QUICK
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "quick: of the files in tests/conftest.py")
-    keep_programs(pathlib.Path(config.cache.mkdir("programs")))
+    # Without pytest's cache (`-p no:cacheprovider`) there is none of programs.
+    if config.pluginmanager.hasplugin("cacheprovider"):
+        keep_programs(pathlib.Path(config.cache.mkdir("programs")))
 
 
 def keep_programs(directory, days=3):
