@@ -93,9 +93,9 @@ def stochastic_rounding(
     off the true variance. `optjax.apply_step` rounds inside its one pass on the CPU, by
     the same noise: given equal gradients the state is equal to the bit, whichever path
     took which step, but for amsgrad's debiased ν in its last place of float32.
-    What is saved is memory, not time: on a busy machine a step of Adam on one leaf of
-    ten million took as long as in float32 by `apply_step`, and 1.5 times as long
-    without it (benchmarks/memory.md).
+    On two idle cores a step of Adam on one leaf of ten million took 0.81 times as long
+    as in float32 by `apply_step`; without it, and on a busy machine, memory is saved
+    and not time (benchmarks/memory.md).
 
     Args:
       optimizer: any gradient transformation. Wrap the whole optimizer or a part of
