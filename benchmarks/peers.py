@@ -170,12 +170,12 @@ def by_ray_tune(task, out):
         sys.exit(1)
 
 
-# Each with the functions that its user writes.
+# The function that runs a peer, and the others that its user writes.
 PEERS = {
     "optjax": (by_optjax,),
     "a loop": (by_loop, training),
     "Optuna, in memory": (by_optuna, training),
-    "Optuna, SQLite": (by_optuna, by_optuna_sqlite, training),
+    "Optuna, SQLite": (by_optuna_sqlite, by_optuna, training),
     "Ray Tune": (by_ray_tune, training),
 }
 
@@ -273,9 +273,7 @@ def main():
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     sweep.use_all_cores()
-    run = PEERS[options.peer][0]
-    if options.peer == "Optuna, SQLite":
-        run = by_optuna_sqlite
+    run, *_ = PEERS[options.peer]
     run(task_of(options.task), options.out)
 
 

@@ -50,7 +50,6 @@ class Ledger:
         self.steps_left = total * plan.steps
         self.strategy = ""
         self.times = Times()
-        self._steps = plan.steps
 
     def expect(self, trials: int) -> None:
         """So many more."""

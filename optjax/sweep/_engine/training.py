@@ -42,7 +42,7 @@ class Training:
     plan: Plan
 
     def train(self, spec: TrialSpec, steps: int, kept: Kept | None = None) -> State:
-        """Run a trial so many updates, from its start or from where it is kept.
+        """Run a trial so many updates, from its start or from an earlier kept state.
 
         Raises:
           SweepError: where `steps` ends at no evaluation of the sweep's.
@@ -53,10 +53,8 @@ class Training:
                 f"steps must be a multiple of evaluate_every={every}, got {steps}"
             )
         state, done = None, 0
-        if kept is not None and kept.steps <= steps:
+        if kept is not None:
             state, done = self.restore(spec, kept.path), kept.steps
-        if done == steps:
-            return state
         plan = dataclasses.replace(
             self.plan,
             steps=steps - done,
