@@ -59,7 +59,7 @@ def in_numpy(group, settings, strategy):
         loss = np.where(state[:, 1] < -1e20, np.nan, state.sum(axis=1))
         return [jnp.asarray(state)], loss[:, None, None].astype(np.float32)
 
-    return Program(start, advance, None, None, group.lanes)
+    return Program(start, advance, None, None, None, None, group.lanes)
 
 
 @pytest.fixture(autouse=True)

@@ -86,8 +86,6 @@ class Scheduler:
         self._done = np.zeros(lanes, int)
         self._left = np.zeros(lanes, int)
         self._fresh = np.zeros(lanes, bool)
-        # Evaluations that a lane does again, whose state was lost.
-        self._again = np.zeros(lanes, int)
         self._within = np.zeros(lanes, bool)
         self._updates = 0
         self._waiting = 0
@@ -119,6 +117,12 @@ class Scheduler:
         return dict(self._lane)
 
     @property
+    def idle(self) -> np.ndarray:
+        """Which lanes have no trial, shape (K,)."""
+        idle: np.ndarray = self._trial == _IDLE
+        return idle
+
+    @property
     def left(self) -> Left:
         """What the round has left to do."""
         return Left(self._left.copy(), self._within.copy(), self._updates)
@@ -132,7 +136,8 @@ class Scheduler:
 
     def assignment(self, busy: np.ndarray) -> Assignment:
         """What to tell the program of the lanes that are busy in the next call."""
-        index = np.where(self._trial == _IDLE, 0, self._trial)
+        # What runs idle lanes with the others is not to meet there what has ended.
+        index = np.where(busy, self._trial, self._trial[busy.argmax()])
         return Assignment(
             busy=busy,
             fresh=self._fresh & busy,
@@ -147,25 +152,18 @@ class Scheduler:
           call: as it was asked for.
           rows: shape (K, most evaluations, metrics), what the program returned.
         """
-        if not call.size.evaluates:
+        if not call.size.evaluates or not call.lanes.any():
             return []
         lanes, count = np.flatnonzero(call.lanes), call.size.evaluations
         these = rows[lanes, :count]
         sound = is_sound(these, self._metrics, self._allow_nan)
         ends = np.where(sound.all(axis=1), count, sound.argmin(axis=1) + 1)
-        again = self._again[lanes]
-        first = self._done[lanes] - again + 1
-        steps = (first[:, None] + np.arange(count)) * self._every
+        steps = (self._done[lanes, None] + np.arange(1, count + 1)) * self._every
         trials = [self._trials[index] for index in self._trial[lanes].tolist()]
         return [
-            Measured(trial, at[skip:end], row[skip:end])
-            for trial, at, row, skip, end in zip(
-                trials,
-                steps.tolist(),
-                these,
-                again.tolist(),
-                ends.tolist(),
-                strict=True,
+            Measured(trial, at[:end], row[:end])
+            for trial, at, row, end in zip(
+                trials, steps.tolist(), these, ends.tolist(), strict=True
             )
         ]
 
@@ -178,34 +176,24 @@ class Scheduler:
         self._fresh &= ~call.lanes
         self._within[:] = not call.size.evaluates and call.lanes
         self._updates = 0 if call.size.evaluates else self._updates + call.size.updates
-        if call.size.evaluates:
-            repeated = np.minimum(self._again, call.size.evaluations) * call.lanes
-            self._again -= repeated
-            self._left -= repeated
         records = list[Record]()
         for trial, _, trials_rows in measured:
             records += self.take(trial.number, trials_rows)
         return records + self._next_round()
 
-    def lose(self) -> None:
-        """Begin again what is in the lanes, whose states are gone."""
-        begun = (self._trial != _IDLE) & ~self._fresh
-        self._left += np.where(begun, self._done - self._again, 0)
-        self._again = np.where(begun, self._done, 0)
-        self._fresh |= begun
-        self._within[:], self._updates = False, 0
-
-    def fail(self, lanes: np.ndarray, message: str) -> list[Record]:
-        """End the trials of some lanes.
+    def fail(self, messages: Mapping[int, str]) -> list[Record]:
+        """End the trials of some lanes, each with why.
 
         Returns:
           All trials that ended.
         """
         records = []
-        for lane in np.flatnonzero(lanes & (self._trial != _IDLE)).tolist():
+        for lane, message in messages.items():
             number = self._trials[self._trial[lane]].number
             self.failures[number] = Failure(int(self._done[lane]), message)
             records.append(self._end(lane, FAILED))
+        if not self._within.any():
+            self._updates = 0
         return records + self._next_round()
 
     def take(self, trial: int, rows: np.ndarray) -> list[Record]:
@@ -289,7 +277,7 @@ class Scheduler:
             for column, name in enumerate(self._metrics)
         }
         del self._lane[trial.number]
-        self._trial[lane], self._left[lane], self._again[lane] = _IDLE, 0, 0
+        self._trial[lane], self._left[lane] = _IDLE, 0
         self._within[lane] = False
         curve = Curve(tuple(steps.tolist()), values)
         message = self.failures[trial.number].message if status == FAILED else ""
