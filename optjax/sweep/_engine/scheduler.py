@@ -4,7 +4,7 @@ Being deterministic it need not be saved: after a crash the recorded metrics are
 to a new scheduler, which arrives where the old one was.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
@@ -93,6 +93,7 @@ class Scheduler:
         # Of the trials in lanes, and of those that have diverged in this round.
         self._rows: dict[int, list[np.ndarray]] = {}
         self._diverged: dict[int, np.ndarray] = {}
+        self._steps: dict[int, tuple[int, ...]] = {}
         names = {name for trial in trials for name in trial.config.hyper}
         self._hyper = {
             name: np.array([trial.config.hyper[name] for trial in trials], np.float32)
@@ -167,7 +168,7 @@ class Scheduler:
             )
         ]
 
-    def observe(self, call: Call, measured: Iterable[Measured]) -> list[Record]:
+    def observe(self, call: Call, measured: Sequence[Measured]) -> list[Record]:
         """Take in a call, and refill the lanes that are free at the end of a round.
 
         Returns:
@@ -176,9 +177,7 @@ class Scheduler:
         self._fresh &= ~call.lanes
         self._within[:] = not call.size.evaluates and call.lanes
         self._updates = 0 if call.size.evaluates else self._updates + call.size.updates
-        records = list[Record]()
-        for trial, _, trials_rows in measured:
-            records += self.take(trial.number, trials_rows)
+        records = self._take([(trial.number, rows) for trial, _, rows in measured])
         return records + self._next_round()
 
     def fail(self, messages: Mapping[int, str]) -> list[Record]:
@@ -210,23 +209,35 @@ class Scheduler:
         while len(rows):
             lane = self._lane[trial]
             in_round = int(self._left[lane])
-            records += self._take(lane, trial, rows[:in_round])
+            records += self._take([(trial, rows[:in_round])]) + self._next_round()
             rows = rows[in_round:]
         return records
 
-    def _take(self, lane: int, trial: int, rows: np.ndarray) -> list[Record]:
-        self._fresh[lane] = False
-        self._done[lane] += len(rows)
-        self._left[lane] -= len(rows)
-        self._rows[trial].append(rows)
-        records = []
-        if not is_sound(rows[-1], self._metrics, self._allow_nan):
-            records.append(self._end(lane, DIVERGED))
-        elif self._done[lane] >= self._evaluations:
-            records.append(self._end(lane, FINISHED))
-        elif self._left[lane] and self._has_failed(lane):
-            records.append(self._end(lane, FAILED))
-        return records + self._next_round()
+    def _take(self, taken: Sequence[tuple[int, np.ndarray]]) -> list[Record]:
+        """Take in what trials have measured in this round."""
+        if not taken:
+            return []
+        lanes = np.array([self._lane[number] for number, _ in taken])
+        counts = [len(rows) for _, rows in taken]
+        self._fresh[lanes] = False
+        self._done[lanes] += counts
+        self._left[lanes] -= counts
+        for number, rows in taken:
+            self._rows[number].append(rows)
+        last = np.stack([rows[-1] for _, rows in taken])
+        sound = is_sound(last, self._metrics, self._allow_nan)
+        whole = self._done[lanes] >= self._evaluations
+        records = list[Record]()
+        ends = ~sound | whole | bool(self.failures)
+        for place in np.flatnonzero(ends).tolist():
+            lane = int(lanes[place])
+            if not sound[place]:
+                records.append(self._end(lane, DIVERGED))
+            elif whole[place]:
+                records.append(self._end(lane, FINISHED))
+            elif self._left[lane] and self._has_failed(lane):
+                records.append(self._end(lane, FAILED))
+        return records
 
     def _has_failed(self, lane: int) -> bool:
         number = self._trials[self._trial[lane]].number
@@ -269,19 +280,22 @@ class Scheduler:
             self._diverged[lane] = self._values(lane)
             self._diverged[lane][-1] = -np.inf
         trial = self._trials[self._trial[lane]]
-        none = np.zeros((0, len(self._metrics)), np.float32)
-        rows = np.concatenate([none, *self._rows.pop(trial.number)])
-        steps = (np.arange(len(rows)) + 1) * self._every
-        values = {
-            name: tuple(rows[:, column].tolist())
-            for column, name in enumerate(self._metrics)
-        }
+        parts = self._rows.pop(trial.number)
+        count = sum(map(len, parts))
+        if count not in self._steps:
+            # One tuple for all trials of a length.
+            last = count * self._every
+            self._steps[count] = tuple(range(self._every, last + 1, self._every))
+        columns = (
+            np.concatenate(parts).T.tolist() if parts else [()] * len(self._metrics)
+        )
+        values = dict(zip(self._metrics, map(tuple, columns), strict=True))
         del self._lane[trial.number]
         self._trial[lane], self._left[lane] = _IDLE, 0
         self._within[lane] = False
-        curve = Curve(tuple(steps.tolist()), values)
+        curve = Curve(self._steps[count], values)
         message = self.failures[trial.number].message if status == FAILED else ""
-        return Record(trial, status, len(rows) * self._every, curve, message)
+        return Record(trial, status, count * self._every, curve, message)
 
     def _refill(self) -> list[Record]:
         """Begin a round, or several where all that is in the lanes has failed."""
