@@ -475,7 +475,15 @@ class Clock:
     map skips idle lanes.
     """
 
-    def __init__(self, monkeypatch, seconds, overhead=1e-3, bytes_=None, raises=()):
+    def __init__(
+        self,
+        monkeypatch,
+        seconds,
+        overhead=1e-3,
+        bytes_=None,
+        raises=(),
+        primitives=(),
+    ):
         self.now, self.compiled = 0.0, []
 
         def compile_(group, plan, strategy):
@@ -492,7 +500,11 @@ class Clock:
                 return carry, np.ones((group.lanes, most, len(group.metrics)))
 
             takes = (bytes_ or {}).get(strategy, 0)
-            rest = {"lanes": group.lanes, "bytes": takes}
+            rest = {
+                "lanes": group.lanes,
+                "bytes": takes,
+                "primitives": frozenset(primitives),
+            }
             return Program(lambda: None, advance, *4 * [None], **rest)
 
         monkeypatch.setattr(fastest.time, "perf_counter", lambda: self.now)
@@ -548,6 +560,15 @@ def test_one_long_call_is_not_run_to_choose_its_strategy(monkeypatch):
     clock = Clock(monkeypatch, {"map": 0.01, "vmap": 1e-6, "chunked": 0.005})
     assert pick_strategy(group, settings, 256).strategy == "vmap"
     assert clock.compiled == ["vmap"]
+
+
+def test_on_a_cpu_convolutions_are_not_tried_all_at_once(monkeypatch):
+    seconds = {"map": 1e-4, "vmap": 1e-5, "chunked": 1e-5}
+    for platform, tried in (("cpu", ["map"]), ("gpu", ["vmap", "chunked"])):
+        group, plan = group_of(4096, 3000, 10, platform)
+        clock = Clock(monkeypatch, seconds, primitives=["conv_general_dilated"])
+        pick_strategy(group, plan, 4096)
+        assert clock.compiled[:2] == tried
 
 
 def test_a_strategy_that_does_not_fit_is_not_timed(monkeypatch):

@@ -32,7 +32,8 @@ def pick_strategy(group: TrialGroup, plan: Plan, trials: int) -> Fitted:
 
     The device's usual one goes first. Another is compiled and timed only where all
     `trials` would take twice as long as compiling, and the third only where the
-    first two are close. One for which there is not enough memory is not timed.
+    first two are close. One for which there is not enough memory is not timed, nor is
+    any of a program with convolutions on a CPU.
     """
     usual: StrategyName
     others: tuple[StrategyName, ...]
@@ -43,6 +44,10 @@ def pick_strategy(group: TrialGroup, plan: Plan, trials: int) -> Fitted:
         usual, others = "vmap", ("chunked", "map")
     began = time.perf_counter()
     tried: dict[StrategyName, Fitted] = {usual: fit(group, plan, usual)}
+    if usual == "map" and "conv_general_dilated" in tried[usual].program.primitives:
+        # Of kernels that differ from lane to lane XLA makes convolutions in groups,
+        # which take a CPU several times as long, and compile for longer than they run.
+        return tried[usual]
     compiling = agreed_seconds(time.perf_counter() - began)
     group = tried[usual].group
     most = compiling * _MOST_OF_COMPILING

@@ -7,7 +7,7 @@ trial, so nothing is ever compiled again.
 """
 
 import functools
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import jax
@@ -67,7 +67,7 @@ class Program(NamedTuple):
       save: carry -> copies of its arrays, each of shape (K, ...), on the host.
       load: such arrays -> carry.
       lanes: K.
-      calls_host: whether functions of Python's run in it, which may raise.
+      primitives: the names of those that it is made of.
       bytes: what it takes while it runs, on all devices.
     """
 
@@ -78,8 +78,13 @@ class Program(NamedTuple):
     save: Callable[[Any], list[np.ndarray]]
     load: Callable[[Sequence[np.ndarray]], Any]
     lanes: int
-    calls_host: bool = False
+    primitives: frozenset[str] = frozenset()
     bytes: int = 0
+
+    @property
+    def calls_host(self) -> bool:
+        """Whether functions of Python's run in it, which may raise."""
+        return any("callback" in name for name in self.primitives)
 
 
 def lane_bytes(trial: Trial, hyper: Sequence[str]) -> int:
@@ -282,25 +287,32 @@ def compile_lanes(
             array[lane] = leaf
         return load(arrays)
 
-    size = _bytes(compiled) * len(devices)
-    calls_host = _calls_host(traced.jaxpr)
-    if calls_host and devices[0].platform == "cpu":
+    program = Program(
+        start,
+        advance,
+        state,
+        put,
+        save,
+        load,
+        lanes,
+        frozenset(_primitives(traced.jaxpr)),
+        _bytes(compiled) * len(devices),
+    )
+    if program.calls_host and devices[0].platform == "cpu":
         # What `save` gives, while a call runs.
-        size += lanes * sum(leaf.size * leaf.dtype.itemsize for leaf in packed_shape)
-    return Program(start, advance, state, put, save, load, lanes, calls_host, size)
+        saved = sum(leaf.size * leaf.dtype.itemsize for leaf in packed_shape)
+        program = program._replace(bytes=program.bytes + lanes * saved)
+    return program
 
 
-def _calls_host(jaxpr: Any) -> bool:
-    """Whether functions of Python's run in a jaxpr, at any depth."""
+def _primitives(jaxpr: Any) -> Iterator[str]:
+    """The names of a jaxpr's primitives, at any depth."""
     for eqn in jaxpr.eqns:
-        if "callback" in eqn.primitive.name:
-            return True
+        yield eqn.primitive.name
         for value in eqn.params.values():
-            inside = value if isinstance(value, tuple) else (value,)
-            jaxprs = [each for each in inside if isinstance(each, Jaxpr | ClosedJaxpr)]
-            if any(map(_calls_host, jaxprs)):
-                return True
-    return False
+            for each in value if isinstance(value, tuple) else (value,):
+                if isinstance(each, Jaxpr | ClosedJaxpr):
+                    yield from _primitives(each)
 
 
 def _bytes(compiled: Any) -> int:
