@@ -321,6 +321,7 @@ def nothing(count, out):
         steps=1,
         evaluate_every=1,
         metric="loss",
+        mode="min",
         seeds=1,
         strategy="map",
         progress=False,

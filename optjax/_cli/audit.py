@@ -1,5 +1,6 @@
 """`optjax audit`: which numbers of an optimizer move the first steps of a trial."""
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -64,6 +65,12 @@ def run_audit(words: Sequence[str]) -> int:
     )
     task = load_task(options.task, settings)
     if options.optimizer not in ROWS:
+        names = re.split(r"[\s,]+", options.optimizer.strip())
+        if len(names) > 1:
+            raise SweepError(
+                f"--optimizer takes one name, such as --optimizer {names[0]}, got "
+                f"{options.optimizer!r}; audit each by itself"
+            )
         hint = did_you_mean(options.optimizer, ROWS)
         own = "" if hint.endswith("?") else "; for your own give module:attribute"
         raise SweepError(f"unknown optimizer {options.optimizer!r}{hint}{own}")

@@ -27,6 +27,7 @@ from optjax.sweep._code import pasted
 from optjax.sweep._contract import as_make_trial
 from optjax.sweep._engine.peers import leave
 from optjax.sweep._errors import one_line
+from optjax.sweep._ranking import mode_of
 from optjax.sweep._rows import load_attribute
 from optjax.sweep._store.directory import as_directory, in_a_series
 from optjax.sweep._store.files import write_atomically
@@ -96,12 +97,8 @@ class Experiment:
                 f"first_seed must be from 0 to {2**31 - seeds}, so that all seeds are "
                 f"below 2**31, got {first}"
             )
-        if options.mode is None and options.metric not in (None, task.metric):
-            raise SweepError(
-                f"metric={options.metric} needs mode=max or mode=min, which says "
-                f"whether its best is its largest or its smallest value; {task.metric} "
-                f"alone has one without, {task.mode}"
-            )
+        metric = _given(options.metric, task.metric)
+        default = task.mode if metric == task.metric else None
         return cls(
             command=("optjax", *command),
             task_name=options.task,
@@ -113,8 +110,8 @@ class Experiment:
             keywords={
                 "steps": _given(options.steps, task.steps),
                 "evaluate_every": _given(options.evaluate_every, task.evaluate_every),
-                "metric": _given(options.metric, task.metric),
-                "mode": _given(options.mode, task.mode),
+                "metric": metric,
+                "mode": mode_of(metric, _given(options.mode, default)),
                 "seeds": range(first, first + seeds),
                 "about": task.words(options.task),
                 "other_versions": options.other_versions,

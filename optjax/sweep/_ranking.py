@@ -21,15 +21,41 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from optjax.sweep._code import pasted
+from optjax.sweep._errors import SweepError
 from optjax.sweep._plateau import Place, Spot, spots
 from optjax.sweep._records import Config, Mode, Record, describe
 
-__all__ = ["TOLERANCE", "Band", "Best", "Ranking", "Standing", "numeric", "varying"]
+__all__ = [
+    "TOLERANCE",
+    "Band",
+    "Best",
+    "Ranking",
+    "Standing",
+    "mode_of",
+    "numeric",
+    "varying",
+]
 
 #: How much worse than the best median, relative to it, is still in the band.
 TOLERANCE = 0.01
 # Of a value in float32, for what is meant to be equal.
 _ROUNDING = 1e-6
+
+
+def mode_of(metric: str, mode: Mode | None = None) -> Mode:
+    """What is best of a metric: what is said, or of an accuracy its largest value.
+
+    Raises:
+      SweepError: where nothing is said of another.
+    """
+    if mode is not None:
+        return mode
+    if metric.rpartition("_")[2] == "accuracy":
+        return "max"
+    raise SweepError(
+        f"metric={metric} needs mode=max or mode=min, which says whether its best is "
+        "its largest or its smallest value; only an accuracy has one without, max"
+    )
 
 
 class Best(NamedTuple):

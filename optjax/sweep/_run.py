@@ -45,7 +45,7 @@ from optjax.sweep._engine.ray import run_on_ray
 from optjax.sweep._engine.session import Session
 from optjax.sweep._engine.training import Training
 from optjax.sweep._errors import SweepError, checked
-from optjax.sweep._ranking import Ranking
+from optjax.sweep._ranking import Ranking, mode_of
 from optjax.sweep._records import (
     FAILED,
     Mode,
@@ -99,7 +99,7 @@ def run(
     steps: Size,
     evaluate_every: Size,
     metric: Text,
-    mode: RankedBy = "max",
+    mode: RankedBy | None = None,
     allow_nan: Names = (),
     seeds: Seeds = 3,
     out: Out | None = None,
@@ -140,7 +140,7 @@ def run(
       steps: updates in a whole trial.
       evaluate_every: updates between two evaluations; divides `steps`.
       metric: the name of the metric that ranks.
-      mode: "max" or "min".
+      mode: "max" or "min"; of an accuracy "max" by default, of any other it is needed.
       allow_nan: names of other metrics that may be NaN or infinite; in any other it is
         a divergence.
       seeds: how many, counted from 0, or the seeds themselves.
@@ -220,7 +220,7 @@ def run(
       >>> len(result.records)
       12
     """
-    make_trial = as_make_trial(trial)
+    make_trial, mode = as_make_trial(trial), mode_of(metric, mode)
     factories = with_schedules(factories or FACTORIES, keys_of(space), int(steps))
     _check_here(engine, out, search=search, keep=keep)
     # What keeps nothing is compared with nothing.
@@ -362,7 +362,7 @@ def run_alone(
     steps: Size,
     evaluate_every: Size,
     metric: Text,
-    mode: RankedBy = "max",
+    mode: RankedBy | None = None,
     factories: Factories | None = None,
 ) -> Record:
     """Run one trial of a sweep again, alone in a lane.
@@ -384,7 +384,7 @@ def run_alone(
       >>> config = optjax.sweep.Config("sgd", {"learning_rate": 0.5}, {})
       >>> record = optjax.sweep.run_alone(
       ...     (init, step), optjax.sweep.TrialSpec(0, config, seed=0),
-      ...     steps=2, evaluate_every=1, metric="update",
+      ...     steps=2, evaluate_every=1, metric="update", mode="min",
       ... )
       >>> record.curve.values["update"]
       (-0.5, -0.5)
@@ -394,7 +394,7 @@ def run_alone(
         steps=int(steps),
         evaluate_every=int(evaluate_every),
         metric=metric,
-        mode=mode,
+        mode=mode_of(metric, mode),
         devices=(jax.local_devices()[0],),
         lanes=1,
     )

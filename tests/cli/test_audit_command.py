@@ -73,6 +73,7 @@ def test_a_rate_that_is_not_used(audit):
     ("words", "message"),
     [
         (["--optimizer", "adm"], "unknown optimizer 'adm'; did you mean adam"),
+        (["--optimizer", "adam,sgd"], "--optimizer takes one name, such as "),
         ([], "--hyper must have a learning rate, such as learning_rate=0.001"),
         (["--hyper", "learning_rate=a"], "--hyper must be NAME=NUMBER"),
         (["--hyper", "learning_rate=1", "--steps", "0"], "--steps must be a whole"),

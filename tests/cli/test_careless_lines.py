@@ -158,7 +158,7 @@ sweep mine:raises_deep G               | list index out of range (mine.py, line 
 sweep mine:no_init G                   | (mine.py, line 17)$
 sweep mine:no_step G                   | 'undefined' is not defined (mine.py, line 23)$
 sweep mine:good G --metric acc         | --metric acc needs --mode max or --mode min
-sweep digits G --metric val_loss       | val_accuracy alone has one without, max
+sweep digits G --metric val_loss       | only an accuracy has one without, max
 sweep mine:good G --metric acc --mode max   | has loss; pass one of them as --metric
 sweep mine:good G --metric ''          | --metric needs a value that is not empty
 M --epochs 3                           | takes no --epochs

@@ -87,7 +87,13 @@ def test_a_row_of_a_package_joins_the_list_and_a_sweep(module, monkeypatch, caps
             lambda state, optimizer: (state, {"loss": jnp.zeros(())}),
         ),
         {"optimizer": "half", "learning_rate": 0.1},
-        **{"steps": 1, "evaluate_every": 1, "metric": "loss", "seeds": 1},
+        **{
+            "steps": 1,
+            "evaluate_every": 1,
+            "metric": "loss",
+            "mode": "min",
+            "seeds": 1,
+        },
         strategy="map",
         progress=False,
     )

@@ -345,5 +345,6 @@ def test_a_rule_that_cannot_answer_is_refused_before_any_work(rule, message):
             steps=30,
             evaluate_every=5,
             metric="loss",
+            mode="min",
             stopping=rule,
         )

@@ -399,7 +399,7 @@ def test_settings_of_the_callers_thread_hold_in_every_program():
         return state, {"bits": jnp.float32(bits)}
 
     space = {"optimizer": ["sgd", "adam"], "learning_rate": [0.1]}
-    how = {"steps": 2, "evaluate_every": 1, "metric": "bits", "seeds": 1}
+    how = {"steps": 2, "evaluate_every": 1, "metric": "bits", "mode": "max", "seeds": 1}
     for wide, bits in ((True, 64.0), (False, 32.0)):
         with jax.enable_x64(wide):
             result = sweep.run((init, step), space, **how, progress=False)
@@ -828,7 +828,7 @@ def test_what_makes_no_trial(trial, message, tmp_path):
             {"strategy": "pmap"},
             "strategy must be one of auto, .*got 'pmap'",
         ),
-        ({"mode": "best"}, "mode must be one of max, min, got 'best'"),
+        ({"mode": "best"}, "mode must be None or one of max, min, got 'best'"),
         ({"evaluate_every": 0}, "evaluate_every must be an integer >= 1, got 0"),
         ({"evaluate_every": 7}, "evaluate_every=7 must divide steps=30"),
         ({"evaluate_every": 60}, "evaluate_every=60 must divide steps=30"),
@@ -921,3 +921,18 @@ def test_devices_are_the_cores_that_the_process_may_use(monkeypatch):
     monkeypatch.setenv("JAX_NUM_CPU_DEVICES", "3")
     assert sweep.use_all_cores()
     assert len(asked) == 1
+
+
+def test_what_is_best_has_to_be_said_but_of_an_accuracy():
+    how = {"steps": 1, "evaluate_every": 1, "seeds": 1, "strategy": "map"}
+    space = {"optimizer": "sgd", "learning_rate": [0.1]}
+
+    def step(state, optimizer):
+        return state, {"val_accuracy": state, "val_loss": state}
+
+    trial = (lambda key, optimizer: jnp.zeros(()), step)
+    assert sweep.run(trial, space, metric="val_accuracy", **how).mode == "max"
+    with pytest.raises(
+        sweep.SweepError, match="metric=val_loss needs mode=max or mode="
+    ):
+        sweep.run(trial, space, metric="val_loss", **how)

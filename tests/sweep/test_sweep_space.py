@@ -244,12 +244,12 @@ def test_every_optimizer_draws_the_same_points():
 def test_drawing_from_grids_repeats_nothing():
     space = {
         "optimizer": ["sgd", "adam"],
-        "learning_rate": [0.1, 1.0],
-        "b1": [0.5, 0.9],
+        "learning_rate": [0.1 * n for n in range(1, 5)],
+        "b1": [n / 16 for n in range(16)],
     }
     got = configurations(space, draws=64)
-    assert len(got) == 2 + 4
-    assert [config.optimizer for config in got] == ["sgd"] * 2 + ["adam"] * 4
+    assert [config.optimizer for config in got[:5]] == ["sgd"] * 4 + ["adam"]
+    assert len({repr(config) for config in got}) == len(got) <= 4 + 64
 
 
 # ---------------------------------------------------------------- conditional keys
@@ -731,3 +731,17 @@ def test_a_schedule_has_no_optimizer_of_its_own():
     assert all({"learning_rate", "warmup"} == {*c.hyper} for c in found)
     assert "cosin" in refused(space | {"schedule": "cosin"}, draws=2)
     assert "warmup=1.5" in refused(space | {"warmup": 1.5})
+
+
+def test_more_draws_than_a_finite_space_has_are_refused():
+    space = {
+        "optimizer": ["sgd", "adam"],
+        "learning_rate": [0.1, 0.2],
+        "b1": [0.8, 0.9],
+    }
+    assert len(configurations(space, draws=4)) <= 2 + 4
+    message = refused(space, draws=5)
+    assert "at most 4 configurations an optimizer, and draws=5 asks for more" in message
+    # One that has something to draw is enough.
+    some = [space, {"optimizer": "sgd", "learning_rate": log_uniform(0.01, 1.0)}]
+    assert len(configurations(some, draws=64)) > 64

@@ -50,6 +50,10 @@ class Searched:
     _known: dict[tuple[str, bool], bool] = field(default_factory=dict, init=False)
 
     @property
+    def is_finite(self) -> bool:
+        return all(isinstance(of, Choice) for of in self.dimensions.values())
+
+    @property
     def product_size(self) -> int:
         return math.prod(len(values) for values in self._finite().values())
 

@@ -132,7 +132,8 @@ def configurations(
       space: hyper-parameters by name, with the names of the optimizers under
         "optimizer", which may be left out where there is one factory; or a list of such
         spaces and of configurations.
-      draws: configurations an optimizer; required if a distribution is continuous.
+      draws: configurations an optimizer; required if a distribution is continuous. Of
+        a space that is finite for all, at most as many as it has.
       method: "sobol" (scrambled Sobol points, which cover evenly, best with a power
         of two) or "random" (independent).
       seed: of the points, >= 0.
@@ -162,6 +163,8 @@ def configurations(
       adabound ['final_lr', 'learning_rate']
     """
     parts = _parts(space, factories, trial)
+    if draws is not None:
+        _check_draws([each for part in parts for each in part.chosen], draws)
     count = sum(part.size(draws) for part in parts)
     if count > _MOST_CONFIGURATIONS:
         raise SweepError(
@@ -173,6 +176,16 @@ def configurations(
         for config in part.drawn(draws, method, seed):
             distinct.setdefault(same(config), config)
     return list(distinct.values())
+
+
+def _check_draws(chosen: Sequence[Searched], draws: int) -> None:
+    """See that there is something to draw, of one optimizer at least."""
+    most = max(optimizer.product_size for optimizer in chosen)
+    if most < draws and all(optimizer.is_finite for optimizer in chosen):
+        raise SweepError(
+            f"the space is finite, with at most {most:,} configurations an optimizer, "
+            f"and draws={draws} asks for more; leave it out to run them all"
+        )
 
 
 def searched(
