@@ -23,6 +23,8 @@ execute = script(ROOT / "notebooks" / "execute.py")
 urls = script(ROOT / ".ci" / "urls.py")
 REPOSITORY = urls.repository()  # on GitHub, for the badge and the install cell
 
+# What they compute is in question, not how fast.
+pytestmark = pytest.mark.usefixtures("cheaply_compiled")
 every_notebook = pytest.mark.parametrize(
     "path", execute.NOTEBOOKS, ids=lambda path: path.stem
 )
