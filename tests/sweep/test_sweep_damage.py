@@ -19,6 +19,8 @@ from optjax.sweep._engine.lanes import Program
 from optjax.sweep._store.sealed import read_sealed
 from optjax.sweep._store.store import Store
 
+pytestmark = pytest.mark.usefixtures("cheaply_compiled")
+
 SPACE = {"optimizer": ["sgd", "adam"], "learning_rate": [0.1, 0.3, 1e9]}
 KEYWORDS = {
     "steps": 6,

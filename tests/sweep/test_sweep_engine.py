@@ -23,6 +23,8 @@ from optjax.sweep._engine.scheduler import Scheduler
 from optjax.sweep._errors import NotWrittenError
 from optjax.sweep._stopping import Rungs, decisions
 
+pytestmark = pytest.mark.usefixtures("cheaply_compiled")
+
 # -------------------------------------------------- the scheduler, with made-up metrics
 
 EVERY, EVALUATIONS = 5, 18
