@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, TypeAlias
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.extend.core import ClosedJaxpr, Jaxpr
+from jax.extend.core import subjaxprs
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -283,7 +283,7 @@ def compile_lanes(
         return load(arrays)
 
     size = _bytes(compiled) * len(devices)
-    calls_host = _calls_host(traced.jaxpr)
+    calls_host = _calls_host(traced.jaxpr.jaxpr)
     if calls_host and devices[0].platform == "cpu":
         # What `save` gives, while a call runs.
         size += lanes * sum(leaf.size * leaf.dtype.itemsize for leaf in packed_shape)
@@ -292,15 +292,8 @@ def compile_lanes(
 
 def _calls_host(jaxpr: Any) -> bool:
     """Whether functions of Python's run in a jaxpr, at any depth."""
-    for eqn in jaxpr.eqns:
-        if "callback" in eqn.primitive.name:
-            return True
-        for value in eqn.params.values():
-            inside = value if isinstance(value, tuple) else (value,)
-            jaxprs = [each for each in inside if isinstance(each, Jaxpr | ClosedJaxpr)]
-            if any(map(_calls_host, jaxprs)):
-                return True
-    return False
+    calls = any("callback" in eqn.primitive.name for eqn in jaxpr.eqns)
+    return calls or any(map(_calls_host, subjaxprs(jaxpr)))
 
 
 def _bytes(compiled: Any) -> int:
