@@ -21,6 +21,8 @@ from optjax.sweep._store import sealed
 from optjax.sweep._store.sealed import read_sealed, write_sealed
 from optjax.sweep._store.store import Store
 
+pytestmark = pytest.mark.usefixtures("cheaply_compiled")
+
 SPACE = {"optimizer": ["sgd", "adam"], "learning_rate": [0.1, 0.3, 1e9]}
 KEYWORDS = {
     "steps": 6,

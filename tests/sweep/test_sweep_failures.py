@@ -17,6 +17,8 @@ import pytest
 from optjax import sweep
 from optjax.sweep._engine.groups import TrialGroup
 
+pytestmark = pytest.mark.usefixtures("cheaply_compiled")
+
 HOW = {
     "steps": 8,
     "evaluate_every": 2,

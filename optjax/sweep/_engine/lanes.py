@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, TypeAlias
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.extend.core import ClosedJaxpr, Jaxpr
+from jax.extend.core import subjaxprs
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -295,7 +295,7 @@ def compile_lanes(
         save,
         load,
         lanes,
-        frozenset(_primitives(traced.jaxpr)),
+        frozenset(_primitives(traced.jaxpr.jaxpr)),
         _bytes(compiled) * len(devices),
     )
     if program.calls_host and devices[0].platform == "cpu":
@@ -309,10 +309,8 @@ def _primitives(jaxpr: Any) -> Iterator[str]:
     """The names of a jaxpr's primitives, at any depth."""
     for eqn in jaxpr.eqns:
         yield eqn.primitive.name
-        for value in eqn.params.values():
-            for each in value if isinstance(value, tuple) else (value,):
-                if isinstance(each, Jaxpr | ClosedJaxpr):
-                    yield from _primitives(each)
+    for inside in subjaxprs(jaxpr):
+        yield from _primitives(inside)
 
 
 def _bytes(compiled: Any) -> int:
