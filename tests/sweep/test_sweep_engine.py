@@ -180,22 +180,29 @@ def steps_measured(schedule):
     return [list(each.steps) for each in measured]
 
 
-def test_what_is_measured_has_its_steps_and_what_is_lost_is_not_measured_twice():
+def test_what_is_measured_has_its_steps_but_of_what_has_failed():
     schedule, rows = scheduler(3), np.ones((8, 2, 1), np.float32)
     assert steps_measured(schedule) == [[5, 10]] * 3
     observe(schedule, rows)
     assert steps_measured(schedule) == [[15, 20]] * 3
     assert not schedule.assignment(EVERY_LANE).fresh.any()
 
-    schedule.lose()
-    begun = schedule.left.evaluations > 0
-    assert begun.sum() == 3
-    assert schedule.left.evaluations[begun].tolist() == [4] * 3
-    assert schedule.assignment(EVERY_LANE).fresh.tolist() == begun.tolist()
-    assert steps_measured(schedule) == [[]] * 3
-    assert observe(schedule, rows) == []
-    assert steps_measured(schedule) == [[15, 20]] * 3
-    assert not schedule.assignment(EVERY_LANE).fresh.any()
+    lane = int(np.flatnonzero(~schedule.idle)[1])
+    (record,) = schedule.fail({lane: "why"})
+    assert (record.status, record.message) == (sweep.FAILED, "why")
+    assert record.curve.steps == (5, 10)
+    assert schedule.idle[lane]
+    assert steps_measured(schedule) == [[15, 20]] * 2
+
+
+def test_where_all_fail_between_two_evaluations_the_next_begin():
+    schedule = scheduler(10)
+    busy = schedule.left.evaluations > 0
+    schedule.observe(Call(busy, Size(1, 2, False), 2), [])
+    schedule.fail(dict.fromkeys(np.flatnonzero(busy).tolist(), "why"))
+    assert (schedule.left.updates, schedule.left.within.any()) == (0, False)
+    assert schedule.running == 2
+    assert steps_measured(schedule) == [[5, 10]] * 2
 
 
 def test_lanes_go_on_between_two_evaluations():
