@@ -37,15 +37,16 @@ def write_csv(
     path: Path, columns: Sequence[str], rows: Iterable[Iterable[Any]]
 ) -> None:
     """Write a table atomically, each value `as_text`; one that is there stays."""
-    data = io.BytesIO()
     # Text in memory takes four bytes a letter.
-    with io.TextIOWrapper(data, "utf-8", newline="", write_through=True) as table:
+    memory = io.BytesIO()
+    with io.TextIOWrapper(memory, "utf-8", newline="") as table:
         writer = csv.writer(table, lineterminator="\n")
         writer.writerow(columns)
         writer.writerows([as_text(value) for value in row] for row in rows)
         table.flush()
-        if not (path.is_file() and path.read_bytes() == data.getbuffer()):
-            write_atomically(path, lambda to: to.write_bytes(data.getbuffer()))
+        data = memory.getvalue()
+    if not (path.is_file() and path.read_bytes() == data):
+        write_atomically(path, lambda to: to.write_bytes(data))
 
 
 def as_text(value: Any) -> str:
