@@ -21,7 +21,7 @@ from optjax.sweep._engine.session import Session
 from optjax.sweep._errors import of_a_call
 from optjax.sweep._records import Failure, Record
 from optjax.sweep._stopping import Rungs
-from optjax.sweep._store.store import Checkpoint
+from optjax.sweep._store.checkpoint import Checkpoint
 from optjax.sweep._strategies import (
     STRATEGIES,
     Strategy,

@@ -12,10 +12,11 @@ from optjax.sweep._engine.ledger import Ledger
 from optjax.sweep._engine.plan import Plan
 from optjax.sweep._engine.processes import together
 from optjax.sweep._records import Record, Status
+from optjax.sweep._store.checkpoint import Checkpoint
 from optjax.sweep._store.fingerprint import Fingerprint
 from optjax.sweep._store.identity import identity, in_words
 from optjax.sweep._store.keep import Keeper
-from optjax.sweep._store.store import Checkpoint, Store
+from optjax.sweep._store.store import Store
 from optjax.sweep._strategies import Strategy, StrategyName
 
 __all__ = ["Session"]

@@ -23,7 +23,6 @@ import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -35,14 +34,19 @@ from optjax.sweep._errors import (
     RefusedError,
     SweepError,
 )
-from optjax.sweep._records import Failure, Measured, Times
+from optjax.sweep._records import Measured, Times
+from optjax.sweep._store.checkpoint import (
+    Checkpoint,
+    read_checkpoint,
+    write_checkpoint,
+)
 from optjax.sweep._store.directory import Lock, claim
 from optjax.sweep._store.files import number_as_text
 from optjax.sweep._store.identity import Asked, check_same
 from optjax.sweep._store.sealed import digest, read_sealed, write_sealed
 from optjax.sweep._store.states import Lanes, check_lanes, read_lanes, write_lanes
 
-__all__ = ["MARKER", "OWN", "Checkpoint", "Store", "named_errors"]
+__all__ = ["MARKER", "OWN", "Store", "named_errors"]
 
 #: What of a directory is the sweep's own.
 OWN = "sweep"
@@ -53,38 +57,6 @@ MARKER = f"{OWN}/{_PROGRESS}"
 _FORMAT = 5
 # The lanes of two points, so that one is whole while the next is written.
 _TURNS = "ab"
-
-
-class Checkpoint(NamedTuple):
-    """A consistent point of a sweep.
-
-    Attributes:
-      groups: finished groups.
-      calls: calls done in the current group.
-      within: the lanes that are between two evaluations.
-      updates: how many these have done since the last.
-      lanes: of each group that has begun, its strategy's name, or "" where it is the
-        sweep's own, and how many it has.
-      failures: of trials, by their numbers: evaluations that they had, and why.
-      states: names of the files with the lanes' states, none at the start of a group.
-      curves_bytes: length of the part of curves.csv that belongs to it; 0 before the
-        sweep has begun.
-      curves_digest: that part's.
-      group_bytes: its length when the current group began.
-      finished: whether results.csv is there too.
-    """
-
-    groups: int = 0
-    calls: int = 0
-    within: Sequence[int] = ()
-    updates: int = 0
-    lanes: Sequence[tuple[str, int]] = ()
-    failures: Mapping[str, Failure] = MappingProxyType({})
-    states: Sequence[str] = ()
-    curves_bytes: int = 0
-    curves_digest: str = ""
-    group_bytes: int = 0
-    finished: bool = False
 
 
 class Replayed(NamedTuple):
@@ -113,6 +85,7 @@ class Store:
         self._asked = Asked() if asked is None else asked
         #: What the sweep needs to go on.
         self.own = directory / OWN
+        self._progress = self.own / _PROGRESS
         self._writes = writes
         self._lock: Lock | None = None
         self._curves: Any = None
@@ -177,7 +150,7 @@ class Store:
         """
         self._columns = tuple(columns)
         wanted = self._described(identity)
-        checkpoint = self._read_checkpoint()
+        checkpoint = read_checkpoint(self._progress)
         saved = self.saved_identity()
         if saved is not None:
             wanted = check_same(
@@ -217,7 +190,10 @@ class Store:
           RefusedError: where there is no sweep in it, or one of another version.
           DamagedError: where what counts in it is not as it was left.
         """
-        identity, self._checkpoint = self.saved_identity(), self._read_checkpoint()
+        identity, self._checkpoint = (
+            self.saved_identity(),
+            read_checkpoint(self._progress),
+        )
         if identity is None or not self._checkpoint.curves_bytes:
             raise RefusedError(
                 f"{self.directory} holds no sweep; give the out= of one that has begun"
@@ -288,7 +264,7 @@ class Store:
             if self._curves is not None:
                 os.fsync(self._curves.fileno())
             self._check_alone()
-            write_sealed(self.own / _PROGRESS, _plain(self._checkpoint))
+            write_checkpoint(self._progress, self._checkpoint)
             # Those of the point before, and of a process that died while it saved.
             files = max(jax.process_count(), len(before.states))
             names = {f"{turn}-{number}" for turn in _TURNS for number in range(files)}
@@ -347,22 +323,12 @@ class Store:
     def _begin(self, checkpoint: Checkpoint, wanted: Mapping[str, Any]) -> None:
         """Write the first point; until it says so, nothing counts as begun."""
         with named_errors(self.directory, f"write {self.own}"):
-            write_sealed(self.own / _PROGRESS, _plain(checkpoint))
+            write_checkpoint(self._progress, checkpoint)
             write_sealed(self.own / "sweep.json", wanted)
         header = ",".join(("trial", "optimizer", "seed", "step", *self._columns))
         self._cut_curves(0)
         self._add(header + "\n")
         self.commit(Checkpoint())
-
-    def _read_checkpoint(self) -> Checkpoint:
-        path = self.own / _PROGRESS
-        saved = read_sealed(path)
-        if saved is None:
-            return Checkpoint()
-        if set(saved) != set(Checkpoint._fields):
-            raise DamagedError(path, "it is of another version of optjax")
-        failures = {n: Failure(*each) for n, each in saved.pop("failures").items()}
-        return Checkpoint(**saved, failures=failures)
 
     def _read_curves(self) -> None:
         path, length = self.directory / "curves.csv", self._checkpoint.curves_bytes
@@ -440,10 +406,6 @@ class Store:
                     f"{self._bytes:,}. This sweep stops; the same command goes on from "
                     "the last point saved"
                 )
-
-
-def _plain(checkpoint: Checkpoint) -> dict[str, Any]:
-    return {**checkpoint._asdict(), "failures": dict(checkpoint.failures)}
 
 
 @contextlib.contextmanager
