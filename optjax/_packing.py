@@ -131,22 +131,26 @@ class _Fields(NamedTuple):
     of_leaf: list[str | None]
 
 
-def _fields(state: Any, params: Any, below: int, left_out: set[Path]) -> _Fields:
+def _fields(state: Any, params: Any, below: int, kept: set[Path]) -> _Fields:
     """What of a state is to be packed."""
     shapes = _shapes(params)
 
     def field_of(path: Path, leaf: Any) -> str | None:
         end = end_of(path, shapes)
-        if end is None or end in left_out or jnp.shape(leaf) != shapes[end]:
+        if end is None or end in kept or jnp.shape(leaf) != shapes[end]:
             return None
-        if jnp.size(leaf) >= below or not jnp.issubdtype(leaf.dtype, jnp.floating):
+        if jnp.size(leaf) >= below or not jnp.issubdtype(
+            jnp.result_type(leaf), jnp.floating
+        ):
             return None
         if any(jax.typeof(leaf).sharding.spec):
             return None
         return _name(path, end)
 
     leaves, structure = jax.tree_util.tree_flatten_with_path(state)
-    fields = [(field_of(path_of(path), leaf), leaf.dtype) for path, leaf in leaves]
+    fields = [
+        (field_of(path_of(path), leaf), jnp.result_type(leaf)) for path, leaf in leaves
+    ]
     most: dict[str | None, Any] = {}
     for key, count in Counter(fields).most_common():
         if count > 1:
