@@ -8,6 +8,7 @@ file and docs/figures/memory.png. Needs the extra `race`.
 
 import argparse
 import functools
+import itertools
 import os
 import platform
 import pydoc_data.topics
@@ -33,6 +34,7 @@ from optjax.tasks import digits
 CONTEXT, EMBEDDING, HIDDEN, BATCH = 16, 24, 256, 256
 VALIDATION_WINDOWS = 8192
 LEARNING_RATE = 1e-3
+EVALUATIONS = 20
 
 
 def nearest(optimizer):
@@ -415,7 +417,9 @@ def main():
         "--text", type=Path, help="a text file; Python's documentation by default"
     )
     parser.add_argument("--text-name", help="what to call it in memory.md")
-    parser.add_argument("--row", default="adam", help="a row of OPTIMIZERS")
+    parser.add_argument(
+        "--rows", nargs="+", default=["adam"], help="rows of OPTIMIZERS to train with"
+    )
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--digits-steps", type=int, default=2000)
     parser.add_argument("--text-steps", type=int, default=3000)
@@ -434,33 +438,32 @@ def main():
         text_name = f"{arguments.text.stem}, {len(text) / 1e6:.1f} MB"
     text_name = arguments.text_name or text_name
 
-    title = f"# Optimizer state in bfloat16 and in eight bits: {arguments.row}"
-    out = [title, "", machine(), ""]
-    factory = optjax.OPTIMIZERS[arguments.row].factory
+    out = ["# Optimizer state in bfloat16 and in eight bits", "", machine(), ""]
     panels = []
     data = digits.load()
-    for name, make_trial, steps, evaluations in (
+    tasks = (
         (
             "Digits, MLP",
             functools.partial(digits.trial, data=data),
             arguments.digits_steps,
-            20,
         ),
         (
             f"Characters of {text_name}",
             functools.partial(characters, text=text),
             arguments.text_steps,
-            20,
         ),
-    ):
-        every = steps // evaluations
-        result = train(
-            name, make_trial, factory, every * evaluations, every, arguments.seeds
-        )
-        table = training_table(name, every * evaluations, arguments.seeds, *result)
+    )
+    for row, (name, make_trial, steps) in itertools.product(arguments.rows, tasks):
+        factory = optjax.OPTIMIZERS[row].factory
+        every = steps // EVALUATIONS
+        steps = every * EVALUATIONS
+        result = train(name, make_trial, factory, steps, every, arguments.seeds)
+        table = training_table(f"{name}, {row}", steps, arguments.seeds, *result)
         print("\n" + "\n".join(table), flush=True)
         out += table
-        panels.append((name, every, result[-1]))
+        # The figure is of the first row.
+        if len(panels) < len(tasks):
+            panels.append((name, every, result[-1]))
     print("timing", flush=True)
     out += [*timing(arguments.leaf, arguments.repeats), *roofline()]
     path = Path(__file__).with_suffix(".md")

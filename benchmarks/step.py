@@ -57,9 +57,16 @@ PARTS = {
     "step": "A step alone, milliseconds",
     "scan": f"One of {STEPS_IN_SCAN} steps in one scan, milliseconds",
 }
+#: The compiled step with its state stored otherwise: how, and the bytes of a number.
+STORED = {
+    "optjax packed": (optjax.packed, 4.0),
+    "optjax bfloat16": (optjax.stochastic_rounding, 2.0),
+    "optjax eight bits": (optjax.compressed, 1.0 + 4 / 128),
+}
 PEERS = (
     "optjax pure",
     "optjax fused",
+    *STORED,
     "optax",
     "torch fused",
     "torch foreach",
@@ -83,9 +90,10 @@ class Rule(NamedTuple):
     in_optax: Callable
     in_torch: tuple[str, dict] | None
 
-    @property
-    def arrays(self):
-        return 3 + 2 * self.slots
+    def bytes_moved(self, peer):
+        """For each parameter."""
+        _, number = STORED.get(peer, (None, 4.0))
+        return 3 * 4.0 + 2 * self.slots * number
 
 
 OPTIMIZERS = {
@@ -261,8 +269,12 @@ def make_peers(names, rule, optimizer, arrays):
     if "optjax pure" in names:
         peers["optjax pure"] = JaxPeer(rule.in_optjax(), updated, arrays)
     is_fused = optjax.fused_step_available() and jax.default_backend() == "cpu"
-    if "optjax fused" in names and is_fused:
-        peers["optjax fused"] = JaxPeer(rule.in_optjax(), optjax.apply_step, arrays)
+    compiled = {"optjax fused": lambda optimizer: optimizer}
+    compiled |= {name: store for name, (store, _) in STORED.items()}
+    for name, store in compiled.items():
+        if name in names and is_fused:
+            stored = store(rule.in_optjax())
+            peers[name] = JaxPeer(stored, optjax.apply_step, arrays)
     if "optax" in names:
         peers["optax"] = JaxPeer(rule.in_optax(), updated, arrays)
     if not has_torch():
@@ -462,11 +474,12 @@ def table(records, tree, part):
             times = row["seconds"]
             cells = [optimizer, peer_name(row)]
             cells.append(spread([t if part == "compile" else 1e3 * t for t in times]))
-            for other in ("optax",) if part == "compile" else ("optax", "torch fused"):
+            others = ("optax", "optjax fused", "torch fused")
+            for other in others[:1] if part == "compile" else others:
                 found = compared(row, rows.get(other))
                 cells.append("–" if found is None else spread(found))
             if part != "compile":
-                moved = 4 * rule.arrays * row["parameters"]
+                moved = rule.bytes_moved(name) * row["parameters"]
                 rate = moved / statistics.median(times)
                 cells.append(f"{rate / 1e9:.1f}")
                 cells += [f"{100 * rate / row[name]:.0f} %" for name in ("copy", "add")]
@@ -476,7 +489,13 @@ def table(records, tree, part):
         return []
     columns = ["optimizer", "peer", "seconds" if part == "compile" else "ms", "× Optax"]
     if part != "compile":
-        columns += ["× torch fused", "GB/s", "of a copy", "of y ← y + x"]
+        columns += [
+            "× optjax fused",
+            "× torch fused",
+            "GB/s",
+            "of a copy",
+            "of y ← y + x",
+        ]
     columns.append("run")
     head = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
     return [f"### {PARTS[part]}", "", *head, *lines, ""]
@@ -532,7 +551,8 @@ def report(records):
         "by its median time, beside those of a copy (two arrays) and of y ← y + x "
         f"(three) of {4 * STREAMED / 2**20:.0f} MiB by all cores, measured just "
         "before; a CPU fetches what a copy overwrites, a third array, and a step that "
-        "stays in the caches has more than 100 %. State and parameters are float32. "
+        "stays in the caches has more than 100 %. State and parameters are float32, "
+        "but for the state of the peers that are named after theirs. "
         "Optax has no AdaBound: its Adam stands for it.",
         "",
         "Runs:",
@@ -568,7 +588,7 @@ def draw(records, path):
     markers = dict(zip(OPTIMIZERS, "so^Dv", strict=True))
     points = []
     for row in records.rows:
-        if row["tree"] not in TREES or row["peer"] == "optax":
+        if row["tree"] not in TREES or row["peer"] not in colours:
             continue
         key = {name: row[name] for name in ("tree", "optimizer", "part")}
         found = compared(row, records.of(**key).get("optax"))
@@ -665,7 +685,8 @@ def main():
     add = parser.add_argument
     add("--optimizers", nargs="+", choices=OPTIMIZERS, default=list(OPTIMIZERS))
     add("--trees", nargs="+", choices=TREES, default=list(TREES))
-    add("--peers", nargs="+", choices=PEERS, default=list(PEERS))
+    usual = [name for name in PEERS if name not in STORED]
+    add("--peers", nargs="+", choices=PEERS, default=usual)
     add(
         "--only",
         nargs="+",

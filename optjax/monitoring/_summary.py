@@ -137,7 +137,7 @@ def summarise(
         rows = np.array([index[id(v)] for v in values])[chosen.leaf]
         table = jnp.stack([jnp.float32(v) for v in distinct])
         return jnp.broadcast_to(
-            table if len(distinct) == 1 else table[rows], rows.shape
+            table if len(distinct) == 1 else _at(table, rows), rows.shape
         )
 
     def of_coordinate(value: Callable[[str, Rate], jax.Array]) -> jax.Array:
@@ -146,7 +146,7 @@ def summarise(
             _take(value(name, rates[name]), positions).astype(jnp.float32)
             for name, positions in zip(leaves, chosen.positions, strict=True)
         ]
-        return jnp.concatenate(seen)[chosen.place]
+        return _at(jnp.concatenate(seen), chosen.place)
 
     def bound(value: Callable[[Rate], Any]) -> jax.Array:
         if all(jnp.ndim(value(rates[name])) == 0 for name in leaves):
@@ -186,11 +186,17 @@ def summarise(
     )
 
 
+def _at(x: jax.Array, index: Any) -> jax.Array:
+    """x[index] without a look at the ends, whose masks XLA makes at every step."""
+    taken: jax.Array = x.at[index].get(mode="promise_in_bounds")
+    return taken
+
+
 def _take(leaf: jax.Array, positions: np.ndarray) -> jax.Array:
     if len(positions) == leaf.size:
         return leaf.ravel()
     # Not a slice of the flattened leaf: that gathers one that is sharded.
-    return leaf[np.unravel_index(positions, leaf.shape)]
+    return _at(leaf, np.unravel_index(positions, leaf.shape))
 
 
 def _quantiles(log_rate: jax.Array, sizes: np.ndarray) -> jax.Array:
@@ -199,7 +205,8 @@ def _quantiles(log_rate: jax.Array, sizes: np.ndarray) -> jax.Array:
     ordered = jnp.sort(_to_integers(log_rate), axis=1)
     last = np.maximum(sizes - 1, 0)
     ranks = np.rint(np.outer(last, PROBABILITIES)).astype(np.int32)
-    return _from_integers(jnp.take_along_axis(ordered, ranks, axis=1))
+    rows = np.arange(len(sizes))[:, None]
+    return _from_integers(_at(ordered, (rows, ranks)))
 
 
 def _to_integers(x: jax.Array) -> jax.Array:
