@@ -70,7 +70,7 @@ FILES = {
         ),
         CORE,
     ),
-    **dict.fromkeys(["fused/_plan", "fused/_coverage"], STEP),
+    **dict.fromkeys(["fused/_plan", "fused/_trail", "fused/_coverage"], STEP),
     "sweep/_engine/scheduler": SWEEP,
 }
 
