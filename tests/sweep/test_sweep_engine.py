@@ -21,6 +21,7 @@ from optjax.sweep._engine.pieces import Piece, read_piece, split, write_piece
 from optjax.sweep._engine.plan import Plan
 from optjax.sweep._engine.scheduler import Scheduler
 from optjax.sweep._errors import NotWrittenError
+from optjax.sweep._records import Failure
 from optjax.sweep._stopping import Rungs, decisions
 
 # -------------------------------------------------- the scheduler, with made-up metrics
@@ -29,7 +30,7 @@ EVERY, EVALUATIONS = 5, 18
 EVERY_LANE = np.ones(8, bool)
 
 
-def scheduler(trials, *, lanes=8, devices=2, stopping=None, metrics=("loss",)):
+def scheduler(trials, *, lanes=8, devices=2, stopping=None, metrics=("loss",), **more):
     specs = [
         sweep.TrialSpec(n, sweep.Config("sgd", {"learning_rate": 1.0 + n}, {}), n % 3)
         for n in range(trials)
@@ -46,6 +47,7 @@ def scheduler(trials, *, lanes=8, devices=2, stopping=None, metrics=("loss",)):
         evaluations_a_round=2,
         rungs=stopping
         and Rungs(stopping, decisions(stopping, EVERY * EVALUATIONS, EVERY)),
+        **more,
     )
 
 
@@ -171,6 +173,16 @@ def test_halving_stops_the_worst_for_the_mode_and_refills():
     assert schedule.running == 8
 
 
+def test_a_trial_that_diverges_is_the_worst_of_those_compared():
+    schedule = scheduler(20, stopping=sweep.SuccessiveHalving(10, 4))
+    rows = np.arange(8, dtype=np.float32)[:, None, None].repeat(2, axis=1)
+    rows[0, 1] = np.nan
+    ended = {record.trial.number: record.status for record in observe(schedule, rows)}
+    # Two of eight go on, now those in lanes 1 and 2: trials 2 and 4.
+    stopped = dict.fromkeys([1, 3, 5, 6, 7], sweep.STOPPED)
+    assert ended == {0: sweep.DIVERGED} | stopped
+
+
 def steps_measured(schedule):
     """Of each trial in a lane, in the next call."""
     measured = schedule.measured(round_of(schedule), np.ones((8, 2, 1), np.float32))
@@ -190,6 +202,11 @@ def test_what_is_measured_has_its_steps_and_what_is_lost_is_not_measured_twice()
     assert begun.sum() == 3
     assert schedule.left.evaluations[begun].tolist() == [4] * 3
     assert schedule.assignment(EVERY_LANE).fresh.tolist() == begun.tolist()
+    # And once more, when half of it has been done again.
+    assert schedule.observe(Call(begun, Size(1, EVERY, True), EVERY), []) == []
+    assert schedule.left.evaluations[begun].tolist() == [3] * 3
+    schedule.lose()
+    assert schedule.left.evaluations.tolist() == (4 * begun).tolist()
     assert steps_measured(schedule) == [[]] * 3
     assert observe(schedule, rows) == []
     assert steps_measured(schedule) == [[15, 20]] * 3
@@ -212,10 +229,48 @@ def test_lanes_go_on_between_two_evaluations():
     resumed.resume(np.flatnonzero(left.within), left.updates)
     assert repr(resumed.left) == repr(left)
     assert not resumed.assignment(EVERY_LANE).fresh.any()
+    (lane, *_) = np.flatnonzero(busy)
+    schedule.fail(np.arange(8) == lane, "broken")
+    assert schedule.left.within.tolist() == (busy & (np.arange(8) != lane)).tolist()
     for each in (schedule, resumed):
         each.observe(Call(busy, Size(1, 1, True), 1), [])
         assert each.left.updates == 0
         assert not each.left.within.any()
+        each.observe(part, [])
+        each.lose()
+        assert each.left.updates == 0
+        assert not each.left.within.any()
+
+
+def test_what_has_failed_fails_at_the_same_place_again():
+    rows = np.ones((8, 2, 1), np.float32)
+    schedule = scheduler(10)
+    assert observe(schedule, rows) == []
+    (record,) = schedule.fail(np.arange(8) == 0, "broken")
+    assert (record.trial.number, record.status) == (0, sweep.FAILED)
+    assert (record.steps, record.message) == (2 * EVERY, "broken")
+    assert schedule.failures == {0: Failure(2, "broken")}
+    # Its lane is free until the round ends.
+    assert schedule.running == 7
+
+    known = {0: Failure(2, "broken"), 3: Failure(0, "at once"), 5: Failure(5, "odd")}
+    again = scheduler(10, failures=known)
+    (first,) = again.ended_before
+    assert (first.trial.number, first.steps, first.message) == (3, 0, "at once")
+    ended = [*observe(again, rows), *observe(again, rows)]
+    # Within a round, as it is read back.
+    ended += again.take(5, rows[0, :1])
+    assert {r.trial.number: (r.status, r.steps) for r in ended} == {
+        0: (sweep.FAILED, 2 * EVERY),
+        5: (sweep.FAILED, 5 * EVERY),
+    }
+
+
+def test_only_trials_fail():
+    schedule = scheduler(3)
+    failed = schedule.fail(EVERY_LANE, "broken")
+    assert [record.trial.number for record in failed] == [0, 2, 1]
+    assert schedule.is_done
 
 
 # ------------------------------------------------------------------- a toy, end to end
