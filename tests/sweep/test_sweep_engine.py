@@ -205,6 +205,7 @@ def test_what_is_measured_has_its_steps_and_what_is_lost_is_not_measured_twice()
     # And once more, when half of it has been done again.
     assert schedule.observe(Call(begun, Size(1, EVERY, True), EVERY), []) == []
     assert schedule.left.evaluations[begun].tolist() == [3] * 3
+    assert steps_measured(schedule) == [[15]] * 3
     schedule.lose()
     assert schedule.left.evaluations.tolist() == (4 * begun).tolist()
     assert steps_measured(schedule) == [[]] * 3
@@ -259,6 +260,7 @@ def test_what_has_failed_fails_at_the_same_place_again():
     assert (first.trial.number, first.steps, first.message) == (3, 0, "at once")
     ended = [*observe(again, rows), *observe(again, rows)]
     # Within a round, as it is read back.
+    assert again.take(6, rows[0, :1]) == []
     ended += again.take(5, rows[0, :1])
     assert {r.trial.number: (r.status, r.steps) for r in ended} == {
         0: (sweep.FAILED, 2 * EVERY),
