@@ -34,6 +34,12 @@ def known():
     return {name: value for name, value in CHEAPLY.items() if is_known(name)}
 
 
-def jit(function, **options):
+def jit(*function, compiler_options=None, **options):
     """`jax.jit`, compiled cheaply."""
-    return compile_as_for_users(function, compiler_options=known(), **options)
+    cheaply = {**known(), **(compiler_options or {})}
+    return compile_as_for_users(*function, compiler_options=cheaply, **options)
+
+
+def flags():
+    """The same for a process that is started, as `XLA_FLAGS` has it."""
+    return " ".join(f"--{name}={value}".lower() for name, value in known().items())

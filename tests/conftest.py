@@ -9,9 +9,13 @@ import os
 import pathlib
 import time
 
+import compiling
 import hypothesis
 import jax
 import pytest
+
+# Before `cheaply_compiled`: what it jits when it is imported stays as users have it.
+import optjax  # noqa: F401
 
 # The same examples at every run, few enough for every day.
 hypothesis.settings.register_profile(
@@ -85,6 +89,11 @@ def pytest_collection_modifyitems(items):
             item.add_marker("quick")
 
 
+def pytest_collection_finish():
+    """What is imported by now stays: no collection need look at it again."""
+    gc.freeze()
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _one_device():
     """The first to use JAX settles its devices; a command line makes one a core."""
@@ -97,3 +106,15 @@ def _programs():
     yield
     jax.clear_caches()
     gc.collect()
+
+
+@pytest.fixture(scope="module")
+def cheaply_compiled():
+    """All that a module jits, and the processes that it starts.
+
+    For the library's own calls of `jax.jit`, which `compiling.jit` does not reach.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jax, "jit", compiling.jit)
+        patch.setenv("XLA_FLAGS", compiling.flags())
+        yield

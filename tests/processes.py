@@ -6,12 +6,10 @@ import socket
 import subprocess
 import sys
 
-#: One CPU device each, whatever this process was told; JAX's C++ says what it says to
-#: the children of a process that has imported JAX. They find the tests' modules.
+#: JAX's C++ says what it says to the children of a process that has imported JAX. They
+#: find the tests' modules.
 ENVIRONMENT = {
-    **os.environ,
     "JAX_PLATFORMS": "cpu",
-    "XLA_FLAGS": "",
     "TF_CPP_MIN_LOG_LEVEL": "1",
     "PYTHONPATH": os.pathsep.join(
         filter(None, [os.path.dirname(__file__), os.environ.get("PYTHONPATH")])
@@ -32,6 +30,7 @@ def pair(arguments, stdout=subprocess.DEVNULL, **options):
         subprocess.Popen(
             [sys.executable, *map(str, arguments(port, rank))],
             env={
+                **os.environ,
                 **ENVIRONMENT,
                 "JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{port}",
                 "JAX_NUM_PROCESSES": "2",

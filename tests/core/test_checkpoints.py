@@ -10,6 +10,8 @@ from golden import checkpoints
 
 import optjax
 
+pytestmark = pytest.mark.usefixtures("cheaply_compiled")
+
 VERSIONS = [path.stem for path in sorted(checkpoints.FOLDER.glob("*.json"))]
 restore = functools.cache(checkpoints.restore)
 

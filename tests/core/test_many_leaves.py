@@ -12,6 +12,8 @@ import optjax
 from optjax._precision import sqrt
 from optjax._tree import map_leaves
 
+pytestmark = pytest.mark.usefixtures("cheaply_compiled")
+
 COPIES = 9
 
 

@@ -15,6 +15,8 @@ from rows import ROWS
 import optjax
 from optjax import state_shardings
 
+pytestmark = pytest.mark.usefixtures("cheaply_compiled")
+
 P = PartitionSpec
 MESH = jax.make_mesh((1,), ("d",), axis_types=(AxisType.Auto,))
 

@@ -368,8 +368,15 @@ FREE = {
 GOOD = {"optimizer": TX, "first": X, "second": STATE, "params": X}
 
 
+@functools.cache
+def signature(name):
+    """Its parameters and their kinds, which all its cases ask for."""
+    function = FUNCTIONS[name]
+    return inspect.signature(function).parameters, kinds_of(function)
+
+
 def kind_of(name, argument):
-    return kinds_of(FUNCTIONS[name])[argument]
+    return signature(name)[1][argument]
 
 
 @pytest.mark.parametrize(("name", "argument"), ARGUMENTS)
@@ -384,17 +391,16 @@ KINDED = [(n, a) for n, a in ARGUMENTS if kind_of(n, a) is not None]
 
 
 def call(name, **given):
-    function = FUNCTIONS[name]
-    parameters = inspect.signature(function).parameters
+    parameters, kinds = signature(name)
     good = {
         p.name: GOOD[p.name] if kind is None else taken(kind)[1]
         for p in parameters.values()
-        for kind in [kind_of(name, p.name)]
+        for kind in [kinds[p.name]]
         if p.default is p.empty and p.kind is not p.VAR_KEYWORD
     }
     by_name = {**good, **given}
     only = [n for n, p in parameters.items() if p.kind is p.POSITIONAL_ONLY]
-    return function(*[by_name.pop(n) for n in only], **by_name)
+    return FUNCTIONS[name](*[by_name.pop(n) for n in only], **by_name)
 
 
 @pytest.mark.parametrize(("name", "argument"), KINDED)

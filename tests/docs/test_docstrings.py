@@ -11,6 +11,8 @@ import pytest
 
 import optjax
 
+pytestmark = pytest.mark.usefixtures("cheaply_compiled")
+
 PUBLIC = {
     name: getattr(optjax, name)
     for name in optjax.__all__

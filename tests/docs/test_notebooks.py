@@ -23,6 +23,8 @@ execute = script(ROOT / "notebooks" / "execute.py")
 urls = script(ROOT / ".ci" / "urls.py")
 REPOSITORY = urls.repository()  # on GitHub, for the badge and the install cell
 
+# What they compute is in question, not how fast.
+pytestmark = pytest.mark.usefixtures("cheaply_compiled")
 every_notebook = pytest.mark.parametrize(
     "path", execute.NOTEBOOKS, ids=lambda path: path.stem
 )
@@ -47,8 +49,14 @@ def test_there_are_notebooks():
     assert [path.name for path in execute.NOTEBOOKS if path.name.startswith("1-")]
 
 
+# This one ends with two programs that are the same to the bit.
+AS_FOR_USERS = ["4-your-own-optimizer"]
+
+
 @every_notebook
-def test_outputs_are_what_the_code_gives(path):
+def test_outputs_are_what_the_code_gives(path, monkeypatch):
+    if path.stem in AS_FOR_USERS:
+        monkeypatch.delenv("XLA_FLAGS")
     committed = read(path)
     found = list(execute.differences(committed, execute.execute(committed)))
     assert not found, (

@@ -24,6 +24,8 @@ PAGES = [
     *sorted(DOCS.glob("*.md")),
     *(DOCS / "design").glob("*.md"),
 ]
+# What they compute is in question, not how fast.
+pytestmark = pytest.mark.usefixtures("cheaply_compiled")
 BLOCK = re.compile(
     r"^```python\n(.*?)^```\n(\n(?:    [^\n]*\n|\n)+)?", re.DOTALL | re.MULTILINE
 )
@@ -55,7 +57,7 @@ def run(code, name):
     if needs_its_own_process(code):
         ran = subprocess.run(
             [sys.executable, "-c", code],
-            env={**os.environ, "PYTHONPATH": str(ROOT), "XLA_FLAGS": ""},
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
             capture_output=True,
             text=True,
         )

@@ -34,6 +34,8 @@ from optjax.sweep._store.store import Store
 from optjax.sweep._view.leaderboard import Leaderboard
 from optjax.sweep._view.live import Display, Tally, live_display
 
+pytestmark = pytest.mark.usefixtures("cheaply_compiled")
+
 # ---------------------------------------------------------------- hand-made trials
 
 

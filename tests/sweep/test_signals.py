@@ -13,6 +13,8 @@ import signal_worker
 
 from optjax import sweep
 
+pytestmark = pytest.mark.usefixtures("cheaply_compiled")
+
 HERE = Path(__file__).parents[1]
 SWEEP = ["sweep", "signal_worker:trial", "--metric", "loss", "--mode", "min"]
 SWEEP += ["--optimizers", "sgd", "adam", "--space", "learning_rate=0.01, 0.1"]
@@ -32,8 +34,9 @@ KEYWORDS = {
 SPACE = {"optimizer": ["sgd", "adam"], "learning_rate": [0.01, 0.1]}
 
 
-# Where a signal comes while XLA compiles, nothing may have been compiled before.
-COMPILING = {"JAX_ENABLE_COMPILATION_CACHE": "false"}
+# Where a signal comes while XLA compiles, nothing may have been compiled before, and
+# that must take long.
+COMPILING = {"JAX_ENABLE_COMPILATION_CACHE": "false", "XLA_FLAGS": ""}
 
 
 def start(moment, name, *arguments):
@@ -84,6 +87,8 @@ GOES_ON = "; the same command goes on"
         ("tracing", "SIGINT", "interrupted after 0 trials" + GOES_ON),
         # JAX calls back in every collection, where Python drops an exception.
         ("collecting", "SIGINT", "interrupted"),
+        # As SciPy's Sobol points do while they are drawn.
+        ("printing", "SIGINT", "interrupted"),
         ("running", "SIGINT", "interrupted after 0 trials" + GOES_ON),
         ("appending", "SIGINT", "interrupted after 0 trials" + GOES_ON),
         ("drawing", "SIGINT", "interrupted"),

@@ -9,6 +9,8 @@ import pytest
 from processes import pair
 from test_signals import GOES_ON, HERE, SWEEP, end, start, tables
 
+pytestmark = pytest.mark.usefixtures("cheaply_compiled")
+
 COMMAND = [*SWEEP, "--checkpoint-seconds", "1000", "--distributed", "--out"]
 
 

@@ -15,6 +15,8 @@ from optjax import sweep
 from optjax.sweep import Median, SuccessiveHalving, SweepError
 from optjax.sweep._stopping import Rungs, decisions
 
+pytestmark = pytest.mark.usefixtures("cheaply_compiled")
+
 NEVER = -np.inf
 
 

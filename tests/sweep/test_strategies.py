@@ -13,6 +13,8 @@ from optjax import sweep
 from optjax.sweep._store.store import MARKER
 from optjax.sweep._strategies import STRATEGIES, as_strategy
 
+pytestmark = pytest.mark.usefixtures("cheaply_compiled")
+
 
 def init(key, optimizer):
     x = jax.random.normal(key, (3,))

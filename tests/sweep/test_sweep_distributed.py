@@ -22,6 +22,8 @@ from processes import pair
 from optjax import sweep
 from optjax.sweep._store.store import Store
 
+pytestmark = pytest.mark.usefixtures("cheaply_compiled")
+
 
 def fill_disk_at(count):
     append, calls = Store.append, []

@@ -24,6 +24,8 @@ from optjax.sweep._errors import NotWrittenError
 from optjax.sweep._records import Failure
 from optjax.sweep._stopping import Rungs, decisions
 
+pytestmark = pytest.mark.usefixtures("cheaply_compiled")
+
 # -------------------------------------------------- the scheduler, with made-up metrics
 
 EVERY, EVALUATIONS = 5, 18
@@ -596,7 +598,8 @@ class Clock:
                 return carry, np.ones((group.lanes, most, len(group.metrics)))
 
             takes = (bytes_ or {}).get(strategy, 0)
-            return Program(lambda: None, advance, None, None, group.lanes, takes)
+            rest = {"lanes": group.lanes, "bytes": takes}
+            return Program(lambda: None, advance, *4 * [None], **rest)
 
         monkeypatch.setattr(fastest.time, "perf_counter", lambda: self.now)
         monkeypatch.setattr(TrialGroup, "compile", compile_)
@@ -671,7 +674,7 @@ def test_fewer_lanes_where_the_others_do_not_fit(monkeypatch):
     def compile_(group, plan, strategy):
         compiled.append(group.lanes)
         takes = 2**24 + group.lanes * 2**23
-        return Program(None, None, None, None, lanes=group.lanes, bytes=takes)
+        return Program(*6 * [None], lanes=group.lanes, bytes=takes)
 
     monkeypatch.setattr(TrialGroup, "compile", compile_)
     fitted = fit(group, plan, "vmap")

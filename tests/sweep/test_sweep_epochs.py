@@ -9,6 +9,8 @@ from flax import nnx
 
 from optjax import sweep
 
+pytestmark = pytest.mark.usefixtures("cheaply_compiled")
+
 X = np.arange(10, dtype=np.float32)[:, None]
 
 

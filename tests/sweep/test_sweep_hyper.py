@@ -14,6 +14,8 @@ import optjax
 from optjax import sweep
 from optjax.sweep import SweepError
 
+pytestmark = pytest.mark.usefixtures("cheaply_compiled")
+
 X = jnp.linspace(-1.0, 1.0, 32)[:, None]
 Y = X**2
 KEYWORDS = {

@@ -15,6 +15,8 @@ from optjax import sweep
 from optjax.sweep import SweepError
 from optjax.sweep._engine import training
 
+pytestmark = pytest.mark.usefixtures("cheaply_compiled")
+
 RULELESS = {**KEYWORDS, "stopping": None}
 SMALL = {"optimizer": "adam", "learning_rate": [0.01, 0.1]}
 

@@ -17,6 +17,8 @@ import pytest
 from optjax import sweep
 from optjax.sweep._store.sealed import read_sealed, write_sealed
 
+pytestmark = pytest.mark.usefixtures("cheaply_compiled")
+
 ray = pytest.importorskip("ray")
 Cluster = pytest.importorskip("ray.cluster_utils").Cluster
 

@@ -10,6 +10,8 @@ from sweep_worker import KEYWORDS, SPACE, init, main, step
 
 from optjax import sweep
 
+pytestmark = pytest.mark.usefixtures("cheaply_compiled")
+
 WORKER = str(Path(__file__).parents[1] / "sweep_worker.py")
 
 

@@ -14,6 +14,8 @@ from search_worker import KEYWORDS, SPACE, init, step
 from optjax import sweep
 from optjax.sweep import SweepError
 
+pytestmark = pytest.mark.usefixtures("cheaply_compiled")
+
 pytest.importorskip("optuna")
 WORKER = str(Path(search_worker.__file__))
 

@@ -12,6 +12,8 @@ from flax import nnx
 
 from optjax import sweep
 
+pytestmark = pytest.mark.usefixtures("cheaply_compiled")
+
 X = jnp.linspace(-1.0, 1.0, 32)[:, None]
 Y = X**2
 KEYWORDS = {
