@@ -56,10 +56,9 @@ STEP = [
     "fused/test_apply_step.py fused/test_narrow_state.py core/test_extend.py",
 ]
 SWEEP = [
-    "sweep/test_sweep_engine.py -k 'starts_once or same_schedule or free_lanes or "
-    "diverges or finite or halving'",
-    "sweep/test_sweep_failures.py -k 'raises or however or read_back'",
-    "sweep/test_sweep_engine.py sweep/test_stopping.py -k 'not kill_9'",
+    "sweep/test_scheduler.py",
+    "sweep/test_sweep_failures.py sweep/test_sweep_engine.py sweep/test_stopping.py "
+    "-k 'not kill_9'",
 ]
 FILES = {
     **dict.fromkeys(["_form", "_rate", "_bound", "_accumulator"], CORE),
