@@ -68,7 +68,7 @@ def test_precondition_refuses_branches_of_different_shape():
         tx.update(g, tx.init(g))
 
 
-@pytest.mark.parametrize("schedule", [0.1, lambda count: 0.1 * 0.5**count])
+@pytest.mark.parametrize("schedule", [0.1, 1.0, 2.0, lambda count: 0.1 * 0.5**count])
 def test_basic_form_is_the_equation(schedule):
     """x[t+1] = x[t] − s_t · (V_t ⊙ m_t + λ x[t])."""
     direction = optjax.trace(0.9)
@@ -86,6 +86,14 @@ def test_basic_form_is_the_equation(schedule):
     )
     actual = walk(tx, gradient=lambda x, noise: noise)
     assert_same_path(actual, stack(path), rtol=1e-6)
+
+
+def test_a_learning_rate_of_one_negates_and_does_not_multiply():
+    tx = optjax.basic_form(optax.identity(), optjax.rate_by_one(), 1.0)
+    update = jax.make_jaxpr(lambda g: tx.update(g, tx.init(g))[0])(jnp.ones(3))
+    names = [eqn.primitive.name for eqn in update.eqns]
+    assert names.count("neg") == 1
+    assert "mul" not in names
 
 
 def test_an_outermost_schedule_scales_the_bounds():
