@@ -172,6 +172,18 @@ def test_scale_by_is_the_rate_times_the_gradient(scale_by, rate_by, arguments):
     assert_same_path(outputs_of(scale_by(**arguments)), expected, 1e-6)
 
 
+@pytest.mark.parametrize("power", [0.0, 0.25, 0.5])
+@pytest.mark.parametrize("eps", [0.0, 0.5])
+@pytest.mark.parametrize("eps_root", [0.0, 2.0])
+def test_the_rate_is_one_over_the_power_of_the_root(power, eps, eps_root):
+    tx = optjax.rate_by_accumulated_square(
+        optjax.sum_of_squares(1.0), eps, eps_root, power
+    )
+    g = np.array([-2.0, 4.0], np.float32)
+    expected = (np.sqrt(1 + g**2 + eps_root) + eps) ** (-2 * power)
+    np.testing.assert_allclose(tx.update(g, tx.init(g))[0], expected, rtol=1e-6)
+
+
 #: Whose defaults are whose; of the names that both have.
 SAME_DEFAULTS = [
     *((scale_by, rate_by) for scale_by, rate_by, _ in TWINS),
