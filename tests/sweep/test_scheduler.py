@@ -206,6 +206,14 @@ def test_what_is_measured_has_its_steps():
     assert not schedule.assignment(EVERY_LANE).fresh.any()
 
 
+def test_every_update_may_be_evaluated():
+    schedule, ended = scheduler(1, evaluate_every=1), []
+    while not schedule.is_done:
+        ended += observe(schedule, np.ones((8, 2, 1), np.float32))
+    (record,) = ended
+    assert record.curve.steps == tuple(range(1, EVALUATIONS + 1))
+
+
 def test_lanes_go_on_between_two_evaluations():
     schedule = scheduler(3)
     busy = schedule.left.evaluations > 0
