@@ -38,7 +38,7 @@ import pytest
 ROOT = pathlib.Path(__file__).parents[1]
 LIST = ROOT / "tests/mutants.md"
 #: Of the processor, for one run. A change that takes longer is noticed.
-SECONDS = 90
+SECONDS = 150
 #: Imported before the processes fork. None of them starts a thread.
 LIBRARIES = ["jax", "optax", "flax.nnx", "chex", "hypothesis.extra.numpy", "pandas"]
 
@@ -49,6 +49,7 @@ CORE = [
     "-k 'test_bound or test_form or (NAME and not float32 and not trees)'",
     "fused/test_explain_step.py core/test_precision.py core/test_hyperparameters.py "
     "core/test_extend.py core/test_leaf_types.py core/test_wrong_input.py",
+    "core/test_dtypes.py core/test_transformations.py -k 'strict or the_defaults'",
 ]
 STEP = [
     "fused/test_explain_step.py",
