@@ -68,7 +68,7 @@ def test_precondition_refuses_branches_of_different_shape():
         tx.update(g, tx.init(g))
 
 
-@pytest.mark.parametrize("schedule", [0.1, lambda count: 0.1 * 0.5**count])
+@pytest.mark.parametrize("schedule", [0.1, 1.0, 2.0, lambda count: 0.1 * 0.5**count])
 def test_basic_form_is_the_equation(schedule):
     """x[t+1] = x[t] − s_t · (V_t ⊙ m_t + λ x[t])."""
     direction = optjax.trace(0.9)
@@ -86,6 +86,14 @@ def test_basic_form_is_the_equation(schedule):
     )
     actual = walk(tx, gradient=lambda x, noise: noise)
     assert_same_path(actual, stack(path), rtol=1e-6)
+
+
+def test_a_learning_rate_of_one_negates_and_does_not_multiply():
+    tx = optjax.basic_form(optax.identity(), optjax.rate_by_one(), 1.0)
+    update = jax.make_jaxpr(lambda g: tx.update(g, tx.init(g))[0])(jnp.ones(3))
+    names = [eqn.primitive.name for eqn in update.eqns]
+    assert names.count("neg") == 1
+    assert "mul" not in names
 
 
 def test_an_outermost_schedule_scales_the_bounds():
@@ -162,6 +170,18 @@ def test_scale_by_is_the_rate_times_the_gradient(scale_by, rate_by, arguments):
     assert all(bool(jnp.all(leaf > 0)) for leaf in jax.tree.leaves(rates))
     expected = jax.tree.map(lambda v, g: v * g, rates, stack(NOISE))
     assert_same_path(outputs_of(scale_by(**arguments)), expected, 1e-6)
+
+
+@pytest.mark.parametrize("power", [0.0, 0.25, 0.5])
+@pytest.mark.parametrize("eps", [0.0, 0.5])
+@pytest.mark.parametrize("eps_root", [0.0, 2.0])
+def test_the_rate_is_one_over_the_power_of_the_root(power, eps, eps_root):
+    tx = optjax.rate_by_accumulated_square(
+        optjax.sum_of_squares(1.0), eps, eps_root, power
+    )
+    g = np.array([-2.0, 4.0], np.float32)
+    expected = (np.sqrt(1 + g**2 + eps_root) + eps) ** (-2 * power)
+    np.testing.assert_allclose(tx.update(g, tx.init(g))[0], expected, rtol=1e-6)
 
 
 #: Whose defaults are whose; of the names that both have.

@@ -108,6 +108,20 @@ def test_squares_held_in_float64(decay):
     assert float(rho_inf) == pytest.approx(squares_held(decay, LAST), rel=1e-12)
 
 
+def test_the_rate_is_used_from_the_threshold_on():
+    """At ρ_t itself too, and not where the next number above it is wanted."""
+    step = jnp.int32(8)
+    rho, _ = _squares_held(0.9, jnp.float32(step))
+
+    def at(threshold):
+        tx = optjax.rectify(0.9, threshold)
+        state = tx.init(jnp.zeros([]))._replace(count=step - 1)
+        return tx.update(jnp.float32(100.0), state)[0]
+
+    assert at(float(rho)) > 1
+    assert at(float(np.nextafter(np.float32(rho), np.float32(9)))) == 1
+
+
 @pytest.mark.parametrize("decay", [0.0, 0.6, 0.9, 0.999, 0.99999])
 def test_rectification_has_a_derivative(decay):
     def last(decay):

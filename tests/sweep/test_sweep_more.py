@@ -5,6 +5,7 @@ import doctest
 import importlib
 import json
 import pickle
+import shutil
 
 import jax
 import numpy as np
@@ -14,6 +15,8 @@ from sweep_worker import KEYWORDS, SPACE, init, step
 from optjax import sweep
 from optjax.sweep import SweepError
 from optjax.sweep._engine import training
+from optjax.sweep._errors import DamagedError
+from optjax.sweep._store.keep import read_state
 
 pytestmark = pytest.mark.usefixtures("cheaply_compiled")
 
@@ -86,6 +89,24 @@ def test_a_state_that_is_not_there_is_refused(kept, tmp_path):
         sweep.run((init, step), SPACE, keep="best", **KEYWORDS)
     with pytest.raises(SweepError, match="keep"):
         sweep.run((init, step), SPACE, keep="all", out=tmp_path / "x", **KEYWORDS)
+
+
+def test_a_kept_state_is_that_of_the_trial_or_refused(kept, tmp_path):
+    path = next(iter(kept[1].kept.values()))
+    shapes = jax.eval_shape(lambda: {"x": np.zeros((7, 7), np.float32)})
+    with pytest.raises(DamagedError, match=r"kept.* is damaged: it has no \['y'\]"):
+        read_state(path, {"y": shapes["x"]})
+    with pytest.raises(
+        DamagedError, match=r"its \['x'\] has the shape .*, not \(7, 7\)"
+    ):
+        read_state(path, shapes)
+    for name, left in [("cut", b""), ("torn", b"{")]:
+        copy = shutil.copytree(path, tmp_path / name)
+        for file in copy.rglob("*"):
+            if file.is_file():
+                file.write_bytes(left)
+        with pytest.raises(DamagedError, match=f"{name} is damaged: Expecting"):
+            read_state(copy, shapes)
 
 
 def test_a_sweep_is_read_back_as_it_was(kept):

@@ -112,8 +112,14 @@ def read_state(path: Path, like: State) -> State:
             raise DamagedError(path, f"it has no {name}")
         array = jnp.asarray(saved[name])
         if jnp.issubdtype(want.dtype, jax.dtypes.prng_key):
-            return jax.random.wrap_key_data(array, impl=want.dtype._impl.name)
-        return array.astype(want.dtype)
+            array = jax.random.wrap_key_data(array, impl=want.dtype._impl.name)
+        else:
+            array = array.astype(want.dtype)
+        if array.shape != want.shape:
+            raise DamagedError(
+                path, f"its {name} has the shape {array.shape}, not {want.shape}"
+            )
+        return array
 
     return jax.tree_util.tree_map_with_path(leaf, like)
 
