@@ -4,6 +4,7 @@
 """
 
 import contextlib
+import ctypes
 import gc
 import os
 import pathlib
@@ -104,6 +105,9 @@ def _programs():
     yield
     jax.clear_caches()
     gc.collect()
+    # glibc keeps what is free, which is most of a worker's memory, unless it is asked.
+    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
+        trim(0)
 
 
 @pytest.fixture(scope="module")
