@@ -38,6 +38,7 @@ from optjax._direction import ema, nadam_ema, trace
 from optjax._form import basic_form, precondition
 from optjax._from_optax import from_optax_state
 from optjax._memory import memory
+from optjax._packing import packed
 from optjax._rate import (
     correct_bias,
     limit_by_average,
@@ -107,6 +108,7 @@ __all__ = [
     "memory",
     "monitor",
     "nadam_ema",
+    "packed",
     "precondition",
     "projected_target",
     "rate_by_accumulated_square",

@@ -34,7 +34,7 @@ from optjax._arguments.numbers import Whole
 from optjax._direction import EmaState, NadamEmaState, TraceState
 from optjax._observe import tell
 from optjax._parts import Compressed, Link
-from optjax._places import path_of
+from optjax._places import left_out, path_of
 from optjax._rounding import Seed, random_bits, step_key, update_wide, widen_float
 from optjax._swats import SwatsState
 
@@ -159,7 +159,7 @@ def compressed(
         inner_state = inner.init(jax.tree.map(widen_float, params))
         # Or XLA would work out the codes of a constant as it compiles, for seconds.
         inner_state = lax.optimization_barrier(inner_state)
-        kinds = _kinds(inner_state, _left_out(mask, params))
+        kinds = _kinds(inner_state, left_out(mask, params))
         count = jnp.zeros([], jnp.int32)
         return CompressedState(
             count, *encode_leaves(inner_state, kinds, step_key(seed, count))
@@ -275,7 +275,7 @@ def _encode(x: jax.Array, key: Any, kind: Any) -> tuple[jax.Array, jax.Array]:
 _decode = jax.jit(decode)
 
 
-def _kinds(state: Any, left_out: set[Any]) -> list[Any]:
+def _kinds(state: Any, kept: set[Any]) -> list[Any]:
     """For each leaf of a state, what is to become of it."""
 
     def is_known(node: Any) -> bool:
@@ -288,7 +288,7 @@ def _kinds(state: Any, left_out: set[Any]) -> list[Any]:
         for name, field in node._asdict().items():
             for path, leaf in jax.tree_util.tree_leaves_with_path(field):
                 kind = _KINDS[type(node)].get(name)
-                is_kept = path_of(path) in left_out or not _is_large(leaf)
+                is_kept = path_of(path) in kept or not _is_large(leaf)
                 kinds.append(None if is_kept else kind)
         return kinds
 
@@ -298,22 +298,3 @@ def _kinds(state: Any, left_out: set[Any]) -> list[Any]:
 
 def _is_large(leaf: Any) -> bool:
     return bool(leaf.dtype == jnp.float32 and leaf.size >= SMALLEST)
-
-
-def _left_out(mask: Any, params: Any) -> set[Any]:
-    """The paths of the parameters whose state stays as it is."""
-    if mask is None:
-        return set()
-    chosen = mask(params) if callable(mask) else mask
-    try:
-        given = jax.tree.map(lambda _, keep: bool(keep), params, chosen)
-    except ValueError as error:
-        raise ValueError(
-            "mask must be a tree of bools like the parameters, got "
-            f"{jax.tree.structure(chosen)} for {jax.tree.structure(params)}."
-        ) from error
-    return {
-        path_of(path)
-        for path, is_compressed in jax.tree_util.tree_leaves_with_path(given)
-        if not is_compressed
-    }

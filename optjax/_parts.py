@@ -27,6 +27,7 @@ __all__ = [
     "Link",
     "One",
     "Other",
+    "Packed",
     "Part",
     "Product",
     "RelativeToBase",
@@ -243,6 +244,16 @@ class Rounded(Part):
 
 class Compressed(Rounded):
     """State kept as codes and scales; its link's states are `CompressedState`."""
+
+
+class Packed(Part):
+    """Leaves of a state that are kept end to end in arrays; its link has no updates.
+
+    Attributes:
+      rows: for each array, it before and after, and its leaves before and after.
+    """
+
+    rows: list[tuple[Any, Any, list[Any], list[Any]]]
 
 
 class RelativeToBase(Part):

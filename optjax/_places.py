@@ -13,6 +13,7 @@ __all__ = [
     "counters",
     "end_of",
     "is_counter",
+    "left_out",
     "path_of",
     "place_of",
 ]
@@ -99,3 +100,22 @@ def counters(optimizer: optax.GradientTransformation, params: Any) -> set[Path]:
 
     paths = numbers(jax.eval_shape(optimizer.init, params))
     return {path for path, grown in zip(paths, grow(), strict=True) if grown > 0}
+
+
+def left_out(mask: Any, params: Any) -> set[Path]:
+    """The paths of the parameters that a mask leaves out."""
+    if mask is None:
+        return set()
+    chosen = mask(params) if callable(mask) else mask
+    try:
+        given = jax.tree.map(lambda _, keep: bool(keep), params, chosen)
+    except ValueError as error:
+        raise ValueError(
+            "mask must be a tree of bools like the parameters, got "
+            f"{jax.tree.structure(chosen)} for {jax.tree.structure(params)}."
+        ) from error
+    return {
+        path_of(path)
+        for path, is_chosen in jax.tree_util.tree_leaves_with_path(given)
+        if not is_chosen
+    }

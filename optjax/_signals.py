@@ -91,14 +91,20 @@ def prepare() -> None:
 def take() -> None:
     """Take both signals for the rest of the process, in its main thread."""
     _set_handlers(stop)
-    say = sys.unraisablehook
+    say, show = sys.unraisablehook, sys.excepthook
 
     def end_if_stopped(dropped: Any) -> None:
         if isinstance(dropped.exc_value, Stopped):
             _end(dropped.exc_value.signal)
         say(dropped)
 
-    sys.unraisablehook = end_if_stopped
+    def end_without_traceback(kind: Any, value: Any, traceback: Any) -> None:
+        # Cython prints what it is going to drop.
+        if isinstance(value, Stopped):
+            _end(value.signal)
+        show(kind, value, traceback)
+
+    sys.unraisablehook, sys.excepthook = end_if_stopped, end_without_traceback
     if os.name != "posix":
         return
     heard, says = os.pipe()

@@ -1,4 +1,4 @@
-"""One run's state in another storage: float32, bfloat16 or eight bits."""
+"""One run's state in another storage: float32, bfloat16, eight bits or packed."""
 
 from typing import Any
 
@@ -14,6 +14,7 @@ from optjax._compression import (
     encode_leaves,
     kinds_of,
 )
+from optjax._packing import PackedState, pack_like, unpack
 from optjax._precision import store
 from optjax._rounding import (
     StochasticRoundingState,
@@ -31,10 +32,10 @@ def convert_state(
 ) -> optax.OptState:
     r"""The state of the same optimizer as another wrapper of it stores it.
 
-    Between `tx`, `stochastic_rounding(tx)` and `compressed(tx)`, in every direction and
-    wherever in a chain they are: what is stored is read back as float32, and stored
-    again. To float32 nothing is lost but what had been already; to the others the
-    error is one storing's, whose expectation is 0.
+    Between `tx`, `stochastic_rounding(tx)`, `compressed(tx)` and `packed` around any of
+    them, in every direction and wherever in a chain they are: what is stored is read
+    back as float32, and stored again. To float32 nothing is lost but what had been
+    already; to fewer bits the error is one storing's, whose expectation is 0.
 
     Args:
       state: a state of the optimizer in one storage.
@@ -57,27 +58,29 @@ def convert_state(
     """
     shapes = jax.eval_shape(lambda x: x, params)
     inner = optax.with_extra_args_support(optimizer)
-    return _stored(_read(state), jax.eval_shape(inner.init, shapes))
+    return _stored(_read(state, shapes), jax.eval_shape(inner.init, shapes), shapes)
 
 
 def _is_wrapper(node: Any) -> bool:
-    return isinstance(node, (StochasticRoundingState, CompressedState))
+    return isinstance(node, (StochasticRoundingState, CompressedState, PackedState))
 
 
-def _read(state: Any) -> Any:
+def _read(state: Any, params: Any) -> Any:
     """The state without wrappers, in float32."""
 
     def read(node: Any) -> Any:
         if isinstance(node, CompressedState):
-            return _read(decode_leaves(node))
+            return _read(decode_leaves(node), params)
         if isinstance(node, StochasticRoundingState):
-            return _read(widen_leaves(node.inner_state, node.dtypes))
+            return _read(widen_leaves(node.inner_state, node.dtypes), params)
+        if isinstance(node, PackedState):
+            return _read(unpack(node, params), params)
         return node
 
     return jax.tree.map(read, state, is_leaf=_is_wrapper)
 
 
-def _stored(wide: Any, like: Any) -> Any:
+def _stored(wide: Any, like: Any, params: Any) -> Any:
     """The same in the storage of `like`, a state of shapes."""
 
     def leaf(new: Any, old: Any) -> Any:
@@ -88,6 +91,9 @@ def _stored(wide: Any, like: Any) -> Any:
     def node(old: Any, new: Any) -> Any:
         if not _is_wrapper(old):
             return leaf(new, old)
+        if isinstance(old, PackedState):
+            inner = jax.eval_shape(lambda state: unpack(state, params), old)
+            return pack_like(_stored(new, inner, params), old, params)
         count = jnp.zeros([], jnp.int32)
         key = step_key(0, count)
         _check_structure(new, old.inner_state)

@@ -8,6 +8,7 @@ started it sends the signal; at the others it sends the signal to itself.
 
 import atexit
 import contextlib
+import ctypes
 import gc
 import os
 import signal
@@ -57,6 +58,11 @@ def in_a_collection():
     gc.collect()
 
 
+def in_c():
+    """Send it where an exception is printed, and then dropped."""
+    ctypes.pythonapi.PyRun_SimpleString(b"send()")
+
+
 def twice():
     send(times=2)
     wait_for_ever()
@@ -96,6 +102,7 @@ MOMENTS = {
     "never": lambda: None,
     "tracing": lambda: before(groups, "trace", send),
     "collecting": lambda: before(groups, "trace", in_a_collection),
+    "printing": lambda: before(groups, "trace", in_c),
     "compiling": lambda: before(
         jax.stages.Lowered, "compile", lambda: print("compiling", flush=True)
     ),

@@ -95,9 +95,15 @@ class Soak:
         if errors and "optjax" not in errors:
             # Python itself was starting, which is before anything of ours.
             return False
-        lines = errors.splitlines()
-        expected = 0 if self.name == "SIGKILL" else 1
-        if process.returncode != SIGNALS[self.name] or len(lines) != expected:
+        # Lines of progress begin with what was trained, and ours with our name.
+        ours = [line for line in errors.splitlines() if "optjax" in line]
+        says = [line.startswith("optjax: ") for line in ours]
+        expected = [] if self.name == "SIGKILL" else [True]
+        if (
+            process.returncode != SIGNALS[self.name]
+            or says != expected
+            or "Traceback" in errors
+        ):
             self.wrong.append((moment, process.returncode, errors))
             print(f"  WRONG at {moment:.2f} s: {process.returncode}\n{errors}")
         return False

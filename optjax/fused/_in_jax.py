@@ -21,9 +21,18 @@ def step_in_jax(
     grads: Sequence[jax.Array],
     leaves: Leaves,
     *,
+    start: int = 0,
     root: Callable[[jax.Array], jax.Array] = sqrt,
 ) -> Leaves:
-    """The equations of `Form` and `Coefficients`, leaf by leaf."""
+    """The equations of `Form` and `Coefficients`, leaf by leaf.
+
+    Where the state is packed, that of the first leaf begins at `start`.
+    """
+    if form.packed:
+        own = form._replace(packed=False)
+        apart = _taken_apart(form, leaves, start)
+        new_leaves = step_in_jax(own, packed, key, grads, apart, root=root)
+        return _put_together(form, leaves, new_leaves, start)
     c = Coefficients(*packed)
     params, m, nu, nu_max = leaves[:4]
     new: dict[str, Any] = {
@@ -85,6 +94,27 @@ def step_in_jax(
             update = update + c.decay * x
         new["params"].append(store(x - store(update, gradient), x))
     return Leaves(**new)
+
+
+def _taken_apart(form: Form, leaves: Leaves, start: int) -> Leaves:
+    """The leaves of a packed state, each by itself."""
+    columns: dict[str, list[jax.Array]] = {name: [] for name in form.kept}
+    for x in leaves.params:
+        for name, column in columns.items():
+            (array,) = getattr(leaves, name)
+            column.append(array[start : start + x.size].reshape(x.shape))
+        start += x.size
+    return leaves._replace(**columns)
+
+
+def _put_together(form: Form, leaves: Leaves, new: Leaves, start: int) -> Leaves:
+    """The new leaves, those of the state at their places among the old packed ones."""
+    arrays = {}
+    for name in form.kept:
+        (array,) = getattr(leaves, name)
+        flat = jnp.concatenate([x.reshape(-1) for x in getattr(new, name)])
+        arrays[name] = [jax.lax.dynamic_update_slice(array, flat, (start,))]
+    return new._replace(**arrays)
 
 
 def _with_l2(gradient: jax.Array, decay: jax.Array, x: jax.Array) -> jax.Array:

@@ -84,6 +84,7 @@ class Form(NamedTuple):
       l2: add l2·x to the gradient before all else. Where that is bfloat16, so is
         the sum: l2, the product and the sum are each rounded to it.
       storage: how all that the form keeps comes to be narrower, where it is.
+      packed: what it keeps of all leaves lies end to end, in one array each.
     """
 
     direction: Direction
@@ -92,22 +93,36 @@ class Form(NamedTuple):
     decay: bool = False
     l2: bool = False
     storage: Storage = Storage.NEAREST
+    packed: bool = False
 
     @property
     def is_elementwise(self) -> bool:
         """Whether an element's step needs nothing of the rest of its leaf.
 
-        Noise goes by its position, codes share a scale, and norms are of all.
+        Noise goes by its position, codes share a scale, norms are of all, and what is
+        packed has no shape that could be split like the leaf.
         """
-        return self.storage is Storage.NEAREST and self.bounded is not Bounded.OWN
+        is_nearest = self.storage is Storage.NEAREST
+        return is_nearest and self.bounded is not Bounded.OWN and not self.packed
 
-    def leaves(self, params: Sequence[jax.Array], *kept: "Column") -> "Leaves":
-        """The parameters and what the form keeps, each under its name."""
-        names = [
+    @property
+    def kept(self) -> list[str]:
+        """The arrays of the state, in the order of the operands."""
+        return [
             *["m"] * (self.direction is not Direction.GRADIENT),
             *["nu"] * (self.accumulator is not Accumulator.ONE),
             *["nu_max"] * (self.accumulator is Accumulator.MAX),
         ]
+
+    def widths(self, leaves: int) -> list[int]:
+        """How many arrays each operand is, of so many leaves: the gradients' first."""
+        scales = self.storage is Storage.COMPRESSED
+        kept = [1 if self.packed else leaves] * (len(self.kept) * (1 + scales))
+        return [leaves, leaves, *kept, *[leaves] * (self.bounded is Bounded.OWN)]
+
+    def leaves(self, params: Sequence[jax.Array], *kept: "Column") -> "Leaves":
+        """The parameters and what the form keeps, each under its name."""
+        names = self.kept
         if self.storage is Storage.COMPRESSED:
             names += [f"{name}_scale" for name in names]
         names += ["norms"] * (self.bounded is Bounded.OWN)
@@ -120,6 +135,7 @@ class Form(NamedTuple):
         terms = [rate, direction, bounded]
         terms += ["weight decay" * self.decay, "L2" * self.l2]
         terms += [("", "stochastic rounding", "eight bits")[self.storage]]
+        terms += ["packed" * self.packed]
         return ", ".join(filter(None, terms))
 
 
@@ -180,8 +196,9 @@ Column = Sequence[jax.Array] | None
 class Leaves(NamedTuple):
     """The parameters and the state of an optimizer: lists of leaves, in one order.
 
-    What the form does not keep is None. Scales are those of codes. Norms are of shape
-    (2,): before a step the bounds of the leaf's rate, after it ‖V ⊙ d‖² and ‖d‖².
+    What the form does not keep is None, and what is packed one array. Scales are those
+    of codes. Norms are of shape (2,): before a step the bounds of the leaf's rate,
+    after it ‖V ⊙ d‖² and ‖d‖².
     """
 
     params: Sequence[jax.Array]
@@ -209,4 +226,4 @@ def interface() -> str:
         "bounded": [b.name.lower() for b in Bounded],
         "storage": [s.name.lower() for s in Storage],
     }
-    return "step 5; " + "; ".join(" ".join([k, *v]) for k, v in names.items())
+    return "step 6; " + "; ".join(" ".join([k, *v]) for k, v in names.items())

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from optjax._compression import CompressedState
 from optjax._observe import Observation
-from optjax._parts import ClipAround, Decay, Descend, Link, Product, Rounded
+from optjax._parts import ClipAround, Decay, Descend, Link, Packed, Product, Rounded
 from optjax._precision import precise
 from optjax.fused._coverage import (
     Largest,
@@ -47,8 +47,9 @@ class Call(NamedTuple):
       places: for each leaf, its place among the leaves of the parameters.
       grads: the gradients.
       key: the words of the noise that their state is rounded with.
-      old: for each array that the form keeps, m, ν and ν_max, its leaves before, and
-        the bounds of leaves that have their own.
+      old: for each array that the form keeps, m, ν and ν_max, its leaves before, or
+        the one array that they are packed in; and the bounds of leaves that have their
+        own.
       new: its leaves after, which nothing has computed yet; in place of bounds the
         pairs of squared norms.
     """
@@ -112,6 +113,18 @@ class _Stored(NamedTuple):
     key: tuple[Any, Any] | None
 
 
+class _Packed(NamedTuple):
+    """Where a leaf's state is among packed ones.
+
+    Attributes:
+      rows: for each array that the form keeps, as `Packed` has it.
+      place: which leaf of each.
+    """
+
+    rows: list[tuple[Any, Any, list[Any], list[Any]]]
+    place: int
+
+
 class _Told:
     """What was told of an update, from each leaf back to what it was made of."""
 
@@ -122,10 +135,17 @@ class _Told:
         self._made_by: dict[int, _Place] = {}
         # What is stored of a state that is computed in float32, by the latter's ids.
         self._stored: dict[int, _Stored] = {}
+        # By the ids of packed leaves, before and after, their array and their place.
+        self._packed: tuple[dict[int, Any], dict[int, Any]] = {}, {}
         for link in seen.links:
             if isinstance(link.part, Rounded):
                 self._note(link.part.wide, link.state, None)
                 self._note(link.part.new_wide, link.new_state, link.part.key)
+            if isinstance(link.part, Packed):
+                for row in link.part.rows:
+                    for places, leaves in zip(self._packed, row[2:], strict=True):
+                        for i, leaf in enumerate(leaves):
+                            places[id(leaf)] = row, i
             received, returned = map(self._leaves, (link.received, link.returned))
             if len(received) != len(returned):
                 continue
@@ -148,6 +168,24 @@ class _Told:
     def stored(self, leaf: Any) -> "_Stored":
         """An array of a state as it is kept."""
         return self._stored.get(id(leaf), _Stored(leaf, None, None))
+
+    def packed(self, old: list[Any], new: list[Any]) -> _Packed | None:
+        """Where the arrays of a leaf's state are packed, if they are.
+
+        Raises:
+          NotCoveredError: where some are in another way than others.
+        """
+        before, after = (
+            [places.get(id(x), (None, -1)) for x in arrays]
+            for places, arrays in zip(self._packed, (old, new), strict=True)
+        )
+        places = {place for _, place in (*before, *after)}
+        if places <= {-1}:
+            return None
+        moved = any(a is not b for (a, _), (b, _) in zip(before, after, strict=True))
+        if moved or len(places) > 1:
+            raise NotCoveredError("its state is not all packed alike")
+        return _Packed([row for row, _ in before], places.pop())
 
     def _leaves(self, tree: Any) -> list[Any]:
         """Of a tree that every leaf asks for, flattened once."""
@@ -254,12 +292,13 @@ def plan(
         except NotCoveredError as error:
             why |= dict.fromkeys((index for index, _ in members), str(error))
             continue
-        packed = coefficients.pack()
+        scalars = coefficients.pack()
         # Leaves without dimensions are not rounded where the others are.
-        alike: dict[Any, tuple[Any, list[tuple[Any, ...]]]] = {}
+        alike: dict[Any, tuple[Any, Any, list[tuple[Any, ...]]]] = {}
         for index, trail in members:
             try:
                 storage, key, old, new = _row(told, trail, kept, params[index])
+                packed = told.packed(old, new)
                 if form.bounded is Bounded.OWN:
                     bounds, norms = _bounds(told, trail)
                     old, new = [*old, bounds], [*new, norms]
@@ -268,22 +307,51 @@ def plan(
             except NotCoveredError as error:
                 why[index] = str(error)
             else:
-                _, rows = alike.setdefault((storage, id(key)), (key, []))
+                arrays = () if packed is None else tuple(map(id, packed.rows))
+                _, places, rows = alike.setdefault(
+                    (storage, id(key), arrays), (key, [], [])
+                )
+                places.append(packed)
                 rows.append((index, trail.gradient, *old, *new))
-        for (storage, _), (key, rows) in alike.items():
-            places, grads, *columns = map(list, zip(*rows, strict=True))
+        for (storage, _, arrays), (key, places, rows) in alike.items():
+            indices, grads, *columns = map(list, zip(*rows, strict=True))
+            half = len(columns) // 2
+            old, new = columns[:half], columns[half:]
+            if arrays:
+                try:
+                    old, new = _whole(places, old, new)
+                except NotCoveredError as error:
+                    why |= dict.fromkeys(indices, str(error))
+                    continue
             calls.append(
                 Call(
-                    form._replace(storage=storage),
-                    packed,
-                    places,
+                    form._replace(storage=storage, packed=bool(arrays)),
+                    scalars,
+                    indices,
                     grads,
                     no_key() if key is None else jnp.stack(key),
-                    columns[: len(columns) // 2],
-                    columns[len(columns) // 2 :],
+                    old,
+                    new,
                 )
             )
     return calls, why
+
+
+def _whole(
+    places: list[_Packed], old: list[list[Any]], new: list[list[Any]]
+) -> tuple[list[list[Any]], list[list[Any]]]:
+    """The columns with the packed array in place of its leaves.
+
+    Raises:
+      NotCoveredError: where they are not all of its leaves.
+    """
+    rows = places[0].rows
+    ours = [at.place for at in places]
+    if any(ours != [*range(len(leaves))] for _, _, leaves, _ in rows):
+        raise NotCoveredError("its state is packed with that of leaves not compiled")
+    columns = [([before], [after]) for before, after, _, _ in rows]
+    n = len(rows)
+    return [x for x, _ in columns] + old[n:], [x for _, x in columns] + new[n:]
 
 
 def _no_product(place: _Place | None) -> str:

@@ -6,6 +6,7 @@ has to run where optjax is not installed, and XLA knows nothing of what is calle
 """
 
 import functools
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -61,7 +62,9 @@ def step(
       The new leaves, each in the dtype it had.
     """
     key = no_key() if key is None else key
-    if _is_partly_manual():
+    # Of a packed state one call would make all its parameters vary over an axis.
+    is_mixed = form.packed and len({_axes(x) for x in (*grads, *leaves.params)}) > 1
+    if _is_partly_manual() or is_mixed:
         return step_in_jax(form, coefficients, key, grads, leaves)
     _teach_transformations()
     compiled = as_typed(functools.partial(_in_groups, form), leaves)
@@ -85,29 +88,45 @@ def _in_groups(
     grads: list[Any],
     leaves: Leaves,
 ) -> Leaves:
-    columns: list[Any] = [grads, *(column for column in leaves if column is not None)]
-    result: list[list[Any]] = [[None] * len(grads) for _ in columns[1:]]
-    for axes, places in _places(columns):
-        operands = [column[i] for column in columns for i in places]
+    columns = [grads, *(list(column) for column in leaves if column is not None)]
+    begins = [0, *itertools.accumulate(x.size for x in leaves.params)]
+    for axes, places in _places(form, columns):
+        # What is packed is handed from call to call.
+        taken = [
+            [*range(width)] if width < len(grads) else places
+            for width in form.widths(len(grads))
+        ]
+        operands = [
+            column[i] for column, at in zip(columns, taken, strict=True) for i in at
+        ]
         updated = _step.bind(
             *(_varying(x, axes) for x in (coefficients, key, *operands)),
             form=form,
             leaves=len(places),
+            start=begins[places[0]] if form.packed else 0,
         )
-        for k, column in enumerate(result):
-            for i, leaf in enumerate(places):
-                column[leaf] = updated[k * len(places) + i]
-    return form.leaves(*result)
+        new = iter(updated)
+        for column, at in zip(columns[1:], taken[1:], strict=True):
+            for i in at:
+                column[i] = next(new)
+    return form.leaves(*columns[1:])
 
 
-def _places(columns: list[list[Any]]) -> Iterator[tuple[frozenset[str], list[int]]]:
+def _places(
+    form: Form, columns: list[list[Any]]
+) -> Iterator[tuple[frozenset[str], list[int]]]:
     """The leaves of each call, and the mesh axes of a `shard_map` that they vary over.
 
-    What varies over no axis before the step does not after it.
+    What varies over no axis before the step does not after it; but packed leaves go
+    by their places.
     """
-    alike: dict[frozenset[str], list[int]] = {}
-    for i, row in enumerate(zip(*columns, strict=True)):
-        alike.setdefault(frozenset().union(*map(_axes, row)), []).append(i)
+    if form.packed:
+        everything = itertools.chain.from_iterable(columns)
+        alike = {frozenset().union(*map(_axes, everything)): [*range(len(columns[0]))]}
+    else:
+        alike = {}
+        for i, row in enumerate(zip(*columns, strict=True)):
+            alike.setdefault(frozenset().union(*map(_axes, row)), []).append(i)
     for axes, places in alike.items():
         for start in range(0, len(places), _GROUP):
             yield axes, places[start : start + _GROUP]
@@ -128,19 +147,19 @@ _step.multiple_results = True
 
 
 def _types(
-    coefficients: Any, key: Any, *operands: Any, form: Form, leaves: int
+    coefficients: Any, key: Any, *operands: Any, form: Form, leaves: int, start: int
 ) -> list[Any]:
-    del coefficients, key, form
+    del coefficients, key, form, start
     return [x.update(weak_type=False) for x in operands[leaves:]]
 
 
 @functools.cache
-def _jitted(form: Form, leaves: int) -> Any:
-    return jax.jit(functools.partial(_step.bind, form=form, leaves=leaves))
+def _jitted(**params: Any) -> Any:
+    return jax.jit(functools.partial(_step.bind, **params))
 
 
-def _as_program(*operands: Any, form: Form, leaves: int) -> Any:
-    return _jitted(form, leaves)(*operands)
+def _as_program(*operands: Any, **params: Any) -> Any:
+    return _jitted(**params)(*operands)
 
 
 _step.def_abstract_eval(_types)
@@ -149,10 +168,8 @@ _step.def_impl(_as_program)
 
 def _columns(form: Form, leaves: int, operands: Sequence[Any]) -> tuple[Any, Leaves]:
     """The gradients, and the leaves by what they are."""
-    columns = [
-        list(operands[start : start + leaves])
-        for start in range(0, len(operands), leaves)
-    ]
+    left = iter(operands)
+    columns = [[*itertools.islice(left, width)] for width in form.widths(leaves)]
     return columns[0], form.leaves(*columns[1:])
 
 
@@ -173,10 +190,10 @@ def _in_jax(
 
 
 def _compiled(
-    coefficients: Any, key: Any, *operands: Any, form: Form, leaves: int
+    coefficients: Any, key: Any, *operands: Any, form: Form, leaves: int, start: int
 ) -> list[jax.Array]:
     grads, columns = _columns(form, leaves, operands)
-    call: Callable[..., Leaves] = functools.partial(_ffi_call, form)
+    call: Callable[..., Leaves] = functools.partial(_ffi_call, form, start)
     is_manual = AxisType.Manual in jax.sharding.get_abstract_mesh().axis_types
     if form.is_elementwise and not is_manual:
         call = partitioned(call)
@@ -184,7 +201,12 @@ def _compiled(
 
 
 def _ffi_call(
-    form: Form, coefficients: jax.Array, key: jax.Array, grads: Any, leaves: Leaves
+    form: Form,
+    start: int,
+    coefficients: jax.Array,
+    key: jax.Array,
+    grads: Any,
+    leaves: Leaves,
 ) -> Leaves:
     updated, tree = jax.tree.flatten(leaves)
     before = 2 + len(grads)
@@ -203,6 +225,8 @@ def _ffi_call(
         decay=form.decay,
         l2=form.l2,
         storage=np.int32(form.storage),
+        packed=form.packed,
+        start=np.int64(start),
     )
     result: Leaves = jax.tree.unflatten(tree, results)
     return result

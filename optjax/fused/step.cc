@@ -554,6 +554,11 @@ struct Buffer {
   const char* in = nullptr;
   char* out = nullptr;
   bool bfloat16 = false;
+  // How many elements of other leaves are between a row and the next where the array is
+  // that of all leaves.
+  int64_t others = 0;
+
+  int64_t Place(int64_t row, int64_t at) const { return at + row * others; }
 };
 
 struct Leaf {
@@ -726,10 +731,10 @@ class Job {
           Decode(leaf, a, row, at, count, scratch[a]);
         } else if (is_scratch(a)) {
           block.in[a] = block.out[a] = scratch[a];
-          loops_.widen(reinterpret_cast<const uint16_t*>(buffer.in) + at, scratch[a],
-                       count);
+          loops_.widen(reinterpret_cast<const uint16_t*>(buffer.in) + buffer.Place(row, at),
+                       scratch[a], count);
         } else {
-          const int64_t offset = at * (buffer.bfloat16 ? 2 : 4);
+          const int64_t offset = buffer.Place(row, at) * (buffer.bfloat16 ? 2 : 4);
           block.in[a] = reinterpret_cast<const float*>(buffer.in + offset);
           block.out[a] = reinterpret_cast<float*>(buffer.out + offset);
         }
@@ -744,7 +749,8 @@ class Job {
         if (is_coded(a)) {
           Encode(leaf, a, row, at, count, scratch[a], block);
         } else if (is_scratch(a)) {
-          loops_.narrow(scratch[a], reinterpret_cast<uint16_t*>(buffer.out) + at, count);
+          auto* out = reinterpret_cast<uint16_t*>(buffer.out) + buffer.Place(row, at);
+          loops_.narrow(scratch[a], out, count);
         }
       }
     }
@@ -835,9 +841,11 @@ ffi::DataType ElementType(int32_t which, ffi::DataType dtype, bool coded) {
 // that the form has its leaves; results: the leaves without gradients. The leading
 // dimensions of the coefficients are leading dimensions of every leaf, each with
 // coefficients and a key of its own. A leaf with bounds of its own has them in an operand
-// (..., 2), of which the result is the norms.
+// (..., 2), of which the result is the norms. Of a packed state there is one array of each
+// kind, in which the leaves lie end to end, the first of them at `start`.
 ffi::Error Step(ffi::ThreadPool pool, int32_t d, int32_t a, int32_t b, bool decay,
-                bool l2, int32_t stored, ffi::RemainingArgs args, ffi::RemainingRets rets) {
+                bool l2, int32_t stored, bool packed, int64_t start,
+                ffi::RemainingArgs args, ffi::RemainingRets rets) {
   if (d < 0 || d >= direction::kCount || a < 0 || a >= accumulator::kCount || b < 0 ||
       b >= bounded::kCount || stored < 0 || stored >= storage::kCount) {
     return Invalid("unknown form");
@@ -860,11 +868,20 @@ ffi::Error Step(ffi::ThreadPool pool, int32_t d, int32_t a, int32_t b, bool deca
     arrays.push_back(arrays[k] - array::m + array::m_scale);
   }
   if (measures) arrays.push_back(array::norms);
+  if (packed && coded) return Invalid("codes cannot be packed");
 
-  const size_t leaf_count = rets.size() / (arrays.size() - 1);
-  if (args.size() != 2 + leaf_count * arrays.size() ||
-      rets.size() != leaf_count * (arrays.size() - 1)) {
+  // Where the leaves of each array begin among the operands, and if they share one.
+  const auto is_shared = [&](size_t k) { return packed && k >= 2 && k < numbers; };
+  const size_t shared = packed ? numbers - 2 : 0;
+  const size_t each = arrays.size() - shared;
+  const size_t leaf_count = rets.size() < shared ? 0 : (rets.size() - shared) / (each - 1);
+  if (args.size() != 2 + leaf_count * each + shared ||
+      rets.size() != leaf_count * (each - 1) + shared) {
     return Invalid("operands and results do not match the form");
+  }
+  std::vector<size_t> first = {0};
+  for (size_t k = 0; k < arrays.size(); ++k) {
+    first.push_back(first[k] + (is_shared(k) ? 1 : leaf_count));
   }
 
   const auto coefficients = args.get<ffi::AnyBuffer>(0);
@@ -888,7 +905,8 @@ ffi::Error Step(ffi::ThreadPool pool, int32_t d, int32_t a, int32_t b, bool deca
     Leaf leaf;
     int64_t elements = 0;
     for (size_t k = 0; k < arrays.size(); ++k) {
-      const auto operand = args.get<ffi::AnyBuffer>(2 + k * leaf_count + i);
+      const size_t place = first[k] + (is_shared(k) ? 0 : i);
+      const auto operand = args.get<ffi::AnyBuffer>(2 + place);
       if (!operand.has_value()) return operand.error();
       const ffi::DataType dtype = operand->element_type();
       const int32_t which = arrays[k];
@@ -896,7 +914,9 @@ ffi::Error Step(ffi::ThreadPool pool, int32_t d, int32_t a, int32_t b, bool deca
         return Invalid("leaves must be float32 or bfloat16, or a state's codes");
       }
       if (k == 0) elements = operand->element_count();
+      const auto count = static_cast<int64_t>(operand->element_count());
       const int64_t expected = which == array::norms ? 2 * rows
+                               : is_shared(k)        ? count
                                : k < numbers         ? elements
                                                      : Scales(elements, rows);
       Buffer& buffer = leaf.arrays[which];
@@ -905,16 +925,25 @@ ffi::Error Step(ffi::ThreadPool pool, int32_t d, int32_t a, int32_t b, bool deca
       if (noisy && k != 1 && k < numbers && buffer.bfloat16 != (k > 1)) {
         return Invalid("noise is for a state in bfloat16 of gradients in float32");
       }
-      bool same = static_cast<int64_t>(operand->element_count()) == expected;
+      bool same = count == expected;
       if (k > 0) {
-        auto result = rets.get<ffi::AnyBuffer>((k - 1) * leaf_count + i);
+        auto result = rets.get<ffi::AnyBuffer>(place - leaf_count);
         if (!result.has_value()) return result.error();
         buffer.out = static_cast<char*>((*result)->untyped_data());
         same = same && (*result)->element_type() == dtype &&
                static_cast<int64_t>((*result)->element_count()) == expected;
       }
+      if (is_shared(k) && rows > 0) {
+        const int64_t row = elements / rows;
+        same = same && count % rows == 0 && start >= 0 && start + row <= count / rows;
+        const int64_t offset = start * (buffer.bfloat16 ? 2 : 4);
+        buffer.in += offset;
+        buffer.out += offset;
+        buffer.others = count / rows - row;
+      }
       if (!same) return Invalid("the arrays of a leaf must have one size");
     }
+    if (rows > 0) start += elements / rows;
     if (elements == 0) {
       if (measures) std::memset(leaf.arrays[array::norms].out, 0, 2 * rows * sizeof(float));
       continue;
@@ -958,6 +987,8 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(OptjaxStep, Step,
                                   .Attr<bool>("decay")
                                   .Attr<bool>("l2")
                                   .Attr<int32_t>("storage")
+                                  .Attr<bool>("packed")
+                                  .Attr<int64_t>("start")
                                   .RemainingArgs()
                                   .RemainingRets());
 
@@ -968,7 +999,7 @@ extern "C" const int32_t OptjaxFfiVersion[2] = {XLA_FFI_API_MAJOR, XLA_FFI_API_M
 // What Step computes and how it is called; _library.py takes no library that
 // says anything else than _kernel.py. Count the number up with every change of the equation.
 extern "C" const char OptjaxStepInterface[] =
-    "step 5; coefficients" OPTJAX_COEFFICIENTS(OPTJAX_WORD)
+    "step 6; coefficients" OPTJAX_COEFFICIENTS(OPTJAX_WORD)
     "; arrays" OPTJAX_ARRAYS(OPTJAX_WORD)
     "; direction" OPTJAX_DIRECTIONS(OPTJAX_WORD)
     "; accumulator" OPTJAX_ACCUMULATORS(OPTJAX_WORD)

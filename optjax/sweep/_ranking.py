@@ -157,7 +157,7 @@ class Ranking:
                     return step
         return math.inf
 
-    @property
+    @functools.cached_property
     def hyper_names(self) -> tuple[str, ...]:
         """Every hyper-parameter that some trial has, in order of first appearance."""
         names: dict[str, None] = {}

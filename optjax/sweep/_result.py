@@ -5,7 +5,7 @@ import functools
 import html
 import importlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -178,7 +178,7 @@ class SweepResult(Ranking):
         """All but the code, whose functions may have no pickle."""
         return {**self.__dict__, "training": None}
 
-    @property
+    @functools.cached_property
     def metric_names(self) -> tuple[str, ...]:
         """Every metric that some trial has, in order of first appearance."""
         names: dict[str, None] = {self.metric: None} if not self.records else {}
@@ -196,8 +196,11 @@ class SweepResult(Ranking):
         values of metrics. A hyper-parameter whose name is a column's, such as seed, has
         the column hyper_seed.
         """
+        return list(self._rows())
+
+    def _rows(self) -> Iterator[dict[str, Any]]:
         hyper, columns = self.hyper_names, self._columns()
-        return [self._row(record, hyper, columns) for record in self.records]
+        return (self._row(record, hyper, columns) for record in self.records)
 
     def _row(
         self, record: Record, hyper: Sequence[str], columns: Sequence[str]
@@ -249,8 +252,8 @@ class SweepResult(Ranking):
         A number is the shortest text that reads back to the same float32. What is
         absent stays empty.
         """
-        columns, rows = self._columns(), self.table
-        cells = ([row[name] for name in columns] for row in rows)
+        columns = self._columns()
+        cells = ([row[name] for name in columns] for row in self._rows())
         write_csv(Path(path), columns, cells)
 
     def to_parquet(self, path: str | Path) -> None:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import optjax
+from optjax._bound import band_note
 
 F = 0.1
 T = np.arange(1, 20_001, dtype=np.float64)
@@ -181,6 +182,23 @@ def test_gamma_for_has_the_documented_number():
     """The published γ = 1e-3 closes within 10 % at t = 10,000."""
     assert optjax.gamma_for(10_000, 1.0, 1.1) == pytest.approx(1e-3)
     assert optjax.gamma_for(20_000) == pytest.approx(1e-3)
+
+
+def test_the_note_of_a_band_that_is_open():
+    """Beyond a factor of 1.1 from its middle to either end, and only there."""
+    assert band_note(0.039, 0.256, 640) == (
+        "the band is still 0.039 to 0.26 wide at step 640; "
+        "gamma=0.031 closes it half way"
+    )
+    assert band_note(1.0, 1.22, 1)
+    for lower, upper, steps in [
+        (1.0, 1.1**2, 100),
+        (1.0, 1.2, 100),
+        (2.0, 2.3, 100),
+        (0.1, np.inf, 100),
+        (0.1, 0.5, 0),
+    ]:
+        assert band_note(lower, upper, steps) == ""
 
 
 BAD = [

@@ -270,6 +270,8 @@ STORAGES = {
     "float32": ADAM,
     "bfloat16": optjax.stochastic_rounding(ADAM),
     "eight bits": optjax.compressed(ADAM),
+    "packed": optjax.packed(ADAM),
+    "packed eight bits": optjax.packed(optjax.compressed(ADAM)),
 }
 
 

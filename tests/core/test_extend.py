@@ -161,6 +161,12 @@ def test_a_subclass_is_not_taken_for_what_it_is_of():
     assert_same_walk(tx)
 
 
+def test_what_terms_are_by_default():
+    """m ← g and ν ← ν + g², and they are what is returned."""
+    assert extend.Memory("old", "new") == ("old", "new", 1.0, 0.0, 1.0, None)
+    assert extend.Squares("old", "new") == ("old", "new", 1.0, 1.0, 1.0)
+
+
 @pytest.mark.usefixtures("table")
 @pytest.mark.parametrize(
     ("rule", "reason"),

@@ -1,5 +1,7 @@
 """The basic form: branches multiply, the schedule is outermost and has the sign."""
 
+import inspect
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -162,6 +164,45 @@ def test_scale_by_is_the_rate_times_the_gradient(scale_by, rate_by, arguments):
     assert all(bool(jnp.all(leaf > 0)) for leaf in jax.tree.leaves(rates))
     expected = jax.tree.map(lambda v, g: v * g, rates, stack(NOISE))
     assert_same_path(outputs_of(scale_by(**arguments)), expected, 1e-6)
+
+
+#: Whose defaults are whose; of the names that both have.
+SAME_DEFAULTS = [
+    *((scale_by, rate_by) for scale_by, rate_by, _ in TWINS),
+    (optjax.rate_by_accumulated_square, optjax.adam),
+    (optjax.rate_by_adadelta, optjax.adadelta),
+    (optjax.rate_by_infinity_norm, optjax.adamax),
+    (optjax.rectify, optjax.radam),
+    (optjax.ema_of_squared_residuals, optjax.adabelief),
+    (optjax.hyperbolic_bounds, optjax.adabound),
+    (optjax.exponential_bounds, optjax.adabound),
+]
+
+
+@pytest.mark.parametrize(("part", "whole"), SAME_DEFAULTS)
+def test_a_part_has_the_defaults_of_its_row(part, whole):
+    theirs = inspect.signature(whole).parameters
+    ours = {
+        name: parameter.default
+        for name, parameter in inspect.signature(part).parameters.items()
+        if parameter.default is not parameter.empty and name in theirs
+    }
+    assert set(ours) - {"nu_dtype"}
+    assert ours == {name: theirs[name].default for name in ours}
+
+
+def test_defaults_of_parts_alone():
+    """No power but the root's, ν_0 and α as if they were not there."""
+    powers = inspect.signature(optjax.rate_by_accumulated_square).parameters
+    assert powers["power"].default == 0.5
+    for name in ("sum_of_squares", "ema_of_squares", "centered_ema_of_squares"):
+        accumulator = inspect.signature(getattr(optjax, name)).parameters
+        assert accumulator["initial_value"].default == 0.0
+    signed = inspect.signature(optjax.sign_ema_of_squares).parameters
+    assert signed["initial_value"].default == 1e-6
+    assert inspect.signature(optjax.mean_of_squares).parameters["gamma"].default == 0.0
+    alpha = inspect.signature(optjax.correct_bias).parameters["learning_rate"]
+    assert alpha.default == 1.0
 
 
 def test_scale_by_belongs_in_a_chain_of_ones_own():

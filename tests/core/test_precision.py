@@ -97,6 +97,17 @@ def test_squares_held(decay):
         assert float(rho_inf) == pytest.approx(squares_held(given, LAST), rel=1e-6)
 
 
+@pytest.mark.parametrize("decay", [d for d in DECAYS if d >= 0.1])
+def test_squares_held_in_float64(decay):
+    """Every term of the series counts here; late steps feel the rounding of λt."""
+    steps = STEPS[:: len(STEPS) // 60]
+    with jax.enable_x64(True):
+        rho, rho_inf = _squares_held(decay, jnp.asarray(steps, float))
+    exact = [squares_held(decay, t) for t in steps]
+    np.testing.assert_allclose(rho, exact, rtol=1e-12)
+    assert float(rho_inf) == pytest.approx(squares_held(decay, LAST), rel=1e-12)
+
+
 @pytest.mark.parametrize("decay", [0.0, 0.6, 0.9, 0.999, 0.99999])
 def test_rectification_has_a_derivative(decay):
     def last(decay):

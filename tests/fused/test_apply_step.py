@@ -420,6 +420,10 @@ FORMS = {
         form(optax.chain(root(optjax.sum_of_squares(0.1)), BOUND), optjax.trace(0.9)),
         1,
     ),
+    "averages not debiased, ahead": (
+        form(root(RAW), optjax.ema(0.8, debias=False, nesterov=True)),
+        1,
+    ),
     "debiased apart": (form(root(RAW, DEBIAS)), 1),
     "debiased twice": (form(root(EMA, DEBIAS)), 1),
     "debiased, maximum, debiased": (form(root(EMA, MAX, DEBIAS)), 1),

@@ -546,7 +546,7 @@ DRIFTED = {
     "accumulators in another order": (b"one average max", b"one max average"),
     "bounds in another order": (b"no shared own", b"no own shared"),
     "arrays in another order": (b"params m nu nu_max", b"params nu m nu_max"),
-    "another equation": (b"step 5;", b"step 6;"),
+    "another equation": (b"step 6;", b"step 7;"),
 }
 
 

@@ -87,6 +87,8 @@ GOES_ON = "; the same command goes on"
         ("tracing", "SIGINT", "interrupted after 0 trials" + GOES_ON),
         # JAX calls back in every collection, where Python drops an exception.
         ("collecting", "SIGINT", "interrupted"),
+        # As SciPy's Sobol points do while they are drawn.
+        ("printing", "SIGINT", "interrupted"),
         ("running", "SIGINT", "interrupted after 0 trials" + GOES_ON),
         ("appending", "SIGINT", "interrupted after 0 trials" + GOES_ON),
         ("drawing", "SIGINT", "interrupted"),

@@ -4,6 +4,7 @@ The programs of these sweeps are NumPy, so that hundreds of directories are open
 replayed and finished in seconds.
 """
 
+import json
 import os
 import shutil
 import warnings
@@ -16,7 +17,8 @@ import pytest
 from optjax import sweep
 from optjax.sweep._engine.groups import TrialGroup
 from optjax.sweep._engine.lanes import Program
-from optjax.sweep._store.sealed import read_sealed
+from optjax.sweep._store import sealed
+from optjax.sweep._store.sealed import read_sealed, write_sealed
 from optjax.sweep._store.store import Store
 
 pytestmark = pytest.mark.usefixtures("cheaply_compiled")
@@ -61,7 +63,7 @@ def in_numpy(group, settings, strategy):
         loss = np.where(state[:, 1] < -1e20, np.nan, state.sum(axis=1))
         return [jnp.asarray(state)], loss[:, None, None].astype(np.float32)
 
-    return Program(start, advance, None, None, group.lanes)
+    return Program(start, advance, None, None, None, None, group.lanes)
 
 
 @pytest.fixture(autouse=True)
@@ -429,3 +431,23 @@ def test_the_lanes_of_any_dtype_come_back(tmp_path):
         with pytest.raises(sweep.SweepError, match="is damaged: it"):
             read_lanes([path], about, like)
     assert jax.tree.structure(lanes)
+
+
+def test_a_sealed_file_is_read_as_it_was_given(tmp_path, monkeypatch):
+    """In the order of its keys too, whatever is between them; the seal is of a text."""
+    monkeypatch.setattr(sealed, "_BLOCK", 2)
+    data = {"of": [[n, {"y": n, "x": (0.5, None)}] for n in range(5)], "at": {1: "}"}}
+    write_sealed(tmp_path / "file", data)
+    plain = {
+        "of": [[n, {"y": n, "x": [0.5, None]}] for n in range(5)],
+        "at": {"1": "}"},
+    }
+    read = read_sealed(tmp_path / "file")
+    assert read == plain
+    assert list(read["of"][0][1]) == ["y", "x"]
+    seal = sealed.digest()
+    seal.update(json.dumps(plain, sort_keys=True).encode())
+    said = json.loads((tmp_path / "file").read_text())
+    assert said == {**plain, "digest": seal.hexdigest()}
+    (tmp_path / "file").write_text(json.dumps(said, indent=1))
+    assert read_sealed(tmp_path / "file") == plain

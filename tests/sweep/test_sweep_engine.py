@@ -173,6 +173,53 @@ def test_halving_stops_the_worst_for_the_mode_and_refills():
     assert schedule.running == 8
 
 
+def steps_measured(schedule):
+    """Of each trial in a lane, in the next call."""
+    measured = schedule.measured(round_of(schedule), np.ones((8, 2, 1), np.float32))
+    assert all(len(each.rows) == len(each.steps) for each in measured)
+    return [list(each.steps) for each in measured]
+
+
+def test_what_is_measured_has_its_steps_and_what_is_lost_is_not_measured_twice():
+    schedule, rows = scheduler(3), np.ones((8, 2, 1), np.float32)
+    assert steps_measured(schedule) == [[5, 10]] * 3
+    observe(schedule, rows)
+    assert steps_measured(schedule) == [[15, 20]] * 3
+    assert not schedule.assignment(EVERY_LANE).fresh.any()
+
+    schedule.lose()
+    begun = schedule.left.evaluations > 0
+    assert begun.sum() == 3
+    assert schedule.left.evaluations[begun].tolist() == [4] * 3
+    assert schedule.assignment(EVERY_LANE).fresh.tolist() == begun.tolist()
+    assert steps_measured(schedule) == [[]] * 3
+    assert observe(schedule, rows) == []
+    assert steps_measured(schedule) == [[15, 20]] * 3
+    assert not schedule.assignment(EVERY_LANE).fresh.any()
+
+
+def test_lanes_go_on_between_two_evaluations():
+    schedule = scheduler(3)
+    busy = schedule.left.evaluations > 0
+    part = Call(busy, Size(1, 2, False), 2)
+    assert schedule.measured(part, np.ones((8, 2, 1), np.float32)) == []
+    for updates in (2, 4):
+        assert schedule.observe(part, []) == []
+        assert schedule.left.updates == updates
+        assert schedule.left.within.tolist() == busy.tolist()
+        assert not schedule.assignment(EVERY_LANE).fresh.any()
+    left = schedule.left
+
+    resumed = scheduler(3)
+    resumed.resume(np.flatnonzero(left.within), left.updates)
+    assert repr(resumed.left) == repr(left)
+    assert not resumed.assignment(EVERY_LANE).fresh.any()
+    for each in (schedule, resumed):
+        each.observe(Call(busy, Size(1, 1, True), 1), [])
+        assert each.left.updates == 0
+        assert not each.left.within.any()
+
+
 # ------------------------------------------------------------------- a toy, end to end
 
 STEPS = {"steps": 30, "evaluate_every": 5, "metric": "val", "mode": "min"}
@@ -494,7 +541,8 @@ class Clock:
                 return carry, np.ones((group.lanes, most, len(group.metrics)))
 
             takes = (bytes_ or {}).get(strategy, 0)
-            return Program(lambda: None, advance, None, None, group.lanes, takes)
+            rest = {"lanes": group.lanes, "bytes": takes}
+            return Program(lambda: None, advance, *4 * [None], **rest)
 
         monkeypatch.setattr(fastest.time, "perf_counter", lambda: self.now)
         monkeypatch.setattr(TrialGroup, "compile", compile_)
@@ -569,7 +617,7 @@ def test_fewer_lanes_where_the_others_do_not_fit(monkeypatch):
     def compile_(group, plan, strategy):
         compiled.append(group.lanes)
         takes = 2**24 + group.lanes * 2**23
-        return Program(None, None, None, None, lanes=group.lanes, bytes=takes)
+        return Program(*6 * [None], lanes=group.lanes, bytes=takes)
 
     monkeypatch.setattr(TrialGroup, "compile", compile_)
     fitted = fit(group, plan, "vmap")

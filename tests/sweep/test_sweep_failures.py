@@ -29,11 +29,14 @@ HOW = {
     "progress": False,
 }
 RATES = [0.1, 0.2, 0.3, 0.4, 0.5]
+# By the rate the update that the host finds wrong.
+WRONG = {0.3: 3}
 
 
 def check(rate, count):
     """What the host finds wrong."""
-    if round(float(rate), 2) == 0.3 and int(count) == 3:
+    # No lane that has a trial does a ninth update.
+    if int(count) == WRONG.get(round(float(rate), 2)) or int(count) > 7:
         raise ArithmeticError("the third is not to be")
     return np.float32(0.0)
 
@@ -120,6 +123,43 @@ def test_however_long_calls_are(result, call_seconds, stopping, tmp_path):
     assert len(rows) == sum(len(r.curve.steps) for r in again.records)
 
 
+@pytest.mark.parametrize("strategy", ["vmap", "chunked"])
+def test_only_those_fail_that_raise_where_lanes_run_together(
+    strategy, tmp_path, monkeypatch
+):
+    """The others, and those that come into the lanes after them, have equal digits."""
+    how = {"strategy": strategy, "lanes": 4}
+    with monkeypatch.context() as patch:
+        patch.setattr(sys.modules[__name__], "WRONG", {})
+        wanted = by_rate(run(**how))
+    wrong = {0.1: 0, 0.3: 3, 0.4: 7}
+    monkeypatch.setattr(sys.modules[__name__], "WRONG", wrong)
+    seen = []
+    results = [
+        run(call_seconds=seconds, progress=seen.append, **how)
+        for seconds in (0.0, float("inf"))
+    ]
+    assert repr(results[0].records) == repr(results[1].records)
+    assert seen[-1].most_steps_left == 0
+    for rate, record in by_rate(results[0]).items():
+        if rate not in wrong:
+            assert repr(record) == repr(wanted[rate])
+            continue
+        steps = wrong[rate] // 2 * 2
+        assert (record.status, record.steps) == (sweep.FAILED, steps)
+        assert record.message.startswith("ArithmeticError: the third is not to be (")
+        curve, whole = record.curve.values, wanted[rate].curve.values
+        assert repr(curve["loss"]) == repr(whole["loss"][: steps // 2])
+    monkeypatch.setattr(sys.modules[__name__], "WRONG", dict.fromkeys(RATES, 1))
+    with pytest.raises(sweep.SweepError, match="every trial failed: ArithmeticError"):
+        run(**how)
+
+
+def test_a_trial_that_raises_while_strategies_are_timed_is_met_again(result):
+    again = run(strategy="auto", space={"optimizer": "sgd", "learning_rate": RATES})
+    assert repr(again.records) == repr(result.records)
+
+
 WORKER = """
 import sys
 sys.path.insert(0, {here!r})
@@ -127,14 +167,17 @@ import sweep_worker, test_sweep_failures as tests
 if sys.argv[2:]:
     sweep_worker.die_at(sys.argv[2], int(sys.argv[3]))
 tests.run(out=sys.argv[1], checkpoint_seconds=0.0, call_seconds=0.0, lanes=2,
+          strategy={strategy!r},
           stopping=tests.sweep.SuccessiveHalving(4, 2))
 """
 
 
-@pytest.mark.parametrize("death", [("append", "13"), ("commit", "18")])
-def test_a_failure_survives_kill_9(tmp_path, death):
+@pytest.mark.parametrize(
+    ("strategy", "death"), [("map", ("append", "13")), ("vmap", ("commit", "12"))]
+)
+def test_a_failure_survives_kill_9(tmp_path, strategy, death):
     here = Path(__file__).parent
-    script = WORKER.format(here=str(here))
+    script = WORKER.format(here=str(here), strategy=strategy)
     path = os.pathsep.join([str(here.parent), str(here.parents[1]), *sys.path])
 
     def work(*arguments):

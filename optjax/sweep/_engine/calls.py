@@ -67,7 +67,6 @@ def next_call(
     evaluate_every: int,
     most_evaluations: int,
     skips_idle: bool,
-    alone: bool = False,
 ) -> Call:
     """The next part of a round.
 
@@ -81,12 +80,7 @@ def next_call(
       skips_idle: whether an idle lane costs nothing. Then as few lanes as are worth a
         call run to the end of the round, and the others after them; otherwise all
         lanes together.
-      alone: whether no two lanes may be in one call, to see which of them fails.
     """
-    if alone and skips_idle:
-        devices = 1
-        if not left.updates:
-            work = min(work, evaluate_every)
     at_once, lanes = 1, left.within
     if left.updates:
         evaluations, rest = 0, evaluate_every - left.updates

@@ -60,6 +60,9 @@ def pick_strategy(group: TrialGroup, plan: Plan, trials: int) -> Fitted:
         try:
             seconds[strategy] = _seconds_an_update(tried[strategy], plan, most=most)
         except Exception as error:
+            if tried[strategy].program.calls_host:
+                # A trial's own: the sweep meets it again.
+                return tried[usual]
             if strategy == usual or not is_of_memory(error):
                 raise
     fastest = min(seconds, key=lambda strategy: seconds[strategy])

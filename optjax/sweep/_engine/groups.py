@@ -80,8 +80,6 @@ class TrialGroup(NamedTuple):
         strategy: StrategyName | Strategy,
         scheduler: Scheduler,
         work: int,
-        *,
-        alone: bool = False,
     ) -> Call:
         """The next part of a round, of about so many updates one after the other."""
         return next_call(
@@ -91,7 +89,6 @@ class TrialGroup(NamedTuple):
             evaluate_every=plan.evaluate_every,
             most_evaluations=self.most_evaluations(plan, strategy),
             skips_idle=skips_idle(as_strategy(strategy)),
-            alone=alone,
         )
 
     def schedule(

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, TypeAlias
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.extend.core import subjaxprs
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -63,7 +64,10 @@ class Program(NamedTuple):
         donated.
       state: (carry, lane) -> the state of the trial in that lane, on its device.
       put: (carry, lane, state) -> carry, with a state as it is after an evaluation.
+      save: carry -> copies of its arrays, each of shape (K, ...), on the host.
+      load: such arrays -> carry.
       lanes: K.
+      calls_host: whether functions of Python's run in it, which may raise.
       bytes: what it takes while it runs, on all devices.
     """
 
@@ -71,7 +75,10 @@ class Program(NamedTuple):
     advance: Callable[[Any, Assignment, Size], tuple[Any, np.ndarray]]
     state: Callable[[Any, int], State]
     put: Callable[[Any, int, State], Any]
+    save: Callable[[Any], list[np.ndarray]]
+    load: Callable[[Sequence[np.ndarray]], Any]
     lanes: int
+    calls_host: bool = False
     bytes: int = 0
 
 
@@ -227,10 +234,11 @@ def compile_lanes(
             for dtype in (np.int32, np.int32, np.bool_)
         )  # type: ignore[arg-type]
     )
-    compiled = (
-        jax.jit(sharded, donate_argnums=0)
-        .lower(batched(packed_shape), batched(told_shape), size_shape)
-        .compile(None if compiler_options is None else dict(compiler_options))
+    traced = jax.jit(sharded, donate_argnums=0).trace(
+        batched(packed_shape), batched(told_shape), size_shape
+    )
+    compiled = traced.lower().compile(
+        None if compiler_options is None else dict(compiler_options)
     )
 
     def start() -> Any:
@@ -260,16 +268,32 @@ def compile_lanes(
     def state(carry: Any, lane: int) -> State:
         return unpack([leaf[lane] for leaf in carry]).state
 
-    def put(carry: Any, lane: int, state: State) -> Any:
-        def leaf(old: jax.Array, new: jax.Array) -> jax.Array:
-            array = np.array(old)
-            array[lane] = new
-            return _put(array, sharding)
+    def save(carry: Any) -> list[np.ndarray]:
+        return [np.array(leaf) for leaf in carry]
 
-        return [*map(leaf, carry, pack(_Lane(state, jnp.array(no_sums))))]
+    def load(arrays: Sequence[np.ndarray]) -> Any:
+        return [_put(array, sharding) for array in arrays]
+
+    def put(carry: Any, lane: int, state: State) -> Any:
+        arrays = save(carry)
+        for array, leaf in zip(
+            arrays, pack(_Lane(state, jnp.array(no_sums))), strict=True
+        ):
+            array[lane] = leaf
+        return load(arrays)
 
     size = _bytes(compiled) * len(devices)
-    return Program(start, advance, state, put, lanes, size)
+    calls_host = _calls_host(traced.jaxpr.jaxpr)
+    if calls_host and devices[0].platform == "cpu":
+        # What `save` gives, while a call runs.
+        size += lanes * sum(leaf.size * leaf.dtype.itemsize for leaf in packed_shape)
+    return Program(start, advance, state, put, save, load, lanes, calls_host, size)
+
+
+def _calls_host(jaxpr: Any) -> bool:
+    """Whether functions of Python's run in a jaxpr, at any depth."""
+    calls = any("callback" in eqn.primitive.name for eqn in jaxpr.eqns)
+    return calls or any(map(_calls_host, subjaxprs(jaxpr)))
 
 
 def _bytes(compiled: Any) -> int:

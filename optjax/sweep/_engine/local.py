@@ -4,13 +4,16 @@ import functools
 import signal
 import time
 from concurrent.futures import Future
-from typing import Literal
+from typing import Any, Literal
 
 import jax
+import numpy as np
 
+from optjax.sweep._engine.apart import advance_apart
 from optjax.sweep._engine.calls import Pace
 from optjax.sweep._engine.fastest import pick_strategy
 from optjax.sweep._engine.groups import TrialGroup
+from optjax.sweep._engine.lanes import Assignment, Program, Size
 from optjax.sweep._engine.memory import Fitted, fit, is_of_memory, next_strategy
 from optjax.sweep._engine.processes import agree, agreed_seconds, together
 from optjax.sweep._engine.scheduler import Scheduler
@@ -187,19 +190,23 @@ class _Loop:
             calls = checkpoint.calls
             scheduler.resume(checkpoint.within, checkpoint.updates)
         in_turns = not skips_idle(as_strategy(strategy))
-        pace, alone = Pace(self._session.call_seconds), False
+        pace, careful = Pace(self._session.call_seconds), False
         self._report(group.name, scheduler.running)
         while not scheduler.is_done:
+            # So that how far a trial came does not depend on how long calls are.
+            most = self._plan.evaluate_every if careful else pace.work
             call = group.next_call(
-                self._plan, strategy, scheduler, pace.work, alone=alone
+                self._plan, strategy, scheduler, min(pace.work, most)
             )
+            told, within = scheduler.assignment(call.lanes), scheduler.left.updates
+            before = program.save(carry) if program.calls_host else None
+            raised: dict[int, str] = {}
             began = time.monotonic()
-            advancing = self._stop.submit(
-                program.advance, carry, scheduler.assignment(call.lanes), call.size
-            )
             try:
                 # A checkpoint needs the lanes as they are after a call.
-                carry, rows = self._stop.wait(advancing, patient=saves)
+                carry, rows = self._advance(
+                    program, carry, told, call.size, patient=saves
+                )
             except Exception as error:
                 if jax.process_count() > 1:
                     raise
@@ -212,15 +219,26 @@ class _Loop:
                     return self._run_group(
                         index, self._stop.wait(again), Checkpoint(), None
                     )
-                # The states of all lanes are gone.
-                carry, calls = program.start(), calls + 1
-                is_known = in_turns or call.lanes.sum() == 1
-                scheduler.lose()
-                if is_known:
-                    self._end(scheduler.fail(call.lanes, of_a_call(error)))
+                if before is None:
+                    # It is no trial's own, and the states of all lanes are gone.
+                    carry, calls = program.start(), calls + 1
+                    lost = dict.fromkeys(scheduler.lanes().values(), of_a_call(error))
+                    self._end(scheduler.fail(lost))
                     self._failures.update(scheduler.failures)
-                alone = not is_known
-                continue
+                    continue
+                if call.size.evaluations > 1:
+                    carry, careful = program.load(before), True
+                    continue
+                carry, rows, raised = advance_apart(
+                    program,
+                    before,
+                    told,
+                    call.size,
+                    idle=scheduler.idle,
+                    advance=functools.partial(self._advance, program),
+                )
+                call.lanes[[*raised]] = False
+                careful = False
             took = agreed_seconds(time.monotonic() - began)
             pace.took(call, took)
             calls += 1
@@ -232,10 +250,11 @@ class _Loop:
             if not call.size.evaluates:
                 times = int(call.lanes.sum())
             updates = times * call.size.updates
-            self._count(updates)
+            self._count(updates - len(raised) * within)
             self._ledger.times.add(group.name, took, updates)
             lanes = scheduler.lanes()
-            ended = scheduler.observe(call, measured)
+            ended = scheduler.observe(call, measured) + scheduler.fail(raised)
+            self._failures.update(scheduler.failures)
             self._end(ended)
             if self._keeper is not None:
                 # A lane holds what it ended with until the next call.
@@ -269,6 +288,18 @@ class _Loop:
         self._commit(Checkpoint(groups=index + 1))
         self._session.tell(group)
         self._stop.obey()
+
+    def _advance(
+        self,
+        program: Program,
+        carry: Any,
+        told: Assignment,
+        size: Size,
+        *,
+        patient: bool = False,
+    ) -> tuple[Any, np.ndarray]:
+        advancing = self._stop.submit(program.advance, carry, told, size)
+        return self._stop.wait(advancing, patient=patient)
 
     def _schedule(self, index: int) -> Scheduler:
         group, strategy = self._as_begun(index)

@@ -4,7 +4,7 @@ Being deterministic it need not be saved: after a crash the recorded metrics are
 to a new scheduler, which arrives where the old one was.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
@@ -86,8 +86,6 @@ class Scheduler:
         self._done = np.zeros(lanes, int)
         self._left = np.zeros(lanes, int)
         self._fresh = np.zeros(lanes, bool)
-        # Evaluations that a lane does again, whose state was lost.
-        self._again = np.zeros(lanes, int)
         self._within = np.zeros(lanes, bool)
         self._updates = 0
         self._waiting = 0
@@ -95,6 +93,7 @@ class Scheduler:
         # Of the trials in lanes, and of those that have diverged in this round.
         self._rows: dict[int, list[np.ndarray]] = {}
         self._diverged: dict[int, np.ndarray] = {}
+        self._steps: dict[int, tuple[int, ...]] = {}
         names = {name for trial in trials for name in trial.config.hyper}
         self._hyper = {
             name: np.array([trial.config.hyper[name] for trial in trials], np.float32)
@@ -119,6 +118,12 @@ class Scheduler:
         return dict(self._lane)
 
     @property
+    def idle(self) -> np.ndarray:
+        """Which lanes have no trial, shape (K,)."""
+        idle: np.ndarray = self._trial == _IDLE
+        return idle
+
+    @property
     def left(self) -> Left:
         """What the round has left to do."""
         return Left(self._left.copy(), self._within.copy(), self._updates)
@@ -132,7 +137,8 @@ class Scheduler:
 
     def assignment(self, busy: np.ndarray) -> Assignment:
         """What to tell the program of the lanes that are busy in the next call."""
-        index = np.where(self._trial == _IDLE, 0, self._trial)
+        # What runs idle lanes with the others is not to meet there what has ended.
+        index = np.where(busy, self._trial, self._trial[busy.argmax()])
         return Assignment(
             busy=busy,
             fresh=self._fresh & busy,
@@ -147,29 +153,22 @@ class Scheduler:
           call: as it was asked for.
           rows: shape (K, most evaluations, metrics), what the program returned.
         """
-        if not call.size.evaluates:
+        if not call.size.evaluates or not call.lanes.any():
             return []
         lanes, count = np.flatnonzero(call.lanes), call.size.evaluations
         these = rows[lanes, :count]
         sound = is_sound(these, self._metrics, self._allow_nan)
         ends = np.where(sound.all(axis=1), count, sound.argmin(axis=1) + 1)
-        again = self._again[lanes]
-        first = self._done[lanes] - again + 1
-        steps = (first[:, None] + np.arange(count)) * self._every
+        steps = (self._done[lanes, None] + np.arange(1, count + 1)) * self._every
         trials = [self._trials[index] for index in self._trial[lanes].tolist()]
         return [
-            Measured(trial, at[skip:end], row[skip:end])
-            for trial, at, row, skip, end in zip(
-                trials,
-                steps.tolist(),
-                these,
-                again.tolist(),
-                ends.tolist(),
-                strict=True,
+            Measured(trial, at[:end], row[:end])
+            for trial, at, row, end in zip(
+                trials, steps.tolist(), these, ends.tolist(), strict=True
             )
         ]
 
-    def observe(self, call: Call, measured: Iterable[Measured]) -> list[Record]:
+    def observe(self, call: Call, measured: Sequence[Measured]) -> list[Record]:
         """Take in a call, and refill the lanes that are free at the end of a round.
 
         Returns:
@@ -178,34 +177,22 @@ class Scheduler:
         self._fresh &= ~call.lanes
         self._within[:] = not call.size.evaluates and call.lanes
         self._updates = 0 if call.size.evaluates else self._updates + call.size.updates
-        if call.size.evaluates:
-            repeated = np.minimum(self._again, call.size.evaluations) * call.lanes
-            self._again -= repeated
-            self._left -= repeated
-        records = list[Record]()
-        for trial, _, trials_rows in measured:
-            records += self.take(trial.number, trials_rows)
+        records = self._take([(trial.number, rows) for trial, _, rows in measured])
         return records + self._next_round()
 
-    def lose(self) -> None:
-        """Begin again what is in the lanes, whose states are gone."""
-        begun = (self._trial != _IDLE) & ~self._fresh
-        self._left += np.where(begun, self._done - self._again, 0)
-        self._again = np.where(begun, self._done, 0)
-        self._fresh |= begun
-        self._within[:], self._updates = False, 0
-
-    def fail(self, lanes: np.ndarray, message: str) -> list[Record]:
-        """End the trials of some lanes.
+    def fail(self, messages: Mapping[int, str]) -> list[Record]:
+        """End the trials of some lanes, each with why.
 
         Returns:
           All trials that ended.
         """
         records = []
-        for lane in np.flatnonzero(lanes & (self._trial != _IDLE)).tolist():
+        for lane, message in messages.items():
             number = self._trials[self._trial[lane]].number
             self.failures[number] = Failure(int(self._done[lane]), message)
             records.append(self._end(lane, FAILED))
+        if not self._within.any():
+            self._updates = 0
         return records + self._next_round()
 
     def take(self, trial: int, rows: np.ndarray) -> list[Record]:
@@ -222,23 +209,35 @@ class Scheduler:
         while len(rows):
             lane = self._lane[trial]
             in_round = int(self._left[lane])
-            records += self._take(lane, trial, rows[:in_round])
+            records += self._take([(trial, rows[:in_round])]) + self._next_round()
             rows = rows[in_round:]
         return records
 
-    def _take(self, lane: int, trial: int, rows: np.ndarray) -> list[Record]:
-        self._fresh[lane] = False
-        self._done[lane] += len(rows)
-        self._left[lane] -= len(rows)
-        self._rows[trial].append(rows)
-        records = []
-        if not is_sound(rows[-1], self._metrics, self._allow_nan):
-            records.append(self._end(lane, DIVERGED))
-        elif self._done[lane] >= self._evaluations:
-            records.append(self._end(lane, FINISHED))
-        elif self._left[lane] and self._has_failed(lane):
-            records.append(self._end(lane, FAILED))
-        return records + self._next_round()
+    def _take(self, taken: Sequence[tuple[int, np.ndarray]]) -> list[Record]:
+        """Take in what trials have measured in this round."""
+        if not taken:
+            return []
+        lanes = np.array([self._lane[number] for number, _ in taken])
+        counts = [len(rows) for _, rows in taken]
+        self._fresh[lanes] = False
+        self._done[lanes] += counts
+        self._left[lanes] -= counts
+        for number, rows in taken:
+            self._rows[number].append(rows)
+        last = np.stack([rows[-1] for _, rows in taken])
+        sound = is_sound(last, self._metrics, self._allow_nan)
+        whole = self._done[lanes] >= self._evaluations
+        records = list[Record]()
+        ends = ~sound | whole | bool(self.failures)
+        for place in np.flatnonzero(ends).tolist():
+            lane = int(lanes[place])
+            if not sound[place]:
+                records.append(self._end(lane, DIVERGED))
+            elif whole[place]:
+                records.append(self._end(lane, FINISHED))
+            elif self._left[lane] and self._has_failed(lane):
+                records.append(self._end(lane, FAILED))
+        return records
 
     def _has_failed(self, lane: int) -> bool:
         number = self._trials[self._trial[lane]].number
@@ -281,19 +280,22 @@ class Scheduler:
             self._diverged[lane] = self._values(lane)
             self._diverged[lane][-1] = -np.inf
         trial = self._trials[self._trial[lane]]
-        none = np.zeros((0, len(self._metrics)), np.float32)
-        rows = np.concatenate([none, *self._rows.pop(trial.number)])
-        steps = (np.arange(len(rows)) + 1) * self._every
-        values = {
-            name: tuple(rows[:, column].tolist())
-            for column, name in enumerate(self._metrics)
-        }
+        parts = self._rows.pop(trial.number)
+        count = sum(map(len, parts))
+        if count not in self._steps:
+            # One tuple for all trials of a length.
+            last = count * self._every
+            self._steps[count] = tuple(range(self._every, last + 1, self._every))
+        columns = (
+            np.concatenate(parts).T.tolist() if parts else [()] * len(self._metrics)
+        )
+        values = dict(zip(self._metrics, map(tuple, columns), strict=True))
         del self._lane[trial.number]
-        self._trial[lane], self._left[lane], self._again[lane] = _IDLE, 0, 0
+        self._trial[lane], self._left[lane] = _IDLE, 0
         self._within[lane] = False
-        curve = Curve(tuple(steps.tolist()), values)
+        curve = Curve(self._steps[count], values)
         message = self.failures[trial.number].message if status == FAILED else ""
-        return Record(trial, status, len(rows) * self._every, curve, message)
+        return Record(trial, status, count * self._every, curve, message)
 
     def _refill(self) -> list[Record]:
         """Begin a round, or several where all that is in the lanes has failed."""

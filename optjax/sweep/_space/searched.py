@@ -6,8 +6,9 @@ import math
 import types
 import typing
 from collections.abc import Iterator, Mapping, Set
+from dataclasses import dataclass, field
 from numbers import Integral, Real
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
@@ -30,7 +31,12 @@ __all__ = [
 ]
 
 
-class Searched(NamedTuple):
+# One for all configurations, of which there may be a million.
+_NOTHING: dict[str, Any] = {}
+
+
+@dataclass(frozen=True)
+class Searched:
     """One chosen optimizer and the dimensions that apply to it.
 
     `parameters` are the factory's and the trial's, and `own` the keys of the trial's.
@@ -41,6 +47,7 @@ class Searched(NamedTuple):
     parameters: Mapping[str, inspect.Parameter]
     dimensions: Mapping[str, Distribution]
     own: frozenset[str]
+    _known: dict[tuple[str, bool], bool] = field(default_factory=dict, init=False)
 
     @property
     def product_size(self) -> int:
@@ -77,17 +84,23 @@ class Searched(NamedTuple):
         plain = {key: python_value(value) for key, value in values.items()}
         static = {k: v for k, v in plain.items() if self.is_static(k, v)}
         hyper = {k: float(v) for k, v in plain.items() if k not in static}
-        return Config(self.name, hyper, static)
+        return Config(self.name, hyper, static or _NOTHING)
 
     def is_static(self, key: str, value: Any) -> bool:
-        dimension = self.dimensions.get(key)
         if isinstance(value, bool) or not isinstance(value, Real):
             return True
+        of = key, isinstance(value, Integral)
+        if of not in self._known:
+            self._known[of] = self._is_static(*of)
+        return self._known[of]
+
+    def _is_static(self, key: str, is_whole: bool) -> bool:
+        dimension = self.dimensions.get(key)
         if isinstance(dimension, Static):
             return True
         parameter = self.parameters.get(key)
         if parameter is None:
-            return isinstance(value, Integral)
+            return is_whole
         if key in self.own and _says_nothing(parameter):
             # All of them, so that 0 among rates is one of the rates.
             return isinstance(dimension, Choice) and all(

@@ -13,6 +13,8 @@ import numpy as np
 
 __all__ = ["as_text", "number_as_text", "write_atomically", "write_csv"]
 
+_MOST = float(np.finfo(np.float32).max)
+
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Let `write` make a temporary file beside `path`, then rename it to `path`.
@@ -35,13 +37,15 @@ def write_csv(
     path: Path, columns: Sequence[str], rows: Iterable[Iterable[Any]]
 ) -> None:
     """Write a table atomically, each value `as_text`; one that is there stays."""
-    table = io.StringIO(newline="")
-    writer = csv.writer(table, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows([as_text(value) for value in row] for row in rows)
-    data = table.getvalue().encode()
-    if not (path.is_file() and path.read_bytes() == data):
-        write_atomically(path, lambda to: to.write_bytes(data))
+    data = io.BytesIO()
+    # Text in memory takes four bytes a letter.
+    with io.TextIOWrapper(data, "utf-8", newline="", write_through=True) as table:
+        writer = csv.writer(table, lineterminator="\n")
+        writer.writerow(columns)
+        writer.writerows([as_text(value) for value in row] for row in rows)
+        table.flush()
+        if not (path.is_file() and path.read_bytes() == data.getbuffer()):
+            write_atomically(path, lambda to: to.write_bytes(data.getbuffer()))
 
 
 def as_text(value: Any) -> str:
@@ -59,6 +63,6 @@ def as_text(value: Any) -> str:
 
 def number_as_text(value: float) -> str:
     """The shortest text that reads back to the same float32."""
-    if float(np.finfo(np.float32).max) < abs(value) < math.inf:
+    if _MOST < abs(value) < math.inf:
         return repr(value)
     return f"{float(str(np.float32(value))):.9g}"

@@ -228,7 +228,7 @@ def numbered(specs: Sequence[TrialSpec], saved: Any) -> list[list[TrialSpec]]:
 
 def _trial(spec: TrialSpec) -> list[Any]:
     config = spec.config
-    return [config.optimizer, dict(config.hyper), _static(spec), spec.seed]
+    return [config.optimizer, config.hyper, _static(spec), spec.seed]
 
 
 def _words(trial: Any) -> str:
@@ -355,8 +355,9 @@ def _versions() -> dict[str, str]:
     return versions
 
 
-def _static(spec: TrialSpec) -> dict[str, Any]:
-    return {name: _plain(value) for name, value in spec.config.static.items()}
+def _static(spec: TrialSpec) -> Mapping[str, Any]:
+    static = spec.config.static
+    return static and {name: _plain(value) for name, value in static.items()}
 
 
 def _plain(value: Any) -> Any:

@@ -17,7 +17,7 @@ import numpy as np
 
 from optjax.sweep._errors import DamagedError, NotWrittenError, SweepError
 from optjax.sweep._ranking import Ranking
-from optjax.sweep._records import DIVERGED, Record
+from optjax.sweep._records import Record
 from optjax.sweep._trial import State, own_state
 
 __all__ = ["Keeper", "kept_states", "leaves_of", "read_state"]
@@ -53,7 +53,7 @@ class Keeper:
         Raises:
           NotWrittenError: where there is no room for them.
         """
-        records = {r.trial.number: r for r in ended if r.status != DIVERGED}
+        records = {r.trial.number: r for r in ended if r.has_score}
         ranked = [
             (-self._ranking.sign * self._ranking.score(record), number)
             for number, record in records.items()

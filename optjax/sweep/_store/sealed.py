@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,10 @@ from optjax.sweep._store.files import write_atomically
 __all__ = ["digest", "read_sealed", "write_sealed"]
 
 _SEAL = "digest"
+# Items at a time: of a million trials there is to be no second copy.
+_BLOCK = 4096
+# Of what is equal the seal is equal, in whatever order the keys are.
+_in_order = json.JSONEncoder(sort_keys=True).encode
 
 
 def digest() -> "hashlib.blake2b":
@@ -32,10 +36,21 @@ def write_sealed(
       data: what it is to say.
       default: makes plain data of what is not.
     """
-    # What reading gives: lists for tuples and text for keys.
-    plain = json.loads(json.dumps(data, default=default))
-    text = json.dumps({**plain, _SEAL: _seal(plain)}, indent=1) + "\n"
-    write_atomically(path, lambda to: to.write_text(text, encoding="utf-8"))
+
+    def plain(value: Any) -> Any:
+        # What reading gives: lists for tuples and text for keys.
+        return json.loads(json.dumps(value, default=default))
+
+    def write(to: Path) -> None:
+        seal = digest()
+        with to.open("w", encoding="utf-8") as file:
+            for sealed, written in _pieces(data, plain):
+                seal.update(sealed.encode())
+                if sealed == "}":
+                    file.write(f',\n"{_SEAL}": "{seal.hexdigest()}"')
+                file.write(written)
+
+    write_atomically(path, write)
 
 
 def read_sealed(path: Path) -> dict[str, Any] | None:
@@ -57,7 +72,38 @@ def read_sealed(path: Path) -> dict[str, Any] | None:
     return data
 
 
-def _seal(data: Any) -> str:
+def _seal(data: Mapping[str, Any]) -> str:
     seal = digest()
-    seal.update(json.dumps(data, sort_keys=True).encode())
+    for sealed, _ in _pieces(data):
+        seal.update(sealed.encode())
     return seal.hexdigest()
+
+
+def _pieces(
+    data: Mapping[str, Any], plain: Callable[[Any], Any] = lambda value: value
+) -> Iterator[tuple[str, str]]:
+    """The text of a dictionary in parts, as it is sealed and as it is written.
+
+    Written, each item of its lists is on a line. The last part is the brace at the end.
+    """
+    following = ", ", ",\n"
+    yield "{", "{"
+    for place, name in enumerate(sorted(data)):
+        if place:
+            yield following
+        yield 2 * (f"{json.dumps(name)}: ",)
+        value = data[name]
+        if not isinstance(value, (list, tuple)):
+            value = plain(value)
+            yield _in_order(value), json.dumps(value)
+            continue
+        yield "[", "["
+        for start in range(0, len(value), _BLOCK):
+            if start:
+                yield following
+            for place_in, item in enumerate(plain(value[start : start + _BLOCK])):
+                if place_in:
+                    yield following
+                yield _in_order(item), json.dumps(item)
+        yield "]", "]"
+    yield "}", "}\n"

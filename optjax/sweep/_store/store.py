@@ -256,15 +256,15 @@ class Store:
         """
         if self._curves is None:
             return
-        lines = [
-            [
-                f"{trial.number},{trial.config.optimizer},{trial.seed},{step},"
-                + ",".join(map(number_as_text, row))
-                + "\n"
-                for step, row in zip(steps, rows.tolist(), strict=True)
-            ]
-            for trial, steps, rows in measured
-        ]
+        lines = list[list[str]]()
+        for trial, steps, rows in measured:
+            whose = f"{trial.number},{trial.config.optimizer},{trial.seed}"
+            lines.append(
+                [
+                    f"{whose},{step},{','.join(map(number_as_text, row))}\n"
+                    for step, row in zip(steps, rows.tolist(), strict=True)
+                ]
+            )
         ordered = itertools.zip_longest(*lines, fillvalue="") if in_turns else lines
         self._add("".join(itertools.chain.from_iterable(ordered)))
 

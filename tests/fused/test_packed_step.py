@@ -1,0 +1,149 @@
+"""Packed state inside the compiled step: in place, to the bit, and in few arrays."""
+
+import os
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import optjax
+from optjax._packing import unpack
+from optjax.fused._library import fused_step_available
+
+pytestmark = pytest.mark.skipif(
+    not fused_step_available(),
+    reason="no compiled step: run `python hatch_build.py`, which needs a C++ compiler",
+)
+
+ROWS = {
+    "momentum": optjax.sgd(0.1, momentum=0.9),
+    "adam": optjax.adam(0.1),
+    "amsgrad": optjax.amsgrad(0.1),
+    "adaboundw": optjax.adaboundw(0.1),
+    "graftbound": optjax.graftbound(0.1),
+    "stochastic": optjax.stochastic_rounding(optjax.nadam(0.1)),
+}
+# More than a call takes, and of sizes that fit no block.
+SIZES = [91, 5, 1, 34] * 10
+
+
+def draw(seed, sizes=SIZES):
+    rng = np.random.default_rng(seed)
+    return [jnp.asarray(rng.standard_normal(n), jnp.float32) for n in sizes]
+
+
+X, G = draw(0), draw(1)
+
+
+def steps(tx, params, grads, count=3):
+    def step(carry, _):
+        return optjax.apply_step(tx, grads, carry[1], carry[0]), None
+
+    return jax.lax.scan(step, (params, tx.init(params)), length=count)[0]
+
+
+def assert_equal(actual, expected, rtol=0.0):
+    for got, want in zip(*map(jax.tree.leaves, (actual, expected)), strict=True):
+        assert got.dtype == want.dtype
+        got, want = np.float64(got), np.float64(want)
+        np.testing.assert_allclose(got, want, 0, rtol * np.abs(want).max())
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_steps_as_the_unpacked_to_the_bit(row):
+    own, tx = ROWS[row], optjax.packed(ROWS[row])
+    told = optjax.explain_step(tx, X)
+    assert not told.others
+    assert all(form.endswith("packed") for form in told.compiled.values())
+    params, state = jax.jit(steps, static_argnums=0)(tx, X, G)
+    expected, own_state = jax.jit(steps, static_argnums=0)(own, X, G)
+    assert_equal(params, expected)
+    assert_equal(unpack(state, X), own_state)
+
+
+def test_the_program_takes_one_array_a_field():
+    tx = optjax.packed(ROWS["adam"])
+
+    def step(params, state, grads):
+        return optjax.apply_step(tx, grads, state, params)
+
+    state = tx.init(X)
+    assert len(jax.tree.leaves(state)) == 4
+    text = jax.jit(step, donate_argnums=(0, 1)).lower(X, state, G).as_text()
+    assert text.count("custom_call") == 2
+    # Nothing but the calls touches a packed array.
+    touching = [line for line in text.splitlines() if f"<{sum(SIZES)}xf32>" in line]
+    others = ("slice", "concatenate", "add", "multiply")
+    assert touching
+    assert not any(f"stablehlo.{op}" in line for line in touching for op in others)
+
+
+def test_lanes_of_vmap_and_derivatives():
+    small, grads = draw(0, [5, 3]), draw(1, [5, 3])
+
+    def run(tx, rate, grads):
+        return steps(tx(optjax.adam(rate)), small, grads)[0]
+
+    rates = jnp.array([0.1, 0.01])
+    own, packed = (
+        jax.jit(jax.vmap(lambda r, wrap=wrap: run(wrap, r, grads)))(rates)
+        for wrap in (lambda tx: tx, optjax.packed)
+    )
+    assert_equal(packed, own)
+    own, packed = (
+        jax.jit(jax.jacfwd(lambda r, wrap=wrap: run(wrap, r, grads)))(0.1)
+        for wrap in (lambda tx: tx, optjax.packed)
+    )
+    assert_equal(packed, own, rtol=1e-6)
+
+
+def test_a_leaf_that_is_not_compiled_keeps_those_packed_with_it():
+    start = {name: jnp.ones(3) for name in "abc"}
+    grads = {**start, "b": jnp.ones(3, jnp.float16)}
+    tx = optjax.packed(ROWS["adam"])
+    params, state = jax.jit(steps, static_argnums=0)(tx, start, grads)
+    expected, own = jax.jit(steps, static_argnums=0)(ROWS["adam"], start, grads)
+    assert_equal(params, expected, rtol=1e-6)
+    assert_equal(unpack(state, start), own, rtol=1e-6)
+
+
+TWO_DEVICES = """
+import jax
+jax.config.update("jax_num_cpu_devices", 2)
+import jax.numpy as jnp
+import numpy as np
+import optjax
+from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
+
+mesh = jax.make_mesh((2,), ("d",), axis_types=(AxisType.Auto,))
+tx = optjax.packed(optjax.adam(0.1))
+params = {"a": jnp.arange(6.0), "b": jnp.ones((4, 2))}
+
+@jax.jit
+def step(params, state, grads):
+    return optjax.apply_step(tx, grads, state, params)
+
+expected = step(params, tx.init(params), params)
+places = {"a": P(), "b": P("d")}
+split = {
+    k: jax.device_put(x, NamedSharding(mesh, places[k])) for k, x in params.items()
+}
+result = step(split, tx.init(split), split)
+for got, want in zip(*map(jax.tree.leaves, (result, expected)), strict=True):
+    np.testing.assert_allclose(got, want, rtol=1e-6)
+print("done")
+"""
+
+
+def test_on_two_devices():
+    result = subprocess.run(
+        [sys.executable, "-c", TWO_DEVICES],
+        env={**os.environ, "JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert result.stdout == "done\n", result.stderr
