@@ -7,8 +7,11 @@ bits, memory, donation, time or the compiled text: that needs the programs of us
 
 import functools
 
-# By its own name: an audit's tests put `jit` below in the place of `jax.jit`.
 from jax import jit as compile_as_for_users
+from jax._src import compiler
+
+# JAX asks here for every program; there is no public way.
+options_for_users = compiler.get_compile_options
 
 CHEAPLY = {
     "xla_backend_optimization_level": 0,
@@ -34,10 +37,15 @@ def known():
     return {name: value for name, value in CHEAPLY.items() if is_known(name)}
 
 
-def jit(*function, compiler_options=None, **options):
+def jit(function, **options):
     """`jax.jit`, compiled cheaply."""
-    cheaply = {**known(), **(compiler_options or {})}
-    return compile_as_for_users(*function, compiler_options=cheaply, **options)
+    return compile_as_for_users(function, compiler_options=known(), **options)
+
+
+def options(*arguments, env_options_overrides=None, **others):
+    """Those of `options_for_users`, made cheap: single operations have them too."""
+    cheaply = {**known(), **(env_options_overrides or {})}
+    return options_for_users(*arguments, env_options_overrides=cheaply, **others)
 
 
 def flags():

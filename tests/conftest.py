@@ -4,6 +4,7 @@
 """
 
 import contextlib
+import ctypes
 import gc
 import os
 import pathlib
@@ -13,9 +14,7 @@ import compiling
 import hypothesis
 import jax
 import pytest
-
-# Before `cheaply_compiled`: what it jits when it is imported stays as users have it.
-import optjax  # noqa: F401
+from jax._src import compiler
 
 # The same examples at every run, few enough for every day.
 hypothesis.settings.register_profile(
@@ -106,15 +105,15 @@ def _programs():
     yield
     jax.clear_caches()
     gc.collect()
+    # glibc keeps what is free, which is most of a worker's memory, unless it is asked.
+    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
+        trim(0)
 
 
 @pytest.fixture(scope="module")
 def cheaply_compiled():
-    """All that a module jits, and the processes that it starts.
-
-    For the library's own calls of `jax.jit`, which `compiling.jit` does not reach.
-    """
+    """Every program of a module, single operations too, and those of its processes."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(jax, "jit", compiling.jit)
         patch.setenv("XLA_FLAGS", compiling.flags())
+        patch.setattr(compiler, "get_compile_options", compiling.options)
         yield

@@ -12,6 +12,8 @@ import optjax
 from optjax._cli.main import main
 from optjax._cli.words import parser_fault
 
+pytestmark = pytest.mark.usefixtures("cheaply_compiled")
+
 # As on a narrow terminal.
 WIDTH = {"COLUMNS": "80"}
 

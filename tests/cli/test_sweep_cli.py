@@ -19,6 +19,8 @@ from optjax._cli.sweep import parse_bytes, parse_space
 from optjax.sweep import SweepError
 from optjax.sweep._view.live import Display
 
+pytestmark = pytest.mark.usefixtures("cheaply_compiled")
+
 SMALL = ["--seeds", "1", "--steps", "20", "--evaluate-every", "10"]
 GRID = ["--space", "learning_rate=1e-3, 1e-2"]
 

@@ -23,6 +23,8 @@ from rows import CASES as ROW_CASES
 import optjax
 from optjax._base_rate import BaseRateState
 
+pytestmark = pytest.mark.usefixtures("cheaply_compiled")
+
 RELATIVE = ["swats", "adabound", "amsbound", "adaboundw"]
 each_relative = pytest.mark.parametrize("name", RELATIVE)
 CHANGING = [c for c in CASES if "base_lr" in c.mapped]

@@ -11,6 +11,8 @@ from compiling import jit
 import optjax
 from optjax.problems import minimize, online_convex, quadratic, rosenbrock
 
+pytestmark = pytest.mark.usefixtures("cheaply_compiled")
+
 LEARNING_RATES = 10.0 ** np.arange(-5.0, 1.25, 0.25)
 
 # The start, the steps allowed and the value to reach with the best learning rate.

@@ -15,6 +15,8 @@ from rows import CASES, ROWS
 import optjax
 from optjax._rounding import stochastic_rounding
 
+pytestmark = pytest.mark.usefixtures("cheaply_compiled")
+
 each_case = pytest.mark.parametrize("case", CASES, ids=str)
 
 SHAPES = {"matrix": (2, 3), "scalar": (), "no_size": (0,)}

@@ -15,6 +15,8 @@ from optjax import extend
 from optjax.extend import Clip, Link, Part, cover, tell, telling
 from optjax.fused import _coverage
 
+pytestmark = pytest.mark.usefixtures("cheaply_compiled")
+
 X = {"w": jnp.array([[1.0, -2.0, 40.0], [0.5, 3.0, -0.1]]), "b": jnp.array([2.0])}
 ROOT = optjax.rate_by_accumulated_square(optjax.ema_of_squares(0.9), eps=1e-3)
 

@@ -11,6 +11,8 @@ from loop import NOISE, START, assert_same_path, differ, stack, walk
 
 import optjax
 
+pytestmark = pytest.mark.usefixtures("cheaply_compiled")
+
 
 def outputs_of(tx, inputs=NOISE, params=START, **extra):
     """What a transformation returns for given inputs, stacked."""

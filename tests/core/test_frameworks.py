@@ -11,6 +11,8 @@ from flax.training.train_state import TrainState
 from loop import NOISE, START, assert_same_path, scan, walk
 from rows import ROWS
 
+pytestmark = pytest.mark.usefixtures("cheaply_compiled")
+
 each_row = pytest.mark.parametrize("case", ROWS, ids=str)
 
 STEPS = 4

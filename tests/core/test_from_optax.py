@@ -10,6 +10,8 @@ import optjax
 from optjax import OPTIMIZERS
 from optjax._places import counters, is_counter
 
+pytestmark = pytest.mark.usefixtures("cheaply_compiled")
+
 PARAMS = {"a": np.array([1.0, -2.0]), "b": np.array([[0.5], [3.0]])}
 DROPS = optax.piecewise_constant_schedule(0.1, {7: 0.1})
 ARGUMENTS = {

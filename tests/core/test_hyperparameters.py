@@ -14,6 +14,8 @@ from rows import CASES, ROWS
 
 import optjax
 
+pytestmark = pytest.mark.usefixtures("cheaply_compiled")
+
 each_case = pytest.mark.parametrize("case", CASES, ids=str)
 
 RELATIVE_TO_BASE = ("swats", "adabound", "amsbound", "adaboundw")

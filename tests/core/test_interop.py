@@ -28,6 +28,8 @@ from rows import CASES, ROWS
 
 import optjax
 
+pytestmark = pytest.mark.usefixtures("cheaply_compiled")
+
 each_case = pytest.mark.parametrize("case", CASES, ids=str)
 each_row = pytest.mark.parametrize("case", ROWS, ids=str)
 

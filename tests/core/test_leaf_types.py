@@ -12,6 +12,8 @@ from rows import ROWS
 
 import optjax
 
+pytestmark = pytest.mark.usefixtures("cheaply_compiled")
+
 # Optax's NAdam debiases an integer gradient by a number cut to an integer, 0.
 WITH_OPTAX = [
     case

@@ -16,6 +16,8 @@ from rows import ROWS
 import optjax
 from optjax import OPTIMIZERS
 
+pytestmark = pytest.mark.usefixtures("cheaply_compiled")
+
 WRAPPERS = {
     "bare": lambda case: case.default(),
     "monitor": lambda case: optjax.monitor(case.default()),

@@ -9,6 +9,8 @@ from compiling import jit
 
 import optjax
 
+pytestmark = pytest.mark.usefixtures("cheaply_compiled")
+
 RNG = np.random.default_rng(0)
 SHAPES = {"in": {"w": (4, 3), "b": (3,)}, "out": {"w": (3, 2)}}
 STEPS = 12

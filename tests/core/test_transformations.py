@@ -13,6 +13,8 @@ from compiling import jit
 from loop import NOISE, START, assert_same_path, differ, gradient, scan, stack, walk
 from rows import CASES, ROWS, Case
 
+pytestmark = pytest.mark.usefixtures("cheaply_compiled")
+
 each_case = pytest.mark.parametrize("case", CASES, ids=str)
 
 

@@ -26,6 +26,8 @@ import optjax.pytorch
 from optjax import sweep
 from optjax._arguments.checked import kinds_of
 
+pytestmark = pytest.mark.usefixtures("cheaply_compiled")
+
 MODULES = [
     "optjax",
     "optjax.monitoring",

@@ -12,6 +12,8 @@ from compiling import jit
 
 import optjax
 
+pytestmark = pytest.mark.usefixtures("cheaply_compiled")
+
 X = jnp.array([1.0, -2.0, 0.5])
 
 

@@ -10,6 +10,8 @@ from compiling import jit
 import optjax
 from optjax import read_report, suggest_final_lr
 
+pytestmark = pytest.mark.usefixtures("cheaply_compiled")
+
 RNG = np.random.default_rng(1)
 START = {"in": {"w": jnp.ones((3, 2)), "b": jnp.ones(2)}, "out": {"w": jnp.ones(4)}}
 STEPS = 12

@@ -16,6 +16,8 @@ from rows import ROWS
 import optjax
 from optjax import hyperparameters, inject_hyperparams, set_hyperparameters
 
+pytestmark = pytest.mark.usefixtures("cheaply_compiled")
+
 # What shapes the state's beginning is used up by `init`.
 ONLY_AT_FIRST = ("initial_accumulator_value", "initial_scale")
 

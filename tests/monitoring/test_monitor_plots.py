@@ -15,6 +15,8 @@ from optjax.monitoring._report import Report
 from optjax.monitoring._scalars import histograms, scalars, write_tensorboard
 from optjax.monitoring._summary import EDGES, PROBABILITIES, Summary
 
+pytestmark = pytest.mark.usefixtures("cheaply_compiled")
+
 STEPS, FINAL_LR = 120, 0.1
 
 

@@ -19,6 +19,8 @@ from optjax.monitoring import (
     report_page,
 )
 
+pytestmark = pytest.mark.usefixtures("cheaply_compiled")
+
 STEPS = 60
 
 

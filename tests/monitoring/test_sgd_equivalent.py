@@ -17,6 +17,8 @@ from optjax._direction import TraceState
 from optjax._weight_decay import add_decayed_weights
 from optjax.tasks import digits
 
+pytestmark = pytest.mark.usefixtures("cheaply_compiled")
+
 # Closed on f from the first step on, to the last bit of float32.
 CLOSED = {"gamma": 1e12, "final_lr": 0.2, "b1": 0.8}
 STEPS = 100

@@ -11,10 +11,13 @@ import types
 from pathlib import Path
 
 import jax
+import pytest
 from compiling import jit
 from optax._src import alias
 
 from optjax import OPTIMIZERS
+
+pytestmark = pytest.mark.usefixtures("cheaply_compiled")
 
 #: As Optax's tests have them where a row is in their list.
 ARGUMENTS = {

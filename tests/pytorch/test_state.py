@@ -30,6 +30,8 @@ from optjax.pytorch import (
 )
 from optjax.pytorch._rearrangement import Rearrangement
 
+pytestmark = pytest.mark.usefixtures("cheaply_compiled")
+
 # What PyTorch has in its groups beside the options, at its defaults.
 MACHINERY = {"foreach", "fused", "capturable", "differentiable"} | {
     "decoupled_weight_decay"

@@ -17,6 +17,8 @@ from optjax.tasks import text as task
 from optjax.tasks._data.text import Text
 from optjax.tasks.models import CharLSTM
 
+pytestmark = pytest.mark.usefixtures("cheaply_compiled")
+
 # 20 windows of 6: five batches an epoch. A tenth of the rate from update 10 on.
 RECIPE = Recipe(batch_size=4, epochs=3, decay_after=2, clip_norm=1.0)
 VOCABULARY = "abcde"

@@ -9,6 +9,8 @@ from sklearn.datasets import load_digits
 import optjax
 from optjax.tasks import TASKS, digits
 
+pytestmark = pytest.mark.usefixtures("cheaply_compiled")
+
 
 @pytest.fixture(scope="module")
 def data():

@@ -17,6 +17,8 @@ from optjax.tasks._augment import CIFAR10_MEAN, CIFAR10_STD, normalise
 from optjax.tasks._data.images import Images
 from optjax.tasks.models import MLP, ResNet
 
+pytestmark = pytest.mark.usefixtures("cheaply_compiled")
+
 CLASSES = 3
 # Four batches an epoch, and 6 images left over; a tenth of the rate from update 8 on.
 RECIPE = Recipe(batch_size=16, epochs=3, decay_after=2, weight_decay=5e-4)

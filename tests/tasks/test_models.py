@@ -22,6 +22,8 @@ from optjax.tasks.models._layers import KERNEL_INIT, global_average
 from optjax.tasks.models.densenet import DenseLayer, Transition
 from optjax.tasks.models.resnet import BasicBlock
 
+pytestmark = pytest.mark.usefixtures("cheaply_compiled")
+
 SMALL = {
     "mlp": functools.partial(MLP, hidden=(12, 8)),
     "resnet": functools.partial(ResNet, widths=(4, 8), blocks=(1, 2)),

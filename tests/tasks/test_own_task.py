@@ -10,6 +10,8 @@ from optjax import sweep
 from optjax._cli.main import main
 from optjax.tasks import TASKS, Settings, Task
 
+pytestmark = pytest.mark.usefixtures("cheaply_compiled")
+
 PAGE = Path(__file__).parents[2] / "docs" / "extending.md"
 
 

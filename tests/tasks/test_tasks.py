@@ -13,6 +13,8 @@ from optjax._cli.main import main
 from optjax.sweep._engine.groups import TrialGroup
 from optjax.tasks import TASKS, Settings
 
+pytestmark = pytest.mark.usefixtures("cheaply_compiled")
+
 SHORT = ["--epochs", "2", "--batch-size", "20", "--seeds", "2"]
 TWO = ["--optimizers", "adam", "adabound"]
 
