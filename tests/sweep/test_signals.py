@@ -130,7 +130,8 @@ def test_a_script_catches_it_while_xla_compiles_and_ends_well():
         "w.MOMENTS['compiling']()\n"
         "try:\n"
         "    sweep.run((w.init, w.slow_to_compile), {'optimizer': ['sgd'],"
-        " 'learning_rate': [.1]}, steps=1, evaluate_every=1, metric='loss')\n"
+        " 'learning_rate': [.1]}, steps=1, evaluate_every=1, metric='loss',"
+        " mode='min')\n"
         "except sweep.Interrupted as stopped:\n"
         "    print(len(stopped.result.records), stopped.signal)\n"
     )
