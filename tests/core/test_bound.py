@@ -113,6 +113,8 @@ def test_linear_bounds_are_closed_from_the_horizon_on():
 
 def test_constant_bounds_are_the_numbers():
     assert optjax.constant_bounds(0.01, 0.1) == optjax.Bounds(0.01, 0.1)
+    with pytest.raises(ValueError, match="upper"):
+        optjax.constant_bounds(0.1, 0.01)
 
 
 def test_the_count_starts_at_one():
