@@ -68,7 +68,10 @@ def leave_marks(directory, seconds=0.0):
         context = ray.get_runtime_context()
         path = Path(directory) / f"{context.get_task_id()}-{os.getpid()}"
         if not path.exists():
-            path.write_text(context.get_node_id())
+            # Whoever sees the file reads all of it.
+            whole = Path(directory).with_suffix(f".{path.name}")
+            whole.write_text(context.get_node_id())
+            whole.rename(path)
             time.sleep(seconds)
 
     directory.mkdir()
@@ -83,8 +86,9 @@ def marks(directory):
 def cluster():
     logging.getLogger("ray").setLevel(logging.ERROR)
     small = {"object_store_memory": 80 * 2**20, "include_dashboard": False}
-    # A lost node is noticed within some seconds, not half a minute.
-    health = {"health_check_period_ms": 1000, "health_check_failure_threshold": 3}
+    # A lost node is noticed within some seconds, not half a minute; one that waits for
+    # a busy machine is not lost.
+    health = {"health_check_period_ms": 1000, "health_check_failure_threshold": 8}
     head = {"num_cpus": 0, "_system_config": health, **small}
     cluster = Cluster(initialize_head=True, head_node_args=head)
     nodes = [cluster.add_node(num_cpus=1, **small) for _ in range(2)]
