@@ -91,8 +91,9 @@ def cluster():
     health = {"health_check_period_ms": 1000, "health_check_failure_threshold": 8}
     head = {"num_cpus": 0, "_system_config": health, **small}
     cluster = Cluster(initialize_head=True, head_node_args=head)
-    nodes = [cluster.add_node(num_cpus=1, **small) for _ in range(2)]
+    # First, so that what is lost later is not the node that the driver is at.
     ray.init(address=cluster.address, log_to_driver=False, logging_level=logging.ERROR)
+    nodes = [cluster.add_node(num_cpus=1, **small) for _ in range(2)]
     yield cluster, nodes
     ray.shutdown()
     cluster.shutdown()
