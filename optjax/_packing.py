@@ -100,10 +100,10 @@ def packed(
         params: optax.Params | None = None,
         **extra: Any,
     ) -> tuple[optax.Updates, PackedState]:
-        like = updates if params is None else params
-        wide, before = _unpack(state, like)
+        fields = _fields_of(state, updates if params is None else params)
+        wide, before = _unpack(state, fields)
         result, new_wide = inner.update(updates, wide, params, **extra)
-        new, after = _pack(new_wide, _fields_of(state, like))
+        new, after = _pack(new_wide, fields)
         rows = [
             (state.packed[field], new.packed[field], before[field], after[field])
             for field in after
@@ -116,7 +116,7 @@ def packed(
 
 def unpack(state: PackedState, params: Any) -> Any:
     """The optimizer's own state, of parameters of these shapes."""
-    return _unpack(state, params)[0]
+    return _unpack(state, _fields_of(state, params))[0]
 
 
 def pack_like(wide: Any, like: PackedState, params: Any) -> PackedState:
@@ -125,10 +125,10 @@ def pack_like(wide: Any, like: PackedState, params: Any) -> PackedState:
 
 
 class _Fields(NamedTuple):
-    """The structure of an optimizer's own state, and the field of each packed leaf."""
+    """An optimizer's own state: its structure, each packed leaf's field and shape."""
 
     structure: Any
-    of_leaf: list[str | None]
+    of_leaf: list[tuple[str, tuple[int, ...]] | None]
 
 
 def _fields(state: Any, params: Any, below: int, kept: set[Path]) -> _Fields:
@@ -155,18 +155,34 @@ def _fields(state: Any, params: Any, below: int, kept: set[Path]) -> _Fields:
     for key, count in Counter(fields).most_common():
         if count > 1:
             most.setdefault(key[0], key)
-    packed = [field if most.get(field) == (field, d) else None for field, d in fields]
-    return _Fields(structure, packed)
+    return _Fields(
+        structure,
+        [
+            (field, jnp.shape(leaf))
+            if field is not None and most.get(field) == (field, dtype)
+            else None
+            for (field, dtype), (_, leaf) in zip(fields, leaves, strict=True)
+        ],
+    )
 
 
 def _fields_of(state: PackedState, params: Any) -> _Fields:
     """What of a state is packed."""
     shapes = _shapes(params)
-    leaves, structure = _with_paths(state)
+    leaves, structure = jax.tree_util.tree_flatten_with_path(
+        state.inner_state, is_leaf=_is_elsewhere
+    )
+
+    def field_of(path: Path) -> tuple[str, tuple[int, ...]]:
+        end = end_of(path, shapes)
+        if end is None:
+            raise ValueError(_lacks(path))
+        return _name(path, end), shapes[end]
+
     return _Fields(
         structure,
         [
-            _name(path, end_of(path, shapes) or ()) if _is_elsewhere(leaf) else None
+            field_of(path_of(path)) if _is_elsewhere(leaf) else None
             for path, leaf in leaves
         ],
     )
@@ -178,7 +194,7 @@ def _pack(wide: Any, fields: _Fields) -> tuple[PackedState, dict[str, list[Any]]
     columns: dict[str, list[Any]] = {}
     for leaf, field in zip(leaves, fields.of_leaf, strict=True):
         if field is not None:
-            columns.setdefault(field, []).append(leaf)
+            columns.setdefault(field[0], []).append(leaf)
     kept = [
         leaf if field is None else Elsewhere()
         for leaf, field in zip(leaves, fields.of_leaf, strict=True)
@@ -190,35 +206,23 @@ def _pack(wide: Any, fields: _Fields) -> tuple[PackedState, dict[str, list[Any]]
     return PackedState(fields.structure.unflatten(kept), packed), columns
 
 
-def _unpack(state: PackedState, params: Any) -> tuple[Any, dict[str, list[Any]]]:
+def _unpack(state: PackedState, fields: _Fields) -> tuple[Any, dict[str, list[Any]]]:
     """The optimizer's own state, and by field the leaves that were packed."""
-    shapes = _shapes(params)
-    leaves, structure = _with_paths(state)
+    wide = fields.structure.flatten_up_to(state.inner_state)
     rows: dict[str, list[tuple[int, tuple[int, ...]]]] = {}
-    for i, (path, leaf) in enumerate(leaves):
-        if _is_elsewhere(leaf):
-            end = end_of(path, shapes)
-            if end is None:
-                raise ValueError(_lacks(path))
-            rows.setdefault(_name(path, end), []).append((i, shapes[end]))
-    wide = [leaf for _, leaf in leaves]
+    for i, field in enumerate(fields.of_leaf):
+        if field is not None:
+            rows.setdefault(field[0], []).append((i, field[1]))
     columns: dict[str, list[Any]] = {}
-    for field, row in rows.items():
-        array, sizes = state.packed[field], [math.prod(shape) for _, shape in row]
+    for name, row in rows.items():
+        array, sizes = state.packed[name], [math.prod(shape) for _, shape in row]
         if sum(sizes) != array.size:
-            raise ValueError(_other_sizes(field, array.size, sum(sizes)))
-        columns[field] = []
+            raise ValueError(_other_sizes(name, array.size, sum(sizes)))
+        columns[name] = []
         for (i, shape), size, stop in zip(row, sizes, accumulate(sizes), strict=True):
             wide[i] = array[stop - size : stop].reshape(shape)
-            columns[field].append(wide[i])
-    return structure.unflatten(wide), columns
-
-
-def _with_paths(state: PackedState) -> tuple[list[tuple[Path, Any]], Any]:
-    leaves, structure = jax.tree_util.tree_flatten_with_path(
-        state.inner_state, is_leaf=_is_elsewhere
-    )
-    return [(path_of(path), leaf) for path, leaf in leaves], structure
+            columns[name].append(wide[i])
+    return fields.structure.unflatten(wide), columns
 
 
 def _is_elsewhere(node: Any) -> bool:
