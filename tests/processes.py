@@ -1,4 +1,4 @@
-"""Two processes of `jax.distributed` on this machine."""
+"""Processes that tests start: one of its own, or two of `jax.distributed`."""
 
 import contextlib
 import os
@@ -15,6 +15,17 @@ ENVIRONMENT = {
         filter(None, [os.path.dirname(__file__), os.environ.get("PYTHONPATH")])
     ),
 }
+
+
+def run_program(text):
+    """Python with a program of its own, on the CPU, waited for."""
+    return subprocess.run(
+        [sys.executable, "-c", text],
+        env={**os.environ, "JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
 
 
 @contextlib.contextmanager

@@ -1,6 +1,5 @@
 """`optjax audit`: which numbers of an optimizer move the first steps of a trial."""
 
-import re
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -11,7 +10,7 @@ import optax
 from optjax._audit.audit import audit
 from optjax._cli.experiment import DONE, NOT_DONE, load_task
 from optjax._cli.options import AuditOptions
-from optjax._cli.words import parse
+from optjax._cli.words import names_in, parse
 from optjax._names import did_you_mean
 from optjax.sweep import SweepError, Trial, configurations
 from optjax.sweep._contract import call_make_trial
@@ -65,7 +64,7 @@ def run_audit(words: Sequence[str]) -> int:
     )
     task = load_task(options.task, settings)
     if options.optimizer not in ROWS:
-        names = re.split(r"[\s,]+", options.optimizer.strip())
+        names = names_in(options.optimizer)
         if len(names) > 1:
             raise SweepError(
                 f"--optimizer takes one name, such as --optimizer {names[0]}, got "

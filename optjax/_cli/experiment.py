@@ -13,6 +13,7 @@ from typing import Any
 
 from optjax import _signals as signals
 from optjax._cli.options import RaceOptions, SweepOptions
+from optjax._cli.words import names_in
 from optjax._names import did_you_mean
 from optjax.sweep import (
     DIVERGED,
@@ -361,7 +362,7 @@ def _check_names(optimizers: Sequence[str]) -> None:
     if not optimizers:
         raise SweepError("optimizers= needs a name, such as adam, got none")
     for name, count in Counter(optimizers).items():
-        apart = re.split(r"[\s,]+", name.strip())
+        apart = names_in(name)
         if len(apart) > 1:
             raise SweepError(
                 f"--optimizers takes names with spaces between them, such as "

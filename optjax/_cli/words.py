@@ -18,6 +18,7 @@ __all__ = [
     "USAGE_ERROR",
     "UsageError",
     "in_shell_words",
+    "names_in",
     "parse",
     "parser_fault",
     "words_fault",
@@ -122,6 +123,11 @@ def parser_fault(
         return f"{gist}; write its flag before it, such as {flags[0]} {first}"
     hint = did_you_mean(unknown[0], flags, most=1) if unknown else ""
     return gist + hint if hint.endswith("?") else gist
+
+
+def names_in(word: str) -> list[str]:
+    """The names of one word, where commas or spaces were put between them."""
+    return re.split(r"[\s,]+", word.strip())
 
 
 def in_shell_words(message: str, names: Sequence[str]) -> str:

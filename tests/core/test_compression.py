@@ -1,9 +1,6 @@
 """State in eight bits: how far off, where it applies, and through what it goes."""
 
 import functools
-import os
-import subprocess
-import sys
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +9,7 @@ import optax
 import orbax.checkpoint as ocp
 import pytest
 from jax.sharding import PartitionSpec as P
+from processes import run_program
 from rows import ROWS
 
 import optjax
@@ -330,13 +328,7 @@ print("equal")
 
 
 def test_shards_are_stored_as_the_whole():
-    ran = subprocess.run(
-        [sys.executable, "-c", SHARDED],
-        env={**os.environ, "JAX_PLATFORMS": "cpu"},
-        capture_output=True,
-        text=True,
-        timeout=200,
-    )
+    ran = run_program(SHARDED)
     assert ran.stdout.strip() == "equal", ran.stderr
 
 

@@ -1,9 +1,6 @@
 """`apply_step` is `update` and `optax.apply_updates`, whatever the optimizer."""
 
 import inspect
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import jax
@@ -15,6 +12,7 @@ from compiling import jit
 from flax import linen, nnx
 from flax.training import train_state
 from loop import NOISE, START, gradient, stack
+from processes import run_program
 from rows import CASES
 from test_fused_sharding import PRELUDE as TWO_DEVICES
 
@@ -914,13 +912,7 @@ check((params, state), expected)
 assert params["a"].sharding.spec == P("d"), params["a"].sharding
 """
     )
-    result = subprocess.run(
-        [sys.executable, "-c", program],
-        env={**os.environ, "JAX_PLATFORMS": "cpu"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    result = run_program(program)
     assert result.returncode == 0, result.stderr
 
 

@@ -1,13 +1,10 @@
 """Packed state inside the compiled step: in place, to the bit, and in few arrays."""
 
-import os
-import subprocess
-import sys
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from processes import run_program
 
 import optjax
 from optjax._packing import unpack
@@ -139,11 +136,5 @@ print("done")
 
 
 def test_on_two_devices():
-    result = subprocess.run(
-        [sys.executable, "-c", TWO_DEVICES],
-        env={**os.environ, "JAX_PLATFORMS": "cpu"},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    result = run_program(TWO_DEVICES)
     assert result.stdout == "done\n", result.stderr
