@@ -37,7 +37,12 @@ def bad_step(state, optimizer):
     raise OSError("no data")
 
 
+def forgets(state, optimizer):
+    return (state[0], ()), {"loss": 0.0}
+
+
 broken = init, bad_step
+forgetful = init, forgets
 """
 
 
@@ -102,3 +107,12 @@ def test_a_trial_that_raises_is_one_line(audit, capsys):
     assert "adam(learning_rate=1): OSError: no data (" in line
     assert "audited_trial.py, line" in line
     assert line.count("\n") == 1
+
+
+def test_a_trial_that_keeps_no_optimizers_state_is_refused(audit, capsys):
+    words = ["audit", "--task", "audited_trial:forgetful", "--hyper", "learning_rate=1"]
+    assert main(words) == 2
+    line = capsys.readouterr().err
+    assert line == (
+        "optjax: audit needs a trial with one optimizer's state in its own, found 0\n"
+    )

@@ -75,6 +75,18 @@ def test_a_search_that_proposes_something_else_is_refused(points, words):
         run(Grid(points), draws=4)
 
 
+def test_a_search_that_raises_is_named_with_the_line():
+    class Broken(Grid):
+        def ask(self, count):
+            raise KeyError("why")
+
+    words = (
+        r"the search Broken raised KeyError: 'why' in ask \(.*_search\.py, line \d+\)"
+    )
+    with pytest.raises(SweepError, match=words):
+        run(Broken([]), draws=4)
+
+
 def test_refused():
     with pytest.raises(SweepError, match="draws="):
         run(Grid([[0.5]]))
