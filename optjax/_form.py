@@ -126,7 +126,7 @@ def basic_form(
 def descend(
     learning_rate: optax.ScalarOrSchedule,
 ) -> optax.GradientTransformationExtraArgs:
-    """u ↦ −s_t u, the last step of every optimizer; u is float32 or wider."""
+    """u ↦ −s_t u, the last step of every optimizer."""
     learning_rate = precise(learning_rate)
     theirs = optax.scale_by_learning_rate(learning_rate)
 
@@ -143,7 +143,7 @@ def descend(
         step = -s
         # XLA makes p + (−u) one operation, and p + (−1 · u) two.
         negated = isinstance(step, float) and step == -1.0
-        steps = map_leaves(lambda u: -u if negated else step * u, updates)
+        steps = map_leaves(lambda u: -u if negated else step * widen(u), updates)
         tell(Link(Descend(learning_rate, s), updates, steps, state, new_state))
         return steps, new_state
 
