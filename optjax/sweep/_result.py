@@ -100,7 +100,7 @@ class SweepResult(Ranking):
             saved.mode,
             about=saved.about,
             finished_before=saved.finished,
-            kept=kept_states(path / OWN),
+            kept=kept_states(path / OWN, saved.about["steps"]),
             title=saved.title,
             command=saved.command,
             seconds=saved.seconds,

@@ -9,8 +9,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from optjax.sweep._engine.apart import after_error, saved
@@ -28,7 +26,7 @@ from optjax.sweep._records import (
 from optjax.sweep._store.sealed import read_sealed, write_sealed
 from optjax.sweep._store.store import named_errors
 from optjax.sweep._strategies import Strategy, StrategyName
-from optjax.sweep._trial import Factory, MakeTrial, State, with_own_state
+from optjax.sweep._trial import Factory, MakeTrial, State
 
 __all__ = ["Piece", "read_piece", "run_piece", "split", "train_alone", "write_piece"]
 
@@ -77,7 +75,7 @@ def train_alone(
       factories: the optimizers by name.
       spec: which.
       plan: one lane, and the updates to do.
-      state: its own, to go on from; None to begin.
+      state: to go on from; None to begin.
 
     Raises:
       SweepError: where it fails.
@@ -107,10 +105,7 @@ def _run(
     scheduler, carry = group.schedule(plan, strategy, rungs), program.start()
     records: list[Record] = []
     if state is not None:
-        (spec,) = piece.specs
-        hyper = {name: jnp.float32(spec.config.hyper[name]) for name in group.hyper}
-        begun = group.trial.init(jax.random.key(spec.seed), hyper)
-        carry = program.put(carry, 0, with_own_state(begun, state))
+        carry = program.put(carry, 0, state)
     rows: np.ndarray | None
     raised: dict[int, str]
     # Nothing is saved or shown in between.
