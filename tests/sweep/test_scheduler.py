@@ -281,6 +281,24 @@ def test_what_has_failed_fails_at_the_same_place_again():
     }
 
 
+def test_a_trial_goes_on_from_what_a_shorter_run_has_measured():
+    known = {1: np.ones((4, 1), np.float32), 2: np.ones((EVALUATIONS, 1), np.float32)}
+    schedule = scheduler(4, known=known)
+    # One that was as long is not run.
+    (ended,) = schedule.ended_before
+    assert (ended.trial.number, ended.status) == (2, sweep.FINISHED)
+    lane = schedule.lanes()[1]
+    busy = ~schedule.idle
+    assert {k: t.number for k, t in schedule.going_on(busy).items()} == {lane: 1}
+    assert schedule.going_on(~EVERY_LANE) == {}
+    begin = busy & (np.arange(8) != lane)
+    assert schedule.assignment(busy).fresh.tolist() == begin.tolist()
+    assert sorted(steps_measured(schedule)) == [[5, 10], [5, 10], [25, 30]]
+    assert observe(schedule, np.ones((8, 2, 1), np.float32)) == []
+    assert schedule.going_on(busy) == {}
+    assert sorted(steps_measured(schedule)) == [[15, 20], [15, 20], [35, 40]]
+
+
 def test_what_the_last_lanes_have_done_is_gone_with_them():
     schedule = scheduler(3)
     busy = np.flatnonzero(~schedule.idle).tolist()
