@@ -127,7 +127,8 @@ class SweepResult(Ranking):
 
         Raises:
           SweepError: where the result was read from a directory, which has no code:
-            `run` with the same arguments and that `out` runs nothing and has it.
+            `run` with the same arguments and that `out` runs nothing and has it;
+            where the trial fails.
         """
         spec, done = self._one(which)
         if self.training is None:

@@ -91,6 +91,14 @@ def test_the_trial_that_raises_in_a_call_is_the_only_one_that_fails(result):
         np.testing.assert_allclose(record.curve.values["loss"], means, rtol=1e-5)
 
 
+def test_alone_it_fails_again(result):
+    failed = result.records[2]
+    how = {name: HOW[name] for name in ("steps", "evaluate_every", "metric", "mode")}
+    assert sweep.run_alone((init, step), failed.trial, **how) == failed
+    with pytest.raises(sweep.SweepError, match="trial 2 failed again: Arithmetic"):
+        result.train(failed, steps=8)
+
+
 def test_the_table_and_the_status_say_so(result, tmp_path):
     result.to_csv(tmp_path / "results.csv")
     text = (tmp_path / "results.csv").read_text()

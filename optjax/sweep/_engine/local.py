@@ -9,7 +9,7 @@ from typing import Any, Literal
 import jax
 import numpy as np
 
-from optjax.sweep._engine.apart import advance_apart
+from optjax.sweep._engine.apart import after_error, saved
 from optjax.sweep._engine.calls import Pace
 from optjax.sweep._engine.fastest import pick_strategy
 from optjax.sweep._engine.groups import TrialGroup
@@ -197,7 +197,6 @@ class _Loop:
         pace, careful = Pace(self._session.call_seconds), False
         self._report(group.name, scheduler.running)
         while not scheduler.is_done:
-            # So that how far a trial came does not depend on how long calls are.
             most = self._plan.evaluate_every if careful else pace.work
             call = group.next_call(
                 self._plan, strategy, scheduler, min(pace.work, most)
@@ -205,7 +204,8 @@ class _Loop:
             told, within = scheduler.assignment(call.lanes), scheduler.left.updates
             for lane, spec in scheduler.going_on(call.lanes).items():
                 carry = program.put(carry, lane, self._kept(group, spec))
-            before = program.save(carry) if program.calls_host else None
+            before = saved(program, carry)
+            rows: np.ndarray | None
             raised: dict[int, str] = {}
             began = time.monotonic()
             try:
@@ -225,26 +225,17 @@ class _Loop:
                     return self._run_group(
                         index, self._stop.wait(again), Checkpoint(), None
                     )
-                if before is None:
-                    # It is no trial's own, and the states of all lanes are gone.
-                    carry, calls = program.start(), calls + 1
-                    lost = dict.fromkeys(scheduler.lanes().values(), of_a_call(error))
-                    self._end(scheduler.fail(lost))
-                    self._failures.update(scheduler.failures)
-                    continue
-                if call.size.evaluations > 1:
-                    carry, careful = program.load(before), True
-                    continue
-                carry, rows, raised = advance_apart(
-                    program,
-                    before,
-                    told,
-                    call.size,
-                    idle=scheduler.idle,
-                    advance=functools.partial(self._advance, program),
+                advance = functools.partial(self._advance, program)
+                carry, rows, raised = after_error(
+                    error, program, before, call, told, scheduler, advance
                 )
                 call.lanes[[*raised]] = False
-                careful = False
+            careful = rows is None and not raised
+            if rows is None:
+                calls += 1
+                self._end(scheduler.fail(raised))
+                self._failures.update(scheduler.failures)
+                continue
             took = agreed_seconds(time.monotonic() - began)
             pace.took(call, took)
             calls += 1

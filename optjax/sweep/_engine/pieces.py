@@ -11,11 +11,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from optjax.sweep._engine.apart import after_error, saved
 from optjax.sweep._engine.groups import make_groups
 from optjax.sweep._engine.lanes import Program
 from optjax.sweep._engine.plan import Plan
-from optjax.sweep._errors import DamagedError
+from optjax.sweep._errors import DamagedError, SweepError
 from optjax.sweep._records import (
+    FAILED,
     Record,
     TrialSpec,
     record_from_json,
@@ -74,9 +76,14 @@ def train_alone(
       spec: which.
       plan: one lane, and the updates to do.
       state: to go on from; None to begin.
+
+    Raises:
+      SweepError: where it fails.
     """
     piece = Piece(0, (spec,))
-    _, program, carry = _run(make_trial, factories, piece, plan, "map", state)
+    (record,), program, carry = _run(make_trial, factories, piece, plan, "map", state)
+    if record.status == FAILED:
+        raise SweepError(f"trial {spec.number} failed again: {record.message}")
     return program.state(carry, 0)
 
 
@@ -99,14 +106,26 @@ def _run(
     records: list[Record] = []
     if state is not None:
         carry = program.put(carry, 0, state)
+    rows: np.ndarray | None
+    raised: dict[int, str]
+    # Nothing is saved or shown in between.
+    work = _WHOLE
     while not scheduler.is_done:
-        # Nothing is saved or shown in between.
-        call = group.next_call(plan, strategy, scheduler, work=_WHOLE)
-        told = scheduler.assignment(call.lanes)
+        call = group.next_call(plan, strategy, scheduler, work)
+        told, before = scheduler.assignment(call.lanes), saved(program, carry)
         if state is not None:
             told = told._replace(fresh=np.zeros_like(told.fresh))
-        carry, rows = program.advance(carry, told, call.size)
-        records += scheduler.observe(call, scheduler.measured(call, rows))
+        try:
+            (carry, rows), raised = program.advance(carry, told, call.size), {}
+        except Exception as error:
+            carry, rows, raised = after_error(
+                error, program, before, call, told, scheduler, program.advance
+            )
+            call.lanes[[*raised]] = False
+        work = plan.evaluate_every if rows is None and not raised else _WHOLE
+        if rows is not None:
+            records += scheduler.observe(call, scheduler.measured(call, rows))
+        records += scheduler.fail(raised)
     return records, program, carry
 
 
