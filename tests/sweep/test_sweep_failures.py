@@ -16,6 +16,7 @@ import pytest
 
 from optjax import sweep
 from optjax.sweep._engine.groups import TrialGroup
+from optjax.sweep._errors import in_own_code
 
 pytestmark = pytest.mark.usefixtures("cheaply_compiled")
 
@@ -299,3 +300,13 @@ def test_a_metric_may_be_nan_by_name():
     ):
         with pytest.raises(sweep.SweepError, match=words):
             run(allow_nan=names)
+
+
+def test_a_library_installed_anywhere_is_not_the_users_own_code():
+    names = {}
+    raises = "def call():\n    raise KeyError"
+    exec(compile(raises, "/lib/site-packages/library.py", "exec"), names)
+    own = compile("\n\ncall()", "/own.py", "exec")
+    with pytest.raises(KeyError) as caught:
+        exec(own, names)
+    assert in_own_code(caught.value) == " (/own.py, line 3)"
