@@ -146,6 +146,21 @@ def test_the_table_is_that_of_the_local_engine_bit_for_bit(cluster, local, tmp_p
     assert (seen[-1].running, seen[-1].most_steps_left) == (0, 0)
 
 
+def test_a_finished_sweep_stays_as_it_is_and_grows(cluster, local, tmp_path):
+    run_on_ray(toy(), tmp_path)
+    again = run_on_ray(toy(), tmp_path)
+    assert again.finished_before
+    assert curves(tmp_path) == local.curves
+    assert repr(sweep.SweepResult.load(tmp_path).records) == repr(again.records)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(KEYWORDS, "seeds", 3)
+        more = run_on_ray(toy(), tmp_path)
+        assert run_on_ray(toy(), tmp_path).finished_before
+    assert repr(more.records[:16]) == repr(local.result.records)
+    assert len(more.records) == 24
+    assert repr(sweep.SweepResult.load(tmp_path).records) == repr(more.records)
+
+
 def test_resuming_runs_the_missing_pieces_only(cluster, local, tmp_path):
     out, first, second = (tmp_path / name for name in ("out", "first", "second"))
 
@@ -237,6 +252,7 @@ def test_a_trial_that_raises_in_a_call_fails_alone(cluster, tmp_path):
     again = sweep.run((init, checked), space, engine="ray", out=tmp_path, **keywords)
     assert again.finished_before
     assert again.records == result.records
+    assert sweep.SweepResult.load(tmp_path).records == result.records
 
 
 def test_a_piece_that_raises_is_named_in_one_line(cluster, tmp_path):

@@ -17,7 +17,8 @@ from optjax.sweep._engine.pieces import (
 )
 from optjax.sweep._engine.session import Session
 from optjax.sweep._errors import SweepError
-from optjax.sweep._records import Measured, Record
+from optjax.sweep._records import FAILED, Failure, Measured, Record
+from optjax.sweep._store.checkpoint import Checkpoint
 from optjax.sweep._strategies import Strategy, StrategyName
 from optjax.sweep._trial import Factory, MakeTrial
 
@@ -62,12 +63,14 @@ def run_on_ray(
         strategy = "map"
     size = session.plan.lanes or _PIECE_TRIALS
     pieces = split([group.specs for group in session.groups], size)
-    # Opening cuts curves.csv: it is written anew from the pieces that are there.
-    session.open_store(
+    # Opening cuts curves.csv: what does not count yet is written anew from the pieces.
+    checkpoint = session.open_store(
         strategy=strategy,
         devices="ray",
         lanes=[size],
     )
+    counted = {replayed.number for replayed in session.store.replay()}
+    failures = dict(checkpoint.failures)
     try:
         import ray
     except ModuleNotFoundError:
@@ -81,8 +84,12 @@ def run_on_ray(
         nonlocal left
         left -= 1
         for record in records:
+            number, steps = record.trial.number, record.curve.steps
             values = np.array([record.curve.values[name] for name in metrics])
-            session.store.append([Measured(record.trial, record.curve.steps, values.T)])
+            if number not in counted:
+                session.store.append([Measured(record.trial, steps, values.T)])
+            if record.status == FAILED:
+                failures[str(number)] = Failure(len(steps), record.message)
             ledger.end(record)
             ledger.steps += record.steps
             ledger.steps_left -= session.plan.steps
@@ -98,6 +105,8 @@ def run_on_ray(
         else:
             on_records(piece, records)
     if not missing:
+        if not checkpoint.finished:
+            session.store.commit(Checkpoint(failures=failures))
         return True
     started_here = not ray.is_initialized()
     if started_here:
@@ -117,6 +126,7 @@ def run_on_ray(
     finally:
         if started_here:
             ray.shutdown()
+    session.store.commit(Checkpoint(failures=failures))
     return False
 
 
