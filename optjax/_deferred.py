@@ -5,12 +5,15 @@ equations of the function itself, leaf by leaf.
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 from jax.extend.core import ClosedJaxpr, Primitive, jaxpr_as_fun
 
+from optjax._joint import current_joint, is_small
 from optjax._observe import Observation, current
+from optjax._pointwise import is_pointwise, run_pointwise
 from optjax._precision import sqrt, store
 
 __all__ = ["cast_rows", "map_rows", "root_rows"]
@@ -99,21 +102,78 @@ class _Deferrable(Primitive):
 def _each(
     *operands: Any, programs: Sequence[_Traced], which: Sequence[int], width: int
 ) -> list[Any]:
-    functions, start = [], 0
+    constants, start = [], 0
     for program in programs:
-        constants = operands[start : start + program.constants]
-        functions.append(jaxpr_as_fun(ClosedJaxpr(program.jaxpr, list(constants))))
+        constants.append(operands[start : start + program.constants])
         start += program.constants
     leaves = operands[start:]
+    rows = [leaves[i * width : (i + 1) * width] for i in range(len(which))]
+    results: list[Any] = [None] * len(rows)
+    joint = current_joint()
+    if joint is not None:
+        for members in _alike(programs, constants, which, rows):
+            number = which[members[0]]
+            jaxpr, own = programs[number].jaxpr, constants[number]
+            parts = joint.map(
+                lambda *columns, jaxpr=jaxpr, own=own: run_pointwise(
+                    jaxpr, own, columns
+                )[0],
+                [rows[i] for i in members],
+                jaxpr.outvars[0].aval.dtype,
+            )
+            for i, part in zip(members, parts, strict=True):
+                results[i] = part
+    functions = [
+        jaxpr_as_fun(ClosedJaxpr(program.jaxpr, list(own)))
+        for program, own in zip(programs, constants, strict=True)
+    ]
     return [
-        functions[number](*leaves[i * width : (i + 1) * width])[0]
-        for i, number in enumerate(which)
+        functions[number](*row)[0] if result is None else result
+        for number, row, result in zip(which, rows, results, strict=True)
     ]
 
 
+def _alike(
+    programs: Sequence[_Traced],
+    constants: Sequence[Any],
+    which: Sequence[int],
+    rows: Sequence[Any],
+) -> list[list[int]]:
+    """Rows of small leaves of which one pointwise program can be run end to end.
+
+    Two functions of a coordinate are the same where they are traced alike.
+    """
+    keys: list[Any] = []
+    for program, own in zip(programs, constants, strict=True):
+        jaxpr = program.jaxpr
+        shape = jaxpr.invars[0].aval.shape
+        key = None
+        if is_pointwise(jaxpr, shape):
+            numbers = [jax.ShapeDtypeStruct((), var.aval.dtype) for var in jaxpr.invars]
+            of_one = jax.make_jaxpr(partial(run_pointwise, jaxpr, own))(numbers)
+            key = str(of_one), tuple(map(id, own))
+        keys.append(key)
+    found: dict[Any, list[int]] = {}
+    for i, (number, row) in enumerate(zip(which, rows, strict=True)):
+        if keys[number] is not None and all(map(is_small, row)):
+            found.setdefault(keys[number], []).append(i)
+    return [members for members in found.values() if len(members) > 1]
+
+
 def _roots(*leaves: Any) -> list[Any]:
-    roots: list[Any] = sqrt(list(leaves))
-    return roots
+    joint = current_joint()
+    roots: list[Any] = [None] * len(leaves)
+    if joint is not None:
+        alike: dict[Any, list[int]] = {}
+        for i, leaf in enumerate(leaves):
+            if is_small(leaf):
+                alike.setdefault(leaf.dtype, []).append(i)
+        for dtype, members in alike.items():
+            parts = joint.map(sqrt, [leaves[i : i + 1] for i in members], dtype)
+            for i, part in zip(members, parts, strict=True):
+                roots[i] = part
+    left = iter(sqrt([x for x, r in zip(leaves, roots, strict=True) if r is None]))
+    return [next(left) if root is None else root for root in roots]
 
 
 def _types_of_each(

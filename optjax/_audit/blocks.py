@@ -8,7 +8,6 @@ scales, is worked out again in the next round.
 """
 
 import math
-import re
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -16,27 +15,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from optjax._pointwise import POINTWISE, called
+
 __all__ = ["BLOCK", "by_blocks"]
 
 #: Coordinates that are worked on at a time; what has no more is not cut.
 BLOCK = 2**16
 
-# Coordinate by coordinate, by the names that JAX gives them.
-_POINTWISE = frozenset(
-    re.findall(
-        r"\w+",
-        """
-        abs add add_any and atan2 bitcast_convert_type cbrt ceil clamp complex conj
-        convert_element_type copy copy_p cos cosh div eq erf exp exp2 expm1 floor ge gt
-        imag integer_pow is_finite le log log1p logistic lt max min mul ne neg nextafter
-        not or pow real reduce_precision rem round rsqrt select_n shift_left
-        shift_right_arithmetic shift_right_logical sign sin sinh sqrt square
-        stop_gradient sub tan tanh xor
-        """,
-    )
-)
-# Calls that are written out.
-_CALLS = ("pjit", "jit", "closed_call", "custom_jvp_call", "custom_vjp_call")
 # What a sum begins with, and how two are one.
 _REDUCTIONS: dict[str, tuple[Callable[[Any], Any], Callable[[Any, Any], Any]]] = {
     "reduce_sum": (lambda dtype: np.zeros((), dtype), jnp.add),
@@ -129,7 +114,7 @@ class _Graph:
 
         for equation in jaxpr.eqns:
             operands = [number(atom) for atom in equation.invars]
-            inner = _called(equation)
+            inner = called(equation)
             if inner is not None:
                 results = self.walk(inner.jaxpr, inner.consts, operands)
             else:
@@ -149,7 +134,7 @@ class _Graph:
             is_whole = of_scalars and len(large) == 1
             if name in _REDUCTIONS and is_whole and not avals[0].shape:
                 rank += 1
-            elif not (is_whole and (name in _POINTWISE or name == "broadcast_in_dim")):
+            elif not (is_whole and (name in POINTWISE or name == "broadcast_in_dim")):
                 raise _NotPointwise(name)
         return [
             self.add(
@@ -258,15 +243,6 @@ class _Graph:
         part = jnp.where(is_new, part, start(part.dtype))
         parameters = {**node.parameters, "axes": (0,)}
         return join(total, node.primitive.bind(part, **parameters))
-
-
-def _called(equation: Any) -> Any:
-    """What an equation calls once with its own operands, or None."""
-    for name in ("jaxpr", "call_jaxpr"):
-        inner = equation.params.get(name)
-        if equation.primitive.name in _CALLS and inner is not None:
-            return inner
-    return None
 
 
 def _aval(value: Any) -> Any:

@@ -1,6 +1,6 @@
 """The names of groups as an array, and which coordinates of each are looked at."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -48,11 +48,16 @@ class Sample(NamedTuple):
 
 
 def sample(
-    leaf_sizes: dict[str, int], members: dict[str, list[str]], most: int | None
+    leaf_sizes: dict[str, int],
+    members: dict[str, list[str]],
+    most: int | None,
+    whole: Collection[str] = (),
 ) -> Sample:
     """Choose `most` coordinates of each group, evenly spread over its leaves.
 
-    With `most` None, or where a group has no more than that, all of them.
+    With `most` None, or where a group has no more than that, all of them. Of leaves
+    that are `whole` all positions are laid down, whether some group looks at them or
+    not.
     """
     names, sizes = list(leaf_sizes), np.array([*leaf_sizes.values()], np.int64)
     index = {name: i for i, name in enumerate(names)}
@@ -68,7 +73,13 @@ def sample(
 
     # A coordinate that several groups look at is taken once.
     first = np.cumsum(sizes) - sizes
-    taken, place = np.unique(first[leaf] + position, return_inverse=True)
+    laid = [
+        start + np.arange(size)
+        for name, start, size in zip(names, first, sizes, strict=True)
+        if name in whole
+    ]
+    taken = np.unique(np.concatenate([first[leaf] + position, *laid]))
+    place = np.searchsorted(taken, first[leaf] + position)
     borders = np.searchsorted(taken, first)
     positions = [
         part - at for part, at in zip(np.split(taken, borders[1:]), first, strict=True)

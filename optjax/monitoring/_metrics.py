@@ -2,14 +2,13 @@
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 from optjax._arguments.checked import checked
 from optjax._arguments.named import OptimizerState
-from optjax.monitoring._report import field, monitor_state
-from optjax.monitoring._summary import EDGES, PROBABILITIES
+from optjax.monitoring._report import field, monitor_state, tables_of
+from optjax.monitoring._summary import EDGES, PROBABILITIES, quantiles_of
 
 __all__ = ["NO_RATE", "RATE_METRICS", "rate_metrics"]
 
@@ -48,9 +47,9 @@ def rate_metrics(state: OptimizerState) -> dict[str, Any]:
       >>> print(f"{step(x, tx.init(x))['rate_p50']:.2f}")
       0.50
     """
-    values = field(field(monitor_state(state), "summaries"), "values")
-    # By leaves: Flax NNX wraps each in a variable. All leaves' group is the last.
-    (quantiles,) = jax.tree.leaves(field(values, "quantiles"))
+    # All leaves' group is the last.
+    tables = tables_of(field(monitor_state(state), "summaries"))
+    quantiles = quantiles_of(tables)
     return {
         name: jnp.clip(
             10.0 ** jnp.nan_to_num(quantiles[-1, PROBABILITIES.index(p)], nan=EDGES[0]),

@@ -13,7 +13,7 @@ from optjax._arguments.objects import Instance
 from optjax._groups import OVERALL
 from optjax.monitoring._final_rate import SuggestedFinalRate, band_notes, suggested
 from optjax.monitoring._groups import as_names
-from optjax.monitoring._summary import PROBABILITIES, Summary
+from optjax.monitoring._summary import PROBABILITIES, Summary, Tables, read_tables
 from optjax.monitoring._wrapper import MonitorState
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "read_report",
     "stack_reports",
     "suggest_final_lr",
+    "tables_of",
     "transition",
 ]
 
@@ -157,21 +158,22 @@ def read_report(state: OptimizerState) -> Report:
       overall   0.5   0.5 to 0.5     –      –       –      –          1        5.0e-01
     """
     summaries = field(monitor_state(state), "summaries")
-    names, values = field(summaries, "groups"), field(summaries, "values")
     # By leaves: Flax NNX wraps each in a variable.
-    (numbers,) = jax.tree.leaves(names)
-    fields = {
-        name: np.asarray(*jax.tree.leaves(field(values, name)))
-        for name in Summary._fields
-    }
-    axis = fields["step"].ndim - 1
+    (names,) = jax.tree.leaves(field(summaries, "groups"))
+    tables = jax.tree.map(np.asarray, tables_of(summaries))
     return Report(
         {
-            name: Summary(
-                **{key: np.take(field, i, axis) for key, field in fields.items()}
-            )
-            for i, name in enumerate(as_names(numbers))
+            name: read_tables(jax.tree.map(lambda x, i=i: x[..., i, :], tables))
+            for i, name in enumerate(as_names(names))
         }
+    )
+
+
+def tables_of(summaries: Any) -> Tables:
+    """The arrays of the summaries in a state, or in the mapping that was made of it."""
+    tables = field(summaries, "tables")
+    return Tables(
+        *(x for n in Tables._fields for x in jax.tree.leaves(field(tables, n)))
     )
 
 

@@ -11,12 +11,14 @@ from optjax._arguments.checked import checked
 from optjax._arguments.named import Count, Size, Transformation
 from optjax._arguments.numbers import at_least, between
 from optjax._groups import OVERALL, Groups, group_leaves
+from optjax._joint import joining
 from optjax._observe import Observation, current, tell, trace_of, trace_once
 from optjax._parts import Link, Product
 from optjax._tree import leaf_names
 from optjax.monitoring._groups import as_names, as_numbers
 from optjax.monitoring._rates import Rate, read_rates
-from optjax.monitoring._summary import Summary, empty, summarise
+from optjax.monitoring._summarise import summarise
+from optjax.monitoring._summary import Tables, empty
 
 __all__ = ["MonitorState", "Summaries", "monitor"]
 
@@ -28,11 +30,11 @@ _Factor: TypeAlias = Annotated[float, at_least(1, "1.1 is 10 %")]
 class Summaries(NamedTuple):
     """The names of the groups, as `as_numbers` has them, and their summaries.
 
-    The summaries have the groups along a leading axis, in the order of the names.
+    The tables have a row a group, in the order of the names.
     """
 
     groups: Any
-    values: Summary
+    tables: Tables
 
 
 class MonitorState(NamedTuple):
@@ -144,34 +146,36 @@ def monitor(
 
         def look(carry: Any) -> Any:
             """The same update, of which only what the summaries need remains."""
-            _, inner_state, params, values = carry
-            seen, now = program.compute((result, rates), count, inner_state, params)
-            values = summarise(
-                members,
-                values,
-                count,
-                now,
-                _by_name(seen),
-                None if params is None else _by_name(params),
-                most=most,
-                share=share,
-                factor=factor,
-                audit=audit,
-            )
+            _, inner_state, params, tables = carry
+            with joining() as joint:
+                seen, now = program.compute((result, rates), count, inner_state, params)
+                tables = summarise(
+                    members,
+                    tables,
+                    count,
+                    now,
+                    _by_name(seen),
+                    None if params is None else _by_name(params),
+                    joint,
+                    most=most,
+                    share=share,
+                    factor=factor,
+                    audit=audit,
+                )
             # Without the barrier JAX takes the state past the loop.
             kept = jax.lax.optimization_barrier((inner_state, params))
-            return jax.lax.stop_gradient((jnp.zeros_like(is_due), *kept, values))
+            return jax.lax.stop_gradient((jnp.zeros_like(is_due), *kept, tables))
 
         # A loop of one round or none. Unlike `cond` it hands on the buffers that it
         # reads, so that the update below overwrites them in place; and under `vmap` it
         # runs only when one of the trials is due.
         before = inner_state, params
-        _, *after, values = jax.lax.while_loop(
+        _, *after, tables = jax.lax.while_loop(
             lambda carry: carry[0],
             look,
-            jax.lax.stop_gradient((is_due, *before, summaries.values)),
+            jax.lax.stop_gradient((is_due, *before, summaries.tables)),
         )
-        summaries = summaries._replace(values=values)
+        summaries = summaries._replace(tables=tables)
         inner_state, params = _with_derivative_of(before, tuple(after))
         # An observer around is told of the same update.
         told = [] if current() is None else links

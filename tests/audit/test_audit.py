@@ -316,16 +316,17 @@ def test_when_the_bounds_will_decide_is_told_by_the_rates_of_now():
     x = jax.tree.map(jnp.ones_like, g)
     hyper = {"learning_rate": 1e-2, "final_lr": 0.1, "gamma": 3e-4}
     tx = optjax.monitor(optjax.adabound(**hyper), every=1, sample=None)
-    run = jax.jit(
-        lambda: (
-            jax.lax.scan(
-                lambda state, _: (tx.update(g, state, x)[1],) * 2,
-                tx.init(x),
-                length=2000,
-            )[1].summaries.values
+
+    @jax.jit
+    def run():
+        last, summaries = jax.lax.scan(
+            lambda state, _: ((new := tx.update(g, state, x)[1]), new.summaries),
+            tx.init(x),
+            length=2000,
         )
-    )()
-    held = 1 - np.asarray(run.between)[:, -1]
+        return last._replace(summaries=summaries)
+
+    held = 1 - optjax.read_report(run())["overall"].between
     first, last = np.argmax(held >= 0.01) + 1, np.argmax(held >= 0.99) + 1
     assert 60 < first < last < 2000
     grads = jax.tree.map(lambda g: jnp.tile(g, (60, 1)), g)

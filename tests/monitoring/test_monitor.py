@@ -19,10 +19,11 @@ from loop import NOISE, START, gradient, stack
 from rows import ROWS
 
 import optjax
+from optjax import _joint
 from optjax._groups import OVERALL
 from optjax._rounding import stochastic_rounding
 from optjax.monitoring._groups import sample
-from optjax.monitoring._summary import EDGES, PROBABILITIES, Summary
+from optjax.monitoring._summary import EDGES, PROBABILITIES, Summary, Tables
 
 RANDOM = np.random.default_rng(0)
 PARAMS = {
@@ -101,7 +102,7 @@ def test_updates_and_state_are_those_without_bit_for_bit(case):
             (ours, monitored_state.inner_state), (updates, state), strict=True
         )
         x = apply(x, updates)
-        steps.append(int(monitored_state.summaries.values.step[0]))
+        steps.append(int(monitored_state.summaries.tables.counts[0, 0]))
     assert len(steps) == 30
     assert sorted(set(steps)) == [1, 7, 14, 21, 28]
     report = optjax.read_report(monitored_state)
@@ -135,9 +136,22 @@ def test_off_costs_nothing():
     on = compiled(optjax.monitor(optjax.adabound(1e-3), every=100)).cost_analysis()
     assert off["flops"] == bare["flops"]
     # The pointers to the arrays of the state, which go in and out untouched.
-    untouched = len(Summary._fields) + len(["count", "groups"])
+    untouched = len(Tables._fields) + len(["count", "groups"])
     assert off["bytes accessed"] - bare["bytes accessed"] <= 8 * untouched
     assert on["flops"] > bare["flops"] + 1000
+
+
+def test_small_leaves_are_summarised_by_the_same_kernels():
+    def kernels(leaves):
+        bare = optjax.adabound(1e-3)
+        monitored = optjax.monitor(bare, groups=0)
+        counts = [
+            compiled(tx, size=8, leaves=leaves).as_text().count(" fusion(")
+            for tx in (monitored, bare)
+        ]
+        return counts[0] - counts[1]
+
+    assert kernels(8) == kernels(4) > 10
 
 
 @pytest.mark.parametrize("name", ["adabound", "adam", "momentum"])
@@ -277,6 +291,41 @@ def test_every_number_is_that_of_numpy(kind, groups):
         assert everything.at_lower > 0
         assert everything.at_upper > 0
         assert everything.between > 0
+
+
+def test_leaves_end_to_end_are_summarised_as_each_alone(monkeypatch):
+    """Small and large, of two dtypes, one without a rate, one larger than a chunk."""
+    random = np.random.default_rng(5)
+    shapes = {"a": (300, 2), "b": (7,), "c": (9000,), "d": (3, 3), "e": (5,), "f": ()}
+    params = {
+        name: jnp.asarray(random.normal(size=shape), jnp.float32)
+        for name, shape in shapes.items()
+    }
+    params |= {name: params[name].astype(jnp.bfloat16) for name in "de"}
+    grads = [jax.tree.map(lambda x, t=t: 0.1 * t * x + 0.01, params) for t in (1, 2)]
+    tx = optax.masked(adabound(), {name: name != "b" for name in params})
+
+    def run():
+        return final(
+            optjax.monitor(tx, every=1, groups=None, audit=True), params, grads
+        )
+
+    together = run()
+    monkeypatch.setattr(_joint, "_SMALL", -1)
+    assert_same_report(together, run())
+    assert together["a"].update_ratio > 0
+
+
+def test_norms_of_large_leaves_keep_their_digits():
+    """Added up one after the other, a million squares lose three of them."""
+    size = 1_000_003
+    params = {"w": jnp.ones(size)}
+    tx = optjax.monitor(optjax.sgd(0.5), sample=None)
+    g = {"w": 1e-3 * jnp.linspace(1.0, 2.0, size)}
+    report = final(tx, params, [g])
+    expected = np.linalg.norm(0.5 * np.asarray(g["w"], np.float64)) / np.sqrt(size)
+    np.testing.assert_allclose(report["w"].update_ratio, expected, rtol=2e-6)
+    np.testing.assert_allclose(report["w"].schedule, 0.5, rtol=1e-6)
 
 
 def test_a_name_that_all_leaves_share_is_no_group():
