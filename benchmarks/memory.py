@@ -1,9 +1,10 @@
 """What state in fewer bits saves and costs: python benchmarks/memory.py.
 
-Adam, or another row, trains the digits MLP and a small character-level language model
-with its state in float32, in bfloat16 by plain casts (nearest), in bfloat16 with
-stochastic rounding and in eight bits, from the same seeds. Writes memory.md beside this
-file and docs/figures/memory.png. Needs the extra `race`.
+Adam, or another row, trains the digits MLP, a small character-level language model and,
+with `--images FOLDER`, a convolutional network on CIFAR-10: with its state in float32,
+in bfloat16 by plain casts (nearest), in bfloat16 with stochastic rounding and in eight
+bits, from the same seeds. Writes memory.md and docs/figures/memory.png, or with `--out
+FILE` only the tables of what was trained. Needs the extra `race`.
 """
 
 import argparse
@@ -24,17 +25,21 @@ import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
 import optax
+from flax import nnx
 from matplotlib.ticker import MaxNLocator
 
 import optjax
 from optjax._rounding import random_bits, round_stochastically
+from optjax.sweep import fast_convolutions
 from optjax.sweep._trial import Trial
-from optjax.tasks import digits
+from optjax.tasks import Recipe, digits, images
+from optjax.tasks._data.images import load_images
 
 CONTEXT, EMBEDDING, HIDDEN, BATCH = 16, 24, 256, 256
 VALIDATION_WINDOWS = 8192
 LEARNING_RATE = 1e-3
 EVALUATIONS = 20
+TASKS = ("digits", "text", "images")
 
 
 def nearest(optimizer):
@@ -124,6 +129,38 @@ def characters(factory, text):
     return Trial(init, step, evaluate)
 
 
+class Convolutions(nnx.Module):
+    """Three 3×3 convolutions, the last two with strides of 2."""
+
+    def __init__(self, shape, classes, *, dtype, rngs):
+        widths = (shape[-1], 16, 32, 64)
+        self.layers = nnx.List(
+            [
+                nnx.Conv(a, b, (3, 3), strides=min(i + 1, 2), dtype=dtype, rngs=rngs)
+                for i, (a, b) in enumerate(itertools.pairwise(widths))
+            ]
+        )
+        self.head = nnx.Linear(widths[-1], classes, dtype=dtype, rngs=rngs)
+
+    def __call__(self, x):
+        for layer in self.layers:
+            x = nnx.relu(layer(x))
+        return self.head(x.mean((1, 2)))
+
+
+def convolutions(source):
+    """The trial of a factory on the images of a folder, 2,000 of which validate."""
+    data = load_images(source)
+    data = data._replace(test_x=data.test_x[:2000], test_y=data.test_y[:2000])
+    return functools.partial(
+        images.trial,
+        data=data,
+        make_model=Convolutions,
+        recipe=Recipe(batch_size=64, epochs=100, decay_after=100, weight_decay=0.0),
+        augment=False,
+    )
+
+
 def nbytes(tree):
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
@@ -141,6 +178,7 @@ def train(name, make_trial, factory, steps, every, seeds):
         init, evaluate = jax.jit(trial.init), jax.jit(trial.evaluate)
 
         @functools.partial(jax.jit, donate_argnums=0)
+        @fast_convolutions
         def advance(state, trial=trial):
             state, metrics = jax.lax.scan(
                 lambda state, _: trial.step(state), state, length=every
@@ -420,9 +458,19 @@ def main():
     parser.add_argument(
         "--rows", nargs="+", default=["adam"], help="rows of OPTIMIZERS to train with"
     )
+    parser.add_argument(
+        "--images", metavar="FOLDER", help="CIFAR-10; no images unless given"
+    )
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--digits-steps", type=int, default=2000)
     parser.add_argument("--text-steps", type=int, default=3000)
+    parser.add_argument("--image-steps", type=int, default=600)
+    parser.add_argument(
+        "--only", nargs="+", choices=TASKS, default=list(TASKS), help="tasks"
+    )
+    parser.add_argument(
+        "--out", type=Path, help="where to write what was trained, and time nothing"
+    )
     parser.add_argument("--repeats", type=int, default=15)
     parser.add_argument("--leaf", type=int, default=10_000_000)
     arguments = parser.parse_args()
@@ -441,18 +489,22 @@ def main():
     out = ["# Optimizer state in bfloat16 and in eight bits", "", machine(), ""]
     panels = []
     data = digits.load()
-    tasks = (
-        (
+    tasks = {
+        "digits": (
             "Digits, MLP",
             functools.partial(digits.trial, data=data),
             arguments.digits_steps,
         ),
-        (
+        "text": (
             f"Characters of {text_name}",
             functools.partial(characters, text=text),
             arguments.text_steps,
         ),
-    )
+    }
+    if arguments.images is not None:
+        trial = convolutions(arguments.images)
+        tasks["images"] = ("CIFAR-10, three convolutions", trial, arguments.image_steps)
+    tasks = [tasks[name] for name in arguments.only if name in tasks]
     for row, (name, make_trial, steps) in itertools.product(arguments.rows, tasks):
         factory = optjax.OPTIMIZERS[row].factory
         every = steps // EVALUATIONS
@@ -464,6 +516,9 @@ def main():
         # The figure is of the first row.
         if len(panels) < len(tasks):
             panels.append((name, every, result[-1]))
+    if arguments.out is not None:
+        arguments.out.write_text("\n".join(out).rstrip() + "\n")
+        return
     print("timing", flush=True)
     out += [*timing(arguments.leaf, arguments.repeats), *roofline()]
     path = Path(__file__).with_suffix(".md")

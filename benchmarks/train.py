@@ -277,6 +277,12 @@ def jax_ways(task):
     if optjax.fused_step_available() and jax.default_backend() == "cpu":
         peers["optjax fused"] = (optjax.adam(RATE), optjax.apply_step)
     peers["optax"] = (optax.adam(RATE), updated)
+    # What every backend does; optjax.apply_step has both in its one pass.
+    peers["optjax pure, bfloat16"] = (
+        optjax.stochastic_rounding(optjax.adam(RATE)),
+        updated,
+    )
+    peers["optjax pure, eight bits"] = (optjax.compressed(optjax.adam(RATE)), updated)
 
     def only(function):
         program = jax.jit(function)
@@ -388,9 +394,9 @@ def table(task, sizes, times):
     lines = [
         f"Parameters: {counts}. A batch has {batch} {task.unit}.",
         "",
-        f"| peer | {task.unit}/s | ms a step | × torch | forward, ms | backward, ms "
-        "| optimizer, ms | optimizer's share |",
-        "|---|---|---|---|---|---|---|---|",
+        f"| peer | {task.unit}/s | ms a step | × Optax | × torch | forward, ms "
+        "| backward, ms | optimizer, ms | optimizer's share |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for peer, part in times:
         if part != "step":
@@ -403,6 +409,7 @@ def table(task, sizes, times):
             peer,
             f"{task.labels.size / statistics.median(step):,.0f}",
             spread([1e3 * t for t in step]),
+            spread(ratios(step, times["optax", "step"])),
             "–" if against is None else spread(ratios(step, against)),
             spread([1e3 * t for t in forward]),
             differences(gradient, forward),
@@ -429,11 +436,11 @@ def write_section(path, heading, lines, headings):
     text = "\n".join(f"\n## {name}\n\n{sections[name]}" for name in known)
     path.write_text(
         "# Whole training steps\n\n"
-        "Adam, float32. Median (least–most) over rounds, in which all peers take "
-        "turns; × torch, and the differences, are of times in the same round. Backward "
-        "is the gradients' time less the loss's, optimizer a step's less the "
-        "gradients'; where a part is shorter than the noise of the whole, it may come "
-        "out below zero. "
+        "Adam, float32, and with a state in fewer bits. Median (least–most) over "
+        "rounds, in which all peers take turns; ratios and differences are of times in "
+        "the same round. Backward is the gradients' time less the loss's, optimizer a "
+        "step's less the gradients'; where a part is shorter than the noise of the "
+        "whole, it may come out below zero. "
         "PyTorch runs its models in its usual eager way, with its fused Adam; the "
         "convolutions' channels come last, and its LSTM has a second bias.\n"
         f"{text}\n"

@@ -25,7 +25,7 @@ from optjax._arguments.checked import checked
 from optjax._arguments.named import Schedule, Transformation
 from optjax._observe import Telling, tell
 from optjax._parts import Descend, Link, One, Product
-from optjax._precision import is_known, precise, widen
+from optjax._precision import precise, widen
 from optjax._tree import cast_leaves, map_leaves
 
 __all__ = [
@@ -126,7 +126,7 @@ def basic_form(
 def descend(
     learning_rate: optax.ScalarOrSchedule,
 ) -> optax.GradientTransformationExtraArgs:
-    """u ↦ −s_t u, the last step of every optimizer."""
+    """u ↦ −s_t u, the last step of every optimizer; u is float32 or wider."""
     learning_rate = precise(learning_rate)
     theirs = optax.scale_by_learning_rate(learning_rate)
 
@@ -143,9 +143,7 @@ def descend(
         step = -s
         # XLA makes p + (−u) one operation, and p + (−1 · u) two.
         negated = isinstance(step, float) and step == -1.0
-        # An array, s_t, is float32 or wider: so is the product.
-        wide = (lambda u: u) if is_known(step) else widen
-        steps = map_leaves(lambda u: -u if negated else step * wide(u), updates)
+        steps = map_leaves(lambda u: -u if negated else step * u, updates)
         tell(Link(Descend(learning_rate, s), updates, steps, state, new_state))
         return steps, new_state
 

@@ -17,6 +17,7 @@ __all__ = [
     "abs_sq",
     "away_from_zero",
     "bias_correction",
+    "flat_at_zero",
     "full_like",
     "is_known",
     "log_decay",
@@ -185,6 +186,17 @@ def away_from_zero(x: jax.Array, at_least: Scalar = 0.0) -> jax.Array:
     if is_known(at_least) and at_least >= floor:
         return x
     return jnp.maximum(x, floor)
+
+
+def flat_at_zero(x: jax.Array, offset: Scalar) -> jax.Array:
+    """x ≥ 0, to be followed by 1/√(x + offset): that has no infinite derivative.
+
+    At x = 0 it has derivative 0 where the true one, −½ offset^−3/2, overflows: infinity
+    times the zero cotangent of a coordinate without gradient is NaN.
+    """
+    least = float(jnp.finfo(x.dtype).tiny) ** (2 / 3)
+    # XLA sees that both are x.
+    return jnp.where((x == 0) & (offset < least), lax.stop_gradient(x), x)
 
 
 @jax.custom_jvp

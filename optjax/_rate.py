@@ -26,6 +26,7 @@ from optjax._precision import (
     abs_sq,
     away_from_zero,
     bias_correction,
+    flat_at_zero,
     is_known,
     log_decay,
     next_count,
@@ -134,7 +135,9 @@ def rate_by_accumulated_square(
 
     def rates(nu: Any) -> Any:
         if not _is_zero(eps_root):
-            nu = map_leaves(lambda v: v + eps_root, nu)
+            nu = map_leaves(
+                lambda v: (v if is_smooth else flat_at_zero(v, eps_root)) + eps_root, nu
+            )
         if is_smooth and is_half and _is_zero(eps):
             return map_leaves(lax.rsqrt, nu)
         root = map_leaves(lax.sqrt, nu) if is_smooth else root_leaves(nu)

@@ -32,7 +32,7 @@ from optjax.sweep._ranking import mode_of
 from optjax.sweep._rows import load_attribute
 from optjax.sweep._store.directory import as_directory, in_a_series
 from optjax.sweep._store.files import write_atomically
-from optjax.sweep._store.store import MARKER
+from optjax.sweep._store.store import MARKER, Store
 from optjax.sweep._view.live import FINISHED_BEFORE, live_display
 from optjax.tasks import TASKS, Loaded, Settings, Task
 
@@ -115,6 +115,7 @@ class Experiment:
                 "mode": mode_of(metric, _given(options.mode, default)),
                 "seeds": range(first, first + seeds),
                 "about": task.words(options.task),
+                "keep": options.keep,
                 "other_versions": options.other_versions,
                 **keywords,
             },
@@ -219,6 +220,7 @@ def _run_in(experiment: Experiment, out: Path) -> int:
     task, words = experiment.task, experiment.keywords
     is_first = jax.process_index() == 0
     was_there = (out / MARKER).exists()
+    saved = Store(out, writes=False).saved_identity() or {}
     try:
         with live_display(
             words["metric"],
@@ -250,7 +252,9 @@ def _run_in(experiment: Experiment, out: Path) -> int:
     except Interrupted as stopped:
         return _end_early(stopped, out, is_first)
     if was_there and not result.finished_before:
-        print(f"optjax: went on in {out}")
+        done = saved.get("steps", 0)
+        is_longer = 0 < done < words["steps"]
+        print(f"optjax: went on in {out}" + is_longer * f", from {done:,} updates")
     # The others need not wait for the pictures.
     leave()
     return _show(experiment, result, out) if is_first else DONE

@@ -1,6 +1,6 @@
 """The flags that several commands have, for tyro to read."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from tyro.conf import arg
 
@@ -12,6 +12,7 @@ __all__ = [
     "EvaluateEvery",
     "Examples",
     "FirstSeed",
+    "Keep",
     "Metric",
     "Mode",
     "OtherVersions",
@@ -91,6 +92,15 @@ EvaluateEvery = Annotated[
     ),
 ]
 FirstSeed = Annotated[int, arg(help="The first seed; the others count up from it.")]
+Keep = Annotated[
+    int | Literal["all"] | None,
+    arg(
+        help="Keep the final states of so many of the best trials, or of all, from "
+        "which the same command with more --steps goes on; with Orbax.",
+        metavar="INT|all",
+        help_behavior_hint="(default: none)",
+    ),
+]
 Metric = Annotated[
     str | None,
     arg(

@@ -14,6 +14,7 @@ from optjax._cli.flags import (
     EvaluateEvery,
     Examples,
     FirstSeed,
+    Keep,
     Metric,
     Mode,
     OtherVersions,
@@ -79,6 +80,7 @@ class RaceOptions:
             "the newest, where it is of this race and not finished)",
         ),
     ] = None
+    keep: Keep = None
     report_every: ReportEvery = None
     other_versions: OtherVersions = False
 
@@ -197,14 +199,7 @@ class SweepOptions:
         float,
         arg(help="About how long until there is something new to show and to save."),
     ] = 2.0
-    keep: Annotated[
-        int | None,
-        arg(
-            help="Keep the final states of so many of the best trials, with Orbax.",
-            metavar="INT",
-            help_behavior_hint="(default: none)",
-        ),
-    ] = None
+    keep: Keep = None
     engine: Annotated[
         str,
         arg(

@@ -227,7 +227,6 @@ def _experiment(
         "space_seed",
         "strategy",
         "lanes",
-        "keep",
         "checkpoint_seconds",
         "call_seconds",
         "engine",

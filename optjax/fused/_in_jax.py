@@ -7,7 +7,14 @@ import jax
 import jax.numpy as jnp
 
 from optjax._compression import decode, encode
-from optjax._precision import abs_sq, away_from_zero, sqrt, store, widen
+from optjax._precision import (
+    abs_sq,
+    away_from_zero,
+    flat_at_zero,
+    sqrt,
+    store,
+    widen,
+)
 from optjax._rounding import random_bits, round_stochastically
 from optjax.fused._kernel import Coefficients, Direction, Form, Leaves, Storage
 
@@ -78,7 +85,9 @@ def step_in_jax(
                 squares = jnp.maximum(read("nu_max", i), squares)
                 keep("nu_max", squares, nu_max[i])
                 squares = c.after * squares
-            rate = 1.0 / away_from_zero(root(squares + c.eps_root) + c.eps)
+            rate = 1.0 / away_from_zero(
+                root(flat_at_zero(squares, c.eps_root) + c.eps_root) + c.eps
+            )
             if form.bounded:
                 rate = c.scale * rate
                 bounds: Any = c.lower, c.upper

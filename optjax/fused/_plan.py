@@ -78,6 +78,7 @@ def plan(
                 if form.bounded is Bounded.OWN:
                     bounds, norms = _bounds(told, trail)
                     old, new = [*old, bounds], [*new, norms]
+                _check_dtype(updates[index], trail.gradient)
                 if form.l2:
                     _check_l2(trail.gradient, params[index], coefficients.l2)
             except NotCoveredError as error:
@@ -168,17 +169,13 @@ def _row(
     keys = [stored.key for stored in after]
     noisy = [key for key in keys if key is not None]
     for kept_as, wide, key in zip(before, old, keys, strict=True):
-        if kept_as.scale is None:
-            told.check(kept_as.array, param, "state")
         if (kept_as.array is wide) != (key is None):
             raise NotCoveredError("its state is stored in another way than it was")
     if noisy and any(key is not noisy[0] for key in keys):
         raise NotCoveredError("its state is not all stored alike, rounded by one key")
-    is_coded = {x.scale is not None for x in (*before, *after)}
-    if len(is_coded) > 1:
-        raise NotCoveredError("its state is not all codes")
     arrays = [[x.array for x in column] for column in (before, after)]
-    if is_coded == {True}:
+    # By one key all are rounded, or all are codes.
+    if any(x.scale is not None for x in after):
         arrays = [
             [*row, *(x.scale for x in column)]
             for row, column in zip(arrays, (before, after), strict=True)
@@ -200,6 +197,13 @@ def _bounds(told: Told, trail: Trail) -> tuple[Any, tuple[Any, Any]]:
     lower, upper, step, direction = (told.at(place, tree) for tree in trees)
     bounds = [jnp.asarray(bound, jnp.float32) for bound in (lower, upper)]
     return jnp.stack(bounds), (step, direction)
+
+
+def _check_dtype(update: Any, g: Any) -> None:
+    # The compiled step rounds an update to its gradient's dtype, and a gradient in
+    # float16 was widened before.
+    if jnp.result_type(update) != jnp.result_type(g):
+        raise NotCoveredError(f"its update is {jnp.result_type(update)}")
 
 
 def _check_l2(g: Any, x: Any, l2: Any) -> None:

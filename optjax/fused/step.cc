@@ -192,22 +192,38 @@ OPTJAX_INLINE float Maximum(float a, float b) {
   return a != a ? a : larger;
 }
 
-// A bijection of uint32 whose upper bits depend on all, as in _rounding.py.
-OPTJAX_INLINE uint32_t Mix(uint32_t h) {
-  h = (h ^ (h >> 16)) * 0x7feb352du;
-  return (h ^ (h >> 15)) * 0x846ca68bu;
-}
-
 // The two words that a step's noise is a hash of, beside a number and its position.
 struct Key {
   uint32_t first;
   uint32_t second;
 };
 
-// The part of the noise that all arrays of a leaf share.
-OPTJAX_INLINE uint32_t Noise(Key key, uint32_t position) {
-  return ((position + key.first) * 0x9e3779b1u) ^ key.second;
-}
+// The noise of _rounding.py at one position after another. What all arrays of a leaf share
+// is worked out once: a number goes in by its upper 16 bits, which the hash's first shift
+// drops, and position * kGolden grows by a sum.
+class Noise {
+ public:
+  OPTJAX_INLINE Noise(Key key, uint32_t position)
+      : product_((position + key.first) * kGolden), second_(key.second) {}
+
+  OPTJAX_INLINE uint32_t Next() {
+    const uint32_t word = product_ ^ second_;
+    product_ += kGolden;
+    return word ^ (word >> 16);
+  }
+
+  // Of which the upper bits depend on all.
+  static OPTJAX_INLINE uint32_t Hash(uint32_t noise, float number) {
+    uint32_t h = (noise ^ (ToBits(number) >> 16)) * 0x7feb352du;
+    return (h ^ (h >> 15)) * 0x846ca68bu;
+  }
+
+ private:
+  static constexpr uint32_t kGolden = 0x9e3779b1u;
+
+  uint32_t product_;
+  uint32_t second_;
+};
 
 OPTJAX_INLINE float Widen(uint16_t bits) {
   return FromBits(static_cast<uint32_t>(bits) << 16);
@@ -220,7 +236,7 @@ OPTJAX_INLINE uint16_t RoundStochastically(float value, uint32_t noise) {
   const uint32_t word = ToBits(value);
   const uint32_t magnitude = word & 0x7fffffffu;
   const uint32_t nearest = magnitude < 0x7f800000u ? 0x8000u : 0u;
-  const uint32_t hash = Mix(noise ^ (word >> 16)) >> 16;
+  const uint32_t hash = Noise::Hash(noise, value) >> 16;
   const uint32_t carry = magnitude < 0x7f7f0000u ? hash : nearest;
   return static_cast<uint16_t>((word + carry) >> 16);
 }
@@ -272,8 +288,7 @@ OPTJAX_INLINE void UpdateLoop(const Coefficients& coefficients, const Block& blo
   float* nu_max_out = block.out[array::nu_max];
   float* free_step_out = block.free_step;
   float* direction_out = block.direction;
-  const Key key = block.key;
-  const uint32_t position = block.position;
+  Noise noises(block.key, block.position);
   // As numbers: compilers vectorise no choice by a truth value from outside of a loop.
   const float sums_m = c.intake == 1.0f ? 1.0f : 0.0f;
   const float sums_nu =
@@ -282,8 +297,7 @@ OPTJAX_INLINE void UpdateLoop(const Coefficients& coefficients, const Block& blo
   for (int64_t i = 0; i < n; ++i) {
     const float p = p_in[i];
     float g = g_in[i];
-    const uint32_t noise =
-        F::kNoisy ? Noise(key, position + static_cast<uint32_t>(i)) : 0;
+    const uint32_t noise = F::kNoisy ? noises.Next() : 0;
     if constexpr (F::kL2) {
       if constexpr (F::kRound) {
         // As bfloat16 arithmetic has it: lambda, the product and the sum are rounded.
@@ -392,42 +406,43 @@ OPTJAX_INLINE void DecodeCodes(const Code* in, float scale, float* out, int64_t 
 template <typename Code>
 constexpr int32_t kMost = std::is_signed_v<Code> ? 127 : 255;
 
-// The magnitudes of n numbers, or their roots, and the largest of them as a word: that of
-// floats is not found in any order where there is NaN.
+OPTJAX_INLINE float Absolute(float value) {
+  return FromBits(ToBits(value) & 0x7fffffffu);
+}
+
+// What codes are made of: a number's magnitude, or its root where there are no signs.
 template <typename Code>
-OPTJAX_INLINE uint32_t Magnitudes(const float* in, float* out, int64_t n) {
+OPTJAX_INLINE float Companded(float value) {
+  return std::is_signed_v<Code> ? Absolute(value) : __builtin_sqrtf(value);
+}
+
+// The scale that the largest magnitude asks for, which is found among words: that of floats
+// is not found in any order where there is NaN.
+template <typename Code>
+OPTJAX_INLINE float ScaleOfCodes(const float* in, int64_t n) {
   uint32_t largest = 0;
   OPTJAX_VECTORIZE
   for (int64_t i = 0; i < n; ++i) {
-    const float y = std::is_signed_v<Code> ? FromBits(ToBits(in[i]) & 0x7fffffffu)
-                                           : __builtin_sqrtf(in[i]);
-    out[i] = y;
-    const uint32_t word = ToBits(y) & 0x7fffffffu;
+    const uint32_t word = ToBits(std::is_signed_v<Code> ? Absolute(in[i]) : in[i]);
     largest = largest > word ? largest : word;
   }
-  return largest;
-}
-
-template <typename Code>
-OPTJAX_INLINE float ScaleOfCodes(uint32_t largest) {
-  constexpr uint32_t kInfinity = 0x7f800000u;
-  const float scale =
-      FromBits(largest) * static_cast<float>(1.0 / (kMost<Code> * kMost<Code>));
-  if (largest >= kInfinity) return __builtin_nanf("");
+  const float most = Companded<Code>(FromBits(largest));
+  if (!(most < __builtin_inff())) return __builtin_nanf("");
+  const float scale = most * static_cast<float>(1.0 / (kMost<Code> * kMost<Code>));
   return scale < 1.17549435e-38f ? 0.0f : scale;
 }
 
 template <typename Code>
-OPTJAX_INLINE void EncodeCodes(const float* in, const float* magnitudes, float scale,
-                               uint32_t position, Key key, Code* out, int64_t n) {
+OPTJAX_INLINE void EncodeCodes(const float* in, float scale, uint32_t position, Key key,
+                               Code* out, int64_t n) {
   const float inverse = scale > 0.0f ? 1.0f / scale : 0.0f;
+  Noise noises(key, position);
   OPTJAX_VECTORIZE
   for (int64_t i = 0; i < n; ++i) {
-    const float z = magnitudes[i] * inverse;
+    const float z = Companded<Code>(in[i]) * inverse;
     const int32_t below = static_cast<int32_t>(__builtin_sqrtf(z));
     const float level = static_cast<float>(below);
-    const uint32_t noise = Noise(key, position + static_cast<uint32_t>(i));
-    const uint32_t hash = Mix(noise ^ (ToBits(in[i]) >> 16)) >> 8;
+    const uint32_t hash = Noise::Hash(noises.Next(), in[i]) >> 8;
     // Of 2^24, as the distance to the next square is.
     const float chance = static_cast<float>(static_cast<int32_t>(hash));
     const float gap = 0x1p-23f * level + 0x1p-24f;
@@ -450,12 +465,10 @@ OPTJAX_INLINE void DecodeBody(const Code* in, const float* scales, float* out, i
 template <typename Code>
 OPTJAX_INLINE void EncodeBody(const float* in, uint32_t position, Key key, Code* out,
                               float* scales, int64_t n) {
-  alignas(64) float magnitudes[kBlock];
   // All scales first: what waits for the one need not wait for the other.
   for (int64_t i = 0; i < n; i += kCodes) {
     const int64_t count = std::min(kCodes, n - i);
-    const uint32_t largest = Magnitudes<Code>(in + i, magnitudes + i, count);
-    scales[i / kCodes] = ScaleOfCodes<Code>(largest);
+    scales[i / kCodes] = ScaleOfCodes<Code>(in + i, count);
   }
   for (int64_t i = 0; i < n; i += kCodes) {
     const int64_t count = std::min(kCodes, n - i);
@@ -464,7 +477,7 @@ OPTJAX_INLINE void EncodeBody(const float* in, uint32_t position, Key key, Code*
     if (scale != scale) {
       std::memset(out + i, 0, count);
     } else {
-      EncodeCodes(in + i, magnitudes + i, scale, at, key, out + i, count);
+      EncodeCodes(in + i, scale, at, key, out + i, count);
     }
   }
 }

@@ -116,7 +116,9 @@ Out: TypeAlias = Annotated[
     str | Path, _Taken("the path of a directory", "out", as_directory)
 ]
 Searches: TypeAlias = Annotated[Any, Methods("begin")]
-Keep: TypeAlias = Annotated[int | Literal["best"], _NameOr(("best",), Whole(1))]
+Keep: TypeAlias = Annotated[
+    int | Literal["best", "all"], _NameOr(("best", "all"), Whole(1))
+]
 Rule: TypeAlias = Annotated[StoppingRule, Methods("decides_at", "rung")]
 RunAs: TypeAlias = Annotated[
     Literal["auto"] | StrategyName | Strategy,

@@ -79,11 +79,12 @@ def of_a_call(error: Exception) -> str:
 
 
 def _last_own(frames: Iterable[tuple[str, int]]) -> str:
-    installed = {sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")}
-    elsewhere = (str(_OURS) + os.sep, *(f"{path}{os.sep}" for path in installed), "<")
+    elsewhere = (f"{_OURS}{os.sep}", f"{sysconfig.get_path('stdlib')}{os.sep}", "<")
     for file, line in reversed(list(frames)):
-        if not file.startswith(elsewhere):
-            path = Path(file)
+        path = Path(file)
+        # There are several such folders: a user's own, and that below an environment.
+        is_installed = {"site-packages", "dist-packages"} & {*path.parts}
+        if not is_installed and not file.startswith(elsewhere):
             if path.is_relative_to(Path.cwd()):
                 path = path.relative_to(Path.cwd())
             return f" ({path}, line {line})"

@@ -100,7 +100,7 @@ class SweepResult(Ranking):
             saved.mode,
             about=saved.about,
             finished_before=saved.finished,
-            kept=kept_states(path / OWN),
+            kept=kept_states(path / OWN, saved.about["steps"]),
             title=saved.title,
             command=saved.command,
             seconds=saved.seconds,
@@ -127,7 +127,8 @@ class SweepResult(Ranking):
 
         Raises:
           SweepError: where the result was read from a directory, which has no code:
-            `run` with the same arguments and that `out` runs nothing and has it.
+            `run` with the same arguments and that `out` runs nothing and has it;
+            where the trial fails.
         """
         spec, done = self._one(which)
         if self.training is None:

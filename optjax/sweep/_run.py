@@ -146,7 +146,8 @@ def run(
       seeds: how many, counted from 0, or the seeds themselves.
       out: a directory for everything measured. The same call with the same directory
         goes on where it was, however it ended, and has nothing to do where it had
-        ended well. One with more trials runs those that are new. Another is refused:
+        ended well. One with more trials runs those that are new, and one with more
+        steps goes on from the final states, where `keep` has all. Another is refused:
         see "The same sweep" in docs/sweeps.md. None keeps nothing.
       draws: configurations an optimizer, where the space is not finite.
       method: how they are drawn, "sobol" or "random".
@@ -169,8 +170,8 @@ def run(
       call_seconds: about how long a call of the compiled program takes, after which
         there is a report and may be a checkpoint; one update is the least. It does not
         change the results, and may be another when a sweep goes on.
-      keep: "best" or a number: of how many trials, by the best value on their curves,
-        the final state is kept on disk in `out` (needs Orbax).
+      keep: "best", a number or "all": of how many trials, by the best value on their
+        curves, the final state is kept on disk in `out` (needs Orbax).
       progress: a live display on a terminal, or a function that is handed a `Status`.
       on_group: called with an optimizer's name and its records, in the order of the
         trials, when they have all ended (by the local engine); first for those that had
@@ -274,7 +275,7 @@ def run(
             },
             finished_before=finished_before,
             training=Training(make_trial, factories, plan),
-            kept={} if out is None else kept_states(Path(out) / OWN),
+            kept={} if out is None else kept_states(Path(out) / OWN, plan.steps),
             title=title,
             command=asked.command,
             seconds=ledger.times.seconds,
@@ -327,7 +328,7 @@ def run(
                 more=None if proposals is None else more,
                 search=search,
                 keep=keep,
-                keeper=_keeper(keep, store, metric, mode),
+                keeper=_keeper(keep, store, plan),
                 ledger=ledger,
                 store=store,
                 stop=stop,
@@ -349,6 +350,8 @@ def run(
                 raise SweepError(f"every trial failed: {done.records[0].message}")
             with together():
                 store.write_results(done.to_csv)
+            if session.keeper is not None:
+                session.keeper.prune_shorter()
             return done
     except KeyboardInterrupt as stopped:
         raise Interrupted(result(), stopped) from None
@@ -421,13 +424,12 @@ def _check_here(
         )
 
 
-def _keeper(
-    keep: int | str | None, store: Store, metric: str, mode: Mode
-) -> Keeper | None:
+def _keeper(keep: int | str | None, store: Store, plan: Plan) -> Keeper | None:
     if keep is None:
         return None
-    most = 1 if isinstance(keep, str) else keep
-    return Keeper(store.own, most, Ranking((), metric, mode))
+    most = {"best": 1, "all": None}[keep] if isinstance(keep, str) else keep
+    ranking = Ranking((), plan.metric, plan.mode)
+    return Keeper(store.own, plan.steps, most, ranking)
 
 
 def _check_divides(evaluate_every: int, steps: int) -> None:

@@ -65,10 +65,11 @@ def own_state(state: State) -> State:
     return state
 
 
-def with_own_state(state: State, own: State) -> State:
-    """A state with another in place of the user's own."""
-    if isinstance(state, Bound):
-        return state._replace(state=with_own_state(state.state, own))
+def whole_state(shape: State, own: State, hyper: Mapping[str, jax.Array]) -> State:
+    """The user's own state with what a sweep keeps beside it, in a state's shape."""
+    if isinstance(shape, Bound):
+        beside = {name: hyper[name] for name in shape.hyper}
+        return Bound(whole_state(shape.state, own, hyper), beside)
     return own
 
 

@@ -377,6 +377,27 @@ def test_without_out_each_sweep_has_a_directory_of_its_own(
         assert path.read_bytes() == data
 
 
+def test_more_steps_go_on_from_the_states_that_are_kept(tmp_path, monkeypatch, capsys):
+    pytest.importorskip("orbax.checkpoint")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delitem(sys.modules, "mymodel", raising=False)
+    (tmp_path / "mymodel.py").write_text(MODULE)
+    command = ["sweep", "mymodel:trial", "--optimizers", "sgd", "--metric", "loss"]
+    command += ["--mode", "min", "--seeds", "1", "--evaluate-every", "10", *GRID]
+    command += ["--strategy", "map", "--out", "mine"]
+    longer = [*command, "--keep", "all", "--steps", "40"]
+    assert main([*command, "--keep", "all", "--steps", "20"]) == 0
+    assert main(longer) == 0
+    assert "went on in mine, from 20 updates" in capsys.readouterr().out
+    assert {row["steps"] for row in read(Path("mine", "results.csv"))} == {"40"}
+    assert main(longer) == 0
+    assert "finished before" in capsys.readouterr().out
+    assert main([*command, "--keep", "all", "--steps", "20"]) == 2
+    assert "steps were 40 and are 20" in capsys.readouterr().err
+    assert main([*command, "--keep", "some", "--steps", "40"]) == 2
+    assert "--keep" in capsys.readouterr().err
+
+
 def test_several_processes_need_an_output(capsys):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("optjax._cli.sweep.start_distributed", lambda: None)

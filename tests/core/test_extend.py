@@ -73,7 +73,7 @@ def test_the_monitor_shows_the_limit_of_adamod():
     report = optjax.read_report(state)["w"]
     largest = 0.25 * 0.1 / np.min(np.abs(X["w"]))
     np.testing.assert_allclose(report.upper, largest, rtol=1e-5)
-    assert report.at_upper == 1
+    assert (report.lower, report.at_upper) == (0, 1)
 
 
 def step(tx, g, state, x):

@@ -1,6 +1,8 @@
 """Numbers of the step count alone: right to 1e-6 in float32, for every decay and t."""
 
 import decimal
+import fractions
+import math
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +14,7 @@ from reference.scan import displacements, moved
 
 import optjax
 from optjax._precision import one_minus_power
-from optjax._rate import _squares_held
+from optjax._rate import _H, _squares_held
 
 LAST = 2**31 - 1
 STEPS = np.unique(
@@ -106,6 +108,18 @@ def test_squares_held_in_float64(decay):
     exact = [squares_held(decay, t) for t in steps]
     np.testing.assert_allclose(rho, exact, rtol=1e-12)
     assert float(rho_inf) == pytest.approx(squares_held(decay, LAST), rel=1e-12)
+
+
+def test_the_series_of_squares_held():
+    """y coth y = Σ 4ᵏ B_2k y²ᵏ / (2k)!, to the last digit of each coefficient."""
+    bernoulli = [fractions.Fraction(1)]
+    for n in range(1, 2 * len(_H) + 1):
+        earlier = sum(math.comb(n + 1, k) * b for k, b in enumerate(bernoulli))
+        bernoulli.append(-earlier / (n + 1))
+    assert list(_H) == [
+        float(4**k * bernoulli[2 * k] / math.factorial(2 * k))
+        for k in range(1, len(_H) + 1)
+    ]
 
 
 def test_the_rate_is_used_from_the_threshold_on():

@@ -606,6 +606,18 @@ def test_other_dtypes_take_the_pure_path(dtype):
         assert calls(tx, mixed) == fused_step_available()
 
 
+@pytest.mark.parametrize("dtype", ["float16", "float64", "int32"])
+def test_gradients_in_other_dtypes_take_the_pure_path(dtype):
+    with jax.enable_x64(dtype == "float64"):
+        grads = cast(NOISE[0], dtype)
+        for tx in (ADAM, optjax.sgd(0.1)):
+            operands = grads, tx.init(START), START
+            assert_same(
+                jitted_apply(tx, *operands), jitted(update_and_apply)(tx, *operands)
+            )
+            assert calls(tx, START, grads) == 0
+
+
 def test_float32_under_x64():
     with jax.enable_x64(True):
         start = cast(START, jnp.float32)
@@ -842,6 +854,16 @@ def test_derivative_of_a_step(row):
         )
     )
     assert_same(actual, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("step", [apply_step, update_and_apply])
+def test_derivative_beside_next_to_nothing_under_the_root(step):
+    """−α g / √(g² + ε̄) has the slope −α / √ε̄ at 0, and next to none elsewhere."""
+    tx = optjax.adam(0.1, eps=0.0, eps_root=1e-27)
+    x, g = jnp.zeros(2), jnp.array([0.5, 0.0])
+    slope = jit(jax.jacrev(lambda g: step(tx, g, tx.init(x), x)[0]))(g)
+    expected = np.diag([0.0, -0.1 / np.sqrt(1e-27)])
+    np.testing.assert_allclose(slope, expected, rtol=1e-5, atol=1e-6)
 
 
 @needs_library

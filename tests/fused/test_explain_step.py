@@ -105,6 +105,7 @@ WHY = {
     "average of rates": (form(direction=optax.chain(ROOT, EMA)), "not one average"),
     "twice": (optax.chain(optjax.adam(0.1), optjax.sgd(0.1)), "from another part"),
     "not descending": (optjax.precondition(optax.identity(), ROOT), "not the last"),
+    "float16 state": (optjax.adam(0.1, mu_dtype="float16"), "its state is float16"),
     "a rate a leaf": (optjax.sgd(lambda _: jnp.ones(2)), "is not one number"),
 }
 

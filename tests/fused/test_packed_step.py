@@ -97,8 +97,30 @@ def test_lanes_of_vmap_and_derivatives():
     assert_equal(packed, own, rtol=1e-6)
 
 
-def test_a_leaf_that_is_not_compiled_keeps_those_packed_with_it():
-    start = {name: jnp.ones(3) for name in "abc"}
+PARTLY = {
+    "one branch": optjax.basic_form(
+        optjax.ema(0.9),
+        optjax.packed(optjax.rate_by_accumulated_square(optjax.ema_of_squares(0.99))),
+        0.1,
+    ),
+    "each branch": optjax.basic_form(
+        optjax.packed(optjax.ema(0.9), mask=[False] + [True] * 39),
+        optjax.packed(optjax.rate_by_accumulated_square(optjax.ema_of_squares(0.99))),
+        0.1,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PARTLY)
+def test_a_state_that_is_packed_in_part_is_not_compiled(name):
+    told = optjax.explain_step(PARTLY[name], X)
+    assert not told.compiled
+    assert set(told.others.values()) == {"its state is not all packed alike"}
+
+
+@pytest.mark.parametrize("names", ["ab", "abc"])
+def test_a_leaf_that_is_not_compiled_keeps_those_packed_with_it(names):
+    start = {name: jnp.ones(3) for name in names}
     grads = {**start, "b": jnp.ones(3, jnp.float16)}
     tx = optjax.packed(ROWS["adam"])
     params, state = jax.jit(steps, static_argnums=0)(tx, start, grads)

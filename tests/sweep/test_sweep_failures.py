@@ -17,6 +17,7 @@ import ready
 
 from optjax import sweep
 from optjax.sweep._engine.groups import TrialGroup
+from optjax.sweep._errors import in_own_code
 
 pytestmark = pytest.mark.usefixtures("cheaply_compiled")
 
@@ -90,6 +91,14 @@ def test_the_trial_that_raises_in_a_call_is_the_only_one_that_fails(result):
         wanted = [2 * (1 - rate) ** (2 * n) for n in range(1, 9)]
         means = np.mean(np.reshape(wanted, (4, 2)), axis=1)
         np.testing.assert_allclose(record.curve.values["loss"], means, rtol=1e-5)
+
+
+def test_alone_it_fails_again(result):
+    failed = result.records[2]
+    how = {name: HOW[name] for name in ("steps", "evaluate_every", "metric", "mode")}
+    assert sweep.run_alone((init, step), failed.trial, **how) == failed
+    with pytest.raises(sweep.SweepError, match="trial 2 failed again: Arithmetic"):
+        result.train(failed, steps=8)
 
 
 def test_the_table_and_the_status_say_so(result, tmp_path):
@@ -292,3 +301,13 @@ def test_a_metric_may_be_nan_by_name():
     ):
         with pytest.raises(sweep.SweepError, match=words):
             run(allow_nan=names)
+
+
+def test_a_library_installed_anywhere_is_not_the_users_own_code():
+    names = {}
+    raises = "def call():\n    raise KeyError"
+    exec(compile(raises, "/lib/site-packages/library.py", "exec"), names)
+    own = compile("\n\ncall()", "/own.py", "exec")
+    with pytest.raises(KeyError) as caught:
+        exec(own, names)
+    assert in_own_code(caught.value) == " (/own.py, line 3)"

@@ -88,7 +88,7 @@ def test_a_state_that_is_not_there_is_refused(kept, tmp_path):
     with pytest.raises(SweepError, match="keep= needs a directory"):
         sweep.run((init, step), SPACE, keep="best", **KEYWORDS)
     with pytest.raises(SweepError, match="keep"):
-        sweep.run((init, step), SPACE, keep="all", out=tmp_path / "x", **KEYWORDS)
+        sweep.run((init, step), SPACE, keep="some", out=tmp_path / "x", **KEYWORDS)
 
 
 def test_a_kept_state_is_that_of_the_trial_or_refused(kept, tmp_path):
@@ -206,7 +206,7 @@ def test_more_of_a_changed_sweep_is_refused(tmp_path):
     keywords = {**RULELESS, "seeds": 3}
     with pytest.raises(SweepError, match="the training step differs"):
         sweep.run((init, other), SMALL, out=tmp_path, **keywords)
-    words = r"90 and are 180; a longer .* 4 trials of 180 updates .*; choose"
+    words = r"90 and are 180; a longer .* 4 of 4 were not kept .* 4 trials of 180 .*: c"
     with pytest.raises(SweepError, match=words):
         sweep.run((init, step), SMALL, out=tmp_path, **{**RULELESS, "steps": 180})
     saved = json.loads((tmp_path / "sweep" / "sweep.json").read_text())

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 import pytest
 
@@ -205,6 +206,37 @@ def test_a_driver_with_other_cores_goes_on(cluster, local, tmp_path, monkeypatch
     run_on_ray(toy(leave_marks(second)), out)
     assert list(marks(second).values()) == [1, 1]
     assert (out / "results.csv").read_bytes() == local.results
+
+
+def test_a_trial_that_raises_in_a_call_fails_alone(cluster, tmp_path):
+    init, step = toy()
+
+    def check(loss, rate):
+        if rate == np.float32(0.01) and loss < 40:
+            raise ArithmeticError("not this one")
+        return np.float32(0)
+
+    def checked(state, optimizer, rate):
+        state, metrics = step(state, optimizer)
+        like = jax.ShapeDtypeStruct((), jnp.float32)
+        zero = jax.pure_callback(
+            check, like, metrics["loss"], rate, vmap_method="sequential"
+        )
+        return state, {"loss": metrics["loss"] + zero}
+
+    space = {"optimizer": "adam", "learning_rate": 0.1, "rate": RATES[:3]}
+    keywords = {**KEYWORDS, "seeds": 1, "progress": False}
+    local = sweep.run((init, checked), space, **keywords)
+    result = sweep.run((init, checked), space, engine="ray", out=tmp_path, **keywords)
+    assert [r.status for r in local.records] == [
+        *(sweep.FINISHED, sweep.FAILED, sweep.FINISHED)
+    ]
+    assert [r.curve for r in result.records] == [r.curve for r in local.records]
+    assert result.records[1].message.startswith("ArithmeticError: not this one")
+    # What has failed is in the piece, and is read back.
+    again = sweep.run((init, checked), space, engine="ray", out=tmp_path, **keywords)
+    assert again.finished_before
+    assert again.records == result.records
 
 
 def test_a_piece_that_raises_is_named_in_one_line(cluster, tmp_path):

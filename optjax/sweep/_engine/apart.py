@@ -9,10 +9,14 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from optjax.sweep._engine.calls import Call
 from optjax.sweep._engine.lanes import Assignment, Program, Size
+from optjax.sweep._engine.scheduler import Scheduler
 from optjax.sweep._errors import of_a_call
 
-__all__ = ["Apart", "advance_apart"]
+__all__ = ["Apart", "after_error", "saved"]
+
+Advance = Callable[[Any, Assignment, Size], tuple[Any, np.ndarray]]
 
 
 class Apart(NamedTuple):
@@ -20,23 +24,58 @@ class Apart(NamedTuple):
 
     Attributes:
       carry: the lanes after it.
-      rows: as `Program.advance` returns them.
+      rows: as `Program.advance` returns them; None where nothing was measured. Then,
+        if no lane raised, the call is to be made again, an evaluation at a time: so how
+        far a trial came does not depend on how long calls are.
       raised: by lane, what it raised, in one line.
     """
 
     carry: Any
-    rows: np.ndarray
+    rows: np.ndarray | None
     raised: dict[int, str]
 
 
-def advance_apart(
+def saved(program: Program, carry: Any) -> Sequence[np.ndarray] | None:
+    """The lanes before a call, where one trial of it may raise."""
+    return program.save(carry) if program.calls_host else None
+
+
+def after_error(
+    error: Exception,
+    program: Program,
+    before: Sequence[np.ndarray] | None,
+    call: Call,
+    told: Assignment,
+    scheduler: Scheduler,
+    advance: Advance,
+) -> Apart:
+    """What there is to do, or was done, after a call that has raised.
+
+    Args:
+      error: what it raised.
+      program: of K lanes.
+      before: the lanes as they were `saved`.
+      call: the call.
+      told: what it was told.
+      scheduler: which has not observed it.
+      advance: what calls `Program.advance`.
+    """
+    if before is None:
+        # It is no trial's own, and the states of all lanes are gone.
+        all_lanes = scheduler.lanes().values()
+        return Apart(program.start(), None, dict.fromkeys(all_lanes, of_a_call(error)))
+    if call.size.evaluations > 1:
+        return Apart(program.load(before), None, {})
+    return _advance(program, before, told, call.size, scheduler.idle, advance)
+
+
+def _advance(
     program: Program,
     before: Sequence[np.ndarray],
     told: Assignment,
     size: Size,
-    *,
     idle: np.ndarray,
-    advance: Callable[[Any, Assignment, Size], tuple[Any, np.ndarray]],
+    advance: Advance,
 ) -> Apart:
     """Do a call that has raised again, and by halves what raises again.
 

@@ -97,6 +97,7 @@ class TrialGroup(NamedTuple):
         strategy: StrategyName | Strategy,
         rungs: Rungs | None = None,
         failures: Mapping[int, Failure] | None = None,
+        known: Mapping[int, np.ndarray] | None = None,
     ) -> Scheduler:
         """A scheduler with all of the group's trials before it."""
         return Scheduler(
@@ -112,6 +113,7 @@ class TrialGroup(NamedTuple):
             allow_nan=plan.allow_nan,
             rungs=rungs,
             failures=failures,
+            known=known,
         )
 
 

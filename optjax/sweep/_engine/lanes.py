@@ -63,7 +63,8 @@ class Program(NamedTuple):
         (K, most evaluations, names), NaN where there was no evaluation. The carry is
         donated.
       state: (carry, lane) -> the state of the trial in that lane, on its device.
-      put: (carry, lane, state) -> carry, with a state as it is after an evaluation.
+      put: (carry, lane, state) -> carry, with a state as it is after an evaluation. The
+        carry is donated.
       save: carry -> copies of its arrays, each of shape (K, ...), on the host.
       load: such arrays -> carry.
       lanes: K.
@@ -279,13 +280,11 @@ def compile_lanes(
     def load(arrays: Sequence[np.ndarray]) -> Any:
         return [_put(array, sharding) for array in arrays]
 
+    @functools.partial(jax.jit, donate_argnums=0, out_shardings=sharding)
     def put(carry: Any, lane: int, state: State) -> Any:
-        arrays = save(carry)
-        for array, leaf in zip(
-            arrays, pack(_Lane(state, jnp.array(no_sums))), strict=True
-        ):
-            array[lane] = leaf
-        return load(arrays)
+        leaves = pack(_Lane(state, jnp.array(no_sums)))
+        pairs = zip(carry, leaves, strict=True)
+        return [array.at[lane].set(leaf) for array, leaf in pairs]
 
     program = Program(
         start,

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import jax
 import numpy as np
 
-from optjax.sweep._engine.apart import advance_apart
+from optjax.sweep._engine.apart import after_error, saved
 from optjax.sweep._engine.calls import Pace
 from optjax.sweep._engine.fastest import pick_strategy
 from optjax.sweep._engine.groups import TrialGroup
@@ -19,9 +19,10 @@ from optjax.sweep._engine.processes import agree, agreed_seconds, together
 from optjax.sweep._engine.scheduler import Scheduler
 from optjax.sweep._engine.session import Session
 from optjax.sweep._errors import of_a_call
-from optjax.sweep._records import Failure, Record
+from optjax.sweep._records import Failure, Record, TrialSpec
 from optjax.sweep._stopping import Rungs
 from optjax.sweep._store.checkpoint import Checkpoint
+from optjax.sweep._store.keep import kept_state, read_trial
 from optjax.sweep._strategies import (
     STRATEGIES,
     Strategy,
@@ -29,6 +30,7 @@ from optjax.sweep._strategies import (
     as_strategy,
     skips_idle,
 )
+from optjax.sweep._trial import State
 
 __all__ = ["run_here"]
 
@@ -92,6 +94,8 @@ class _Loop:
         # What the checkpoint has of the groups that have begun.
         self._lanes: list[tuple[str, int]] = []
         self._failures: dict[int, Failure] = {}
+        # What a shorter run has measured.
+        self._known: dict[int, np.ndarray] = {}
         # By optimizer: a rule compares what it compares across programs.
         self._rungs: dict[str, Rungs | None] = {}
         self._fitted: dict[tuple[int, int], Fitted] = {}
@@ -193,13 +197,15 @@ class _Loop:
         pace, careful = Pace(self._session.call_seconds), False
         self._report(group.name, scheduler.running)
         while not scheduler.is_done:
-            # So that how far a trial came does not depend on how long calls are.
             most = self._plan.evaluate_every if careful else pace.work
             call = group.next_call(
                 self._plan, strategy, scheduler, min(pace.work, most)
             )
             told, within = scheduler.assignment(call.lanes), scheduler.left.updates
-            before = program.save(carry) if program.calls_host else None
+            for lane, spec in scheduler.going_on(call.lanes).items():
+                carry = program.put(carry, lane, self._kept(group, spec))
+            before = saved(program, carry)
+            rows: np.ndarray | None
             raised: dict[int, str] = {}
             began = time.monotonic()
             try:
@@ -219,26 +225,17 @@ class _Loop:
                     return self._run_group(
                         index, self._stop.wait(again), Checkpoint(), None
                     )
-                if before is None:
-                    # It is no trial's own, and the states of all lanes are gone.
-                    carry, calls = program.start(), calls + 1
-                    lost = dict.fromkeys(scheduler.lanes().values(), of_a_call(error))
-                    self._end(scheduler.fail(lost))
-                    self._failures.update(scheduler.failures)
-                    continue
-                if call.size.evaluations > 1:
-                    carry, careful = program.load(before), True
-                    continue
-                carry, rows, raised = advance_apart(
-                    program,
-                    before,
-                    told,
-                    call.size,
-                    idle=scheduler.idle,
-                    advance=functools.partial(self._advance, program),
+                advance = functools.partial(self._advance, program)
+                carry, rows, raised = after_error(
+                    error, program, before, call, told, scheduler, advance
                 )
                 call.lanes[[*raised]] = False
-                careful = False
+            careful = rows is None and not raised
+            if rows is None:
+                calls += 1
+                self._end(scheduler.fail(raised))
+                self._failures.update(scheduler.failures)
+                continue
             took = agreed_seconds(time.monotonic() - began)
             pace.took(call, took)
             calls += 1
@@ -258,13 +255,13 @@ class _Loop:
             self._end(ended)
             if self._keeper is not None:
                 # A lane holds what it ended with until the next call.
+                numbers = [record.trial.number for record in ended]
                 self._keeper.consider(
                     ended,
                     {
-                        record.trial.number: functools.partial(
-                            program.state, carry, lanes[record.trial.number]
-                        )
-                        for record in ended
+                        number: functools.partial(program.state, carry, lanes[number])
+                        for number in numbers
+                        if number in lanes
                     },
                 )
             self._report(group.name, scheduler.running)
@@ -289,6 +286,12 @@ class _Loop:
         self._session.tell(group)
         self._stop.obey()
 
+    def _kept(self, group: TrialGroup, spec: TrialSpec) -> State:
+        """What a trial goes on from."""
+        steps = len(self._known[spec.number]) * self._plan.evaluate_every
+        path = kept_state(self._store.own, steps, spec.number)
+        return read_trial(path, group.trial, spec.config)
+
     def _advance(
         self,
         program: Program,
@@ -304,10 +307,14 @@ class _Loop:
     def _schedule(self, index: int) -> Scheduler:
         group, strategy = self._as_begun(index)
         rungs = self._rungs.setdefault(group.name, self._plan.rungs())
-        own = {spec.number for spec in group.specs} if self._failures else set()
+        has_own = self._failures or self._known
+        own = {spec.number for spec in group.specs} if has_own else set()
         failures = {n: each for n, each in self._failures.items() if n in own}
-        scheduler = group.schedule(self._plan, strategy, rungs, failures)
+        known = {n: rows for n, rows in self._known.items() if n in own}
+        scheduler = group.schedule(self._plan, strategy, rungs, failures, known)
         self._end(scheduler.ended_before)
+        if self._keeper is not None:
+            self._keeper.consider(scheduler.ended_before)
         return scheduler
 
     def _replay(self, checkpoint: Checkpoint) -> Scheduler | None:
@@ -315,6 +322,9 @@ class _Loop:
 
         Returns the scheduler of the unfinished group, or None if it has no calls.
         """
+        self._known = self._store.known()
+        evaluations = sum(map(len, self._known.values()))
+        self._count(evaluations * self._plan.evaluate_every)
         rows, scheduler = self._store.replay(), None
         unfinished = checkpoint.groups + bool(checkpoint.calls)
         for index in range(unfinished):

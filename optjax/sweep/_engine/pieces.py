@@ -9,15 +9,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
+from optjax.sweep._engine.apart import after_error, saved
 from optjax.sweep._engine.groups import make_groups
 from optjax.sweep._engine.lanes import Program
 from optjax.sweep._engine.plan import Plan
-from optjax.sweep._errors import DamagedError
+from optjax.sweep._errors import DamagedError, SweepError
 from optjax.sweep._records import (
+    FAILED,
     Record,
     TrialSpec,
     record_from_json,
@@ -26,7 +26,7 @@ from optjax.sweep._records import (
 from optjax.sweep._store.sealed import read_sealed, write_sealed
 from optjax.sweep._store.store import named_errors
 from optjax.sweep._strategies import Strategy, StrategyName
-from optjax.sweep._trial import Factory, MakeTrial, State, with_own_state
+from optjax.sweep._trial import Factory, MakeTrial, State
 
 __all__ = ["Piece", "read_piece", "run_piece", "split", "train_alone", "write_piece"]
 
@@ -75,10 +75,15 @@ def train_alone(
       factories: the optimizers by name.
       spec: which.
       plan: one lane, and the updates to do.
-      state: its own, to go on from; None to begin.
+      state: to go on from; None to begin.
+
+    Raises:
+      SweepError: where it fails.
     """
     piece = Piece(0, (spec,))
-    _, program, carry = _run(make_trial, factories, piece, plan, "map", state)
+    (record,), program, carry = _run(make_trial, factories, piece, plan, "map", state)
+    if record.status == FAILED:
+        raise SweepError(f"trial {spec.number} failed again: {record.message}")
     return program.state(carry, 0)
 
 
@@ -100,18 +105,27 @@ def _run(
     scheduler, carry = group.schedule(plan, strategy, rungs), program.start()
     records: list[Record] = []
     if state is not None:
-        (spec,) = piece.specs
-        hyper = {name: jnp.float32(spec.config.hyper[name]) for name in group.hyper}
-        begun = group.trial.init(jax.random.key(spec.seed), hyper)
-        carry = program.put(carry, 0, with_own_state(begun, state))
+        carry = program.put(carry, 0, state)
+    rows: np.ndarray | None
+    raised: dict[int, str]
+    # Nothing is saved or shown in between.
+    work = _WHOLE
     while not scheduler.is_done:
-        # Nothing is saved or shown in between.
-        call = group.next_call(plan, strategy, scheduler, work=_WHOLE)
-        told = scheduler.assignment(call.lanes)
+        call = group.next_call(plan, strategy, scheduler, work)
+        told, before = scheduler.assignment(call.lanes), saved(program, carry)
         if state is not None:
             told = told._replace(fresh=np.zeros_like(told.fresh))
-        carry, rows = program.advance(carry, told, call.size)
-        records += scheduler.observe(call, scheduler.measured(call, rows))
+        try:
+            (carry, rows), raised = program.advance(carry, told, call.size), {}
+        except Exception as error:
+            carry, rows, raised = after_error(
+                error, program, before, call, told, scheduler, program.advance
+            )
+            call.lanes[[*raised]] = False
+        work = plan.evaluate_every if rows is None and not raised else _WHOLE
+        if rows is not None:
+            records += scheduler.observe(call, scheduler.measured(call, rows))
+        records += scheduler.fail(raised)
     return records, program, carry
 
 

@@ -51,6 +51,7 @@ class Scheduler:
         allow_nan: Collection[str] = (),
         rungs: Rungs | None = None,
         failures: Mapping[int, Failure] | None = None,
+        known: Mapping[int, np.ndarray] | None = None,
     ) -> None:
         """Fill the lanes with the first trials.
 
@@ -67,6 +68,8 @@ class Scheduler:
           allow_nan: metrics that may be NaN or infinite.
           rungs: which trials go on; of all that are compared with these.
           failures: those that are known already, by the trials' numbers.
+          known: what a shorter run has measured of trials that go on from its end, by
+            their numbers: each of shape (evaluations, metrics).
         """
         self._trials = trials
         self._metrics = tuple(metrics)
@@ -79,13 +82,16 @@ class Scheduler:
         self._rungs = rungs
         #: By the trials' numbers, those to come too.
         self.failures = dict(failures or {})
+        self._known = known or {}
         # Free lanes are filled device by device in turn, so that the last few trials
         # of a group do not all land on one.
         self._order = np.arange(lanes).reshape(devices, -1).T.ravel()
         self._trial = np.full(lanes, _IDLE)
         self._done = np.zeros(lanes, int)
         self._left = np.zeros(lanes, int)
+        # Those without their trial's state: it begins, or it goes on from one kept.
         self._fresh = np.zeros(lanes, bool)
+        self._goes_on = np.zeros(lanes, bool)
         self._within = np.zeros(lanes, bool)
         self._updates = 0
         self._waiting = 0
@@ -100,7 +106,7 @@ class Scheduler:
             for name in sorted(names)
         }
         self._seeds = np.array([trial.seed for trial in trials], np.int32)
-        #: Trials that had failed before they began.
+        #: Trials that had ended before they began.
         self.ended_before = self._refill()
 
     @property
@@ -141,10 +147,15 @@ class Scheduler:
         index = np.where(busy, self._trial, self._trial[busy.argmax()])
         return Assignment(
             busy=busy,
-            fresh=self._fresh & busy,
+            fresh=self._fresh & busy & ~self._goes_on,
             seed=self._seeds[index],
             hyper={name: values[index] for name, values in self._hyper.items()},
         )
+
+    def going_on(self, busy: np.ndarray) -> dict[int, TrialSpec]:
+        """Of the lanes that are busy in the next call, those that need a kept state."""
+        lanes = np.flatnonzero(self._fresh & busy & self._goes_on).tolist()
+        return {lane: self._trials[self._trial[lane]] for lane in lanes}
 
     def measured(self, call: Call, rows: np.ndarray) -> list[Measured]:
         """What a call has measured, of its lanes in order.
@@ -298,17 +309,25 @@ class Scheduler:
         return Record(trial, status, count * self._every, curve, message)
 
     def _refill(self) -> list[Record]:
-        """Begin a round, or several where all that is in the lanes has failed."""
+        """Begin a round, or several where all that is in the lanes has ended."""
         records = list[Record]()
         while True:
             free = self._order[self._trial[self._order] == _IDLE].tolist()
             begin = range(self._waiting, len(self._trials))
+            known = dict[int, np.ndarray]()
             for lane, index in zip(free, begin, strict=False):
                 number = self._trials[index].number
-                self._trial[lane], self._done[lane], self._fresh[lane] = index, 0, True
+                self._trial[lane], self._done[lane] = index, 0
                 self._lane[number], self._rows[number] = lane, []
+                self._goes_on[lane] = number in self._known
+                if self._goes_on[lane]:
+                    known[number] = self._known[number]
                 self._waiting = index + 1
-            self._left[:] = np.where(self._trial == _IDLE, 0, self._a_round)
+            left = self._evaluations - self._done
+            self._left[:] = np.where(self._trial == _IDLE, 0, left)
+            records += self._take([*known.items()])
+            self._fresh[free] = self._trial[free] != _IDLE
+            np.minimum(self._left, self._a_round, out=self._left)
             if self.failures:
                 lanes = np.flatnonzero(self._left).tolist()
                 failed = filter(self._has_failed, lanes)

@@ -7,14 +7,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 
 from optjax.sweep._contract import call_make_trial
 from optjax.sweep._engine.pieces import train_alone
 from optjax.sweep._engine.plan import Plan
 from optjax.sweep._errors import SweepError
 from optjax.sweep._records import TrialSpec
-from optjax.sweep._store.keep import read_state
+from optjax.sweep._store.keep import read_trial
 from optjax.sweep._trial import Factory, MakeTrial, State, own_state
 
 __all__ = ["Kept", "Training"]
@@ -54,7 +53,7 @@ class Training:
             )
         state, done = None, 0
         if kept is not None:
-            state, done = self.restore(spec, kept.path), kept.steps
+            state, done = self._whole(spec, kept.path), kept.steps
         plan = dataclasses.replace(
             self.plan,
             steps=steps - done,
@@ -67,9 +66,10 @@ class Training:
 
     def restore(self, spec: TrialSpec, path: Path) -> State:
         """The state in a folder, as the trial's functions know it."""
+        return own_state(self._whole(spec, path))
+
+    def _whole(self, spec: TrialSpec, path: Path) -> State:
         config = spec.config
         factory = self.factories[config.optimizer]
         trial = call_make_trial(self.make_trial, factory, config)
-        hyper = {name: jax.ShapeDtypeStruct((), jnp.float32) for name in config.hyper}
-        key = jax.eval_shape(lambda: jax.random.key(0))
-        return read_state(path, own_state(jax.eval_shape(trial.init, key, hyper)))
+        return read_trial(path, trial, config)

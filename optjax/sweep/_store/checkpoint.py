@@ -27,6 +27,8 @@ class Checkpoint(NamedTuple):
       curves_bytes: length of the part of curves.csv that belongs to it; 0 before the
         sweep has begun.
       curves_digest: that part's.
+      known_bytes: length of the part that a shorter run has measured, from whose end
+        this one goes on; 0 where there was none.
       group_bytes: its length when the current group began.
       finished: whether results.csv is there too.
     """
@@ -40,6 +42,7 @@ class Checkpoint(NamedTuple):
     states: Sequence[str] = ()
     curves_bytes: int = 0
     curves_digest: str = ""
+    known_bytes: int = 0
     group_bytes: int = 0
     finished: bool = False
 

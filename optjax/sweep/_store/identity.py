@@ -42,6 +42,10 @@ _CODES = {
 # What has more of it where trials have been added.
 _GROWING = ("trials", "unmade", "generations", "data", "state", "lanes")
 _MOST_VALUES = 6
+_NOT_LONGER = (
+    "a longer run goes on where nothing else differs, and a schedule over the steps "
+    "makes another training step"
+)
 _ELSEWHERE = "choose another out= (--out), or delete it"
 
 
@@ -169,19 +173,19 @@ def check_same(
     (now,) = wanted["programs"]
     known = [made for made in saved["programs"] if made["versions"] == now["versions"]]
     before = _without_what_is_new(saved, wanted)
-    differences = list(_differences(saved, before, known[0] if known else None))
+    made = known[0] if known else None
+    is_longer = saved["steps"] < wanted["steps"]
+    why_not = _why_not_longer(saved) if is_longer else ""
+    same_steps = {**before, "steps": saved["steps"]} if is_longer else before
+    differences = list(_differences(saved, same_steps, made))
     news = _changed_versions(saved["programs"][-1]["versions"], now["versions"])
-    if differences:
-        if saved["steps"] < wanted["steps"]:
-            differences.append(
-                "a longer run begins again, as lanes are not kept at the end: "
-                f"{len(wanted['trials']):,} trials of {wanted['steps']:,} updates "
-                f"(result.train(result.best(), steps={wanted['steps']}) goes on with "
-                "one, from its state where that was kept)"
-            )
+    if differences or why_not:
+        if is_longer:
+            differences = list(_differences(saved, before, made))
+            differences.append(why_not or _NOT_LONGER)
         words = "; ".join([*differences, *([] if known else [news])])
         raise RefusedError(f"{directory} holds another sweep: {words}; {_ELSEWHERE}")
-    newer = ("asked", *_GROWING)
+    newer = ("asked", "steps", *_GROWING)
     grown = {**saved, **{name: wanted[name] for name in newer}}
     others = [made for made in saved["programs"] if made not in known]
     if known:
@@ -193,6 +197,17 @@ def check_same(
             f"{_ELSEWHERE}"
         )
     return {**grown, "programs": [*others, now]}
+
+
+def _why_not_longer(saved: Mapping[str, Any]) -> str:
+    """Why trials that have ended may not be those that a longer run would have had."""
+    for name, does in (("stopping", "stops"), ("search", "proposes")):
+        if saved[name] is not None:
+            return (
+                f"what {in_words(saved[name])} {does} may be other trials in a longer "
+                "run, which begins again"
+            )
+    return ""
 
 
 def numbered(specs: Sequence[TrialSpec], saved: Any) -> list[list[TrialSpec]]:

@@ -54,7 +54,8 @@ class Saved(NamedTuple):
 def load(directory: Path) -> Saved:
     """Read a sweep.
 
-    While it is not finished, trials that are in a lane are left out, and so are those
+    While it is not finished, trials that are in a lane, or that are to go on from the
+    end of a shorter run, are left out, and so are those
     of the newest generation that a rule has stopped, as they look the same, unless
     results.csv says so, which is there after an interruption.
 
@@ -73,6 +74,7 @@ def load(directory: Path) -> Saved:
     stopped = _stopped(directory / "results.csv")
     trials = sorted(identity["trials"])
     ended = len(trials) if point.finished else sum(identity["generations"][:-1])
+    has_rule = identity["stopping"] is not None
     metrics, every = identity["metrics"], identity["evaluate_every"]
     unmade = dict(identity["unmade"])
     in_calls = {int(number): each.message for number, each in point.failures.items()}
@@ -90,7 +92,7 @@ def load(directory: Path) -> Saved:
             status = DIVERGED
         elif steps == identity["steps"]:
             status = FINISHED
-        elif number < ended or stopped.get(number) == steps:
+        elif has_rule and (number < ended or stopped.get(number) == steps):
             status = STOPPED
         else:
             continue

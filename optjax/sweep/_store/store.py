@@ -8,7 +8,7 @@
         times.json       how long the calls took, of which nothing depends
         states/          the lanes after some call, for sweeps that run long enough
         pieces/          finished pieces, where a cluster runs them
-        kept/            the final states of the best trials, where they are wanted
+        kept/            the final states of trials, where they are wanted
         lock             held by the process that writes
 
 progress.json is replaced atomically and last, so at any moment the directory describes
@@ -43,6 +43,7 @@ from optjax.sweep._store.checkpoint import (
 from optjax.sweep._store.directory import Lock, claim
 from optjax.sweep._store.files import number_as_text
 from optjax.sweep._store.identity import Asked, check_same
+from optjax.sweep._store.longer import check_goes_on
 from optjax.sweep._store.sealed import digest, read_sealed, write_sealed
 from optjax.sweep._store.states import Lanes, check_lanes, read_lanes, write_lanes
 
@@ -54,7 +55,7 @@ _PROGRESS = "progress.json"
 _TIMES = "times.json"
 #: The first file of a sweep's directory.
 MARKER = f"{OWN}/{_PROGRESS}"
-_FORMAT = 5
+_FORMAT = 6
 # The lanes of two points, so that one is whole while the next is written.
 _TURNS = "ab"
 
@@ -145,7 +146,8 @@ class Store:
           Where to go on from.
 
         Raises:
-          SweepError: if the directory holds another sweep.
+          SweepError: if the directory holds another sweep, or one of fewer steps from
+            whose end this one cannot go on.
           DamagedError: if what counts in it is not as it was left.
         """
         self._columns = tuple(columns)
@@ -164,7 +166,18 @@ class Store:
             return self._checkpoint
         self._checkpoint = checkpoint
         self._read_curves()
+        is_longer = saved is not None and wanted["steps"] > saved["steps"]
+        if saved is not None and is_longer:
+            there = _rows_in(self._committed, len(columns))
+            check_goes_on(saved, wanted, checkpoint, there, self.own)
         if self._writes:
+            if is_longer:
+                # Before sweep.json: until that says so, it is the shorter run, whose
+                # trials have all ended.
+                known = Checkpoint(
+                    failures=checkpoint.failures, known_bytes=self._bytes
+                )
+                self.commit(known)
             if wanted != saved:
                 self._write_identity(wanted)
             self._check_states()
@@ -207,7 +220,7 @@ class Store:
         self._read_curves()
         whole = (self.directory / "curves.csv").read_bytes()
         self._committed = whole[: whole.rfind(b"\n") + 1]
-        return identity, self._checkpoint, self.replay()
+        return identity, self._checkpoint, self.replay(known=True)
 
     def _described(self, identity: Mapping[str, Any]) -> dict[str, Any]:
         asked = {"title": self._asked.title, "command": list(self._asked.command)}
@@ -244,16 +257,23 @@ class Store:
         ordered = itertools.zip_longest(*lines, fillvalue="") if in_turns else lines
         self._add("".join(itertools.chain.from_iterable(ordered)))
 
-    def replay(self) -> Iterator[Replayed]:
-        """The committed metrics, in the order in which they were measured."""
-        lines = iter(self._committed.decode().split("\n")[:-1])
-        self._committed = b""
-        next(lines, None)
-        first = -len(self._columns)
-        of_trials = itertools.groupby(lines, lambda line: line.partition(",")[0])
-        for number, rows in of_trials:
-            values = [row.split(",")[first:] for row in rows]
-            yield Replayed(int(number), np.array(values, np.float32))
+    def known(self) -> dict[int, np.ndarray]:
+        """What a shorter run has measured, by trial: shape (evaluations, metrics)."""
+        found: dict[int, list[np.ndarray]] = {}
+        there = self._committed[: self._checkpoint.known_bytes]
+        for number, rows in _rows_in(there, len(self._columns)):
+            found.setdefault(number, []).append(rows)
+        return {number: np.concatenate(parts) for number, parts in found.items()}
+
+    def replay(self, *, known: bool = False) -> Iterator[Replayed]:
+        """The committed metrics, in the order in which they were measured.
+
+        Args:
+          known: those of a shorter run too.
+        """
+        begin = 0 if known else self._checkpoint.known_bytes
+        data, self._committed = self._committed[begin:], b""
+        return _rows_in(data, len(self._columns), has_header=not begin)
 
     def commit(self, checkpoint: Checkpoint) -> None:
         """Make a point the one to resume from; its states must be saved already."""
@@ -376,6 +396,7 @@ class Store:
             curves_bytes=self._bytes,
             curves_digest=self._digest.hexdigest(),
             group_bytes=self._bytes if begins else before.group_bytes,
+            known_bytes=checkpoint.known_bytes or before.known_bytes,
         )
 
     def _cut_curves(self, length: int) -> None:
@@ -406,6 +427,19 @@ class Store:
                     f"{self._bytes:,}. This sweep stops; the same command goes on from "
                     "the last point saved"
                 )
+
+
+def _rows_in(
+    data: bytes, metrics: int, *, has_header: bool = True
+) -> Iterator[Replayed]:
+    """The evaluations in a part of curves.csv, in order."""
+    lines = iter(data.decode().split("\n")[:-1])
+    if has_header:
+        next(lines, None)
+    of_trials = itertools.groupby(lines, lambda line: line.partition(",")[0])
+    for number, rows in of_trials:
+        values = [row.split(",")[-metrics:] for row in rows]
+        yield Replayed(int(number), np.array(values, np.float32))
 
 
 @contextlib.contextmanager
