@@ -4,7 +4,8 @@ import contextlib
 import os
 import socket
 import subprocess
-import sys
+
+import ready
 
 #: JAX's C++ says what it says to the children of a process that has imported JAX. They
 #: find the tests' modules.
@@ -20,7 +21,7 @@ ENVIRONMENT = {
 def run_program(text):
     """Python with a program of its own, on the CPU, waited for."""
     return subprocess.run(
-        [sys.executable, "-c", text],
+        [*ready.python(), "-c", text],
         env={**os.environ, "JAX_PLATFORMS": "cpu"},
         capture_output=True,
         text=True,
@@ -29,8 +30,8 @@ def run_program(text):
 
 
 @contextlib.contextmanager
-def pair(arguments, stdout=subprocess.DEVNULL, **options):
-    """Python with `arguments(port, rank)` for the ranks 0 and 1; dead at the end.
+def pair(arguments, python=None, stdout=subprocess.DEVNULL, **options):
+    """`python` with `arguments(port, rank)` for the ranks 0 and 1; dead at the end.
 
     The command line finds the other by JAX's variables.
     """
@@ -39,7 +40,7 @@ def pair(arguments, stdout=subprocess.DEVNULL, **options):
         port = free.getsockname()[1]
     processes = [
         subprocess.Popen(
-            [sys.executable, *map(str, arguments(port, rank))],
+            [*(python or ready.python()), *map(str, arguments(port, rank))],
             env={
                 **os.environ,
                 **ENVIRONMENT,

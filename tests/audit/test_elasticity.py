@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from compiling import jit
 from rows import CASES
 
 import optjax
@@ -22,28 +23,43 @@ STEPS = len(GRADS)
 H = 1e-5
 
 
-def path_of(case):
+def stepper(case):
+    """One step with every knob turned by its e, compiled once for all of them."""
+
+    @jit
+    def step(e, gradient, params, state):
+        hyper = case.hyperparameters()
+        hyper = {name: value * jnp.exp(e[name]) for name, value in hyper.items()}
+        gradient, params = (
+            gradient * jnp.exp(e["gradients"]),
+            params * jnp.exp(e["parameters"]),
+        )
+        return case.factory(**hyper).update(gradient, state, params)
+
+    return step
+
+
+def start(case, e):
+    hyper = case.hyperparameters()
+    hyper = {name: value * np.exp(e[name]) for name, value in hyper.items()}
+    return case.factory(**hyper).init(jnp.asarray(PARAMS))
+
+
+def path_of(case, step, still):
     """The parameters before each step."""
-    tx, params = case.interior(), jnp.asarray(PARAMS)
-    state, path = tx.init(params), []
+    params, state, path = jnp.asarray(PARAMS), start(case, still), []
     for g in jnp.asarray(GRADS):
         path.append(params)
-        update, state = tx.update(g, state, params)
+        update, state = step(still, g, params, state)
         params = params + update
     return path
 
 
-def steps_of(case, path, turned, e):
-    """The updates along a path with one knob turned by e."""
-    hyper = case.hyperparameters()
-    if turned in hyper:
-        hyper[turned] = hyper[turned] * np.exp(e)
-    tx = case.factory(**hyper)
-    state, updates = tx.init(path[0]), []
+def steps_of(case, step, path, e):
+    """The updates along a path with knobs turned."""
+    state, updates = start(case, e), []
     for g, x in zip(jnp.asarray(GRADS), path, strict=True):
-        scaled = g * np.exp(e) if turned == "gradients" else g
-        at = x * np.exp(e) if turned == "parameters" else x
-        update, state = tx.update(scaled, state, at)
+        update, state = step(e, g, x, state)
         updates.append(np.asarray(update))
     return np.array(updates)
 
@@ -54,11 +70,15 @@ def test_every_number_of_every_row(case):
         found = optjax.audit(
             case.factory, case.hyperparameters(), GRADS, PARAMS, steps=STEPS
         )["overall"]
-        path = path_of(case)
-        update = steps_of(case, path, "", 0.0)
+        step = stepper(case)
+        still = dict.fromkeys((*case.hyperparameters(), "gradients", "parameters"), 0.0)
+        path = path_of(case, step, still)
+        update = steps_of(case, step, path, still)
         whole = np.sum(update**2)
-        for name in (*case.hyperparameters(), "gradients", "parameters"):
-            above, below = (steps_of(case, path, name, e) for e in (H, -H))
+        for name in still:
+            above, below = (
+                steps_of(case, step, path, {**still, name: e}) for e in (H, -H)
+            )
             tangent = (above - below) / (2 * H)
             elasticity = np.sum(update * tangent) / whole
             rest = [

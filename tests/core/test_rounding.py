@@ -7,7 +7,6 @@ the noise itself is tested by statistics, with fixed seeds and at four standard 
 import functools
 import pickle
 import subprocess
-import sys
 
 import chex
 import jax
@@ -16,6 +15,7 @@ import numpy as np
 import optax
 import orbax.checkpoint as ocp
 import pytest
+import ready
 from flax import nnx
 from loop import NOISE, START, STEPS, assert_same_path, differ, gradient, scan, stack
 from optax import contrib
@@ -670,7 +670,7 @@ print("equal")
 
 def test_shards_round_as_the_whole():
     ran = subprocess.run(
-        [sys.executable, "-c", SHARDED], capture_output=True, text=True, timeout=120
+        [*ready.python(), "-c", SHARDED], capture_output=True, text=True, timeout=120
     )
     assert ran.stdout.strip() == "equal", ran.stderr
 

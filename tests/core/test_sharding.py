@@ -2,13 +2,13 @@
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import optax
 import pytest
+import ready
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from rows import ROWS
 
@@ -223,7 +223,7 @@ for block in re.findall(r"```python\\n(.*?)```", page, flags=re.DOTALL):
 @pytest.mark.parametrize("case", CASES)
 def test_on_eight_devices(case):
     result = subprocess.run(
-        [sys.executable, "-c", PRELUDE + CASES[case]],
+        [*ready.python(), "-c", PRELUDE + CASES[case]],
         env={**os.environ, "JAX_PLATFORMS": "cpu"},
         cwd=Path(__file__).parents[1],
         capture_output=True,

@@ -2,9 +2,9 @@
 
 import os
 import subprocess
-import sys
 
 import pytest
+import ready
 
 from optjax.fused._library import fused_step_available
 
@@ -151,7 +151,7 @@ assert result.params[0].sharding.spec == P("d", None), result.params[0].sharding
 @pytest.mark.parametrize("case", CASES)
 def test_on_two_devices(case):
     result = subprocess.run(
-        [sys.executable, "-c", PRELUDE + CASES[case]],
+        [*ready.python(), "-c", PRELUDE + CASES[case]],
         env={**os.environ, "JAX_PLATFORMS": "cpu"},
         capture_output=True,
         text=True,

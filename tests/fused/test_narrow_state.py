@@ -2,13 +2,13 @@
 
 import os
 import subprocess
-import sys
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import ready
 from test_fused_sharding import PRELUDE as TWO_DEVICES
 
 import optjax
@@ -240,7 +240,7 @@ for a, b in zip(*(jax.tree.leaves(step(y)[1]) for y in (x, placed))):
 
 def test_shards_round_as_the_whole():
     result = subprocess.run(
-        [sys.executable, "-c", TWO_DEVICES + SHARDED],
+        [*ready.python(), "-c", TWO_DEVICES + SHARDED],
         env={**os.environ, "JAX_PLATFORMS": "cpu"},
         capture_output=True,
         text=True,

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import ready
 import signal_worker
 
 from optjax import sweep
@@ -40,8 +41,10 @@ COMPILING = {"JAX_ENABLE_COMPILATION_CACHE": "false", "XLA_FLAGS": ""}
 
 
 def start(moment, name, *arguments):
+    compiles = moment == "compiling"
+    python = [sys.executable] if compiles else ready.python()
     return subprocess.Popen(
-        [sys.executable, HERE / "signal_worker.py", moment, name, *arguments],
+        [*python, HERE / "signal_worker.py", moment, name, *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -49,7 +52,7 @@ def start(moment, name, *arguments):
         env={
             **os.environ,
             "JAX_PLATFORMS": "cpu",
-            **(COMPILING if moment == "compiling" else {}),
+            **(COMPILING if compiles else {}),
         },
     )
 

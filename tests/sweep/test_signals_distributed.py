@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import sys
 import time
 
 import pytest
@@ -78,7 +79,9 @@ def test_a_signal_for_one_ends_all_at_the_same_call(
 def test_where_one_is_killed_the_other_says_so_in_one_line(tmp_path, killed):
     command = ["100000000" if word == "40" else word for word in COMMAND]
     command.append(tmp_path)
-    with pair(lambda port, rank: ("-m", "optjax", *command), cwd=HERE) as processes:
+    words = "-m", "optjax", *command
+    python = [sys.executable]
+    with pair(lambda port, rank: words, python, cwd=HERE) as processes:
         curves = tmp_path / "curves.csv"
         while not (curves.exists() and len(curves.read_text().splitlines()) > 10):
             assert [process.poll() for process in processes] == [None, None]

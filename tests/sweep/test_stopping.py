@@ -10,6 +10,7 @@ import warnings
 
 import numpy as np
 import pytest
+import ready
 
 from optjax import sweep
 from optjax.sweep import Median, SuccessiveHalving, SweepError
@@ -266,7 +267,7 @@ def folder(tmp_path_factory):
 def work(folder, out, point="", count="0", share="0.4"):
     path = os.pathsep.join([os.path.dirname(os.path.dirname(__file__)), *sys.path])
     return subprocess.run(
-        [sys.executable, "worker.py", out, point, count, share],
+        [*ready.python(), "worker.py", out, point, count, share],
         cwd=folder,
         env={**os.environ, "PYTHONPATH": path},
         capture_output=True,

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import ready
 
 from optjax import sweep
 from optjax.sweep._engine.groups import TrialGroup
@@ -191,7 +192,7 @@ def test_a_failure_survives_kill_9(tmp_path, strategy, death):
 
     def work(*arguments):
         return subprocess.run(
-            [sys.executable, "-c", script, *arguments],
+            [*ready.python(), "-c", script, *arguments],
             cwd=here,
             env={**os.environ, "PYTHONPATH": path},
             capture_output=True,

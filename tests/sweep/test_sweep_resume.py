@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import ready
 from sweep_worker import KEYWORDS, SPACE, init, main, step
 
 from optjax import sweep
@@ -18,7 +19,7 @@ WORKER = str(Path(__file__).parents[1] / "sweep_worker.py")
 
 def work(out, *dying, **options):
     return subprocess.run(
-        [sys.executable, WORKER, str(out), *map(str, dying)],
+        [*ready.python(), WORKER, str(out), *map(str, dying)],
         capture_output=True,
         text=True,
         **options,

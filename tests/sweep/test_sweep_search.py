@@ -3,11 +3,11 @@
 import math
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import ready
 import search_worker
 from search_worker import KEYWORDS, SPACE, init, step
 
@@ -145,7 +145,7 @@ def test_what_cannot_be_called_fails_and_the_search_hears_of_it(tmp_path):
 
 def work(out, sampler, *dying):
     return subprocess.run(
-        [sys.executable, WORKER, str(out), sampler, *map(str, dying)],
+        [*ready.python(), WORKER, str(out), sampler, *map(str, dying)],
         capture_output=True,
         text=True,
     )
