@@ -147,6 +147,8 @@ def in_shell_words(message: str, names: Sequence[str]) -> str:
     for index in range(0, len(parts), 2):
         part = re.sub(rf"\b({known})= \(--[\w-]+\)", r"\1=", parts[index])
         part = re.sub(rf"(?<![\w-])({known})=([^\s,;.)]*)", given, part)
+        if part != parts[index] and parts[index].endswith("=") and parts[index + 1 :]:
+            part += " "
         if index == 0:
             part = re.sub(rf"^({known}) must", lambda m: f"{flag(m[1])} must", part)
         parts[index] = part.replace("must be None or ", "must be ")

@@ -140,7 +140,7 @@ def test_what_cannot_go_on_is_refused_in_words(tmp_path):
     run(out, SMALL, keep=3)
     words = (
         r"another sweep: steps were 90 and are 180; .* those of 1 of 4 were not kept "
-        r"\(keep='all', .* begins again, 4 trials of 180 updates: choose"
+        r"\(keep='all'\).* begins again, 4 trials of 180 updates: choose"
     )
     refused(out, words, keep=3, steps=180)
     refused(out, "steps were 90 and are 45; choose", keep=3, steps=45)

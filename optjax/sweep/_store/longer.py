@@ -60,7 +60,7 @@ def check_goes_on(
         trials = len(wanted["trials"])
         raise RefusedError(
             f"{words}a longer run goes on from the final states of all trials, and "
-            f"those of {lost:,} of {len(goes_on):,} were not kept (keep='all', --keep "
-            f"all). It begins again, {trials:,} trials of {longer:,} updates: {instead}"
-            f". result.train(result.best(), steps={longer}) goes on with one trial"
+            f"those of {lost:,} of {len(goes_on):,} were not kept (keep='all'). "
+            f"It begins again, {trials:,} trials of {longer:,} updates: {instead}"
+            ". result.train takes one trial further"
         )
