@@ -299,7 +299,7 @@ TAKES = {
     "an integer from 1 to 9223372036854775807": ([*SIZES, "2**31", "2**32"], 1),
     "an object with decides_at and rung": ([], sweep.Median(1)),
     "an object with begin": ([], sweep.Optuna()),
-    "one of best": (SIZES, 1),
+    "one of best, all": (SIZES, 1),
     "a number >= 0": ([*NON_NEGATIVE, "1e300", "10**400", "inf", "jnp.inf"], 1.0),
     "a function of a Status, or True or False": (["True", "np.True_", *OF_ONE], True),
     "a TrialSpec": ([], SPEC),
