@@ -141,14 +141,14 @@ def in_shell_words(message: str, names: Sequence[str]) -> str:
         return f"--{_FLAGS.get(name, name).replace('_', '-')}"
 
     def given(found: re.Match[str]) -> str:
-        return flag(found[1]) + (f" {found[2]}" if found[2] else "")
+        # What is given may be the next part, in quotes.
+        is_quoted = found.end() == len(found.string) and index + 1 < len(parts)
+        return flag(found[1]) + (f" {found[2]}" if found[2] or is_quoted else "")
 
     parts = re.split(r"('[^']*'|\"[^\"]*\")", message)
     for index in range(0, len(parts), 2):
         part = re.sub(rf"\b({known})= \(--[\w-]+\)", r"\1=", parts[index])
         part = re.sub(rf"(?<![\w-])({known})=([^\s,;.)]*)", given, part)
-        if part != parts[index] and parts[index].endswith("=") and parts[index + 1 :]:
-            part += " "
         if index == 0:
             part = re.sub(rf"^({known}) must", lambda m: f"{flag(m[1])} must", part)
         parts[index] = part.replace("must be None or ", "must be ")

@@ -100,7 +100,6 @@ def summarise(
         where=is_member,
     )
     columns |= dict(zip(ways, found, strict=True))
-    sizes = chosen.sizes.astype(np.float32)
     first = before.counts[:, 1]
     since = jnp.where(first < 0, step, first)
     # 0/0, NaN, of a group without a rate is no large share.

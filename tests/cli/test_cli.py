@@ -10,7 +10,7 @@ import pytest
 
 import optjax
 from optjax._cli.main import main
-from optjax._cli.words import parser_fault
+from optjax._cli.words import in_shell_words, parser_fault
 
 pytestmark = pytest.mark.usefixtures("cheaply_compiled")
 
@@ -285,3 +285,8 @@ def test_interrupt_is_one_line_and_status_130(tmp_path):
     rows = (tmp_path / "results.csv").read_text().splitlines()
     assert rows[0].startswith("trial,optimizer,learning_rate,seed,status")
     assert rows[1].startswith("0,sgd,0.0001,0,")
+
+
+def test_a_value_in_quotes_follows_its_flag():
+    said = in_shell_words("of 2 not kept (keep='all'): another out= (--out)", ["keep"])
+    assert said == "of 2 not kept (--keep 'all'): another out= (--out)"

@@ -13,10 +13,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from counting import in_numpy
 
 from optjax import sweep
 from optjax.sweep._engine.groups import TrialGroup
-from optjax.sweep._engine.lanes import Program
 from optjax.sweep._store import sealed
 from optjax.sweep._store.sealed import read_sealed, write_sealed
 from optjax.sweep._store.store import Store
@@ -46,24 +46,6 @@ def step(state, optimizer):
     x, opt_state = state
     updates, opt_state = optimizer.update(x, opt_state, x)
     return (x + updates, opt_state), {"loss": jnp.sum(x**2)}
-
-
-def in_numpy(group, settings, strategy):
-    """A program that counts, in place of the one that XLA would compile."""
-
-    def start():
-        return [jnp.asarray(np.zeros((group.lanes, 2), np.float32))]
-
-    def advance(carry, told, size):
-        assert (size.evaluations, size.updates, size.evaluates) == (1, 1, True)
-        state, busy = np.array(carry[0]), told.busy
-        state[told.fresh] = 1.0
-        state[busy, 1] *= (1 - told.hyper["learning_rate"] * (1 + told.seed))[busy]
-        state[busy, 0] += 1
-        loss = np.where(state[:, 1] < -1e20, np.nan, state.sum(axis=1))
-        return [jnp.asarray(state)], loss[:, None, None].astype(np.float32)
-
-    return Program(start, advance, None, None, None, None, group.lanes)
 
 
 @pytest.fixture(autouse=True)

@@ -10,16 +10,15 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from counting import in_numpy
 from sweep_worker import KEYWORDS, SPACE, init, step
 
 from optjax import sweep
 from optjax.sweep import SweepError
 from optjax.sweep._engine.groups import TrialGroup
-from optjax.sweep._engine.lanes import Program
 from optjax.sweep._errors import DamagedError
 from optjax.sweep._store.keep import Keeper
 from optjax.sweep._store.store import Store
-from optjax.sweep._trial import own_state
 
 pytest.importorskip("orbax.checkpoint")
 pytestmark = pytest.mark.usefixtures("cheaply_compiled")
@@ -222,30 +221,6 @@ def count_init(key, optimizer):
 
 def count_step(state, optimizer):
     return state, {"loss": jnp.sum(state["x"])}
-
-
-def in_numpy(group, settings, strategy):
-    """A program that counts, in place of the one that XLA would compile."""
-
-    def start():
-        return [jnp.zeros((group.lanes, 2))]
-
-    def advance(carry, told, size):
-        assert (size.evaluations, size.updates, size.evaluates) == (1, 1, True)
-        state, busy = np.array(carry[0]), told.busy
-        state[told.fresh] = 1.0
-        state[busy, 1] *= (1 - told.hyper["learning_rate"] * (1 + told.seed))[busy]
-        state[busy, 0] += 1
-        loss = np.where(state[:, 1] < -1e20, np.nan, state.sum(axis=1))
-        return [jnp.asarray(state)], loss[:, None, None].astype(np.float32)
-
-    def put(carry, lane, state):
-        return [carry[0].at[lane].set(own_state(state)["x"])]
-
-    def state(carry, lane):
-        return {"x": carry[0][lane]}
-
-    return Program(start, advance, state, put, None, None, group.lanes)
 
 
 class Killed(Exception):

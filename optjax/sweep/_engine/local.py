@@ -307,11 +307,9 @@ class _Loop:
     def _schedule(self, index: int) -> Scheduler:
         group, strategy = self._as_begun(index)
         rungs = self._rungs.setdefault(group.name, self._plan.rungs())
-        has_own = self._failures or self._known
-        own = {spec.number for spec in group.specs} if has_own else set()
+        own = {spec.number for spec in group.specs} if self._failures else set()
         failures = {n: each for n, each in self._failures.items() if n in own}
-        known = {n: rows for n, rows in self._known.items() if n in own}
-        scheduler = group.schedule(self._plan, strategy, rungs, failures, known)
+        scheduler = group.schedule(self._plan, strategy, rungs, failures, self._known)
         self._end(scheduler.ended_before)
         if self._keeper is not None:
             self._keeper.consider(scheduler.ended_before)

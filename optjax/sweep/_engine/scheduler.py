@@ -69,7 +69,7 @@ class Scheduler:
           rungs: which trials go on; of all that are compared with these.
           failures: those that are known already, by the trials' numbers.
           known: what a shorter run has measured of trials that go on from its end, by
-            their numbers: each of shape (evaluations, metrics).
+            their numbers, others' too: each of shape (evaluations, metrics).
         """
         self._trials = trials
         self._metrics = tuple(metrics)

@@ -55,9 +55,9 @@ def load(directory: Path) -> Saved:
     """Read a sweep.
 
     While it is not finished, trials that are in a lane, or that are to go on from the
-    end of a shorter run, are left out, and so are those
-    of the newest generation that a rule has stopped, as they look the same, unless
-    results.csv says so, which is there after an interruption.
+    end of a shorter run, are left out, and so are those of the newest generation that a
+    rule has stopped, as they look the same, unless results.csv says so, which is there
+    after an interruption.
 
     Raises:
       RefusedError: where there is no sweep in the directory.
