@@ -59,6 +59,11 @@ class Config(NamedTuple):
     hyper: Mapping[str, float]
     static: Mapping[str, Any]
 
+    @property
+    def values(self) -> dict[str, Any]:
+        """All hyper-parameters, the numeric ones first."""
+        return {**self.hyper, **self.static}
+
 
 class TrialSpec(NamedTuple):
     """One trial: its number in the sweep, its configuration and its seed."""
@@ -173,10 +178,9 @@ class Status(NamedTuple):
 
 def describe(config: Config) -> str:
     """A configuration in words: adam(learning_rate=0.01)."""
-    values = {**config.hyper, **config.static}
     inside = ", ".join(
         f"{name}={value:g}" if isinstance(value, float) else f"{name}={value!r}"
-        for name, value in values.items()
+        for name, value in config.values.items()
     )
     return f"{config.optimizer}({inside})"
 

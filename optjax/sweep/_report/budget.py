@@ -164,7 +164,7 @@ def _bounds(config: Config, step: int) -> tuple[float, float] | None:
         return [part for part in parts if isinstance(part, Clip) and part.ends]
 
     try:
-        optimizer = FACTORIES[config.optimizer](**{**config.hyper, **config.static})
+        optimizer = FACTORIES[config.optimizer](**config.values)
         program = trace_once(clips)
     # What is not in the table, or takes something else, has no bounds to speak of.
     except Exception:

@@ -63,9 +63,7 @@ def _column(found: Sequence[Best], name: str) -> Any:
     values = [numeric(best.config, name) for best in found]
     if None not in values:
         return np.array(values, float)
-    words = [
-        as_text({**best.config.hyper, **best.config.static}.get(name)) for best in found
-    ]
+    words = [as_text(best.config.values.get(name)) for best in found]
     place = {word: i for i, word in enumerate(sorted(set(words)))}
     return np.array([place[word] for word in words], float)
 

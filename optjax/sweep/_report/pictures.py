@@ -49,7 +49,7 @@ def trials(study: Study) -> Mapping[str, Any]:
     rows = []
     for record in ranking.records:
         config = record.trial.config
-        values = {**config.hyper, **config.static}
+        values = config.values
         score = ranking.score(record)
         rows.append(
             [
@@ -91,7 +91,7 @@ def _ranking(study: Study) -> Picture:
     rows = []
     for standing in study.standings:
         best = standing.best
-        values = {**best.config.hyper, **best.config.static}
+        values = best.config.values
         inside = ", ".join(
             f"{name.replace('learning_rate', 'lr')} {as_text(cell(values[name]))}"
             for name in values

@@ -111,6 +111,6 @@ class Study:
 
 def named(config: Config) -> str:
     """A configuration as it is told apart: adam with learning_rate 0.01."""
-    values = {**config.hyper, **config.static}
-    inside = ", ".join(f"{name} {as_text(value)}" for name, value in values.items())
+    named = config.values.items()
+    inside = ", ".join(f"{name} {as_text(value)}" for name, value in named)
     return f"{config.optimizer} with {inside}" if inside else config.optimizer

@@ -69,10 +69,9 @@ def _line(place: object, median: str, ends: str, left: object, what: str) -> str
 
 
 def _words(best: Best) -> str:
-    values = {**best.config.hyper, **best.config.static}
     inside = " ".join(
         f"{name.replace('learning_rate', 'lr')}={_short(value)}"
-        for name, value in values.items()
+        for name, value in best.config.values.items()
     )
     return f"{best.config.optimizer} {inside}"
 

@@ -151,7 +151,7 @@ def _hyper(standing: Standing, only: str | None) -> str:
     config = standing.best.config
     values = {
         name: f"{value:.4g}" if isinstance(value, float) else str(value)
-        for name, value in {**config.hyper, **config.static}.items()
+        for name, value in config.values.items()
     }
     if only is not None:
         return values.get(only, "–")
