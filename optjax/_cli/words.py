@@ -12,7 +12,7 @@ import typing
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from optjax._names import did_you_mean
+from optjax._names import meant
 
 __all__ = [
     "USAGE_ERROR",
@@ -121,8 +121,7 @@ def parser_fault(
     first = "".join(words[:1])
     if flags and first[:1] != "-" and gist == f"unknown argument {first}":
         return f"{gist}; write its flag before it, such as {flags[0]} {first}"
-    hint = did_you_mean(unknown[0], flags, most=1) if unknown else ""
-    return gist + hint if hint.endswith("?") else gist
+    return gist + (meant(unknown[0], flags, most=1) if unknown else "")
 
 
 def names_in(word: str) -> list[str]:
