@@ -104,7 +104,7 @@ def scale_by_adashift(
     Reference: Zhou et al., "AdaShift: Decorrelation and Convergence of Adaptive
     Learning Rate Methods", ICLR 2019, algorithm 2.
     """
-    n = int(keep_num)
+    n = keep_num
     reduce = _REDUCTIONS[reduction]
 
     def phi(square: jax.Array) -> jax.Array:

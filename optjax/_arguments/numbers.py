@@ -127,6 +127,9 @@ class Whole(Kind):
         except TypeError:
             return False
 
+    def taken(self, value: Any) -> Any:
+        return value if isinstance(value, jax.core.Tracer) else operator.index(value)
+
     def advice(self, value: Any) -> str:
         if isinstance(value, int) and value > self.most == _INT32_MAX:
             return "It is counted in int32, which ends at 2**31 - 1"

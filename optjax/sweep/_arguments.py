@@ -95,6 +95,9 @@ class _NameOr(Kind):
     def fault(self, value: Any) -> str:
         return (self.named if isinstance(value, str) else self.other).fault(value)
 
+    def taken(self, value: Any) -> Any:
+        return value if isinstance(value, str) else self.other.taken(value)
+
 
 class _AboutKind(Kind):
     def accepts(self, value: Any) -> bool:

@@ -14,7 +14,7 @@ __all__ = ["pasted"]
 
 def pasted(config: Config) -> str:
     """The line that makes the optimizer: tx = optjax.adam(0.01)."""
-    values = {**config.hyper, **config.static}
+    values, others = config.values, {}
     factory, own = _factory(config.optimizer), ""
     if config.optimizer in OPTIMIZERS:
         call = "optjax." + OPTIMIZERS[config.optimizer].call.removesuffix(")")
@@ -26,8 +26,6 @@ def pasted(config: Config) -> str:
     if takes is not None:
         others = {name: v for name, v in values.items() if name not in takes}
         values = {name: v for name, v in values.items() if name in takes}
-    else:
-        others = {}
     arguments = [
         _literal(value)
         if name == "learning_rate" and call.endswith("(")

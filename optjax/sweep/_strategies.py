@@ -74,6 +74,6 @@ def as_strategy(strategy: StrategyName | Strategy) -> Strategy:
     return STRATEGIES[strategy] if isinstance(strategy, str) else strategy
 
 
-def skips_idle(strategy: Strategy) -> bool:
+def skips_idle(strategy: StrategyName | Strategy) -> bool:
     """Whether an idle lane costs nothing."""
-    return bool(getattr(strategy, "skips_idle", False))
+    return bool(getattr(as_strategy(strategy), "skips_idle", False))

@@ -63,7 +63,7 @@ class TrialGroup(NamedTuple):
     def evaluations_a_round(self, plan: Plan, strategy: StrategyName | Strategy) -> int:
         """Until all lanes wait for each other, to decide and to be refilled."""
         boundaries = math.gcd(plan.evaluations, *plan.decisions)
-        if skips_idle(as_strategy(strategy)):
+        if skips_idle(strategy):
             return boundaries
         wanted = max(1, _UPDATES_A_ROUND // (self.lanes * plan.evaluate_every))
         return max(
@@ -88,7 +88,7 @@ class TrialGroup(NamedTuple):
             devices=len(plan.devices),
             evaluate_every=plan.evaluate_every,
             most_evaluations=self.most_evaluations(plan, strategy),
-            skips_idle=skips_idle(as_strategy(strategy)),
+            skips_idle=skips_idle(strategy),
         )
 
     def schedule(

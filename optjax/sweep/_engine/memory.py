@@ -53,14 +53,14 @@ def is_of_memory(error: Exception) -> bool:
 
 
 def next_strategy(
-    strategy: StrategyName | Strategy, group: TrialGroup, why: str
+    strategy: StrategyName | Strategy, group: TrialGroup
 ) -> StrategyName | None:
-    """What takes less memory, with a warning that says why it is taken, or None."""
+    """What takes less memory than one that ran out of it, with a warning, or None."""
     less = _LESS.get(strategy) if isinstance(strategy, str) else None
     if less is not None:
         warnings.warn(
-            f"{strategy} with {group.lanes} lanes of {group.name} {why}; {less} is "
-            "taken",
+            f"{strategy} with {group.lanes} lanes of {group.name} ran out of memory; "
+            f"{less} is taken",
             stacklevel=2,
         )
     return less

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from optjax.sweep._engine.apart import after_error, saved
+from optjax.sweep._engine.apart import Apart, after_error, saved
 from optjax.sweep._engine.groups import make_groups
 from optjax.sweep._engine.lanes import Program
 from optjax.sweep._engine.plan import Plan
@@ -106,8 +106,6 @@ def _run(
     records: list[Record] = []
     if state is not None:
         carry = program.put(carry, 0, state)
-    rows: np.ndarray | None
-    raised: dict[int, str]
     # Nothing is saved or shown in between.
     work = _WHOLE
     while not scheduler.is_done:
@@ -116,16 +114,16 @@ def _run(
         if state is not None:
             told = told._replace(fresh=np.zeros_like(told.fresh))
         try:
-            (carry, rows), raised = program.advance(carry, told, call.size), {}
+            done = Apart(*program.advance(carry, told, call.size))
         except Exception as error:
-            carry, rows, raised = after_error(
+            done = after_error(
                 error, program, before, call, told, scheduler, program.advance
             )
-            call.lanes[[*raised]] = False
-        work = plan.evaluate_every if rows is None and not raised else _WHOLE
-        if rows is not None:
-            records += scheduler.observe(call, scheduler.measured(call, rows))
-        records += scheduler.fail(raised)
+        carry = done.carry
+        work = plan.evaluate_every if done.is_to_be_repeated else _WHOLE
+        if done.rows is not None:
+            records += scheduler.observe(call, scheduler.measured(call, done.rows))
+        records += scheduler.fail(done.raised)
     return records, program, carry
 
 

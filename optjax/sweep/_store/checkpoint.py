@@ -38,7 +38,7 @@ class Checkpoint(NamedTuple):
     within: Sequence[int] = ()
     updates: int = 0
     lanes: Sequence[tuple[str, int]] = ()
-    failures: Mapping[str, Failure] = MappingProxyType({})
+    failures: Mapping[int, Failure] = MappingProxyType({})
     states: Sequence[str] = ()
     curves_bytes: int = 0
     curves_digest: str = ""
@@ -58,7 +58,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
         return Checkpoint()
     if set(saved) != set(Checkpoint._fields):
         raise DamagedError(path, "it is of another version of optjax")
-    failures = {n: Failure(*each) for n, each in saved.pop("failures").items()}
+    failures = {int(n): Failure(*each) for n, each in saved.pop("failures").items()}
     return Checkpoint(**saved, failures=failures)
 
 
