@@ -9,8 +9,6 @@ from optjax._audit.facts import Facts, Verdict
 from optjax._audit.measure import Measured
 from optjax._audit.rules import numbers, steering, training
 
-__all__ = ["judge"]
-
 _RULES = (
     training.no_gradient,
     training.no_update,

@@ -19,8 +19,6 @@ from optjax.sweep._records import describe
 from optjax.sweep._rows import ROWS, YOUR_OWN
 from optjax.tasks import Settings
 
-__all__ = ["run_audit"]
-
 _HELP = """\
 Ask an optimizer which of its numbers move the first steps of a trial.
 

@@ -37,8 +37,6 @@ from optjax.sweep._store.store import MARKER, Store
 from optjax.sweep._view.live import FINISHED_BEFORE, live_display
 from optjax.tasks import TASKS, Loaded, Settings, Task
 
-__all__ = ["DONE", "NOT_DONE", "Experiment", "complain", "load_task", "perform"]
-
 #: Exit statuses: all is there; a picture is not, or every trial diverged.
 DONE, NOT_DONE = 0, 1
 

@@ -14,16 +14,6 @@ from typing import Any
 
 from optjax._names import meant
 
-__all__ = [
-    "USAGE_ERROR",
-    "UsageError",
-    "in_shell_words",
-    "names_in",
-    "parse",
-    "parser_fault",
-    "words_fault",
-]
-
 #: The exit status where the words are wrong, tyro's too.
 USAGE_ERROR = 2
 

@@ -4,18 +4,6 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
-__all__ = [
-    "Axis",
-    "Level",
-    "Page",
-    "Picture",
-    "Table",
-    "Verdict",
-    "axis",
-    "plain",
-    "spans_decades",
-]
-
 #: How much a verdict asks for: nothing, to be known, to be acted on.
 Level = Literal["good", "note", "warning"]
 

@@ -23,8 +23,6 @@ from optjax.pytorch._optimizer import Optimizer
 from optjax.pytorch._rearrangement import Rearrangement
 from optjax.pytorch._state_dict import ENTRIES, StateDict, read
 
-__all__ = ["load_optimizer"]
-
 # Of the largest update of an array; the schedules of both are rounded differently.
 _CLOSE = 1e-4
 

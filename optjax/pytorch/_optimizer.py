@@ -29,17 +29,6 @@ from optjax._arguments.numbers import FunctionOr
 from optjax._weight_decay import add_decayed_weights
 from optjax.pytorch._groups import Groups, labels_of
 
-__all__ = [
-    "MACHINERY",
-    "Betas",
-    "Now",
-    "Optimizer",
-    "OptimizerState",
-    "after_decay",
-    "at_step",
-    "optimizer",
-]
-
 _P = ParamSpec("_P")
 
 #: β₁ and β₂, numbers or schedules.

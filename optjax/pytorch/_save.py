@@ -20,8 +20,6 @@ from optjax.pytorch._optimizer import Optimizer, at_step
 from optjax.pytorch._rearrangement import Rearrangement
 from optjax.pytorch._state_dict import ENTRIES
 
-__all__ = ["save_optimizer"]
-
 
 def save_optimizer(
     state: optax.OptState,

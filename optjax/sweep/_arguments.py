@@ -19,26 +19,6 @@ from optjax.sweep._store.directory import as_directory
 from optjax.sweep._strategies import Strategy, StrategyName
 from optjax.sweep._trial import MakeTrial
 
-__all__ = [
-    "About",
-    "Bytes",
-    "Callbacks",
-    "CompilerOptions",
-    "Engine",
-    "Keep",
-    "OnGroup",
-    "Out",
-    "Progress",
-    "RankedBy",
-    "Rule",
-    "RunAs",
-    "Searches",
-    "Seconds",
-    "Seeds",
-    "Spec",
-    "Trainable",
-]
-
 
 class _Functions(Kind):
     """A list of functions of one argument."""

@@ -7,8 +7,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-__all__ = ["as_bytes", "as_leaf", "as_plain", "packing", "placed"]
-
 
 def packing(shape: Any) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:
     """The state as a list of plain arrays, and back.

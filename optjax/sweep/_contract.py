@@ -23,13 +23,6 @@ from optjax.sweep._trial import (
     init_shapes,
 )
 
-__all__ = [
-    "Traced",
-    "as_make_trial",
-    "call_make_trial",
-    "trace",
-]
-
 _REAL = (jnp.floating, jnp.integer, jnp.bool_)
 
 

@@ -13,21 +13,6 @@ from typing import Any
 from optjax._arguments.checked import checked_by
 from optjax._arguments.kind import Kind
 
-__all__ = [
-    "DamagedError",
-    "NotWrittenError",
-    "RefusedError",
-    "SweepError",
-    "blamed",
-    "check",
-    "checked",
-    "first_line",
-    "in_own_code",
-    "library",
-    "of_a_call",
-    "one_line",
-]
-
 _OURS = Path(__file__).parents[1]
 
 

@@ -12,8 +12,6 @@ from optjax._arguments.numbers import Whole
 from optjax.sweep._errors import SweepError, check, library
 from optjax.sweep._space.distributions import Choice, Distribution
 
-__all__ = ["Optuna"]
-
 
 @dataclass(frozen=True)
 class Optuna:

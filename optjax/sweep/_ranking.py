@@ -25,17 +25,6 @@ from optjax.sweep._errors import SweepError
 from optjax.sweep._plateau import Place, Spot, spots
 from optjax.sweep._records import Config, Mode, Record, describe
 
-__all__ = [
-    "TOLERANCE",
-    "Band",
-    "Best",
-    "Ranking",
-    "Standing",
-    "mode_of",
-    "numeric",
-    "varying",
-]
-
 #: How much worse than the best median, relative to it, is still in the band.
 TOLERANCE = 0.01
 # Of a value in float32, for what is meant to be equal.

@@ -5,28 +5,6 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-__all__ = [
-    "DIVERGED",
-    "FAILED",
-    "FINISHED",
-    "MOST_TRIALS",
-    "OWN_COLUMNS",
-    "PLAIN",
-    "STOPPED",
-    "Config",
-    "Curve",
-    "Failure",
-    "Measured",
-    "Mode",
-    "Record",
-    "Status",
-    "Times",
-    "TrialSpec",
-    "describe",
-    "record_from_json",
-    "record_to_json",
-]
-
 #: What is best of a metric.
 Mode = Literal["max", "min"]
 

@@ -39,8 +39,6 @@ if TYPE_CHECKING:
     from optjax._page.parts import Verdict
     from optjax.sweep._report.study import Study
 
-__all__ = ["SweepResult"]
-
 
 @dataclass(frozen=True, repr=False)
 class SweepResult(Ranking):

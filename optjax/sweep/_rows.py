@@ -17,8 +17,6 @@ from optjax.optimizers import OPTIMIZERS, Row
 from optjax.sweep._errors import SweepError, in_own_code, one_line
 from optjax.sweep._trial import Factory
 
-__all__ = ["FACTORIES", "ROWS", "YOUR_OWN", "load_attribute"]
-
 _T = TypeVar("_T", covariant=True)
 
 _GROUP = "optjax.optimizers"

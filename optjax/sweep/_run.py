@@ -72,8 +72,6 @@ from optjax.sweep._store.store import OWN, Store
 from optjax.sweep._trials import choose, each_seed
 from optjax.sweep._view.live import Display, live_display
 
-__all__ = ["Interrupted", "run", "run_alone"]
-
 
 class Interrupted(Stopped):
     """Ctrl-C or SIGTERM during a sweep.

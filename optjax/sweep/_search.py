@@ -18,8 +18,6 @@ from optjax.sweep._space.distributions import Distribution
 from optjax.sweep._space.searched import Searched
 from optjax.sweep._space.space import same
 
-__all__ = ["Proposals", "Search", "Searcher"]
-
 
 class Searcher(Protocol):
     """One optimizer's search, asked and told in turn."""

@@ -17,15 +17,6 @@ import numpy as np
 from optjax._arguments.numbers import Whole
 from optjax.sweep._errors import SweepError, blamed, check
 
-__all__ = [
-    "Median",
-    "Rung",
-    "Rungs",
-    "StoppingRule",
-    "SuccessiveHalving",
-    "decisions",
-]
-
 #: `rung(arrived) -> goes_on`: which of the trials that arrive together go on. `arrived`
 #: has shape (n, evaluations so far), float32, their values of the metric, higher is
 #: better; where the sweep's mode is "min" they are negated. A trial that has diverged

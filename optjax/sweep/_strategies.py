@@ -6,15 +6,6 @@ from typing import Any, Literal, Protocol, TypeAlias, get_args
 
 import jax
 
-__all__ = [
-    "STRATEGIES",
-    "Lane",
-    "Strategy",
-    "StrategyName",
-    "as_strategy",
-    "skips_idle",
-]
-
 #: `lane(state, told) -> (state, metrics)`, a call's work of one trial.
 Lane: TypeAlias = Callable[[Any, Any], tuple[Any, jax.Array]]
 

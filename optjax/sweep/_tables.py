@@ -6,8 +6,6 @@ from typing import Any
 from optjax.sweep._ranking import Ranking
 from optjax.sweep._records import OWN_COLUMNS, Record
 
-__all__ = ["Table", "column"]
-
 
 def column(hyper_name: str) -> str:
     """The title of a hyper-parameter's column."""

@@ -10,8 +10,6 @@ from optjax.sweep._engine.plan import Plan
 from optjax.sweep._engine.processes import agreed_seconds
 from optjax.sweep._strategies import StrategyName, skips_idle
 
-__all__ = ["pick_strategy"]
-
 # A sweep's time to a compilation's. Trying another strategy costs a compilation and a
 # little; not trying costs at most the sweep's time, and the other may need a tenth.
 _WORTH_CHOOSING = 2

@@ -17,8 +17,6 @@ from optjax.sweep._records import (
     describe,
 )
 
-__all__ = ["Ledger"]
-
 
 class Ledger:
     """Counts what happens, for displays and for the result.

@@ -27,8 +27,6 @@ from optjax.sweep._store.keep import kept_state, read_trial
 from optjax.sweep._strategies import STRATEGIES, Strategy, StrategyName, skips_idle
 from optjax.sweep._trial import State
 
-__all__ = ["run_here"]
-
 
 def run_here(
     session: Session, strategy: Literal["auto"] | StrategyName | Strategy

@@ -9,8 +9,6 @@ from optjax.sweep._engine.plan import Plan
 from optjax.sweep._errors import SweepError
 from optjax.sweep._strategies import Strategy, StrategyName
 
-__all__ = ["Fitted", "fit", "is_of_memory", "next_strategy"]
-
 # Each takes less memory than the one before.
 _LESS: dict[StrategyName, StrategyName] = {"vmap": "chunked", "chunked": "map"}
 

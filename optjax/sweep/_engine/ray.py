@@ -22,8 +22,6 @@ from optjax.sweep._store.checkpoint import Checkpoint
 from optjax.sweep._strategies import Strategy, StrategyName
 from optjax.sweep._trial import Factory, MakeTrial
 
-__all__ = ["run_on_ray"]
-
 # A piece of a cluster's work: long enough to pay for its compilation, short enough to
 # lose.
 _PIECE_TRIALS = 64

@@ -12,8 +12,6 @@ from optjax.sweep._report.words import (
     is_log,
 )
 
-__all__ = ["expected_best", "mean_of_best"]
-
 _MOST_PLACES = 60
 
 

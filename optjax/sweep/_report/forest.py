@@ -15,8 +15,6 @@ import numpy as np
 from optjax.sweep._ranking import Best, Ranking, numeric, varying
 from optjax.sweep._store.files import as_text
 
-__all__ = ["Importance", "importance_of"]
-
 # Fewer configurations teach a forest nothing.
 _FEWEST = 16
 _MOST = 2000

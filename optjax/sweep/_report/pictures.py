@@ -26,8 +26,6 @@ from optjax.sweep._report.words import (
 )
 from optjax.sweep._store.files import as_text
 
-__all__ = ["pictures", "trials"]
-
 # Every trial's curve is in the page where all together have at most so many values.
 _MOST_VALUES = 60_000
 

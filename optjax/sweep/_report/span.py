@@ -10,8 +10,6 @@ from optjax.sweep._report.again import Range
 from optjax.sweep._report.study import Study
 from optjax.sweep._store.files import as_text
 
-__all__ = ["diverged", "edge", "failed", "flat"]
-
 # Of the values' span, where they were drawn: nearer than this to an end is at it.
 _NEAR = 0.05
 # More different values than a grid has.

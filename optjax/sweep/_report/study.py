@@ -12,8 +12,6 @@ from optjax.sweep._report.apart import Sample, is_told, resolution
 from optjax.sweep._report.forest import Importance, importance_of
 from optjax.sweep._store.files import as_text
 
-__all__ = ["Study", "named"]
-
 # Of one optimizer's configurations, which may be thousands.
 _MOST_CONTENDERS = 20
 

@@ -7,8 +7,6 @@ from optjax.sweep._ranking import Best
 from optjax.sweep._report.apart import LEVEL, probability, seeds_needed
 from optjax.sweep._report.study import Study, named
 
-__all__ = ["SEEDS", "winner"]
-
 #: The kind of what more seeds would tell.
 SEEDS = "seeds"
 

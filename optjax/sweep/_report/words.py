@@ -10,18 +10,6 @@ from optjax.sweep._records import Record
 from optjax.sweep._report.study import Study
 from optjax.sweep._store.files import as_text
 
-__all__ = [
-    "cell",
-    "closer",
-    "is_log",
-    "is_numeric",
-    "middle_seed",
-    "over_seeds",
-    "row_numbers",
-    "value_column",
-    "varies",
-]
-
 
 def value_column(study: Study) -> str:
     return f"best {study.ranking.metric}"

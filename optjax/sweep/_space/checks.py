@@ -21,8 +21,6 @@ from optjax.sweep._space.searched import (
 )
 from optjax.sweep._trial import Factory
 
-__all__ = ["check_finite", "check_is_taken", "check_known_optimizer", "check_values"]
-
 _SMALLEST = float(np.finfo(np.float32).tiny)
 _LARGEST = float(np.finfo(np.float32).max)
 

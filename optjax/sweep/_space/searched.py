@@ -18,15 +18,6 @@ from optjax.sweep._records import Config
 from optjax.sweep._space.distributions import Choice, Distribution, PerOptimizer, Static
 from optjax.sweep._trial import Factory
 
-__all__ = [
-    "Searched",
-    "is_integer",
-    "is_required",
-    "keywords_of",
-    "restrict",
-]
-
-
 # One for all configurations, of which there may be a million.
 _NOTHING: dict[str, Any] = {}
 

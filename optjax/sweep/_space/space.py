@@ -58,17 +58,6 @@ from optjax.sweep._space.distributions import (
 from optjax.sweep._space.searched import Searched, restrict
 from optjax.sweep._trial import Factory
 
-__all__ = [
-    "Draws",
-    "Factories",
-    "Method",
-    "Space",
-    "configurations",
-    "keys_of",
-    "same",
-    "searched",
-]
-
 _MOST_CONFIGURATIONS = 1_000_000
 
 

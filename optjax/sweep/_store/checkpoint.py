@@ -9,8 +9,6 @@ from optjax.sweep._errors import DamagedError
 from optjax.sweep._records import Failure
 from optjax.sweep._store.sealed import read_sealed, write_sealed
 
-__all__ = ["Checkpoint", "read_checkpoint", "write_checkpoint"]
-
 
 class Checkpoint(NamedTuple):
     """A consistent point of a sweep.

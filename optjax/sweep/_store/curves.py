@@ -14,8 +14,6 @@ from optjax.sweep._records import Measured
 from optjax.sweep._store.files import number_as_text
 from optjax.sweep._store.sealed import digest
 
-__all__ = ["Curves", "Replayed"]
-
 
 class Replayed(NamedTuple):
     """Evaluations of one trial that were measured one after the other.

@@ -3,8 +3,6 @@
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
-__all__ = ["FUNCTIONS", "changed_versions", "differences", "show"]
-
 #: The functions of a trial whose programs are compared.
 FUNCTIONS = {
     "init": "the initialisation",

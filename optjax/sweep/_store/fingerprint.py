@@ -21,8 +21,6 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 
 from optjax.sweep._arrays import as_bytes
 
-__all__ = ["Fingerprint"]
-
 # A longer constant is data: it has a digest of its own, and the program says only that
 # it reads it, so that "other data" can be told from another program.
 _MOST_NUMBERS_OF_A_PROGRAM = 16

@@ -29,8 +29,6 @@ from optjax.sweep._store.differences import (
 from optjax.sweep._store.fingerprint import Fingerprint
 from optjax.sweep._strategies import Strategy, StrategyName
 
-__all__ = ["Asked", "check_same", "identity", "in_words", "numbered"]
-
 # What turns a program into digits.
 _LIBRARIES = ("jax", "jaxlib", "flax", "optax")
 # What has more of it where trials have been added.

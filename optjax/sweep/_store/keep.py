@@ -24,15 +24,6 @@ from optjax.sweep._records import Config, Record
 from optjax.sweep._store.sealed import digest, read_sealed, write_sealed
 from optjax.sweep._trial import State, Trial, init_shapes, own_state, whole_state
 
-__all__ = [
-    "Keeper",
-    "kept_state",
-    "kept_states",
-    "leaves_of",
-    "read_state",
-    "read_trial",
-]
-
 _PREFIX = "trial-"
 _SEAL = "digest.json"
 

@@ -24,8 +24,6 @@ from optjax.sweep._records import (
 from optjax.sweep._store.identity import Asked, in_words
 from optjax.sweep._store.store import Store
 
-__all__ = ["Saved", "load"]
-
 
 class Saved(NamedTuple):
     """What a directory has of a sweep.

@@ -19,8 +19,6 @@ from optjax.sweep._arrays import as_bytes, placed
 from optjax.sweep._errors import DamagedError
 from optjax.sweep._store.sealed import digest
 
-__all__ = ["Lanes", "check_lanes", "read_lanes", "write_lanes"]
-
 #: Arrays whose first axis is the lanes'.
 Lanes = Sequence[jax.Array]
 

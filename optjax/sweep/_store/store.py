@@ -45,8 +45,6 @@ from optjax.sweep._store.longer import check_goes_on
 from optjax.sweep._store.sealed import read_sealed, write_sealed
 from optjax.sweep._store.states import Lanes, check_lanes, read_lanes, write_lanes
 
-__all__ = ["MARKER", "OWN", "Store", "named_errors"]
-
 #: What of a directory is the sweep's own.
 OWN = "sweep"
 _PROGRESS = "progress.json"

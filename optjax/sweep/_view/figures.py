@@ -10,16 +10,6 @@ from matplotlib.figure import Figure
 from optjax.sweep._errors import SweepError
 from optjax.sweep._ranking import Ranking
 
-__all__ = [
-    "DPI",
-    "SweepFigure",
-    "check_not_empty",
-    "draw_title",
-    "frame",
-    "over_seeds",
-    "wrapped",
-]
-
 DPI = 150
 
 

@@ -15,8 +15,6 @@ from optjax.sweep._errors import SweepError
 from optjax.sweep._ranking import Best, Ranking, numeric, varying
 from optjax.sweep._view.figures import check_not_empty, draw_title, frame, over_seeds
 
-__all__ = ["plot_heatmap"]
-
 
 def plot_heatmap(
     result: Ranking,

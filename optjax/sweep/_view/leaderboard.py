@@ -8,8 +8,6 @@ from optjax.sweep._records import Mode, Record
 from optjax.sweep._store.files import as_text
 from optjax.sweep._view.table import shown
 
-__all__ = ["Leaderboard"]
-
 _MOST = 10
 # Ranking anew may take this share of the time; with 1e5 trials it takes a second.
 _SHARE = 0.05

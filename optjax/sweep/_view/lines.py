@@ -15,8 +15,6 @@ from matplotlib.figure import Figure
 
 from optjax.sweep._view.figures import DPI, SweepFigure, draw_title, frame, wrapped
 
-__all__ = ["Line", "Words", "draw"]
-
 # Okabe and Ito's colours that show on white and on black, told apart by every kind of
 # colour vision; with more lines than colours the dashes change.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")

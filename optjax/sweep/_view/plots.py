@@ -16,8 +16,6 @@ from optjax.sweep._records import DIVERGED, FINISHED, STOPPED, Record
 from optjax.sweep._view.figures import check_not_empty, over_seeds
 from optjax.sweep._view.lines import Line, Words, draw
 
-__all__ = ["plot_curves", "plot_sensitivity"]
-
 
 def plot_sensitivity(
     result: Ranking, x: str = "learning_rate", ax: Axes | None = None

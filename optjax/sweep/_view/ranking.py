@@ -10,8 +10,6 @@ from matplotlib.figure import Figure
 from optjax.sweep._ranking import Ranking, Standing, varying
 from optjax.sweep._view.figures import check_not_empty, draw_title, frame
 
-__all__ = ["plot_ranking"]
-
 _BLUE, _VERMILLION = "#0072B2", "#D55E00"
 
 

@@ -10,7 +10,6 @@ from optjax.sweep._records import DIVERGED, FAILED, STOPPED
 if TYPE_CHECKING:
     import rich.table
 
-__all__ = ["as_html", "as_rich", "shown"]
 
 _TO_THE_LEFT = ("optimizer", "range", "hyper-parameters", "band")
 

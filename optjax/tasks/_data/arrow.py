@@ -12,8 +12,6 @@ from optjax.tasks._data.decode import decode, image_size
 from optjax.tasks._data.problem import DataError
 from optjax.tasks._data.split import Split
 
-__all__ = ["Source", "read_split"]
-
 _IMAGE_COLUMNS = ("img", "image")
 _LABEL_COLUMNS = ("label", "fine_label")
 _SCHEMA = "the columns img: struct<bytes: binary, path: string> and label: integer"

@@ -13,8 +13,6 @@ from PIL import Image
 from optjax.sweep._errors import one_line
 from optjax.tasks._data.problem import DataError
 
-__all__ = ["decode", "image_size"]
-
 # Decoders of other formats stay unused: downloaded bytes need no more of them.
 _FORMATS = ("JPEG", "PNG")
 # Of the other modes, 16 and 32 bits a channel, RGB would silently keep 8.

@@ -8,8 +8,6 @@ from optjax.sweep._errors import one_line
 from optjax.tasks._data.arrow import Source
 from optjax.tasks._data.problem import DataError
 
-__all__ = ["HuggingFaceSources", "find_hugging_face"]
-
 _BATCH_ROWS = 2048
 
 

@@ -16,8 +16,6 @@ from optjax.tasks._data.progress import progress
 from optjax.tasks._data.python_batches import find_python_batches, read_python_batches
 from optjax.tasks._data.split import Split
 
-__all__ = ["DataError", "Images", "describe", "load_images"]
-
 _FORMATS = (
     "train*.parquet and test*.parquet, or data_batch_1 to data_batch_5 and test_batch, "
     "or cifar-10-python.tar.gz"

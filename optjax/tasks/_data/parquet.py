@@ -12,8 +12,6 @@ from optjax.sweep._errors import one_line
 from optjax.tasks._data.arrow import Source
 from optjax.tasks._data.problem import DataError
 
-__all__ = ["ParquetFiles", "find_parquet", "parquet_source"]
-
 _BATCH_ROWS = 2048
 _SHARD = re.compile(r"-(\d+)-of-(\d+)\.parquet$")
 

@@ -1,7 +1,5 @@
 """What is wrong with data: one message says what was sought, found, and the remedy."""
 
-__all__ = ["GET_TEXT", "DataError"]
-
 _GET_IMAGES = (
     "To get CIFAR-10: `hf download uoft-cs/cifar10 --repo-type dataset --local-dir "
     "FOLDER` (Parquet, https://huggingface.co/datasets/uoft-cs/cifar10), or "

@@ -15,8 +15,6 @@ from optjax.sweep._errors import one_line
 from optjax.tasks._data.problem import DataError
 from optjax.tasks._data.split import Split
 
-__all__ = ["find_python_batches", "read_python_batches"]
-
 _TRAIN = tuple(f"data_batch_{i}" for i in range(1, 6))
 _TEST = "test_batch"
 _NAMES = (*_TRAIN, _TEST)

@@ -8,8 +8,6 @@ import numpy as np
 from optjax.sweep._errors import one_line
 from optjax.tasks._data.problem import GET_TEXT, DataError
 
-__all__ = ["DataError", "Text", "load_text"]
-
 # The shortest text that predicts anything: one character and the next.
 _SHORTEST = 2
 
