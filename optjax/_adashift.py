@@ -30,8 +30,6 @@ from optjax._precision import (
 )
 from optjax._tree import cast_leaves, map_leaves
 
-__all__ = ["AdashiftState", "Reduction", "Window", "scale_by_adashift"]
-
 _REDUCTIONS = {"max": jnp.max, "mean": jnp.mean, "none": None}
 
 Window: TypeAlias = Annotated[

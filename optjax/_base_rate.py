@@ -22,14 +22,6 @@ from optjax._observe import tell
 from optjax._parts import Link, RelativeToBase
 from optjax._precision import Scalar, is_zero, precise, store
 
-__all__ = [
-    "BaseRateState",
-    "check_base",
-    "relative_schedule",
-    "relative_to_base",
-    "times",
-]
-
 
 class BaseRateState(NamedTuple):
     """Steps taken, α_0, and the state of the optimizer that it is the base of.

@@ -37,23 +37,6 @@ from optjax._parts import Clip, Link
 from optjax._precision import Scalar, away_from_zero, next_count, store
 from optjax._tree import map_leaves
 
-__all__ = [
-    "BoundClipState",
-    "Bounds",
-    "FinalRate",
-    "LowerOf",
-    "Speed",
-    "UpperOf",
-    "band_note",
-    "bound_clip",
-    "check_order",
-    "constant_bounds",
-    "exponential_bounds",
-    "gamma_for",
-    "hyperbolic_bounds",
-    "linear_bounds",
-]
-
 Bound: TypeAlias = Scalar | Callable[[Any], Any]
 
 

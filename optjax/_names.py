@@ -3,8 +3,6 @@
 import difflib
 from collections.abc import Collection, Iterable
 
-__all__ = ["did_you_mean", "listing", "meant"]
-
 
 def meant(name: str, known: Collection[str], most: int = 3) -> str:
     """The end of a message on a wrong name: what may have been meant; "" if nothing."""

@@ -13,24 +13,6 @@ import jax.numpy as jnp
 from jax import lax
 from jax.typing import ArrayLike
 
-__all__ = [
-    "abs_sq",
-    "away_from_zero",
-    "bias_correction",
-    "flat_at_zero",
-    "full_like",
-    "is_known",
-    "is_zero",
-    "log_decay",
-    "next_count",
-    "one_minus_power",
-    "precise",
-    "real_full_like",
-    "sqrt",
-    "store",
-    "widen",
-]
-
 #: A hyper-parameter: a Python number, or a concrete or traced array of shape ().
 Scalar: TypeAlias = float | jax.Array
 

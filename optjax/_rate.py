@@ -37,26 +37,6 @@ from optjax._precision import (
 )
 from optjax._tree import cast_leaves, map_leaves, root_leaves
 
-__all__ = [
-    "AdadeltaState",
-    "AverageState",
-    "CountState",
-    "HalfPower",
-    "InfinityNormState",
-    "Threshold",
-    "correct_bias",
-    "limit_by_average",
-    "rate_by_accumulated_square",
-    "rate_by_adadelta",
-    "rate_by_infinity_norm",
-    "rate_by_one",
-    "rectify",
-    "scale_by_accumulated_square",
-    "scale_by_adadelta",
-    "scale_by_infinity_norm",
-]
-
-
 HalfPower: TypeAlias = Annotated[Scalar, between(0.0, 0.5, "1/2 is Adam, 0 is SGD")]
 _FirstStep: TypeAlias = Annotated[
     Scalar, positive("Adadelta's first steps have size sqrt(eps)")

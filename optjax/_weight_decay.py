@@ -11,8 +11,6 @@ from optjax._parts import Decay, Link
 from optjax._precision import Scalar, is_known, is_zero, precise, widen
 from optjax._tree import map_leaves
 
-__all__ = ["add_decayed_weights", "with_l2"]
-
 
 def add_decayed_weights(
     weight_decay: optax.ScalarOrSchedule = 0.0, mask: Any = None

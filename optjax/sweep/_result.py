@@ -13,13 +13,7 @@ from optjax._arguments.kind import shown as shown_value
 from optjax.sweep._engine.training import Kept, Training
 from optjax.sweep._errors import SweepError, library
 from optjax.sweep._ranking import Best, Ranking
-from optjax.sweep._records import (
-    FAILED,
-    PLAIN,
-    Record,
-    TrialSpec,
-    describe,
-)
+from optjax.sweep._records import FAILED, PLAIN, Record, TrialSpec, describe
 from optjax.sweep._store.directory import as_directory
 from optjax.sweep._store.files import as_text, write_atomically, write_csv
 from optjax.sweep._store.keep import kept_states

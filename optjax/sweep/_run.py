@@ -46,24 +46,12 @@ from optjax.sweep._engine.session import Session
 from optjax.sweep._engine.training import Training
 from optjax.sweep._errors import SweepError, checked
 from optjax.sweep._ranking import Ranking, mode_of
-from optjax.sweep._records import (
-    FAILED,
-    Mode,
-    Record,
-    Status,
-    TrialSpec,
-)
+from optjax.sweep._records import FAILED, Mode, Record, Status, TrialSpec
 from optjax.sweep._result import SweepResult
 from optjax.sweep._rows import FACTORIES
 from optjax.sweep._schedules import with_schedules
 from optjax.sweep._search import Search
-from optjax.sweep._space.space import (
-    Draws,
-    Factories,
-    Method,
-    Space,
-    keys_of,
-)
+from optjax.sweep._space.space import Draws, Factories, Method, Space, keys_of
 from optjax.sweep._store.directory import as_directory
 from optjax.sweep._store.fingerprint import Fingerprint
 from optjax.sweep._store.identity import Asked

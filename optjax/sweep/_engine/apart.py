@@ -15,8 +15,6 @@ from optjax.sweep._engine.lanes import Assignment, Program, Size
 from optjax.sweep._engine.scheduler import Scheduler
 from optjax.sweep._errors import of_a_call
 
-__all__ = ["Apart", "after_error", "saved"]
-
 Advance = Callable[[Any, Assignment, Size], tuple[Any, np.ndarray]]
 
 
@@ -88,15 +86,8 @@ def _advance(
 ) -> Apart:
     """Do a call that has raised again, and by halves what raises again.
 
-    For every lane that raises the call is done at most 1 + 2 log₂ K times.
-
-    Args:
-      program: of K lanes.
-      before: `Program.save` of the lanes before the call.
-      told: as in the call.
-      size: likewise.
-      idle: which lanes have no trial, shape (K,).
-      advance: what calls `Program.advance`.
+    For every lane that raises the call is done at most 1 + 2 log₂ K times. `idle` are
+    the lanes that have no trial, shape (K,).
     """
     lanes = np.arange(len(idle))
     after = [array.copy() for array in before]

@@ -19,17 +19,9 @@ from jax.sharding import PartitionSpec as P
 
 from optjax.sweep._arrays import packing, placed
 from optjax.sweep._convolutions import fast_convolutions
+from optjax.sweep._engine.plan import Plan
 from optjax.sweep._strategies import Strategy, skips_idle
 from optjax.sweep._trial import State, Trial, init_shapes
-
-__all__ = [
-    "Assignment",
-    "Program",
-    "Size",
-    "compile_lanes",
-    "is_sound",
-    "lane_bytes",
-]
 
 
 class Size(NamedTuple):
@@ -112,14 +104,11 @@ def compile_lanes(
     trial: Trial,
     hyper: Sequence[str],
     metrics: Sequence[str],
+    plan: Plan,
     *,
     lanes: int,
     strategy: Strategy,
-    evaluate_every: int,
     most_evaluations: int,
-    allow_nan: Collection[str],
-    devices: Sequence[jax.Device],
-    compiler_options: Mapping[str, str | bool] | None = None,
 ) -> Program:
     """Compile a group's program.
 
@@ -127,14 +116,12 @@ def compile_lanes(
       trial: the functions to run.
       hyper: names of its hyper-parameters.
       metrics: names of its metrics, in the order wanted.
+      plan: what all programs have in common.
       lanes: K, a multiple of the number of devices.
       strategy: how one device runs its lanes.
-      evaluate_every: updates between two evaluations.
       most_evaluations: of a call.
-      allow_nan: metrics that may be NaN or infinite.
-      devices: what the lanes are shared over, of one or of several processes.
-      compiler_options: for XLA.
     """
+    devices = plan.devices
     state_shape: Any = jax.eval_shape(trial.init, *init_shapes(hyper))
     averaged = tuple(sorted(jax.eval_shape(trial.step, state_shape)[1]))
     no_sums = np.zeros((2, len(averaged)), np.float32)
@@ -150,7 +137,7 @@ def compile_lanes(
         return _Lane(state, _add(lane.sums, jnp.stack(each)) if each else lane.sums)
 
     def measure(lane: _Lane) -> jax.Array:
-        means = lane.sums[0] / evaluate_every
+        means = lane.sums[0] / plan.evaluate_every
         measured = {
             **dict(zip(averaged, means, strict=True)),
             **trial.evaluate(lane.state),
@@ -169,7 +156,7 @@ def compile_lanes(
                 return more
             # Nothing else has to wait for a trial that has diverged.
             last = jax.lax.dynamic_index_in_dim(rows, done - 1, keepdims=False)
-            more &= (done == 0) | is_sound(last, metrics, allow_nan)
+            more &= (done == 0) | is_sound(last, metrics, plan.allow_nan)
             return more
 
         def go_on(at: _At) -> _At:
@@ -244,9 +231,8 @@ def compile_lanes(
     traced = jax.jit(sharded, donate_argnums=0).trace(
         batched(packed_shape), batched(told_shape), size_shape
     )
-    compiled = traced.lower().compile(
-        None if compiler_options is None else dict(compiler_options)
-    )
+    options = plan.compiler_options
+    compiled = traced.lower().compile(None if options is None else dict(options))
 
     def start() -> Any:
         return jax.tree.map(

@@ -28,8 +28,6 @@ from optjax.sweep._store.store import named_errors
 from optjax.sweep._strategies import Strategy, StrategyName
 from optjax.sweep._trial import Factory, MakeTrial, State
 
-__all__ = ["Piece", "read_piece", "run_piece", "split", "train_alone", "write_piece"]
-
 _WHOLE = 2**31 - 1
 
 
@@ -68,14 +66,7 @@ def train_alone(
     plan: Plan,
     state: State | None = None,
 ) -> State:
-    """Run one trial alone in a lane, and return its state at the end.
-
-    Args:
-      make_trial: the trial.
-      factories: the optimizers by name.
-      spec: which.
-      plan: one lane, and the updates to do.
-      state: to go on from; None to begin.
+    """Run one trial alone in a lane, from a state if given, and return its last one.
 
     Raises:
       SweepError: where it fails.

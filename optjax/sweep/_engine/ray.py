@@ -8,13 +8,7 @@ from typing import Any, Literal
 import numpy as np
 
 from optjax.sweep._engine.interrupt import Stop
-from optjax.sweep._engine.pieces import (
-    Piece,
-    read_piece,
-    run_piece,
-    split,
-    write_piece,
-)
+from optjax.sweep._engine.pieces import Piece, read_piece, run_piece, split, write_piece
 from optjax.sweep._engine.session import Session
 from optjax.sweep._errors import SweepError, library
 from optjax.sweep._records import FAILED, Failure, Measured, Record

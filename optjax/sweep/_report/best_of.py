@@ -8,9 +8,7 @@ import numpy as np
 
 from optjax._page.parts import Picture, axis
 from optjax.sweep._report.study import Study
-from optjax.sweep._report.words import (
-    is_log,
-)
+from optjax.sweep._report.words import is_log
 
 _MOST_PLACES = 60
 

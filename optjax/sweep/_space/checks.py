@@ -13,12 +13,7 @@ from optjax.sweep._keywords import Keywords
 from optjax.sweep._records import describe
 from optjax.sweep._rows import YOUR_OWN
 from optjax.sweep._space.distributions import Choice, LogUniform, Uniform
-from optjax.sweep._space.searched import (
-    Searched,
-    is_integer,
-    is_required,
-    keywords_of,
-)
+from optjax.sweep._space.searched import Searched, is_integer, is_required, keywords_of
 from optjax.sweep._trial import Factory
 
 _SMALLEST = float(np.finfo(np.float32).tiny)

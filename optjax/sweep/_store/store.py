@@ -26,18 +26,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from optjax.sweep._errors import (
-    DamagedError,
-    NotWrittenError,
-    RefusedError,
-    SweepError,
-)
+from optjax.sweep._errors import DamagedError, NotWrittenError, RefusedError, SweepError
 from optjax.sweep._records import Measured, Times
-from optjax.sweep._store.checkpoint import (
-    Checkpoint,
-    read_checkpoint,
-    write_checkpoint,
-)
+from optjax.sweep._store.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from optjax.sweep._store.curves import Curves, Replayed
 from optjax.sweep._store.directory import Lock, claim
 from optjax.sweep._store.identity import Asked, check_same
