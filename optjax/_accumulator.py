@@ -22,13 +22,7 @@ from optjax._arguments.checked import checked
 from optjax._arguments.named import Decay, FloatDType, InexactDType, NonNegative
 from optjax._direction import Averaging
 from optjax._observe import telling
-from optjax._parts import (
-    Other,
-    RunningMax,
-    SquareAverage,
-    SquareDebias,
-    SquareSum,
-)
+from optjax._parts import Other, RunningMax, SquareAverage, SquareDebias, SquareSum
 from optjax._precision import (
     Scalar,
     abs_sq,
@@ -40,23 +34,6 @@ from optjax._precision import (
     widen,
 )
 from optjax._tree import cast_leaves, map_leaves
-
-__all__ = [
-    "CenteredState",
-    "DebiasState",
-    "MaxState",
-    "MeanState",
-    "SquareState",
-    "SumState",
-    "centered_ema_of_squares",
-    "debias_squares",
-    "ema_of_squared_residuals",
-    "ema_of_squares",
-    "mean_of_squares",
-    "running_max",
-    "sign_ema_of_squares",
-    "sum_of_squares",
-]
 
 
 class SumState(NamedTuple):

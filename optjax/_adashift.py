@@ -30,8 +30,6 @@ from optjax._precision import (
 )
 from optjax._tree import cast_leaves, map_leaves
 
-__all__ = ["AdashiftState", "Reduction", "Window", "scale_by_adashift"]
-
 _REDUCTIONS = {"max": jnp.max, "mean": jnp.mean, "none": None}
 
 Window: TypeAlias = Annotated[
@@ -104,7 +102,7 @@ def scale_by_adashift(
     Reference: Zhou et al., "AdaShift: Decorrelation and Convergence of Adaptive
     Learning Rate Methods", ICLR 2019, algorithm 2.
     """
-    n = int(keep_num)
+    n = keep_num
     reduce = _REDUCTIONS[reduction]
 
     def phi(square: jax.Array) -> jax.Array:

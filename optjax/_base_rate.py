@@ -20,15 +20,7 @@ import optax
 from optjax._arguments.checked import check_positive
 from optjax._observe import tell
 from optjax._parts import Link, RelativeToBase
-from optjax._precision import Scalar, is_known, precise, store
-
-__all__ = [
-    "BaseRateState",
-    "check_base",
-    "relative_schedule",
-    "relative_to_base",
-    "times",
-]
+from optjax._precision import Scalar, is_zero, precise, store
 
 
 class BaseRateState(NamedTuple):
@@ -87,8 +79,8 @@ def relative_to_base(
             base = _own(base_lr)
             # The old one is read, or its buffer could not be donated with the others.
             base = jnp.where(state.base_lr == base, state.base_lr, base)
-        is_zero = base == 0
-        s = jnp.where(is_zero, 0.0, alpha / jnp.where(is_zero, 1.0, base))
+        is_unknown = base == 0
+        s = jnp.where(is_unknown, 0.0, alpha / jnp.where(is_unknown, 1.0, base))
         inner = optax.with_extra_args_support(make(base, s))
         result, inner_state = inner.update(updates, state.inner_state, params, **extra)
         new_state = BaseRateState(
@@ -115,7 +107,7 @@ def times(factor: Scalar, value: optax.ScalarOrSchedule) -> optax.ScalarOrSchedu
     """A number or schedule, multiplied; a known 0 stays one, which costs nothing."""
     if callable(value):
         return lambda count: factor * precise(value(count))
-    if is_known(value) and value == 0:
+    if is_zero(value):
         return value
     return factor * precise(value)
 

@@ -37,23 +37,6 @@ from optjax._parts import Clip, Link
 from optjax._precision import Scalar, away_from_zero, next_count, store
 from optjax._tree import map_leaves
 
-__all__ = [
-    "BoundClipState",
-    "Bounds",
-    "FinalRate",
-    "LowerOf",
-    "Speed",
-    "UpperOf",
-    "band_note",
-    "bound_clip",
-    "check_order",
-    "constant_bounds",
-    "exponential_bounds",
-    "gamma_for",
-    "hyperbolic_bounds",
-    "linear_bounds",
-]
-
 Bound: TypeAlias = Scalar | Callable[[Any], Any]
 
 
@@ -201,9 +184,11 @@ def hyperbolic_bounds(final_lr: FinalRate = 0.1, gamma: Speed = 1e-3) -> Bounds:
         elapsed = _elapsed(gamma, t)
         return final_lr * (elapsed / (elapsed + 1.0))
 
-    return Bounds(
-        lower, upper=lambda t: final_lr * (1.0 + 1.0 / _nonzero(_elapsed(gamma, t)))
-    )
+    # Where γ = 0 the upper bound is f/√tiny: no bound, rather than 1/0.
+    def upper(t: Any) -> Any:
+        return final_lr * (1.0 + 1.0 / away_from_zero(_elapsed(gamma, t)))
+
+    return Bounds(lower, upper)
 
 
 @checked
@@ -232,7 +217,7 @@ def exponential_bounds(final_lr: FinalRate = 0.1, gamma: Speed = 1e-3) -> Bounds
 
     return Bounds(
         lower=lambda t: final_lr * share(t),
-        upper=lambda t: final_lr / _nonzero(share(t)),
+        upper=lambda t: final_lr / away_from_zero(share(t)),
     )
 
 
@@ -327,8 +312,3 @@ def _elapsed(gamma: Scalar, t: Any) -> jax.Array:
     """
     product = gamma * jnp.asarray(t, jnp.result_type(float))
     return jnp.minimum(product, float(jnp.finfo(product.dtype).tiny) ** -0.5)
-
-
-def _nonzero(x: jax.Array) -> jax.Array:
-    """Where γ = 0 the upper bound is f/√tiny: no bound, rather than 1/0."""
-    return away_from_zero(x)

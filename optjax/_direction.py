@@ -15,24 +15,8 @@ from optjax._arguments.checked import checked
 from optjax._arguments.named import Decay, Finite, InexactDType, NonNegative
 from optjax._observe import telling
 from optjax._parts import Average, Other, Trace
-from optjax._precision import (
-    full_like,
-    next_count,
-    one_minus_power,
-    store,
-    widen,
-)
+from optjax._precision import full_like, next_count, one_minus_power, store, widen
 from optjax._tree import cast_leaves, map_leaves
-
-__all__ = [
-    "Averaging",
-    "EmaState",
-    "NadamEmaState",
-    "TraceState",
-    "ema",
-    "nadam_ema",
-    "trace",
-]
 
 
 class TraceState(NamedTuple):

@@ -28,14 +28,6 @@ from optjax._parts import Descend, Link, One, Product
 from optjax._precision import precise, widen
 from optjax._tree import cast_leaves, map_leaves
 
-__all__ = [
-    "PreconditionState",
-    "basic_form",
-    "descend",
-    "in_gradient_dtype",
-    "precondition",
-]
-
 
 class PreconditionState(NamedTuple):
     """The states of the two branches."""

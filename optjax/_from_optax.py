@@ -10,8 +10,6 @@ from optjax._arguments.checked import checked
 from optjax._arguments.named import ArrayTree, OptimizerState, Transformation
 from optjax._places import Path, counters, is_counter, place_of
 
-__all__ = ["from_optax_state"]
-
 #: Our moments, and Optax's names for them.
 _MOMENTS = {
     "trace": ("trace",),

@@ -9,8 +9,6 @@ from optjax._arguments.numbers import FunctionOr, Whole
 from optjax._arguments.objects import OrNone
 from optjax._tree import leaf_names
 
-__all__ = ["OVERALL", "Groups", "group_leaves", "group_of_each_leaf"]
-
 #: A number of leading parts of a leaf's name, None for all of them, or a function
 #: from the leaf's name to the group's.
 Groups: TypeAlias = Annotated[

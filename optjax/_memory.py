@@ -12,8 +12,6 @@ from optjax._arguments.checked import checked
 from optjax._arguments.named import ArrayTree, Transformation
 from optjax._places import end_of, path_of
 
-__all__ = ["MemoryUse", "memory"]
-
 
 class MemoryUse(NamedTuple):
     """Bytes by part; prints as a table.

@@ -24,18 +24,6 @@ import optax
 
 from optjax._parts import Link, Part
 
-__all__ = [
-    "Observation",
-    "Program",
-    "Telling",
-    "current",
-    "observing",
-    "tell",
-    "telling",
-    "trace_of",
-    "trace_once",
-]
-
 
 class Observation:
     """What an observer receives of the updates inside its block.

@@ -24,8 +24,6 @@ from optjax._observe import tell
 from optjax._parts import Link, Packed
 from optjax._places import Path, end_of, left_out, path_of
 
-__all__ = ["Elsewhere", "PackedState", "packed"]
-
 
 class Elsewhere(NamedTuple):
     """In the place of an array that is packed; it holds nothing."""

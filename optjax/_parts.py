@@ -16,32 +16,6 @@ import optax
 
 from optjax._precision import Scalar
 
-__all__ = [
-    "Average",
-    "BiasCorrection",
-    "Clip",
-    "ClipAround",
-    "Compressed",
-    "Decay",
-    "Descend",
-    "Link",
-    "One",
-    "Other",
-    "Packed",
-    "Part",
-    "Product",
-    "RelativeToBase",
-    "Root",
-    "Rounded",
-    "RunningMax",
-    "Shifted",
-    "SquareAverage",
-    "SquareDebias",
-    "SquareSum",
-    "Switched",
-    "Trace",
-]
-
 
 @dataclass_transform(frozen_default=True, eq_default=False)
 class Part:

@@ -7,17 +7,6 @@ import jax
 import jax.numpy as jnp
 import optax
 
-__all__ = [
-    "Path",
-    "Place",
-    "counters",
-    "end_of",
-    "is_counter",
-    "left_out",
-    "path_of",
-    "place_of",
-]
-
 Path = tuple[Any, ...]
 
 

@@ -6,8 +6,6 @@ from typing import Any
 
 import jax.numpy as jnp
 
-__all__ = ["POINTWISE", "called", "is_pointwise", "run_pointwise"]
-
 #: Coordinate by coordinate, by the names that JAX gives them.
 POINTWISE = frozenset(
     re.findall(

@@ -13,23 +13,6 @@ import jax.numpy as jnp
 from jax import lax
 from jax.typing import ArrayLike
 
-__all__ = [
-    "abs_sq",
-    "away_from_zero",
-    "bias_correction",
-    "flat_at_zero",
-    "full_like",
-    "is_known",
-    "log_decay",
-    "next_count",
-    "one_minus_power",
-    "precise",
-    "real_full_like",
-    "sqrt",
-    "store",
-    "widen",
-]
-
 #: A hyper-parameter: a Python number, or a concrete or traced array of shape ().
 Scalar: TypeAlias = float | jax.Array
 
@@ -173,6 +156,11 @@ _one_minus_power.defjvps(_power_slope, None)
 def is_known(value: Any) -> TypeGuard[float]:
     """Whether a hyper-parameter is a Python number, the same at every call."""
     return isinstance(value, (int, float))
+
+
+def is_zero(value: Any) -> bool:
+    """Whether a hyper-parameter is known to be 0, so that nothing is computed of it."""
+    return is_known(value) and value == 0
 
 
 def away_from_zero(x: jax.Array, at_least: Scalar = 0.0) -> jax.Array:

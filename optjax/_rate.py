@@ -28,6 +28,7 @@ from optjax._precision import (
     bias_correction,
     flat_at_zero,
     is_known,
+    is_zero,
     log_decay,
     next_count,
     precise,
@@ -35,26 +36,6 @@ from optjax._precision import (
     widen,
 )
 from optjax._tree import cast_leaves, map_leaves, root_leaves
-
-__all__ = [
-    "AdadeltaState",
-    "AverageState",
-    "CountState",
-    "HalfPower",
-    "InfinityNormState",
-    "Threshold",
-    "correct_bias",
-    "limit_by_average",
-    "rate_by_accumulated_square",
-    "rate_by_adadelta",
-    "rate_by_infinity_norm",
-    "rate_by_one",
-    "rectify",
-    "scale_by_accumulated_square",
-    "scale_by_adadelta",
-    "scale_by_infinity_norm",
-]
-
 
 HalfPower: TypeAlias = Annotated[Scalar, between(0.0, 0.5, "1/2 is Adam, 0 is SGD")]
 _FirstStep: TypeAlias = Annotated[
@@ -67,6 +48,10 @@ Threshold: TypeAlias = Annotated[
 
 def rate_by_one() -> optax.GradientTransformationExtraArgs:
     """V = 1: a rate, not an update: drops the gradient's sign and everything else.
+
+    Raises:
+      ValueError: in `update`, where gradients and parameters differ in structure or
+        shape.
 
     Example:
       >>> import jax.numpy as jnp, optjax
@@ -130,15 +115,15 @@ def rate_by_accumulated_square(
 
     def rate(root: Any) -> Any:
         # 1/0 would turn a coordinate that never saw a gradient into 0 · inf = NaN.
-        root = away_from_zero(root if _is_zero(eps) else root + eps, eps)
+        root = away_from_zero(root if is_zero(eps) else root + eps, eps)
         return 1.0 / root if is_half else root ** (-2.0 * power)
 
     def rates(nu: Any) -> Any:
-        if not _is_zero(eps_root):
+        if not is_zero(eps_root):
             nu = map_leaves(
                 lambda v: (v if is_smooth else flat_at_zero(v, eps_root)) + eps_root, nu
             )
-        if is_smooth and is_half and _is_zero(eps):
+        if is_smooth and is_half and is_zero(eps):
             return map_leaves(lax.rsqrt, nu)
         root = map_leaves(lax.sqrt, nu) if is_smooth else root_leaves(nu)
         return map_leaves(rate, root)
@@ -153,10 +138,6 @@ def rate_by_accumulated_square(
         return v, new_state
 
     return optax.GradientTransformationExtraArgs(accumulator.init, update)
-
-
-def _is_zero(eps: Scalar) -> bool:
-    return is_known(eps) and eps == 0
 
 
 @checked

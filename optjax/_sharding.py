@@ -12,8 +12,6 @@ from optjax._arguments.named import ArrayTree, Transformation
 from optjax._compression import BLOCK
 from optjax._places import end_of
 
-__all__ = ["state_shardings"]
-
 
 class _Places(Kind):
     """A tree whose leaves say where an array lies."""

@@ -15,19 +15,6 @@ import threading
 import time
 from typing import Any, NoReturn
 
-__all__ = [
-    "LOST",
-    "SIGNALS",
-    "Stopped",
-    "in_hand",
-    "in_words",
-    "number_of",
-    "prepare",
-    "status",
-    "stop",
-    "take",
-]
-
 #: What asks a process to end.
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 

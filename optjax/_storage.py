@@ -8,12 +8,7 @@ import optax
 
 from optjax._arguments.checked import checked
 from optjax._arguments.named import ArrayTree, OptimizerState, Transformation
-from optjax._compression import (
-    CompressedState,
-    decode_leaves,
-    encode_leaves,
-    kinds_of,
-)
+from optjax._compression import CompressedState, decode_leaves, encode_leaves, kinds_of
 from optjax._packing import PackedState, pack_like, unpack
 from optjax._precision import store
 from optjax._rounding import (
@@ -22,8 +17,6 @@ from optjax._rounding import (
     step_key,
     widen_leaves,
 )
-
-__all__ = ["convert_state"]
 
 
 @checked

@@ -28,8 +28,6 @@ from optjax._precision import (
 )
 from optjax._tree import map_leaves
 
-__all__ = ["SwatsState", "scale_by_swats"]
-
 
 class SwatsState(NamedTuple):
     """The state of `scale_by_swats`.

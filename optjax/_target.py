@@ -41,16 +41,6 @@ from optjax._precision import (
 )
 from optjax._tree import map_leaves
 
-__all__ = [
-    "BoundAroundState",
-    "LastStep",
-    "Target",
-    "bound_around",
-    "frozen_rate",
-    "grafted_target",
-    "projected_target",
-]
-
 #: T in steps, or infinity.
 LastStep: TypeAlias = Annotated[
     Scalar,

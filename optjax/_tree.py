@@ -11,8 +11,6 @@ import optax
 from optjax._observe import Observation, current
 from optjax._precision import sqrt, store
 
-__all__ = ["cast_leaves", "leaf_names", "map_leaves", "root_leaves"]
-
 
 def map_leaves(
     f: Callable[..., Any], updates: optax.Updates, *states: optax.Updates

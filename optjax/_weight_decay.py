@@ -8,10 +8,8 @@ import optax
 from optjax._form import in_gradient_dtype
 from optjax._observe import tell
 from optjax._parts import Decay, Link
-from optjax._precision import Scalar, is_known, precise, widen
+from optjax._precision import Scalar, is_known, is_zero, precise, widen
 from optjax._tree import map_leaves
-
-__all__ = ["add_decayed_weights", "with_l2"]
 
 
 def add_decayed_weights(
@@ -30,7 +28,6 @@ def add_decayed_weights(
     """
     weight_decay = precise(weight_decay)
     theirs = optax.add_decayed_weights(weight_decay)
-    is_zero = is_known(weight_decay) and weight_decay == 0
 
     def add(
         updates: optax.Updates, state: Any, params: optax.Params, *, decay: Any
@@ -49,7 +46,7 @@ def add_decayed_weights(
         updates: optax.Updates, state: Any, params: optax.Params | None = None
     ) -> tuple[optax.Updates, Any]:
         decay, decayed, new_state = weight_decay, updates, state
-        if not is_zero:
+        if not is_zero(weight_decay):
             if params is None:
                 raise ValueError(
                     "weight decay needs the parameters: "

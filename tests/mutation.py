@@ -122,7 +122,11 @@ def changes(file: str) -> list[Change]:
     """All of a file."""
     path = ROOT / f"optjax/{file}.py"
     whole = ast.parse(path.read_text())
-    public = [name for name in _all_of(whole) if name[0].islower()]
+    public = [
+        node.name
+        for node in whole.body
+        if isinstance(node, ast.FunctionDef) and node.name[0] != "_"
+    ]
     found: list[Change] = []
     seen = collections.Counter[str]()
 
@@ -158,16 +162,6 @@ def changes(file: str) -> list[Change]:
 
     look(whole, None, "")
     return found
-
-
-def _all_of(whole: ast.Module) -> list[str]:
-    """What a file has in `__all__`."""
-    (names,) = [
-        ast.literal_eval(node.value)
-        for node in whole.body
-        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__"
-    ]
-    return names
 
 
 def put_in(change: Change) -> None:

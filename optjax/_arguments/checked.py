@@ -11,15 +11,6 @@ from optjax._arguments.kind import Kind
 from optjax._arguments.numbers import positive
 from optjax._arguments.objects import FLAG, OrNone
 
-__all__ = [
-    "check",
-    "check_positive",
-    "checked",
-    "checked_by",
-    "kinds_of",
-    "without_kind",
-]
-
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 

@@ -9,17 +9,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-__all__ = [
-    "ARRAYS",
-    "Kind",
-    "is_real",
-    "is_real_array",
-    "is_uncalled",
-    "shown",
-    "takes",
-    "uncalled",
-]
-
 ARRAYS = (jax.Array, np.ndarray, np.generic)
 
 

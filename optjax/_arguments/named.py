@@ -9,7 +9,6 @@ import optax
 from optjax._arguments.numbers import (
     Number,
     Whole,
-    between,
     is_finite,
     nonnegative,
     positive,
@@ -26,26 +25,6 @@ from optjax._arguments.objects import (
 )
 from optjax._precision import Scalar
 
-__all__ = [
-    "ArrayTree",
-    "Count",
-    "Decay",
-    "Finite",
-    "FloatDType",
-    "InexactDType",
-    "Mask",
-    "Names",
-    "NonNegative",
-    "OptimizerState",
-    "Positive",
-    "Schedule",
-    "Share",
-    "Size",
-    "Text",
-    "Transformation",
-    "WeightDecay",
-]
-
 #: β: the share of the old average that a step keeps.
 Decay: TypeAlias = Annotated[
     Scalar,
@@ -59,7 +38,6 @@ Decay: TypeAlias = Annotated[
 NonNegative: TypeAlias = Annotated[Scalar, nonnegative()]
 Positive: TypeAlias = Annotated[Scalar, positive()]
 Finite: TypeAlias = Annotated[Scalar, Number("finite", is_finite)]
-Share: TypeAlias = Annotated[float, between(0, 1)]
 #: From 0, and from 1.
 Count: TypeAlias = Annotated[int, Whole(0)]
 Size: TypeAlias = Annotated[int, Whole(1)]

@@ -12,19 +12,6 @@ import numpy as np
 from optjax._arguments.kind import ARRAYS, Kind, is_real, is_uncalled, takes, uncalled
 from optjax._precision import precise
 
-__all__ = [
-    "FunctionOr",
-    "Number",
-    "Whole",
-    "above",
-    "at_least",
-    "between",
-    "is_finite",
-    "nonnegative",
-    "positive",
-    "schedule",
-]
-
 _TINY, _HUGE = (float(x) for x in (np.finfo(np.float32).tiny, np.finfo(np.float32).max))
 _INT32_MAX = 2**31 - 1
 
@@ -126,6 +113,9 @@ class Whole(Kind):
             return self.least <= operator.index(value) <= self.most
         except TypeError:
             return False
+
+    def taken(self, value: Any) -> Any:
+        return value if isinstance(value, jax.core.Tracer) else operator.index(value)
 
     def advice(self, value: Any) -> str:
         if isinstance(value, int) and value > self.most == _INT32_MAX:

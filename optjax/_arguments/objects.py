@@ -9,21 +9,6 @@ import numpy as np
 
 from optjax._arguments.kind import Kind, is_real, is_uncalled, shown, takes, uncalled
 
-__all__ = [
-    "FLAG",
-    "DType",
-    "Function",
-    "InitAndUpdate",
-    "Instance",
-    "MaskTree",
-    "Methods",
-    "NameOrNames",
-    "OneOf",
-    "OrNone",
-    "Tree",
-    "Vector",
-]
-
 
 class _Flag(Kind):
     """True or False, by which a program is chosen."""

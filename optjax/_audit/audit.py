@@ -19,8 +19,6 @@ from optjax._groups import Groups, group_leaves
 from optjax._tree import leaf_names
 from optjax.monitoring._hyperparameters import is_injected
 
-__all__ = ["audit"]
-
 
 @checked
 def audit(

@@ -17,8 +17,6 @@ import numpy as np
 
 from optjax._pointwise import POINTWISE, called
 
-__all__ = ["BLOCK", "by_blocks"]
-
 #: Coordinates that are worked on at a time; what has no more is not cut.
 BLOCK = 2**16
 

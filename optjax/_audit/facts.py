@@ -9,8 +9,6 @@ from optjax._audit.measure import Measured
 from optjax._audit.names import Role, role
 from optjax._groups import OVERALL
 
-__all__ = ["Facts", "Verdict", "count", "listed"]
-
 # Gradients and updates so much smaller than those of other leaves are rounding.
 _ROUNDING = 1e-6
 

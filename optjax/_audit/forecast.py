@@ -17,8 +17,6 @@ from optjax._parts import Clip, ClipAround, Link, Product
 from optjax._tree import leaf_names
 from optjax.monitoring._rates import link_behind
 
-__all__ = ["SHARES", "held_at", "meetings"]
-
 #: Of the coordinates: the first, and all but the last.
 SHARES = (0.01, 0.99)
 # To a hundredth of a doubling, up to a step that no run has.

@@ -12,8 +12,6 @@ from optjax._precision import widen
 from optjax._tree import leaf_names
 from optjax.monitoring._rates import read_rates
 
-__all__ = ["Told", "in_reach", "read_links"]
-
 
 class Told(NamedTuple):
     """What is known without turning anything; NaN of what has no such part.

@@ -25,8 +25,6 @@ from optjax._observe import observing
 from optjax._precision import widen
 from optjax._tree import leaf_names
 
-__all__ = ["Measured", "measure"]
-
 
 class Measured(NamedTuple):
     """`Effects`, `Moves`, the values of the hyper-parameters, and what parts tell.

@@ -6,8 +6,6 @@ expected to move the step, whatever it is.
 
 from enum import Enum
 
-__all__ = ["Role", "role"]
-
 
 class Role(Enum):
     """What a hyper-parameter is for."""

@@ -6,8 +6,6 @@ import numpy as np
 
 from optjax._audit.measure import Measured
 
-__all__ = ["held_since", "notes"]
-
 _FEW, _ALL = 0.01, 0.99
 
 

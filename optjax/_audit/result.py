@@ -13,8 +13,6 @@ from optjax._audit.subject import PROBES
 from optjax._audit.sums import Effects, Moves
 from optjax._audit.verdicts import judge
 
-__all__ = ["Audit", "AuditError", "Effect", "Layout"]
-
 
 class AuditError(ValueError):
     """An optimizer of which something is wrong."""

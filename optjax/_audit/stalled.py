@@ -9,8 +9,6 @@ import jax.numpy as jnp
 from optjax._places import place_of
 from optjax._rounding import StochasticRoundingState
 
-__all__ = ["stalled"]
-
 # What libraries call ν, a sum of squares too.
 _SQUARES = ("nu", "sum_of_squares")
 _HALF = (jnp.bfloat16, jnp.float16)

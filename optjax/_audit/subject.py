@@ -12,8 +12,6 @@ import optax
 from optjax._base_rate import BaseRateState
 from optjax.monitoring._hyperparameters import is_injectable, is_injected
 
-__all__ = ["PROBES", "OfFactory", "OfState", "Subject"]
-
 #: What can be turned of every optimizer: the size of the gradients, that of every
 #: second leaf of them, and that of the parameters.
 PROBES = ("gradients", "every second gradient", "parameters")

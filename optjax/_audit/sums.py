@@ -8,8 +8,6 @@ import optax
 
 from optjax._precision import abs_sq, widen
 
-__all__ = ["Effects", "Moves", "Sums", "effects", "moves", "sums"]
-
 
 class Effects(NamedTuple):
     """What turning each knob does, of shape (steps, knobs, leaves).

@@ -5,8 +5,6 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["table"]
-
 
 def table(audit: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Its lines; the turn stands beside the elasticity where it is larger."""

@@ -9,8 +9,6 @@ from optjax._audit.facts import Facts, Verdict
 from optjax._audit.measure import Measured
 from optjax._audit.rules import numbers, steering, training
 
-__all__ = ["judge"]
-
 _RULES = (
     training.no_gradient,
     training.no_update,
@@ -31,7 +29,6 @@ def judge(layout: Any, measured: Measured, effects: Mapping[str, Any]) -> list[V
     """Every rule's verdicts. What is not finite makes all else unknown."""
     with np.errstate(all="ignore"):
         facts = Facts(layout, measured, effects)
-        broken = [*numbers.not_finite(facts), *numbers.rounded(facts)]
-        if any(verdict.kind == "not finite" for verdict in broken):
-            return broken
-        return broken + [verdict for rule in _RULES for verdict in rule(facts)]
+        broken = [*numbers.not_finite(facts)]
+        rules = (numbers.rounded,) if broken else (numbers.rounded, *_RULES)
+        return broken + [verdict for rule in rules for verdict in rule(facts)]

@@ -1,6 +1,6 @@
 """`optjax audit`: which numbers of an optimizer move the first steps of a trial."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -15,11 +15,9 @@ from optjax._names import did_you_mean
 from optjax.sweep import SweepError, Trial, configurations
 from optjax.sweep._contract import call_make_trial
 from optjax.sweep._errors import in_own_code, one_line
-from optjax.sweep._records import Config, describe
-from optjax.sweep._rows import ROWS
+from optjax.sweep._records import describe
+from optjax.sweep._rows import ROWS, YOUR_OWN
 from optjax.tasks import Settings
-
-__all__ = ["run_audit"]
 
 _HELP = """\
 Ask an optimizer which of its numbers move the first steps of a trial.
@@ -70,21 +68,19 @@ def run_audit(words: Sequence[str]) -> int:
                 f"--optimizer takes one name, such as --optimizer {names[0]}, got "
                 f"{options.optimizer!r}; audit each by itself"
             )
-        hint = did_you_mean(options.optimizer, ROWS)
-        own = "" if hint.endswith("?") else "; for your own give module:attribute"
-        raise SweepError(f"unknown optimizer {options.optimizer!r}{hint}{own}")
+        hint = did_you_mean(options.optimizer, ROWS, YOUR_OWN)
+        raise SweepError(f"unknown optimizer {options.optimizer!r}{hint}")
     factory = ROWS[options.optimizer].factory
     recipe = (task.learning_rates or {}).get(options.optimizer, ())
     hyper: dict[str, float] = dict(zip(["learning_rate"], recipe, strict=False))
     hyper |= _read(options.hyper)
     if "learning_rate" not in hyper:
         raise SweepError("hyper must have a learning rate, such as learning_rate=0.001")
-    # A sweep's checks of names, values and the factory.
-    configurations({"optimizer": options.optimizer, **hyper}, trial=task.make_trial)
-    config = Config(options.optimizer, hyper, {})
+    space = {"optimizer": options.optimizer, **hyper}
+    (config,) = configurations(space, trial=task.make_trial)
     trial = call_make_trial(task.make_trial, _spying(factory), config)
     try:
-        seen = _steps(trial, hyper, options)
+        seen = _steps(trial, config.hyper, options)
     except SweepError:
         raise
     except Exception as error:
@@ -98,12 +94,12 @@ def run_audit(words: Sequence[str]) -> int:
 
 
 def _steps(
-    trial: Trial, hyper: dict[str, float], options: AuditOptions
+    trial: Trial, hyper: Mapping[str, float], options: AuditOptions
 ) -> list["_Spied"]:
     """What the optimizer was given at each step."""
     key = jax.random.key(options.seed)
     step = jax.jit(trial.step)
-    state = trial.init(key, jax.tree.map(jnp.float32, hyper))
+    state = trial.init(key, {name: jnp.float32(x) for name, x in hyper.items()})
     seen: list[_Spied] = []
     for _ in range(options.steps):
         state, _ = step(state)

@@ -29,14 +29,13 @@ from optjax.sweep._contract import as_make_trial
 from optjax.sweep._engine.peers import leave
 from optjax.sweep._errors import one_line
 from optjax.sweep._ranking import mode_of
-from optjax.sweep._rows import load_attribute
+from optjax.sweep._report.winner import SEEDS
+from optjax.sweep._rows import YOUR_OWN, load_attribute
 from optjax.sweep._store.directory import as_directory, in_a_series
 from optjax.sweep._store.files import write_atomically
 from optjax.sweep._store.store import MARKER, Store
 from optjax.sweep._view.live import FINISHED_BEFORE, live_display
 from optjax.tasks import TASKS, Loaded, Settings, Task
-
-__all__ = ["DONE", "NOT_DONE", "Experiment", "complain", "load_task", "perform"]
 
 #: Exit statuses: all is there; a picture is not, or every trial diverged.
 DONE, NOT_DONE = 0, 1
@@ -146,9 +145,7 @@ def load_task(task: str, settings: Settings) -> Loaded:
         except ValueError as error:
             raise SweepError(f"{who}: {error}") from None
     if not all(task.partition(":")):
-        hint = did_you_mean(task, TASKS)
-        own = "" if hint.endswith("?") else "; for your own give module:attribute"
-        raise SweepError(f"unknown task {task!r}{hint}{own}")
+        raise SweepError(f"unknown task {task!r}{did_you_mean(task, TASKS, YOUR_OWN)}")
     own_task = load_attribute(task, who)
     try:
         if isinstance(own_task, Task):
@@ -319,9 +316,7 @@ def _say(result: SweepResult) -> None:
     print(pasted(result.best().config))
     steps = [verdict for verdict in verdicts if verdict.next]
     # More seeds tell apart what is tried, which may yet be too little.
-    steps.sort(
-        key=lambda verdict: (verdict.level != "warning", verdict.kind == "seeds")
-    )
+    steps.sort(key=lambda verdict: (verdict.level != "warning", verdict.kind == SEEDS))
     for verdict in steps[:1]:
         print(f"next: {verdict.next}")
 

@@ -4,25 +4,6 @@ from typing import Annotated, Literal
 
 from tyro.conf import arg
 
-__all__ = [
-    "BatchSize",
-    "Data",
-    "Dtype",
-    "Epochs",
-    "EvaluateEvery",
-    "Examples",
-    "FirstSeed",
-    "Keep",
-    "Metric",
-    "Mode",
-    "OtherVersions",
-    "ReportEvery",
-    "Steps",
-    "Target",
-    "Task",
-    "TestExamples",
-]
-
 Task = Annotated[
     str,
     arg(help="What to train: a task's name, or module:attribute.", metavar="TASK"),

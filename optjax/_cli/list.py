@@ -10,8 +10,6 @@ from rich.text import Text
 from optjax._cli.words import parse
 from optjax.sweep._rows import ROWS
 
-__all__ = ["run_list"]
-
 _HELP = """\
 Print the table of the optimizers, in order of increasing complexity, and then those
 that installed packages add."""

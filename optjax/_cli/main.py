@@ -15,7 +15,7 @@ from typing import NoReturn
 
 from optjax import _signals as signals
 from optjax._cli.words import USAGE_ERROR, UsageError, in_shell_words
-from optjax._names import did_you_mean
+from optjax._names import meant
 
 _USAGE = """\
 usage: optjax COMMAND [OPTIONS]
@@ -114,8 +114,7 @@ def _run(args: Sequence[str]) -> int:
             # It stays there, for what a module of the user's imports later.
             sys.path.insert(0, os.getcwd())
         return _command(command, words)
-    hint = did_you_mean(command, [*_COMMANDS, "--version"])
-    hint = hint if hint.endswith("?") else "; see optjax --help"
+    hint = meant(command, [*_COMMANDS, "--version"]) or "; see optjax --help"
     raise UsageError(f"unknown command {command!r}{hint}")
 
 

@@ -25,8 +25,6 @@ from optjax._cli.flags import (
     TestExamples,
 )
 
-__all__ = ["AuditOptions", "RaceOptions", "ReportOptions", "SweepOptions"]
-
 
 @dataclass(frozen=True)
 class RaceOptions:

@@ -10,8 +10,6 @@ from optjax.sweep import per_optimizer, use_all_cores
 from optjax.sweep._rows import ROWS
 from optjax.tasks import Settings
 
-__all__ = ["LEARNING_RATES", "run_race"]
-
 _HELP = """\
 Train a small network with every optimizer, and rank them.
 

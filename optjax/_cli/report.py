@@ -11,8 +11,6 @@ from optjax.sweep._errors import SweepError
 from optjax.sweep._report.profile import profile_page
 from optjax.sweep._store.store import MARKER
 
-__all__ = ["run_report"]
-
 _HELP = """\
 Write one HTML page that says what came of a sweep or a race.
 

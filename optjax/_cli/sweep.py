@@ -28,14 +28,6 @@ from optjax.sweep._engine.peers import join
 from optjax.sweep._errors import one_line
 from optjax.tasks import Settings
 
-__all__ = [
-    "parse_bytes",
-    "parse_space",
-    "read_config",
-    "run_sweep",
-    "start_distributed",
-]
-
 _HELP = """\
 Train every trial of a hyper-parameter search, each optimizer's in one program.
 

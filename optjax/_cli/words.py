@@ -12,17 +12,7 @@ import typing
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from optjax._names import did_you_mean
-
-__all__ = [
-    "USAGE_ERROR",
-    "UsageError",
-    "in_shell_words",
-    "names_in",
-    "parse",
-    "parser_fault",
-    "words_fault",
-]
+from optjax._names import meant
 
 #: The exit status where the words are wrong, tyro's too.
 USAGE_ERROR = 2
@@ -121,8 +111,7 @@ def parser_fault(
     first = "".join(words[:1])
     if flags and first[:1] != "-" and gist == f"unknown argument {first}":
         return f"{gist}; write its flag before it, such as {flags[0]} {first}"
-    hint = did_you_mean(unknown[0], flags, most=1) if unknown else ""
-    return gist + hint if hint.endswith("?") else gist
+    return gist + (meant(unknown[0], flags, most=1) if unknown else "")
 
 
 def names_in(word: str) -> list[str]:

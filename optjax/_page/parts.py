@@ -4,8 +4,6 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
-__all__ = ["Axis", "Level", "Page", "Picture", "Table", "Verdict", "axis", "plain"]
-
 #: How much a verdict asks for: nothing, to be known, to be acted on.
 Level = Literal["good", "note", "warning"]
 
@@ -84,8 +82,13 @@ def axis(
     """An axis: logarithmic where positive values span decades, unless told."""
     finite = [v for v in values if v is not None and math.isfinite(v)]
     if is_log is None:
-        is_log = bool(finite) and min(finite) > 0 and max(finite) / min(finite) > 30
+        is_log = bool(finite) and spans_decades(min(finite), max(finite))
     return {"label": label, "log": is_log}
+
+
+def spans_decades(low: float, high: float) -> bool:
+    """Whether numbers from low to high are positive and read on a logarithmic scale."""
+    return low > 0 and high / low > 30
 
 
 def plain(value: Any) -> Any:

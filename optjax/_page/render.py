@@ -7,8 +7,6 @@ from typing import Any
 
 from optjax._page.parts import Page, plain
 
-__all__ = ["render"]
-
 
 def render(page: Page) -> str:
     """The page; equal pages give equal texts.

@@ -1,5 +1,8 @@
 """Adam whose rate is clipped between bounds that close on one of SGD."""
 
+from collections.abc import Callable
+from typing import Any
+
 import optax
 
 from optjax._accumulator import ema_of_squares, running_max
@@ -92,14 +95,10 @@ def adabound(
     """
     check_base(learning_rate, base_lr)
     accumulator = ema_of_squares(b2, debias=False, nu_dtype=nu_dtype)
+    form = _form(accumulator, b1, b2, eps, final_lr, gamma, mu_dtype)
 
     def make(alpha: Scalar, s: Scalar) -> Optimizer:
-        optimizer = basic_form(
-            direction=ema(b1, debias=False, accumulator_dtype=mu_dtype),
-            rate=_bounded(accumulator, alpha, b1, b2, eps, final_lr, gamma),
-            learning_rate=s,
-        )
-        return with_l2(optimizer, weight_decay, mask)
+        return with_l2(form(alpha, s), weight_decay, mask)
 
     return relative_to_base(make, learning_rate, base_lr)
 
@@ -157,14 +156,10 @@ def amsbound(
         ema_of_squares(b2, debias=False, nu_dtype=nu_dtype),
         running_max(nu_dtype=nu_dtype),
     )
+    form = _form(accumulator, b1, b2, eps, final_lr, gamma, mu_dtype)
 
     def make(alpha: Scalar, s: Scalar) -> Optimizer:
-        optimizer = basic_form(
-            direction=ema(b1, debias=False, accumulator_dtype=mu_dtype),
-            rate=_bounded(accumulator, alpha, b1, b2, eps, final_lr, gamma),
-            learning_rate=s,
-        )
-        return with_l2(optimizer, weight_decay, mask)
+        return with_l2(form(alpha, s), weight_decay, mask)
 
     return relative_to_base(make, learning_rate, base_lr)
 
@@ -233,20 +228,13 @@ def adaboundw(
     accumulator = ema_of_squares(b2, debias=False, nu_dtype=nu_dtype)
     if amsbound:
         accumulator = optax.chain(accumulator, running_max(nu_dtype=nu_dtype))
+    form = _form(accumulator, b1, b2, eps, final_lr, gamma, mu_dtype)
 
     def make(alpha: Scalar, s: Scalar) -> Optimizer:
-        optimizer = basic_form(
-            direction=ema(b1, debias=False, accumulator_dtype=mu_dtype),
-            rate=_bounded(accumulator, alpha, b1, b2, eps, final_lr, gamma),
-            learning_rate=s,
-            decay=None
-            if fixed_decay
-            else add_decayed_weights(times(alpha, weight_decay), mask),
-        )
         if not fixed_decay:
-            return optimizer
+            return form(alpha, s, add_decayed_weights(times(alpha, weight_decay), mask))
         outside = add_decayed_weights(times(-1.0, weight_decay), mask)
-        return in_gradient_dtype(optax.chain(optimizer, outside))
+        return in_gradient_dtype(optax.chain(form(alpha, s), outside))
 
     return relative_to_base(make, learning_rate, base_lr)
 
@@ -256,17 +244,24 @@ ROWS["adaboundw"] = Row(
 )
 
 
-def _bounded(
+def _form(
     accumulator: optax.GradientTransformation,
-    alpha: Scalar,
     b1: Scalar,
     b2: Scalar,
     eps: Scalar,
     final_lr: Scalar,
     gamma: Scalar,
-) -> optax.GradientTransformation:
-    return optax.chain(
-        rate_by_accumulated_square(accumulator, eps),
-        correct_bias(b1, b2, alpha),
-        bound_clip(*hyperbolic_bounds(final_lr, gamma)),
-    )
+    mu_dtype: Any,
+) -> Callable[..., Optimizer]:
+    """The basic form that they share, of α_0, s_t and a decay of the weights."""
+
+    def form(alpha: Scalar, s: Scalar, decay: Any = None) -> Optimizer:
+        rate = optax.chain(
+            rate_by_accumulated_square(accumulator, eps),
+            correct_bias(b1, b2, alpha),
+            bound_clip(*hyperbolic_bounds(final_lr, gamma)),
+        )
+        direction = ema(b1, debias=False, accumulator_dtype=mu_dtype)
+        return basic_form(direction, rate, s, decay)
+
+    return form

@@ -5,8 +5,6 @@ from collections.abc import Callable, Mapping
 from optjax.pytorch import _adam, _bounded, _squares
 from optjax.pytorch._optimizer import Optimizer
 
-__all__ = ["CLASSES"]
-
 CLASSES: Mapping[str, Callable[..., Optimizer]] = {
     name: getattr(module, name)
     for module in (_squares, _adam, _bounded)

@@ -19,8 +19,6 @@ from optjax.pytorch._classes import CLASSES
 from optjax.pytorch._conventions import Call, Change, changes
 from optjax.pytorch._optimizer import MACHINERY
 
-__all__ = ["Comparison", "Trajectory", "compare"]
-
 #: Of the farthest that a coordinate gets from its start.
 _EQUAL = 3e-7
 #: How many times more steps two that seem equal are followed for; and at which share of

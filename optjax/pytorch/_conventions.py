@@ -5,15 +5,13 @@ convention, and says in words what differs and what to pass.
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax.numpy as jnp
 import optax
 
 import optjax
 from optjax import optimizers
-
-__all__ = ["Call", "Change", "changes"]
 
 
 class Call(NamedTuple):
@@ -97,9 +95,8 @@ def changes(call: Call, other: Call | None) -> Iterator[Change]:
         flags = {"bias_correction_mu": False, "bias_correction_nu": False}
         yield _with(call, "one debiases neither moment", **flags)
     row = getattr(call.factory, "__name__", "")
-    if row in _EXPRESSIONS:
-        for words, remedy, make in _EXPRESSIONS[row]:
-            yield Change(words, remedy, Call(make, names))
+    for words, remedy, make in _EXPRESSIONS.get(row, ()):
+        yield Change(words, remedy, Call(make, names))
     if names.get("mu_dtype") is not None and "b1" in names:
         yield Change(
             "b1 is rounded to the dtype of the stored average in one alone",
@@ -136,6 +133,25 @@ def _is_same(a: Any, b: Any) -> bool:
     return a is b or (not callable(a) and not callable(b) and a == b)
 
 
+#: What no argument of a row gives: in words, an expression, and a factory.
+_EXPRESSIONS: dict[str, list[tuple[str, str, Callable[..., Any]]]] = {}
+
+_Make = TypeVar("_Make", bound=Callable[..., Any])
+
+
+def _instead_of(row: str, words: str, remedy: str) -> Callable[[_Make], _Make]:
+    def keep(make: _Make) -> _Make:
+        _EXPRESSIONS.setdefault(row, []).append((words, remedy, make))
+        return make
+
+    return keep
+
+
+@_instead_of(
+    "sgd",
+    "the buffer keeps the learning rates of the past in one alone",
+    "optax.chain(optjax.sgd(schedule), optjax.trace(momentum))",
+)
 def _rate_in_buffer(learning_rate: Any, momentum: Any, nesterov: Any, **_: Any) -> Any:
     inner = optimizers.sgd(learning_rate)
     return (
@@ -145,6 +161,11 @@ def _rate_in_buffer(learning_rate: Any, momentum: Any, nesterov: Any, **_: Any) 
     )
 
 
+@_instead_of(
+    "rmsprop",
+    "the buffer keeps the learning rates of the past in one alone",
+    "optax.chain(optjax.rmsprop(1.0, …), optax.scale_by_schedule(schedule))",
+)
 def _rate_outside(learning_rate: Any, **other: Any) -> Any:
     at = learning_rate if callable(learning_rate) else lambda count: learning_rate
     return optax.chain(optimizers.rmsprop(1.0, **other), optax.scale_by_schedule(at))
@@ -155,27 +176,53 @@ def _raw(b2: Any, eps: Any, power: float = 0.5) -> Any:
     return optjax.rate_by_accumulated_square(average, eps, power=power)
 
 
+@_instead_of(
+    "adam",
+    "ε is added to √ν before it is debiased in one and after in the other",
+    "optjax.correct_bias after the rate, both averages with debias=False",
+)
 def _adam_raw_eps(learning_rate: Any, b1: Any, b2: Any, eps: Any, **_: Any) -> Any:
     rate = optax.chain(_raw(b2, eps), optjax.correct_bias(b1, b2))
     return optjax.basic_form(optjax.ema(b1, debias=False), rate, learning_rate)
 
 
+@_instead_of(
+    "adamw",
+    "the decay is added to the gradient in one and to the step in the other",
+    "optax.chain(optax.add_decayed_weights(λ), optjax.adam(…))",
+)
 def _adam_l2(weight_decay: Any, mask: Any, **other: Any) -> Any:
     decay = optax.add_decayed_weights(weight_decay, mask)
     return optax.chain(decay, optimizers.adam(**other))
 
 
+@_instead_of(
+    "radam",
+    "ε is added to √ν before it is debiased in one and after in the other",
+    "optjax.pytorch.RAdam",
+)
 def _radam_raw_eps(learning_rate: Any, b1: Any, b2: Any, eps: Any, **_: Any) -> Any:
     rate = optax.chain(_raw(b2, eps), optjax.correct_bias(0.0, b2), optjax.rectify(b2))
     return optjax.basic_form(optjax.ema(b1), rate, learning_rate)
 
 
+@_instead_of(
+    "yogi",
+    "the moments start at 10⁻⁶ and are debiased in one alone",
+    "sign_ema_of_squares(b2, debias=False, initial_value=0.0)",
+)
 def _yogi_paper(learning_rate: Any, b1: Any, b2: Any, eps: Any, **_: Any) -> Any:
     nu = optjax.sign_ema_of_squares(b2, debias=False, initial_value=0.0)
     rate = optjax.rate_by_accumulated_square(nu, eps)
     return optjax.basic_form(optjax.ema(b1, debias=False), rate, learning_rate)
 
 
+@_instead_of(
+    "padam",
+    "Adam's two corrections are made in one alone",
+    "learning_rate=lambda count: lr * (1 - b2**(count + 1))**0.5 / "
+    "(1 - b1**(count + 1))",
+)
 def _padam_authors(learning_rate: Any, b1: Any, b2: Any, **other: Any) -> Any:
     def rate(count: Any) -> Any:
         t = count + 1
@@ -184,6 +231,11 @@ def _padam_authors(learning_rate: Any, b1: Any, b2: Any, **other: Any) -> Any:
     return optimizers.padam(rate, b1=b1, b2=b2, **other)
 
 
+@_instead_of(
+    "padam",
+    "one debiases and leaves out the maximum",
+    "ema_of_squares without running_max, and optjax.correct_bias",
+)
 def _padam_without_maximum(
     learning_rate: Any, b1: Any, b2: Any, eps: Any, p: Any, **_: Any
 ) -> Any:
@@ -191,6 +243,11 @@ def _padam_without_maximum(
     return optjax.basic_form(optjax.ema(b1, debias=False), rate, learning_rate)
 
 
+@_instead_of(
+    "nosadam",
+    "m is debiased in one alone",
+    "learning_rate=lambda count: lr / (1 - b1**(count + 1))",
+)
 def _nosadam_debiased(learning_rate: Any, b1: Any, **other: Any) -> Any:
     return optimizers.nosadam(
         lambda count: _at(learning_rate, count) / (1 - b1 ** (count + 1)),
@@ -199,6 +256,11 @@ def _nosadam_debiased(learning_rate: Any, b1: Any, **other: Any) -> Any:
     )
 
 
+@_instead_of(
+    "adamod",
+    "the rate is averaged with the correction of m in one alone",
+    "optjax.correct_bias before optjax.limit_by_average",
+)
 def _adamod_folded(
     learning_rate: Any, b1: Any, b2: Any, b3: Any, eps: Any, **_: Any
 ) -> Any:
@@ -211,6 +273,11 @@ def _adamod_folded(
     return optjax.basic_form(optjax.ema(b1, debias=False), rate, 1.0)
 
 
+@_instead_of(
+    "adabound",
+    "nothing is debiased and the step divided by √t in one alone",
+    "a basic form without correct_bias, times (count + 1)**-0.5",
+)
 def _adabound_paper(
     learning_rate: Any,
     b1: Any,
@@ -229,84 +296,3 @@ def _adabound_paper(
 
 def _at(learning_rate: Any, count: Any) -> Any:
     return learning_rate(count) if callable(learning_rate) else learning_rate
-
-
-#: What no argument gives, by the row: words, an expression, and a factory.
-_EXPRESSIONS: Mapping[str, tuple[tuple[str, str, Callable[..., Any]], ...]] = {
-    "sgd": (
-        (
-            "the buffer keeps the learning rates of the past in one alone",
-            "optax.chain(optjax.sgd(schedule), optjax.trace(momentum))",
-            _rate_in_buffer,
-        ),
-    ),
-    "rmsprop": (
-        (
-            "the buffer keeps the learning rates of the past in one alone",
-            "optax.chain(optjax.rmsprop(1.0, …), optax.scale_by_schedule(schedule))",
-            _rate_outside,
-        ),
-    ),
-    "adam": (
-        (
-            "ε is added to √ν before it is debiased in one and after in the other",
-            "optjax.correct_bias after the rate, both averages with debias=False",
-            _adam_raw_eps,
-        ),
-    ),
-    "adamw": (
-        (
-            "the decay is added to the gradient in one and to the step in the other",
-            "optax.chain(optax.add_decayed_weights(λ), optjax.adam(…))",
-            _adam_l2,
-        ),
-    ),
-    "radam": (
-        (
-            "ε is added to √ν before it is debiased in one and after in the other",
-            "optjax.pytorch.RAdam",
-            _radam_raw_eps,
-        ),
-    ),
-    "yogi": (
-        (
-            "the moments start at 10⁻⁶ and are debiased in one alone",
-            "sign_ema_of_squares(b2, debias=False, initial_value=0.0)",
-            _yogi_paper,
-        ),
-    ),
-    "padam": (
-        (
-            "Adam's two corrections are made in one alone",
-            "learning_rate=lambda count: lr * (1 - b2**(count + 1))**0.5 / "
-            "(1 - b1**(count + 1))",
-            _padam_authors,
-        ),
-        (
-            "one debiases and leaves out the maximum",
-            "ema_of_squares without running_max, and optjax.correct_bias",
-            _padam_without_maximum,
-        ),
-    ),
-    "nosadam": (
-        (
-            "m is debiased in one alone",
-            "learning_rate=lambda count: lr / (1 - b1**(count + 1))",
-            _nosadam_debiased,
-        ),
-    ),
-    "adamod": (
-        (
-            "the rate is averaged with the correction of m in one alone",
-            "optjax.correct_bias before optjax.limit_by_average",
-            _adamod_folded,
-        ),
-    ),
-    "adabound": (
-        (
-            "nothing is debiased and the step divided by √t in one alone",
-            "a basic form without correct_bias, times (count + 1)**-0.5",
-            _adabound_paper,
-        ),
-    ),
-}

@@ -9,8 +9,6 @@ import jax
 from optjax._arguments.kind import shown
 from optjax._places import path_of
 
-__all__ = ["Groups", "labels_of", "name_of"]
-
 #: None for all parameters, or a group each: {"params": a pattern or a predicate, …}.
 Groups: TypeAlias = Sequence[Mapping[str, Any]] | None
 

@@ -12,8 +12,6 @@ from optjax.pytorch._optimizer import Optimizer
 from optjax.pytorch._rearrangement import Rearrangement
 from optjax.pytorch._state_dict import ENTRIES
 
-__all__ = ["MOMENTS", "Convert", "Weights", "grouped", "weights_of"]
-
 #: PyTorch's parameters by name, in its optimizer's order, or such a mapping a group.
 Weights: TypeAlias = Mapping[str, Any] | Sequence[Mapping[str, Any]]
 Convert: TypeAlias = Callable[[Any], Any]

@@ -12,18 +12,10 @@ import optax
 from optjax._places import Path, counters, path_of, place_of
 from optjax.pytorch._classes import CLASSES
 from optjax.pytorch._groups import name_of
-from optjax.pytorch._layout import (
-    MOMENTS,
-    Convert,
-    Weights,
-    grouped,
-    weights_of,
-)
+from optjax.pytorch._layout import MOMENTS, Convert, Weights, grouped, weights_of
 from optjax.pytorch._optimizer import Optimizer
 from optjax.pytorch._rearrangement import Rearrangement
 from optjax.pytorch._state_dict import ENTRIES, StateDict, read
-
-__all__ = ["load_optimizer"]
 
 # Of the largest update of an array; the schedules of both are rounded differently.
 _CLOSE = 1e-4

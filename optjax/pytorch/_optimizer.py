@@ -29,18 +29,6 @@ from optjax._arguments.numbers import FunctionOr
 from optjax._weight_decay import add_decayed_weights
 from optjax.pytorch._groups import Groups, labels_of
 
-__all__ = [
-    "MACHINERY",
-    "Betas",
-    "Now",
-    "Optimizer",
-    "OptimizerState",
-    "after_decay",
-    "at_step",
-    "is_zero",
-    "optimizer",
-]
-
 _P = ParamSpec("_P")
 
 #: β₁ and β₂, numbers or schedules.
@@ -252,8 +240,3 @@ def after_decay(
     """The basic form of the gradient, or of its negative, with λ x added to it."""
     sign = optax.scale(-1.0) if maximize else optax.identity()
     return optax.chain(sign, add_decayed_weights(weight_decay), form)
-
-
-def is_zero(value: Any) -> bool:
-    """Whether an option is known to be 0, and what it multiplies is left out."""
-    return isinstance(value, (int, float)) and value == 0

@@ -14,8 +14,6 @@ import numpy as np
 from optjax._places import Path, path_of
 from optjax.pytorch._groups import name_of
 
-__all__ = ["Rearrangement", "to_numpy"]
-
 # Whole numbers up to this are exact in every dtype that weights are cast to, bfloat16
 # included, so that the number of an element is told digit by digit.
 _BASE = 256

@@ -9,18 +9,10 @@ import numpy as np
 import optax
 
 from optjax._places import Path, Place, is_counter, place_of
-from optjax.pytorch._layout import (
-    MOMENTS,
-    Convert,
-    Weights,
-    grouped,
-    weights_of,
-)
+from optjax.pytorch._layout import MOMENTS, Convert, Weights, grouped, weights_of
 from optjax.pytorch._optimizer import Optimizer, at_step
 from optjax.pytorch._rearrangement import Rearrangement
 from optjax.pytorch._state_dict import ENTRIES
-
-__all__ = ["save_optimizer"]
 
 
 def save_optimizer(

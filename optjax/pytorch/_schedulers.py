@@ -20,21 +20,6 @@ from jax.typing import ArrayLike
 
 from optjax._arguments.kind import is_real_array, shown
 
-__all__ = [
-    "CosineAnnealingLR",
-    "CosineAnnealingWarmRestarts",
-    "ExponentialLR",
-    "LambdaLR",
-    "LinearLR",
-    "MultiStepLR",
-    "OneCycleLR",
-    "PolynomialLR",
-    "Schedule",
-    "SequentialLR",
-    "StepLR",
-    "per_epoch",
-]
-
 _OfCount: TypeAlias = Callable[[jax.Array], jax.Array]
 
 

@@ -16,8 +16,9 @@ from optjax import (
     sum_of_squares,
     trace,
 )
+from optjax._precision import is_zero
 from optjax.pytorch._groups import Groups
-from optjax.pytorch._optimizer import Now, after_decay, is_zero, optimizer
+from optjax.pytorch._optimizer import Now, after_decay, optimizer
 
 __all__ = ["SGD", "Adadelta", "Adagrad", "RMSprop"]
 

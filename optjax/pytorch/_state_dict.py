@@ -13,8 +13,6 @@ import numpy as np
 from optjax._arguments.kind import shown
 from optjax.pytorch._rearrangement import to_numpy
 
-__all__ = ["ENTRIES", "StateDict", "flatten_state_dict", "read"]
-
 _MOMENTS = {"ema": "exp_avg", "nu": "exp_avg_sq"}
 _MAXIMUM = {"nu_max": "max_exp_avg_sq"}
 #: For each class the fields of our states (docs/states.md) and PyTorch's entries.

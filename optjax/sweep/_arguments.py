@@ -19,26 +19,6 @@ from optjax.sweep._store.directory import as_directory
 from optjax.sweep._strategies import Strategy, StrategyName
 from optjax.sweep._trial import MakeTrial
 
-__all__ = [
-    "About",
-    "Bytes",
-    "Callbacks",
-    "CompilerOptions",
-    "Engine",
-    "Keep",
-    "OnGroup",
-    "Out",
-    "Progress",
-    "RankedBy",
-    "Rule",
-    "RunAs",
-    "Searches",
-    "Seconds",
-    "Seeds",
-    "Spec",
-    "Trainable",
-]
-
 
 class _Functions(Kind):
     """A list of functions of one argument."""
@@ -94,6 +74,9 @@ class _NameOr(Kind):
 
     def fault(self, value: Any) -> str:
         return (self.named if isinstance(value, str) else self.other).fault(value)
+
+    def taken(self, value: Any) -> Any:
+        return value if isinstance(value, str) else self.other.taken(value)
 
 
 class _AboutKind(Kind):

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr
 
-from optjax.sweep._errors import SweepError, in_own_code, one_line
+from optjax.sweep._errors import SweepError, blamed, in_own_code, one_line
 from optjax.sweep._keywords import keywords, of_the_trial
 from optjax.sweep._records import OWN_COLUMNS, Config, describe
 from optjax.sweep._trial import (
@@ -20,14 +20,8 @@ from optjax.sweep._trial import (
     Metrics,
     Trial,
     from_functions,
+    init_shapes,
 )
-
-__all__ = [
-    "Traced",
-    "as_make_trial",
-    "call_make_trial",
-    "trace",
-]
 
 _REAL = (jnp.floating, jnp.integer, jnp.bool_)
 
@@ -148,9 +142,7 @@ def trace(trial: Trial, config: Config, metric: str) -> Traced:
         in both mappings, or the sweep's metric is not among them.
     """
     who = describe(config)
-    key = jax.eval_shape(lambda: jax.random.key(0))
-    hyper = {name: jax.ShapeDtypeStruct((), jnp.float32) for name in config.hyper}
-    init, state = _abstractly(who, "init", trial.init, key, hyper)
+    init, state = _abstractly(who, "init", trial.init, *init_shapes(config.hyper))
     step, returned = _abstractly(who, "step", trial.step, state)
     after, from_step = _pair(who, returned)
     _check_same_state(who, state, after)
@@ -176,18 +168,13 @@ def _abstractly(
     who: str, name: str, f: Callable[..., Any], *args: Any
 ) -> tuple[ClosedJaxpr, Any]:
     try:
-        return jax.make_jaxpr(f, return_shape=True)(*args)
+        # What has made the trial says itself which it is.
+        with blamed(f"trial {who}: {name}", but=jax.errors.ConcretizationTypeError):
+            return jax.make_jaxpr(f, return_shape=True)(*args)
     except jax.errors.ConcretizationTypeError as error:
         raise SweepError(
             f"trial {who}: {name} asks for the value of a number that is traced"
             f"{in_own_code(error)}; {_instead(error)}"
-        ) from error
-    except SweepError:
-        # What has made it says which trial it is.
-        raise
-    except Exception as error:
-        raise SweepError(
-            f"trial {who}: {name} raised {one_line(error)}{in_own_code(error)}"
         ) from error
 
 

@@ -25,8 +25,6 @@ from jax.extend.core.primitives import conv_general_dilated_p, transpose_p
 from optjax._arguments.objects import Function
 from optjax.sweep._errors import checked
 
-__all__ = ["fast_convolutions"]
-
 _Args = ParamSpec("_Args")
 _T = TypeVar("_T")
 

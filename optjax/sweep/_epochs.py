@@ -14,16 +14,6 @@ from optjax._arguments.named import Size
 from optjax._arguments.objects import Function
 from optjax.sweep._keywords import Keywords, keywords, with_keywords
 
-__all__ = [
-    "Batch",
-    "Batches",
-    "BatchesOrDraw",
-    "Order",
-    "as_batches",
-    "epochs",
-    "updates_an_epoch",
-]
-
 #: A batch: `(inputs, ...)`, the inputs being what the model is called with.
 Batch: TypeAlias = Any
 #: What a source carries from update to update, any pytree.

@@ -1,24 +1,17 @@
 """What a sweep refuses or cannot do, each in one line that says what to do."""
 
+import contextlib
+import importlib
 import os
 import re
 import sysconfig
 import traceback
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from optjax._arguments.checked import checked_by
-
-__all__ = [
-    "DamagedError",
-    "NotWrittenError",
-    "RefusedError",
-    "SweepError",
-    "checked",
-    "in_own_code",
-    "of_a_call",
-    "one_line",
-]
+from optjax._arguments.kind import Kind
 
 _OURS = Path(__file__).parents[1]
 
@@ -47,16 +40,72 @@ class DamagedError(RefusedError):
         )
 
 
+def _refused(name: str, fault: str) -> SweepError:
+    return SweepError(f"{name} {fault.rstrip('.')}")
+
+
 #: `optjax._arguments.checked.checked`, with a sweep's error.
-checked = checked_by(lambda name, fault: SweepError(f"{name} {fault.rstrip('.')}"))
+checked = checked_by(_refused)
+
+
+def check(kind: Kind, **values: Any) -> None:
+    """The same for values that only the body of a function knows."""
+    for name, value in values.items():
+        if fault := kind.fault(value):
+            raise _refused(name, fault)
+
+
+def library(module: str, who: str, package: str) -> Any:
+    """A module of a library that not everybody has.
+
+    Args:
+      module: its name.
+      who: says who needs it, and begins the message where it is missing.
+      package: what to install, in a shell's words.
+
+    Raises:
+      SweepError: where it is not installed.
+    """
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if not f"{module}.".startswith(f"{error.name}."):  # installed, but broken
+            raise
+        raise SweepError(f"{who}; run: pip install {package}") from None
+
+
+@contextlib.contextmanager
+def blamed(who: str, at: str = "", but: type[Exception] = SweepError) -> Iterator[None]:
+    """Make of an error of the user's code a sweep's, which says who raised it.
+
+    Args:
+      who: begins the message.
+      at: stands after the error's own words.
+      but: a kind of error that is left as it is, beside a sweep's.
+
+    Raises:
+      SweepError: where the block raises anything.
+    """
+    try:
+        yield
+    except (SweepError, but):
+        raise
+    except Exception as error:
+        raise SweepError(
+            f"{who} raised {one_line(error)}{at}{in_own_code(error)}"
+        ) from error
+
+
+def first_line(error: Exception) -> str:
+    """Of an error's own words."""
+    return (str(error).strip().splitlines() or ["no message"])[0]
 
 
 def one_line(error: Exception) -> str:
     """An error in one line: a sweep's own words, or its kind and its first line."""
     if isinstance(error, SweepError):
         return str(error)
-    first_line = (str(error).strip().splitlines() or ["no message"])[0]
-    return f"{type(error).__name__}: {first_line}"
+    return f"{type(error).__name__}: {first_line(error)}"
 
 
 def in_own_code(error: BaseException) -> str:

@@ -5,15 +5,6 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-__all__ = [
-    "Keywords",
-    "declared",
-    "keywords",
-    "of_the_trial",
-    "share",
-    "with_keywords",
-]
-
 _BY_KEYWORD = (
     inspect.Parameter.POSITIONAL_OR_KEYWORD,
     inspect.Parameter.KEYWORD_ONLY,

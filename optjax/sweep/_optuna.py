@@ -8,10 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from optjax.sweep._errors import SweepError
+from optjax._arguments.numbers import Whole
+from optjax.sweep._errors import SweepError, check, library
 from optjax.sweep._space.distributions import Choice, Distribution
-
-__all__ = ["Optuna"]
 
 
 @dataclass(frozen=True)
@@ -46,8 +45,7 @@ class Optuna:
                 f"sampler must be one of {', '.join(_SAMPLERS)}, or a function of a "
                 f"seed, got {self.sampler!r}"
             )
-        if not isinstance(self.batch, int) or self.batch < 1:
-            raise SweepError(f"batch must be an integer >= 1, got {self.batch!r}")
+        check(Whole(1), batch=self.batch)
 
     def begin(self, dimensions: Mapping[str, Distribution], seed: int) -> "_Study":
         """A study of these dimensions.
@@ -55,19 +53,15 @@ class Optuna:
         Raises:
           SweepError: where Optuna is not installed.
         """
-        try:
-            import optuna
-        except ModuleNotFoundError:
-            raise SweepError(
-                "Optuna's samplers need Optuna; run: pip install 'optjax[optuna]'"
-            ) from None
-        make = self.sampler
-        if isinstance(make, str):
-            make = _SAMPLERS[make]
+        who = "Optuna's samplers need Optuna"
+        optuna = library("optuna", who, "'optjax[optuna]'")
         with warnings.catch_warnings():
             # What is new in Optuna says so.
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            sampler = make(seed)
+            if isinstance(self.sampler, str):
+                sampler = _SAMPLERS[self.sampler](optuna.samplers, seed)
+            else:
+                sampler = self.sampler(seed)
         verbosity = optuna.logging.get_verbosity()
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         try:
@@ -123,26 +117,13 @@ def _as_optunas(of: Distribution) -> Any:
     return distributions.CategoricalDistribution(range(last + 1))
 
 
-def _tpe(seed: int) -> Any:
-    from optuna.samplers import TPESampler
-
-    return TPESampler(seed=seed, multivariate=True, constant_liar=True)
-
-
-def _gp(seed: int) -> Any:
-    from optuna.samplers import GPSampler
-
-    return GPSampler(seed=seed)
-
-
-def _cmaes(seed: int) -> Any:
-    from optuna.samplers import CmaEsSampler
-
-    return CmaEsSampler(seed=seed, warn_independent_sampling=False)
-
-
-_SAMPLERS: Mapping[str, Callable[[int], Any]] = {
-    "tpe": _tpe,
-    "gp": _gp,
-    "cmaes": _cmaes,
+# Of the module `optuna.samplers` and a seed.
+_SAMPLERS: Mapping[str, Callable[[Any, int], Any]] = {
+    "tpe": lambda samplers, seed: samplers.TPESampler(
+        seed=seed, multivariate=True, constant_liar=True
+    ),
+    "gp": lambda samplers, seed: samplers.GPSampler(seed=seed),
+    "cmaes": lambda samplers, seed: samplers.CmaEsSampler(
+        seed=seed, warn_independent_sampling=False
+    ),
 }

@@ -4,8 +4,6 @@ import statistics
 from collections.abc import Sequence
 from typing import NamedTuple
 
-__all__ = ["Place", "Spot", "spots"]
-
 #: A point's coordinates: the place of a number among those tried, or a word.
 Place = tuple[int | str, ...]
 

@@ -25,17 +25,6 @@ from optjax.sweep._errors import SweepError
 from optjax.sweep._plateau import Place, Spot, spots
 from optjax.sweep._records import Config, Mode, Record, describe
 
-__all__ = [
-    "TOLERANCE",
-    "Band",
-    "Best",
-    "Ranking",
-    "Standing",
-    "mode_of",
-    "numeric",
-    "varying",
-]
-
 #: How much worse than the best median, relative to it, is still in the band.
 TOLERANCE = 0.01
 # Of a value in float32, for what is meant to be equal.
@@ -321,7 +310,7 @@ class Ranking:
 
 def numeric(config: Config, name: str) -> float | None:
     """A hyper-parameter, or None where it is absent or no number."""
-    value = {**config.hyper, **config.static}.get(name)
+    value = config.values.get(name)
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     return float(value)
@@ -345,7 +334,7 @@ def _spots(found: Sequence[Best]) -> list[Spot]:
 def _place(config: Config, name: str, index: Mapping[float | None, int]) -> int | str:
     value = numeric(config, name)
     if value is None:
-        return repr({**config.hyper, **config.static}.get(name))
+        return repr(config.values.get(name))
     return index[value]
 
 
@@ -353,7 +342,7 @@ def varying(found: Sequence[Best]) -> list[str]:
     """The hyper-parameters that are not the same in all configurations."""
     values: dict[str, set[str]] = {}
     for best in found:
-        for name, value in {**best.config.hyper, **best.config.static}.items():
+        for name, value in best.config.values.items():
             values.setdefault(name, set()).add(repr(value))
     return [name for name, seen in values.items() if len(seen) > 1]
 

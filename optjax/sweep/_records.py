@@ -5,28 +5,6 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-__all__ = [
-    "DIVERGED",
-    "FAILED",
-    "FINISHED",
-    "MOST_TRIALS",
-    "OWN_COLUMNS",
-    "PLAIN",
-    "STOPPED",
-    "Config",
-    "Curve",
-    "Failure",
-    "Measured",
-    "Mode",
-    "Record",
-    "Status",
-    "Times",
-    "TrialSpec",
-    "describe",
-    "record_from_json",
-    "record_to_json",
-]
-
 #: What is best of a metric.
 Mode = Literal["max", "min"]
 
@@ -58,6 +36,11 @@ class Config(NamedTuple):
     optimizer: str
     hyper: Mapping[str, float]
     static: Mapping[str, Any]
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """All hyper-parameters, the numeric ones first."""
+        return {**self.hyper, **self.static}
 
 
 class TrialSpec(NamedTuple):
@@ -173,10 +156,9 @@ class Status(NamedTuple):
 
 def describe(config: Config) -> str:
     """A configuration in words: adam(learning_rate=0.01)."""
-    values = {**config.hyper, **config.static}
     inside = ", ".join(
         f"{name}={value:g}" if isinstance(value, float) else f"{name}={value!r}"
-        for name, value in values.items()
+        for name, value in config.values.items()
     )
     return f"{config.optimizer}({inside})"
 

@@ -3,31 +3,23 @@
 import dataclasses
 import functools
 import html
-import importlib
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from optjax._arguments.kind import shown as shown_value
 from optjax.sweep._engine.training import Kept, Training
-from optjax.sweep._errors import SweepError
+from optjax.sweep._errors import SweepError, library
 from optjax.sweep._ranking import Best, Ranking
-from optjax.sweep._records import (
-    FAILED,
-    OWN_COLUMNS,
-    PLAIN,
-    Config,
-    Record,
-    TrialSpec,
-    describe,
-)
+from optjax.sweep._records import FAILED, PLAIN, Record, TrialSpec, describe
 from optjax.sweep._store.directory import as_directory
 from optjax.sweep._store.files import as_text, write_atomically, write_csv
 from optjax.sweep._store.keep import kept_states
 from optjax.sweep._store.load import load
 from optjax.sweep._store.store import OWN
+from optjax.sweep._tables import Table, column
 from optjax.sweep._trial import State
 from optjax.sweep._view.notebook import as_notebook
 from optjax.sweep._view.table import as_rich, shown
@@ -40,8 +32,6 @@ if TYPE_CHECKING:
 
     from optjax._page.parts import Verdict
     from optjax.sweep._report.study import Study
-
-__all__ = ["SweepResult", "hyper_cells"]
 
 
 @dataclass(frozen=True, repr=False)
@@ -94,17 +84,8 @@ class SweepResult(Ranking):
         """
         path = as_directory(directory)
         saved = load(path)
-        return cls(
-            saved.records,
-            saved.metric,
-            saved.mode,
-            about=saved.about,
-            finished_before=saved.finished,
-            kept=kept_states(path / OWN, saved.about["steps"]),
-            title=saved.title,
-            command=saved.command,
-            seconds=saved.seconds,
-        )
+        kept = kept_states(path / OWN, saved.about["steps"])
+        return cls(**saved._asdict(), kept=kept)
 
     def train(
         self, which: Best | Record | TrialSpec, *, steps: int | None = None
@@ -197,49 +178,11 @@ class SweepResult(Ranking):
         values of metrics. A hyper-parameter whose name is a column's, such as seed, has
         the column hyper_seed.
         """
-        return list(self._rows())
+        return list(self._table.rows())
 
-    def _rows(self) -> Iterator[dict[str, Any]]:
-        hyper, columns = self.hyper_names, self._columns()
-        return (self._row(record, hyper, columns) for record in self.records)
-
-    def _row(
-        self, record: Record, hyper: Sequence[str], columns: Sequence[str]
-    ) -> dict[str, Any]:
-        curve = record.curve
-        row: dict[str, Any] = {
-            **dict.fromkeys(columns),
-            "trial": record.trial.number,
-            "optimizer": record.trial.config.optimizer,
-            **hyper_cells(record.trial.config, hyper),
-            "seed": record.trial.seed,
-            "status": record.status,
-            "steps": record.steps,
-        }
-        if record.message:
-            row["message"] = record.message
-        if record.has_score:
-            best = self.score(record)
-            row[f"{self.metric}_best"] = best
-            row[f"{self.metric}_best_step"] = curve.steps[
-                curve.values[self.metric].index(best)
-            ]
-            for name, values in curve.values.items():
-                row[f"{name}_final"] = values[-1]
-        return row
-
-    def _measured(self) -> list[str]:
-        return [
-            f"{self.metric}_best",
-            f"{self.metric}_best_step",
-            *(f"{name}_final" for name in self.metric_names),
-        ]
-
-    def _columns(self) -> list[str]:
-        hyper = [_column(name) for name in self.hyper_names]
-        own = ["trial", "optimizer", *hyper, "seed", "status", "steps"]
-        failed = any(record.message for record in self.records)
-        return [*own, *self._measured(), *["message"] * failed]
+    @property
+    def _table(self) -> Table:
+        return Table(self, self.metric_names)
 
     @property
     def _drawn(self) -> "SweepResult":
@@ -253,9 +196,9 @@ class SweepResult(Ranking):
         A number is the shortest text that reads back to the same float32. What is
         absent stays empty.
         """
-        columns = self._columns()
-        cells = ([row[name] for name in columns] for row in self._rows())
-        write_csv(Path(path), columns, cells)
+        table = self._table
+        cells = ([row[name] for name in table.columns] for row in table.rows())
+        write_csv(Path(path), table.columns, cells)
 
     def to_parquet(self, path: str | Path) -> None:
         """Write the table as Parquet (needs the extra `sweep`).
@@ -268,7 +211,7 @@ class SweepResult(Ranking):
         """
         _require("pyarrow", "Parquet files")
         frame = self.to_pandas()
-        for name in map(_column, self.hyper_names):
+        for name in map(column, self.hyper_names):
             values = [value for value in frame[name] if value is not None]
             kinds = {type(value) for value in values}
             if frame[name].dtype == object and not (
@@ -288,9 +231,10 @@ class SweepResult(Ranking):
           SweepError: where pandas is not installed.
         """
         pandas = _require("pandas", "data frames")
-        frame = pandas.DataFrame(self.table, columns=self._columns())
+        table = self._table
+        frame = pandas.DataFrame(list(table.rows()), columns=table.columns)
         # Where every trial diverged there is nothing to infer the type from.
-        return frame.astype(dict.fromkeys(self._measured(), "float64"))
+        return frame.astype(dict.fromkeys(table.measured, "float64"))
 
     def curves_to_pandas(self) -> "pandas.DataFrame":
         """Every evaluation as a row (needs the extra `sweep`).
@@ -303,26 +247,8 @@ class SweepResult(Ranking):
           SweepError: where pandas is not installed.
         """
         pandas = _require("pandas", "data frames")
-        hyper, metrics = self.hyper_names, self.metric_names
-        rows = []
-        for record in self.records:
-            trial = {
-                "trial": record.trial.number,
-                "optimizer": record.trial.config.optimizer,
-                **hyper_cells(record.trial.config, hyper),
-                "seed": record.trial.seed,
-                "status": record.status,
-            }
-            rows += [
-                {
-                    **trial,
-                    "step": step,
-                    **{name: of[i] for name, of in record.curve.values.items()},
-                }
-                for i, step in enumerate(record.curve.steps)
-            ]
-        columns = ["trial", "optimizer", *map(_column, hyper), "seed", "status", "step"]
-        return pandas.DataFrame(rows, columns=[*columns, *metrics])
+        columns, rows = self._table.evaluations()
+        return pandas.DataFrame(rows, columns=columns)
 
     def summary(self, target: float | None = None) -> "rich.table.Table":
         """Each optimizer's best configuration as a rich table, best first.
@@ -463,22 +389,5 @@ class SweepResult(Ranking):
         return as_notebook(self, self.verdicts())
 
 
-def _column(hyper_name: str) -> str:
-    return f"hyper_{hyper_name}" if hyper_name in OWN_COLUMNS else hyper_name
-
-
-def hyper_cells(config: Config, names: Sequence[str]) -> dict[str, Any]:
-    """A configuration's values by the tables' columns, None for what it has not."""
-    values = {**config.hyper, **config.static}
-    return {_column(name): values.get(name) for name in names}
-
-
 def _require(module: str, what: str) -> Any:
-    try:
-        return importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        if error.name != module:  # installed, but broken
-            raise
-        raise SweepError(
-            f"{what} need {module}; run: pip install 'optjax[sweep]'"
-        ) from None
+    return library(module, f"{what} need {module}", "'optjax[sweep]'")

@@ -12,16 +12,17 @@ import operator
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
-from optjax._names import did_you_mean
+from optjax._names import meant
 from optjax.optimizers import OPTIMIZERS, Row
 from optjax.sweep._errors import SweepError, in_own_code, one_line
 from optjax.sweep._trial import Factory
 
-__all__ = ["FACTORIES", "ROWS", "load_attribute"]
-
 _T = TypeVar("_T", covariant=True)
 
 _GROUP = "optjax.optimizers"
+
+#: What else a name may be, for messages.
+YOUR_OWN = "; for your own give module:attribute"
 
 
 class _ByName(Mapping[str, _T]):
@@ -81,10 +82,9 @@ def load_attribute(words: str, who: str) -> Any:
     try:
         return operator.attrgetter(attribute)(module)
     except AttributeError:
-        hint = did_you_mean(attribute, [n for n in vars(module) if n[:1] != "_"])
+        hint = meant(attribute, [n for n in vars(module) if n[:1] != "_"])
         raise SweepError(
-            f"{who}: {module_name} has no attribute {attribute!r}"
-            + hint * hint.endswith("?")
+            f"{who}: {module_name} has no attribute {attribute!r}{hint}"
         ) from None
 
 

@@ -46,24 +46,12 @@ from optjax.sweep._engine.session import Session
 from optjax.sweep._engine.training import Training
 from optjax.sweep._errors import SweepError, checked
 from optjax.sweep._ranking import Ranking, mode_of
-from optjax.sweep._records import (
-    FAILED,
-    Mode,
-    Record,
-    Status,
-    TrialSpec,
-)
+from optjax.sweep._records import FAILED, Mode, Record, Status, TrialSpec
 from optjax.sweep._result import SweepResult
 from optjax.sweep._rows import FACTORIES
 from optjax.sweep._schedules import with_schedules
 from optjax.sweep._search import Search
-from optjax.sweep._space.space import (
-    Draws,
-    Factories,
-    Method,
-    Space,
-    keys_of,
-)
+from optjax.sweep._space.space import Draws, Factories, Method, Space, keys_of
 from optjax.sweep._store.directory import as_directory
 from optjax.sweep._store.fingerprint import Fingerprint
 from optjax.sweep._store.identity import Asked
@@ -71,8 +59,6 @@ from optjax.sweep._store.keep import Keeper, kept_states
 from optjax.sweep._store.store import OWN, Store
 from optjax.sweep._trials import choose, each_seed
 from optjax.sweep._view.live import Display, live_display
-
-__all__ = ["Interrupted", "run", "run_alone"]
 
 
 class Interrupted(Stopped):
@@ -222,7 +208,7 @@ def run(
       12
     """
     make_trial, mode = as_make_trial(trial), mode_of(metric, mode)
-    factories = with_schedules(factories or FACTORIES, keys_of(space), int(steps))
+    factories = with_schedules(factories or FACTORIES, keys_of(space), steps)
     _check_here(engine, out, search=search, keep=keep)
     # What keeps nothing is compared with nothing.
     fingerprint = None if out is None else Fingerprint()
@@ -243,17 +229,17 @@ def run(
     )
     _check_divides(evaluate_every, steps)
     plan = Plan(
-        steps=int(steps),
-        evaluate_every=int(evaluate_every),
+        steps=steps,
+        evaluate_every=evaluate_every,
         metric=metric,
         mode=mode,
         devices=all_devices(),
         stopping=stopping,
         allow_nan=_allowed(allow_nan, metric),
-        lanes=_whole(lanes),
-        memory_limit=_whole(memory_limit),
+        lanes=lanes,
+        memory_limit=memory_limit,
         compiler_options=compiler_options,
-        order_seed=int(space_seed),
+        order_seed=space_seed,
     )
     told = [*callbacks] if jax.process_index() == 0 else []
     ledger = Ledger(plan, sum(map(len, generations)), told)
@@ -394,15 +380,14 @@ def run_alone(
     """
     _check_divides(evaluate_every, steps)
     plan = Plan(
-        steps=int(steps),
-        evaluate_every=int(evaluate_every),
+        steps=steps,
+        evaluate_every=evaluate_every,
         metric=metric,
         mode=mode_of(metric, mode),
         devices=(jax.local_devices()[0],),
         lanes=1,
     )
-    keys = keys_of(spec.config)
-    factories = with_schedules(factories or FACTORIES, keys, int(steps))
+    factories = with_schedules(factories or FACTORIES, keys_of(spec.config), steps)
     piece = Piece(0, (spec,))
     (record,) = run_piece(as_make_trial(trial), factories, piece, plan, "map")
     return record
@@ -446,11 +431,6 @@ def _allowed(names: Iterable[str], metric: str) -> tuple[str, ...]:
 
 def _finite(seconds: float) -> float | None:
     return seconds if math.isfinite(seconds) else None
-
-
-def _whole(value: int | None) -> int | None:
-    # A NumPy integer is accepted, and is no part of JSON.
-    return None if value is None else int(value)
 
 
 @contextlib.contextmanager

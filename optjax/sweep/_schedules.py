@@ -14,8 +14,6 @@ from optjax._arguments.objects import OneOf
 from optjax.sweep._keywords import Keywords, declared, with_keywords
 from optjax.sweep._trial import Factory
 
-__all__ = ["schedule", "with_schedules"]
-
 ShapeName = Literal["constant", "linear", "cosine"]
 _Share: TypeAlias = Annotated[
     jax.Array | float, between(0, 1, "It is a share, such as 0.05")

@@ -11,14 +11,12 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from optjax.sweep._errors import SweepError, in_own_code, one_line
+from optjax.sweep._errors import SweepError, blamed
 from optjax.sweep._ranking import Ranking
 from optjax.sweep._records import Config, Mode, Record, TrialSpec
 from optjax.sweep._space.distributions import Distribution
 from optjax.sweep._space.searched import Searched
 from optjax.sweep._space.space import same
-
-__all__ = ["Proposals", "Search", "Searcher"]
 
 
 class Searcher(Protocol):
@@ -161,12 +159,5 @@ class Proposals:
         return ranking.sign * ranking.best().median
 
     def _call(self, name: str, function: Any, *args: Any) -> Any:
-        try:
+        with blamed(f"the search {type(self._search).__name__}", f" in {name}"):
             return function(*args)
-        except SweepError:
-            raise
-        except Exception as error:
-            raise SweepError(
-                f"the search {type(self._search).__name__} raised {one_line(error)} in "
-                f"{name}{in_own_code(error)}"
-            ) from error

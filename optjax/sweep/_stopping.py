@@ -6,25 +6,16 @@ another.
 """
 
 import bisect
-import contextlib
 import heapq
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
 import numpy as np
 
 from optjax._arguments.numbers import Whole
-from optjax.sweep._errors import SweepError, in_own_code, one_line
-
-__all__ = [
-    "Median",
-    "Rung",
-    "Rungs",
-    "StoppingRule",
-    "SuccessiveHalving",
-    "decisions",
-]
+from optjax.sweep._errors import SweepError, blamed, check
 
 #: `rung(arrived) -> goes_on`: which of the trials that arrive together go on. `arrived`
 #: has shape (n, evaluations so far), float32, their values of the metric, higher is
@@ -97,7 +88,7 @@ class SuccessiveHalving:
           SweepError: for an eta below 2, and a first rung that is no evaluation or not
             below the budget.
         """
-        _check_whole("eta", self.eta, 2)
+        check(Whole(2), eta=self.eta)
         _check_first("min_steps", self.min_steps, steps, evaluate_every)
         rungs, rung = [], self.min_steps
         while rung < steps:
@@ -151,7 +142,7 @@ class Median:
             decisions between evaluations.
         """
         every = evaluate_every if self.every is None else self.every
-        _check_whole("min_trials", self.min_trials, 1)
+        check(Whole(1), min_trials=self.min_trials)
         _check_first("warm_up", self.warm_up, steps, evaluate_every)
         _check_multiple("every", every, evaluate_every)
         return range(self.warm_up, steps, every)
@@ -262,26 +253,12 @@ def decisions(rule: StoppingRule, steps: int, evaluate_every: int) -> tuple[int,
     return places
 
 
-@contextlib.contextmanager
-def _blamed(rule: StoppingRule) -> Iterator[None]:
-    try:
-        yield
-    except SweepError:
-        raise
-    except Exception as error:
-        raise SweepError(
-            f"the stopping rule {type(rule).__name__} raised {one_line(error)}"
-            f"{in_own_code(error)}"
-        ) from error
-
-
-def _check_whole(name: str, value: int, least: int) -> None:
-    if fault := Whole(least).fault(value):
-        raise SweepError(f"{name} {fault.rstrip('.')}")
+def _blamed(rule: StoppingRule) -> AbstractContextManager[None]:
+    return blamed(f"the stopping rule {type(rule).__name__}")
 
 
 def _check_multiple(name: str, value: int, evaluate_every: int) -> None:
-    _check_whole(name, value, 1)
+    check(Whole(1), **{name: value})
     if value % evaluate_every:
         raise SweepError(
             f"{name} must be a positive multiple of evaluate_every={evaluate_every}, "

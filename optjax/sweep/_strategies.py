@@ -6,15 +6,6 @@ from typing import Any, Literal, Protocol, TypeAlias, get_args
 
 import jax
 
-__all__ = [
-    "STRATEGIES",
-    "Lane",
-    "Strategy",
-    "StrategyName",
-    "as_strategy",
-    "skips_idle",
-]
-
 #: `lane(state, told) -> (state, metrics)`, a call's work of one trial.
 Lane: TypeAlias = Callable[[Any, Any], tuple[Any, jax.Array]]
 
@@ -74,6 +65,6 @@ def as_strategy(strategy: StrategyName | Strategy) -> Strategy:
     return STRATEGIES[strategy] if isinstance(strategy, str) else strategy
 
 
-def skips_idle(strategy: Strategy) -> bool:
+def skips_idle(strategy: StrategyName | Strategy) -> bool:
     """Whether an idle lane costs nothing."""
-    return bool(getattr(strategy, "skips_idle", False))
+    return bool(getattr(as_strategy(strategy), "skips_idle", False))

@@ -19,8 +19,6 @@ from optjax.sweep._epochs import Batch, Batches, BatchesOrDraw, as_batches
 from optjax.sweep._keywords import Keywords, keywords, share, with_keywords
 from optjax.sweep._trial import Factory, MakeTrial, Metrics, Trial
 
-__all__ = ["Training", "from_linen", "from_nnx"]
-
 #: What a model changes itself, such as batch statistics.
 Variables: TypeAlias = Any
 #: `predict(inputs, ...) -> outputs`, the model with its present parameters.
@@ -124,8 +122,13 @@ def _with_hyper(
         to_loss, start, draw, *rest = map(_given, functions, shares)
         evaluation = rest[0] if rest else None
         return _supervised(
-            make_model(**model), to_loss, Batches(start, draw), evaluation, loss_name
-        )(factory)
+            factory,
+            make_model(**model),
+            to_loss,
+            Batches(start, draw),
+            evaluation,
+            loss_name,
+        )
 
     return with_keywords(make_trial, takers)
 
@@ -135,59 +138,55 @@ def _given(function: Callable[..., Any], share: Mapping[str, Any]) -> Any:
 
 
 def _supervised(
+    factory: Factory,
     model: _Model,
     loss: Callable[[Any, Batch], jax.Array],
     batches: Batches,
     evaluate: Callable[[Predict], Metrics] | None,
     loss_name: str,
-) -> MakeTrial:
+) -> Trial:
     # Not by `apply_step`: in a scan the digits' MLP takes as long with it (1.00 of the
     # time), and its rounding differs, where a trial's numbers are to be the same to the
     # bit with and without a C++ compiler.
-    def make_trial(factory: Factory) -> Trial:
-        def init(key: jax.Array, hyper: Mapping[str, jax.Array]) -> Training:
-            variables_key, batch_key, noise_key = jax.random.split(key, 3)
-            done = jnp.zeros((), jnp.int32)
-            carried = batches.init(batch_key)
-            params, rest = model.init(
-                variables_key, noise_key, lambda: batches.draw(carried, done)[1][0]
-            )
-            opt_state = factory(**hyper).init(params)
-            return Training(params, rest, opt_state, hyper, carried, noise_key, done)
+    def init(key: jax.Array, hyper: Mapping[str, jax.Array]) -> Training:
+        variables_key, batch_key, noise_key = jax.random.split(key, 3)
+        done = jnp.zeros((), jnp.int32)
+        carried = batches.init(batch_key)
+        params, rest = model.init(
+            variables_key, noise_key, lambda: batches.draw(carried, done)[1][0]
+        )
+        opt_state = factory(**hyper).init(params)
+        return Training(params, rest, opt_state, hyper, carried, noise_key, done)
 
-        def step(state: Training) -> tuple[Training, Metrics]:
-            carried, batch = batches.draw(state.batches, state.updates_done)
-            noise_key = jax.random.fold_in(state.noise_key, state.updates_done)
+    def step(state: Training) -> tuple[Training, Metrics]:
+        carried, batch = batches.draw(state.batches, state.updates_done)
+        noise_key = jax.random.fold_in(state.noise_key, state.updates_done)
 
-            def objective(params: optax.Params) -> tuple[jax.Array, Variables]:
-                outputs, rest = model.apply(params, state.rest, noise_key, batch[0])
-                return loss(outputs, batch), rest
+        def objective(params: optax.Params) -> tuple[jax.Array, Variables]:
+            outputs, rest = model.apply(params, state.rest, noise_key, batch[0])
+            return loss(outputs, batch), rest
 
-            (value, rest), grads = jax.value_and_grad(objective, has_aux=True)(
-                state.params
-            )
-            updates, opt_state = factory(**state.hyper).update(
-                grads, state.opt_state, state.params
-            )
-            state = state._replace(
-                params=optax.apply_updates(state.params, updates),
-                rest=rest,
-                opt_state=opt_state,
-                batches=carried,
-                updates_done=state.updates_done + 1,
-            )
-            return state, {loss_name: value}
+        (value, rest), grads = jax.value_and_grad(objective, has_aux=True)(state.params)
+        updates, opt_state = factory(**state.hyper).update(
+            grads, state.opt_state, state.params
+        )
+        state = state._replace(
+            params=optax.apply_updates(state.params, updates),
+            rest=rest,
+            opt_state=opt_state,
+            batches=carried,
+            updates_done=state.updates_done + 1,
+        )
+        return state, {loss_name: value}
 
-        def measure(state: Training) -> Metrics:
-            finite = jax.tree.map(lambda p: jnp.all(jnp.isfinite(p)), state.params)
-            is_finite = jax.tree.reduce(jnp.logical_and, finite, jnp.array(True))
-            predict = functools.partial(model.predict, state.params, state.rest)
-            metrics = {} if evaluate is None else evaluate(predict)
-            return {"finite": is_finite, **metrics}
+    def measure(state: Training) -> Metrics:
+        finite = jax.tree.map(lambda p: jnp.all(jnp.isfinite(p)), state.params)
+        is_finite = jax.tree.reduce(jnp.logical_and, finite, jnp.array(True))
+        predict = functools.partial(model.predict, state.params, state.rest)
+        metrics = {} if evaluate is None else evaluate(predict)
+        return {"finite": is_finite, **metrics}
 
-        return Trial(init, step, measure)
-
-    return make_trial
+    return Trial(init, step, measure)
 
 
 @checked

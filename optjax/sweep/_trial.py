@@ -5,10 +5,11 @@ can run many of them at once inside one compiled program, in whatever way suits 
 machine, without knowing what is being trained.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Any, NamedTuple, TypeAlias
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from optjax._arguments.checked import checked
@@ -56,6 +57,12 @@ class Bound(NamedTuple):
 
     state: State
     hyper: Mapping[str, jax.Array]
+
+
+def init_shapes(hyper: Iterable[str]) -> tuple[Any, dict[str, jax.ShapeDtypeStruct]]:
+    """What `init` is called with, a key and hyper-parameters, as shapes and dtypes."""
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    return key, {name: jax.ShapeDtypeStruct((), jnp.float32) for name in hyper}
 
 
 def own_state(state: State) -> State:

@@ -16,8 +16,6 @@ from optjax.sweep._store.load import load
 from optjax.sweep._store.store import MARKER, Store
 from optjax.sweep._trial import Factory, MakeTrial
 
-__all__ = ["Trials", "choose", "each_seed"]
-
 
 class Trials(NamedTuple):
     """The trials that are known before any has run.

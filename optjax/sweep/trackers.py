@@ -5,7 +5,6 @@ hands its configuration, curves and status on. A sweep that goes on calls it aga
 what had ended before; a run that is there already is not written twice.
 """
 
-import importlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from typing import Any
 from optjax._arguments.checked import checked
 from optjax._arguments.named import Text
 from optjax.sweep._arguments import Out
-from optjax.sweep._errors import SweepError
+from optjax.sweep._errors import library
 from optjax.sweep._records import PLAIN, Record
 from optjax.sweep._store.files import as_text
 
@@ -145,14 +144,7 @@ def to_mlflow(
 
 
 def _imported(module: str, extra: str) -> Any:
-    try:
-        return importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        if error.name != module:
-            raise
-        raise SweepError(
-            f"this tracker needs {module}; run: pip install 'optjax[{extra}]'"
-        ) from None
+    return library(module, f"this tracker needs {module}", f"'optjax[{extra}]'")
 
 
 def _name(record: Record) -> str:
@@ -162,10 +154,10 @@ def _name(record: Record) -> str:
 def _config(record: Record) -> dict[str, Any]:
     """The configuration as what every tracker takes."""
     config = record.trial.config
-    values = {**config.hyper, **config.static}
+    own = config.values.items()
     return {
         "optimizer": config.optimizer,
-        **{k: v if isinstance(v, PLAIN) else as_text(v) for k, v in values.items()},
+        **{k: v if isinstance(v, PLAIN) else as_text(v) for k, v in own},
         "seed": record.trial.seed,
     }
 

@@ -5,8 +5,6 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
-__all__ = ["CIFAR10_MEAN", "CIFAR10_STD", "normalise", "random_crop_and_flip"]
-
 # As published with most CIFAR-10 recipes, AdaBound's among them. The deviations are the
 # mean of each image's own; over all pixels they would be 0.247, 0.243 and 0.262.
 CIFAR10_MEAN = (0.4914, 0.4822, 0.4465)

@@ -10,8 +10,6 @@ import optax
 from optjax.sweep._epochs import Batch
 from optjax.sweep._trial import Metrics
 
-__all__ = ["cross_entropy", "evaluation"]
-
 
 def cross_entropy(logits: jax.Array, batch: Batch) -> jax.Array:
     """−log softmax(logits)[label], the mean over all of the batch's labels."""

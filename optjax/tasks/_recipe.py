@@ -11,8 +11,6 @@ from optjax.sweep._epochs import updates_an_epoch
 from optjax.sweep._trial import Factory
 from optjax.tasks._task import Settings
 
-__all__ = ["PAPER_RATES", "Recipe"]
-
 #: What Luo et al. found for DenseNet-121 and ResNet-34 on CIFAR-10; AdaBound's and
 #: AMSBound's final_lr is 0.1, the default.
 PAPER_RATES = {

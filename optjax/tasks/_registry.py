@@ -6,8 +6,6 @@ from types import MappingProxyType
 
 from optjax.tasks._task import Loaded, Settings, Task
 
-__all__ = ["TASKS"]
-
 
 def _digits(settings: Settings) -> Loaded:
     from optjax.tasks import digits

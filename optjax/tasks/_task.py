@@ -8,8 +8,6 @@ import numpy as np
 
 from optjax.sweep._trial import MakeTrial
 
-__all__ = ["Loaded", "Settings", "Task"]
-
 
 class Settings(NamedTuple):
     """What the user says of a task; None is the task's own choice.

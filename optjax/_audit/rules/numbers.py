@@ -8,8 +8,6 @@ from optjax._audit.facts import Facts, Verdict, listed
 from optjax._audit.names import Role
 from optjax._groups import OVERALL
 
-__all__ = ["not_finite", "rounded", "schedule", "stalled", "twice"]
-
 # An elasticity at which the learning rate enters more than once.
 _MORE_THAN_ONCE = 1.5
 # With β₂ = 0.99 a fifth of ν is near enough to g² to stay in bfloat16.

@@ -10,8 +10,6 @@ from optjax._audit.notes import held_since
 from optjax._audit.subject import PROBES
 from optjax._groups import OVERALL
 
-__all__ = ["at_bound", "clip", "decay", "floor", "inert"]
-
 # An effect below this is none; the rounding of float32 is far below.
 _NO_EFFECT = 1e-2
 # The share of a step from which on weight decay is what a group is trained by.

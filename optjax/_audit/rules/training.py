@@ -7,8 +7,6 @@ import numpy as np
 from optjax._audit.facts import Facts, Verdict, listed
 from optjax._audit.names import Role
 
-__all__ = ["lost", "no_gradient", "no_update", "uphill"]
-
 _UPHILL, _RAW = -0.2, -0.999
 
 

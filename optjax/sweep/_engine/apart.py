@@ -3,7 +3,8 @@
 What a lane does depends on no other, so the parts' results are the whole's.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -14,8 +15,6 @@ from optjax.sweep._engine.lanes import Assignment, Program, Size
 from optjax.sweep._engine.scheduler import Scheduler
 from optjax.sweep._errors import of_a_call
 
-__all__ = ["Apart", "after_error", "saved"]
-
 Advance = Callable[[Any, Assignment, Size], tuple[Any, np.ndarray]]
 
 
@@ -24,15 +23,21 @@ class Apart(NamedTuple):
 
     Attributes:
       carry: the lanes after it.
-      rows: as `Program.advance` returns them; None where nothing was measured. Then,
-        if no lane raised, the call is to be made again, an evaluation at a time: so how
-        far a trial came does not depend on how long calls are.
+      rows: as `Program.advance` returns them; None where nothing was measured.
       raised: by lane, what it raised, in one line.
     """
 
     carry: Any
     rows: np.ndarray | None
-    raised: dict[int, str]
+    raised: Mapping[int, str] = MappingProxyType({})
+
+    @property
+    def is_to_be_repeated(self) -> bool:
+        """Whether to make it again, an evaluation at a time.
+
+        So how far a trial came that raises does not depend on how long calls are.
+        """
+        return self.rows is None and not self.raised
 
 
 def saved(program: Program, carry: Any) -> Sequence[np.ndarray] | None:
@@ -55,7 +60,7 @@ def after_error(
       error: what it raised.
       program: of K lanes.
       before: the lanes as they were `saved`.
-      call: the call.
+      call: the call; lanes that raise are taken out of it.
       told: what it was told.
       scheduler: which has not observed it.
       advance: what calls `Program.advance`.
@@ -65,8 +70,10 @@ def after_error(
         all_lanes = scheduler.lanes().values()
         return Apart(program.start(), None, dict.fromkeys(all_lanes, of_a_call(error)))
     if call.size.evaluations > 1:
-        return Apart(program.load(before), None, {})
-    return _advance(program, before, told, call.size, scheduler.idle, advance)
+        return Apart(program.load(before), None)
+    done = _advance(program, before, told, call.size, scheduler.idle, advance)
+    call.lanes[[*done.raised]] = False
+    return done
 
 
 def _advance(
@@ -79,15 +86,8 @@ def _advance(
 ) -> Apart:
     """Do a call that has raised again, and by halves what raises again.
 
-    For every lane that raises the call is done at most 1 + 2 log₂ K times.
-
-    Args:
-      program: of K lanes.
-      before: `Program.save` of the lanes before the call.
-      told: as in the call.
-      size: likewise.
-      idle: which lanes have no trial, shape (K,).
-      advance: what calls `Program.advance`.
+    For every lane that raises the call is done at most 1 + 2 log₂ K times. `idle` are
+    the lanes that have no trial, shape (K,).
     """
     lanes = np.arange(len(idle))
     after = [array.copy() for array in before]

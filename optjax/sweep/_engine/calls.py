@@ -11,8 +11,6 @@ import numpy as np
 
 from optjax.sweep._engine.lanes import Size
 
-__all__ = ["Call", "Left", "Pace", "next_call"]
-
 
 class Left(NamedTuple):
     """What a round has left to do.

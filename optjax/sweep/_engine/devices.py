@@ -4,8 +4,6 @@ import os
 
 import jax
 
-__all__ = ["all_devices", "use_all_cores"]
-
 
 def all_devices() -> tuple[jax.Device, ...]:
     """Those of this process, or of all processes of `jax.distributed`."""

@@ -8,9 +8,7 @@ from optjax.sweep._engine.groups import TrialGroup
 from optjax.sweep._engine.memory import Fitted, fit, is_of_memory
 from optjax.sweep._engine.plan import Plan
 from optjax.sweep._engine.processes import agreed_seconds
-from optjax.sweep._strategies import StrategyName, as_strategy, skips_idle
-
-__all__ = ["pick_strategy"]
+from optjax.sweep._strategies import StrategyName, skips_idle
 
 # A sweep's time to a compilation's. Trying another strategy costs a compilation and a
 # little; not trying costs at most the sweep's time, and the other may need a tenth.
@@ -79,7 +77,7 @@ def _seconds_an_update(fitted: Fitted, plan: Plan, *, most: float) -> float:
     """What one update of all lanes takes, by the first few calls of a sweep."""
     group, strategy, program = fitted
     a_device = group.lanes // len(plan.devices)
-    lanes = a_device if skips_idle(as_strategy(strategy)) else 1
+    lanes = a_device if skips_idle(strategy) else 1
     pace, least, total = Pace(most / _TIMED_CALLS), math.inf, 0.0
     scheduler, carry = group.schedule(plan, strategy), program.start()
     for _ in range(_TIMED_CALLS):

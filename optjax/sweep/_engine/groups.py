@@ -18,8 +18,6 @@ from optjax.sweep._store.fingerprint import Fingerprint
 from optjax.sweep._strategies import Strategy, StrategyName, as_strategy, skips_idle
 from optjax.sweep._trial import Factory, MakeTrial, Trial
 
-__all__ = ["TrialGroup", "make_groups"]
-
 _T = TypeVar("_T")
 
 # Enough work of all lanes that a call's overhead, well below a millisecond, does not
@@ -51,19 +49,16 @@ class TrialGroup(NamedTuple):
             self.trial,
             self.hyper,
             self.metrics,
+            plan,
             lanes=self.lanes,
             strategy=as_strategy(strategy),
-            evaluate_every=plan.evaluate_every,
             most_evaluations=self.most_evaluations(plan, strategy),
-            allow_nan=plan.allow_nan,
-            devices=plan.devices,
-            compiler_options=plan.compiler_options,
         )
 
     def evaluations_a_round(self, plan: Plan, strategy: StrategyName | Strategy) -> int:
         """Until all lanes wait for each other, to decide and to be refilled."""
         boundaries = math.gcd(plan.evaluations, *plan.decisions)
-        if skips_idle(as_strategy(strategy)):
+        if skips_idle(strategy):
             return boundaries
         wanted = max(1, _UPDATES_A_ROUND // (self.lanes * plan.evaluate_every))
         return max(
@@ -88,7 +83,7 @@ class TrialGroup(NamedTuple):
             devices=len(plan.devices),
             evaluate_every=plan.evaluate_every,
             most_evaluations=self.most_evaluations(plan, strategy),
-            skips_idle=skips_idle(as_strategy(strategy)),
+            skips_idle=skips_idle(strategy),
         )
 
     def schedule(

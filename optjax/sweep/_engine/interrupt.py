@@ -22,8 +22,6 @@ import jax
 from optjax import _signals as signals
 from optjax._signals import SIGNALS, Stopped
 
-__all__ = ["Stop"]
-
 T = TypeVar("T")
 
 # One compiles while the other runs.

@@ -17,18 +17,11 @@ from jax.extend.core import subjaxprs
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from optjax.sweep._arrays import packing, placed
 from optjax.sweep._convolutions import fast_convolutions
+from optjax.sweep._engine.plan import Plan
 from optjax.sweep._strategies import Strategy, skips_idle
-from optjax.sweep._trial import State, Trial
-
-__all__ = [
-    "Assignment",
-    "Program",
-    "Size",
-    "compile_lanes",
-    "is_sound",
-    "lane_bytes",
-]
+from optjax.sweep._trial import State, Trial, init_shapes
 
 
 class Size(NamedTuple):
@@ -92,7 +85,7 @@ def lane_bytes(trial: Trial, hyper: Sequence[str]) -> int:
     """The size of one lane's state."""
     return sum(
         leaf.size * leaf.dtype.itemsize
-        for leaf in jax.tree.leaves(_state_shape(trial, hyper))
+        for leaf in jax.tree.leaves(jax.eval_shape(trial.init, *init_shapes(hyper)))
     )
 
 
@@ -111,14 +104,11 @@ def compile_lanes(
     trial: Trial,
     hyper: Sequence[str],
     metrics: Sequence[str],
+    plan: Plan,
     *,
     lanes: int,
     strategy: Strategy,
-    evaluate_every: int,
     most_evaluations: int,
-    allow_nan: Collection[str],
-    devices: Sequence[jax.Device],
-    compiler_options: Mapping[str, str | bool] | None = None,
 ) -> Program:
     """Compile a group's program.
 
@@ -126,21 +116,19 @@ def compile_lanes(
       trial: the functions to run.
       hyper: names of its hyper-parameters.
       metrics: names of its metrics, in the order wanted.
+      plan: what all programs have in common.
       lanes: K, a multiple of the number of devices.
       strategy: how one device runs its lanes.
-      evaluate_every: updates between two evaluations.
       most_evaluations: of a call.
-      allow_nan: metrics that may be NaN or infinite.
-      devices: what the lanes are shared over, of one or of several processes.
-      compiler_options: for XLA.
     """
-    state_shape = _state_shape(trial, hyper)
+    devices = plan.devices
+    state_shape: Any = jax.eval_shape(trial.init, *init_shapes(hyper))
     averaged = tuple(sorted(jax.eval_shape(trial.step, state_shape)[1]))
     no_sums = np.zeros((2, len(averaged)), np.float32)
     lane_shape: Any = jax.eval_shape(
         lambda state: _Lane(state, jnp.array(no_sums)), state_shape
     )
-    pack, unpack = _packing(lane_shape)
+    pack, unpack = packing(lane_shape)
     no_rows = np.full((most_evaluations, len(metrics)), np.nan, np.float32)
 
     def update(_: Any, lane: _Lane) -> _Lane:
@@ -149,7 +137,7 @@ def compile_lanes(
         return _Lane(state, _add(lane.sums, jnp.stack(each)) if each else lane.sums)
 
     def measure(lane: _Lane) -> jax.Array:
-        means = lane.sums[0] / evaluate_every
+        means = lane.sums[0] / plan.evaluate_every
         measured = {
             **dict(zip(averaged, means, strict=True)),
             **trial.evaluate(lane.state),
@@ -168,7 +156,7 @@ def compile_lanes(
                 return more
             # Nothing else has to wait for a trial that has diverged.
             last = jax.lax.dynamic_index_in_dim(rows, done - 1, keepdims=False)
-            more &= (done == 0) | is_sound(last, metrics, allow_nan)
+            more &= (done == 0) | is_sound(last, metrics, plan.allow_nan)
             return more
 
         def go_on(at: _At) -> _At:
@@ -243,13 +231,12 @@ def compile_lanes(
     traced = jax.jit(sharded, donate_argnums=0).trace(
         batched(packed_shape), batched(told_shape), size_shape
     )
-    compiled = traced.lower().compile(
-        None if compiler_options is None else dict(compiler_options)
-    )
+    options = plan.compiler_options
+    compiled = traced.lower().compile(None if options is None else dict(options))
 
     def start() -> Any:
         return jax.tree.map(
-            lambda leaf: _put(np.zeros((lanes, *leaf.shape), leaf.dtype), sharding),
+            lambda leaf: placed(np.zeros((lanes, *leaf.shape), leaf.dtype), sharding),
             packed_shape,
         )
 
@@ -262,9 +249,9 @@ def compile_lanes(
             "seed": assignment.seed,
             "hyper": {name: assignment.hyper[name] for name in hyper},
         }
-        told = jax.tree.map(lambda array: _put(array, sharding), told)
+        told = jax.tree.map(lambda array: placed(array, sharding), told)
         sizes = jax.tree.map(
-            lambda value, like: _put(np.array(value, like.dtype), everywhere),
+            lambda value, like: placed(np.array(value, like.dtype), everywhere),
             size,
             size_shape,
         )
@@ -278,7 +265,7 @@ def compile_lanes(
         return [np.array(leaf) for leaf in carry]
 
     def load(arrays: Sequence[np.ndarray]) -> Any:
-        return [_put(array, sharding) for array in arrays]
+        return [placed(array, sharding) for array in arrays]
 
     @functools.partial(jax.jit, donate_argnums=0, out_shardings=sharding)
     def put(carry: Any, lane: int, state: State) -> Any:
@@ -347,55 +334,3 @@ def _add(sums: jax.Array, values: jax.Array) -> jax.Array:
     after = total + values
     lost = (after - total) - values
     return jnp.stack([after, jnp.where(jnp.isfinite(lost), lost, 0)])
-
-
-def _state_shape(trial: Trial, hyper: Sequence[str]) -> Any:
-    key = jax.eval_shape(lambda: jax.random.key(0))
-    scalars = {name: jax.ShapeDtypeStruct((), np.float32) for name in hyper}
-    return jax.eval_shape(trial.init, key, scalars)
-
-
-def _packing(shape: Any) -> tuple[Callable[[State], Any], Callable[[Any], State]]:
-    """The state as a list of plain arrays, and back.
-
-    Keys become their words and zero-size leaves are left out, since neither can be
-    put in a file.
-    """
-    treedef: Any
-    leaves, treedef = jax.tree.flatten(shape)
-
-    def pack(state: State) -> list[jax.Array]:
-        return [
-            jax.random.key_data(leaf) if _is_key(want) else leaf.astype(want.dtype)
-            for leaf, want in zip(jax.tree.leaves(state), leaves, strict=True)
-            if want.size
-        ]
-
-    def unpack(packed: list[jax.Array]) -> State:
-        arrays = iter(packed)
-
-        def leaf(want: Any) -> jax.Array:
-            if not want.size:
-                return jnp.zeros(want.shape, want.dtype)
-            array = next(arrays)
-            if _is_key(want):
-                array = jax.random.wrap_key_data(array, impl=_key_impl(want))
-            return array
-
-        return treedef.unflatten([leaf(want) for want in leaves])
-
-    return pack, unpack
-
-
-def _is_key(leaf: Any) -> bool:
-    return bool(jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key))
-
-
-def _key_impl(leaf: Any) -> Any:
-    return leaf.dtype._impl.name
-
-
-def _put(array: np.ndarray, sharding: NamedSharding) -> jax.Array:
-    return jax.make_array_from_callback(
-        array.shape, sharding, lambda index: array[index]
-    )

@@ -17,8 +17,6 @@ from optjax.sweep._records import (
     describe,
 )
 
-__all__ = ["Ledger"]
-
 
 class Ledger:
     """Counts what happens, for displays and for the result.
@@ -56,8 +54,14 @@ class Ledger:
         self.total += trials
         self.steps_left += trials * self._steps
 
+    def count(self, updates: int) -> None:
+        """Take in so many updates."""
+        self.steps += updates
+        self.steps_left -= updates
+
     def end(self, record: Record) -> None:
-        """Take in a trial that has ended."""
+        """Take in a trial that has ended, and will not run the rest of its updates."""
+        self.steps_left -= self._steps - record.steps
         self._records.append(record)
         for callback in self._callbacks:
             callback(record)
@@ -75,7 +79,6 @@ class Ledger:
             words = str(error).removeprefix(f"trial {describe(trial.config)}: ")
             failed.append(Record(trial, FAILED, 0, Curve((), {}), words))
             self.end(failed[-1])
-            self.steps_left -= self._steps
         return failed
 
     @property

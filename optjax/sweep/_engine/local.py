@@ -3,13 +3,14 @@
 import functools
 import signal
 import time
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any, Literal
 
 import jax
 import numpy as np
 
-from optjax.sweep._engine.apart import after_error, saved
+from optjax.sweep._engine.apart import Apart, after_error, saved
 from optjax.sweep._engine.calls import Pace
 from optjax.sweep._engine.fastest import pick_strategy
 from optjax.sweep._engine.groups import TrialGroup
@@ -23,16 +24,8 @@ from optjax.sweep._records import Failure, Record, TrialSpec
 from optjax.sweep._stopping import Rungs
 from optjax.sweep._store.checkpoint import Checkpoint
 from optjax.sweep._store.keep import kept_state, read_trial
-from optjax.sweep._strategies import (
-    STRATEGIES,
-    Strategy,
-    StrategyName,
-    as_strategy,
-    skips_idle,
-)
+from optjax.sweep._strategies import STRATEGIES, Strategy, StrategyName, skips_idle
 from optjax.sweep._trial import State
-
-__all__ = ["run_here"]
 
 
 def run_here(
@@ -104,7 +97,7 @@ class _Loop:
     def run(self, checkpoint: Checkpoint) -> None:
         """Everything after the checkpoint."""
         self._lanes = [(name, lanes) for name, lanes in checkpoint.lanes]
-        self._failures = {int(n): each for n, each in checkpoint.failures.items()}
+        self._failures = dict(checkpoint.failures)
         replayed = self._replay(checkpoint)
         self._ledger.times = self._store.read_times()
         for group in self._groups[: checkpoint.groups]:
@@ -193,7 +186,7 @@ class _Loop:
                 carry = self._store.load_states(carry)
             calls = checkpoint.calls
             scheduler.resume(checkpoint.within, checkpoint.updates)
-        in_turns = not skips_idle(as_strategy(strategy))
+        in_turns = not skips_idle(strategy)
         pace, careful = Pace(self._session.call_seconds), False
         self._report(group.name, scheduler.running)
         while not scheduler.is_done:
@@ -205,20 +198,18 @@ class _Loop:
             for lane, spec in scheduler.going_on(call.lanes).items():
                 carry = program.put(carry, lane, self._kept(group, spec))
             before = saved(program, carry)
-            rows: np.ndarray | None
-            raised: dict[int, str] = {}
             began = time.monotonic()
             try:
                 # A checkpoint needs the lanes as they are after a call.
-                carry, rows = self._advance(
-                    program, carry, told, call.size, patient=saves
+                done = Apart(
+                    *self._advance(program, carry, told, call.size, patient=saves)
                 )
             except Exception as error:
                 if jax.process_count() > 1:
                     raise
                 less = None
                 if calls == 0 and is_of_memory(error):
-                    less = next_strategy(strategy, group, "ran out of memory")
+                    less = next_strategy(strategy, group)
                 if less is not None:
                     again = self._stop.submit(fit, group, self._plan, less)
                     # Nothing was measured yet.
@@ -226,20 +217,18 @@ class _Loop:
                         index, self._stop.wait(again), Checkpoint(), None
                     )
                 advance = functools.partial(self._advance, program)
-                carry, rows, raised = after_error(
+                done = after_error(
                     error, program, before, call, told, scheduler, advance
                 )
-                call.lanes[[*raised]] = False
-            careful = rows is None and not raised
-            if rows is None:
-                calls += 1
-                self._end(scheduler.fail(raised))
+            calls += 1
+            carry, careful = done.carry, done.is_to_be_repeated
+            if done.rows is None:
+                self._end(scheduler.fail(done.raised))
                 self._failures.update(scheduler.failures)
                 continue
             took = agreed_seconds(time.monotonic() - began)
             pace.took(call, took)
-            calls += 1
-            measured = scheduler.measured(call, rows)
+            measured = scheduler.measured(call, done.rows)
             with together(self._stop):
                 self._store.append(measured, in_turns=in_turns)
             # Nothing counts after a divergence.
@@ -247,23 +236,16 @@ class _Loop:
             if not call.size.evaluates:
                 times = int(call.lanes.sum())
             updates = times * call.size.updates
-            self._count(updates - len(raised) * within)
+            self._ledger.count(updates - len(done.raised) * within)
             self._ledger.times.add(group.name, took, updates)
-            lanes = scheduler.lanes()
-            ended = scheduler.observe(call, measured) + scheduler.fail(raised)
+            # A lane holds what its trial ended with until the next call.
+            ends = {
+                number: functools.partial(program.state, carry, lane)
+                for number, lane in scheduler.lanes().items()
+            }
+            ended = scheduler.observe(call, measured) + scheduler.fail(done.raised)
             self._failures.update(scheduler.failures)
-            self._end(ended)
-            if self._keeper is not None:
-                # A lane holds what it ended with until the next call.
-                numbers = [record.trial.number for record in ended]
-                self._keeper.consider(
-                    ended,
-                    {
-                        number: functools.partial(program.state, carry, lanes[number])
-                        for number in numbers
-                        if number in lanes
-                    },
-                )
+            self._end(ended, ends)
             self._report(group.name, scheduler.running)
             if self._stop.agreed == signal.SIGINT:
                 self._stop.obey()
@@ -311,8 +293,6 @@ class _Loop:
         failures = {n: each for n, each in self._failures.items() if n in own}
         scheduler = group.schedule(self._plan, strategy, rungs, failures, self._known)
         self._end(scheduler.ended_before)
-        if self._keeper is not None:
-            self._keeper.consider(scheduler.ended_before)
         return scheduler
 
     def _replay(self, checkpoint: Checkpoint) -> Scheduler | None:
@@ -322,30 +302,28 @@ class _Loop:
         """
         self._known = self._store.known()
         evaluations = sum(map(len, self._known.values()))
-        self._count(evaluations * self._plan.evaluate_every)
+        self._ledger.count(evaluations * self._plan.evaluate_every)
         rows, scheduler = self._store.replay(), None
         unfinished = checkpoint.groups + bool(checkpoint.calls)
         for index in range(unfinished):
             scheduler = self._schedule(index)
             while not scheduler.is_done and (trial := next(rows, None)) is not None:
-                self._count(len(trial.rows) * self._plan.evaluate_every)
-                ended = scheduler.take(trial.number, trial.rows)
-                self._end(ended)
-                if self._keeper is not None:
-                    self._keeper.consider(ended)
-        self._count(len(checkpoint.within) * checkpoint.updates)
+                self._ledger.count(len(trial.rows) * self._plan.evaluate_every)
+                self._end(scheduler.take(trial.number, trial.rows))
+        self._ledger.count(len(checkpoint.within) * checkpoint.updates)
         self._ledger.steps = 0
         return scheduler if checkpoint.calls else None
 
-    def _count(self, updates: int) -> None:
-        self._ledger.steps += updates
-        self._ledger.steps_left -= updates
-
-    def _end(self, records: list[Record]) -> None:
+    def _end(
+        self,
+        records: Sequence[Record],
+        states: Mapping[int, Callable[[], State]] | None = None,
+    ) -> None:
+        """Trials have ended; `states` of those in lanes, where they were now."""
         for record in records:
-            # What a diverged or stopped trial will not run any more.
-            self._ledger.steps_left -= self._plan.steps - record.steps
             self._ledger.end(record)
+        if self._keeper is not None:
+            self._keeper.consider(records, states)
 
     def _report(self, optimizer: str, running: int) -> None:
         self._session.report(self._ledger.status(optimizer, running))
@@ -359,11 +337,11 @@ class _Loop:
         return bool(agree(late))
 
     def _commit(self, checkpoint: Checkpoint) -> None:
-        failures = {str(number): each for number, each in self._failures.items()}
+        now = checkpoint._replace(
+            lanes=list(self._lanes), failures=dict(self._failures)
+        )
         with together():
-            self._store.commit(
-                checkpoint._replace(lanes=list(self._lanes), failures=failures)
-            )
+            self._store.commit(now)
             self._store.write_times(self._ledger.times)
         if self._keeper is not None:
             self._keeper.prune()

@@ -9,8 +9,6 @@ from optjax.sweep._engine.plan import Plan
 from optjax.sweep._errors import SweepError
 from optjax.sweep._strategies import Strategy, StrategyName
 
-__all__ = ["Fitted", "fit", "is_of_memory", "next_strategy"]
-
 # Each takes less memory than the one before.
 _LESS: dict[StrategyName, StrategyName] = {"vmap": "chunked", "chunked": "map"}
 
@@ -53,14 +51,14 @@ def is_of_memory(error: Exception) -> bool:
 
 
 def next_strategy(
-    strategy: StrategyName | Strategy, group: TrialGroup, why: str
+    strategy: StrategyName | Strategy, group: TrialGroup
 ) -> StrategyName | None:
-    """What takes less memory, with a warning that says why it is taken, or None."""
+    """What takes less memory than one that ran out of it, with a warning, or None."""
     less = _LESS.get(strategy) if isinstance(strategy, str) else None
     if less is not None:
         warnings.warn(
-            f"{strategy} with {group.lanes} lanes of {group.name} {why}; {less} is "
-            "taken",
+            f"{strategy} with {group.lanes} lanes of {group.name} ran out of memory; "
+            f"{less} is taken",
             stacklevel=2,
         )
     return less

@@ -21,8 +21,6 @@ import jax
 from optjax._signals import LOST, SIGNALS, in_hand
 from optjax.sweep._errors import SweepError, one_line
 
-__all__ = ["LostProcessError", "join", "leave", "losses_named"]
-
 # JAX's own 100 seconds before a silent process counts as dead, and 300 in which all
 # must end together, keep the others of a job waiting for nothing.
 _HEARTBEAT_SECONDS = 30

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from optjax.sweep._engine.apart import after_error, saved
+from optjax.sweep._engine.apart import Apart, after_error, saved
 from optjax.sweep._engine.groups import make_groups
 from optjax.sweep._engine.lanes import Program
 from optjax.sweep._engine.plan import Plan
@@ -27,8 +27,6 @@ from optjax.sweep._store.sealed import read_sealed, write_sealed
 from optjax.sweep._store.store import named_errors
 from optjax.sweep._strategies import Strategy, StrategyName
 from optjax.sweep._trial import Factory, MakeTrial, State
-
-__all__ = ["Piece", "read_piece", "run_piece", "split", "train_alone", "write_piece"]
 
 _WHOLE = 2**31 - 1
 
@@ -68,14 +66,7 @@ def train_alone(
     plan: Plan,
     state: State | None = None,
 ) -> State:
-    """Run one trial alone in a lane, and return its state at the end.
-
-    Args:
-      make_trial: the trial.
-      factories: the optimizers by name.
-      spec: which.
-      plan: one lane, and the updates to do.
-      state: to go on from; None to begin.
+    """Run one trial alone in a lane, from a state if given, and return its last one.
 
     Raises:
       SweepError: where it fails.
@@ -106,8 +97,6 @@ def _run(
     records: list[Record] = []
     if state is not None:
         carry = program.put(carry, 0, state)
-    rows: np.ndarray | None
-    raised: dict[int, str]
     # Nothing is saved or shown in between.
     work = _WHOLE
     while not scheduler.is_done:
@@ -116,16 +105,16 @@ def _run(
         if state is not None:
             told = told._replace(fresh=np.zeros_like(told.fresh))
         try:
-            (carry, rows), raised = program.advance(carry, told, call.size), {}
+            done = Apart(*program.advance(carry, told, call.size))
         except Exception as error:
-            carry, rows, raised = after_error(
+            done = after_error(
                 error, program, before, call, told, scheduler, program.advance
             )
-            call.lanes[[*raised]] = False
-        work = plan.evaluate_every if rows is None and not raised else _WHOLE
-        if rows is not None:
-            records += scheduler.observe(call, scheduler.measured(call, rows))
-        records += scheduler.fail(raised)
+        carry = done.carry
+        work = plan.evaluate_every if done.is_to_be_repeated else _WHOLE
+        if done.rows is not None:
+            records += scheduler.observe(call, scheduler.measured(call, done.rows))
+        records += scheduler.fail(done.raised)
     return records, program, carry
 
 

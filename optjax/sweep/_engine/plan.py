@@ -11,8 +11,6 @@ from optjax.sweep._engine.processes import agree
 from optjax.sweep._records import Mode
 from optjax.sweep._stopping import Rungs, StoppingRule, decisions
 
-__all__ = ["Plan"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:

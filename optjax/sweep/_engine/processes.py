@@ -9,8 +9,6 @@ import numpy as np
 from optjax.sweep._engine.interrupt import Stop
 from optjax.sweep._errors import SweepError, one_line
 
-__all__ = ["agree", "agreed_seconds", "together"]
-
 # Every process's message must have the same shape.
 _MESSAGE_BYTES = 512
 

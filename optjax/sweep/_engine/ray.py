@@ -8,21 +8,13 @@ from typing import Any, Literal
 import numpy as np
 
 from optjax.sweep._engine.interrupt import Stop
-from optjax.sweep._engine.pieces import (
-    Piece,
-    read_piece,
-    run_piece,
-    split,
-    write_piece,
-)
+from optjax.sweep._engine.pieces import Piece, read_piece, run_piece, split, write_piece
 from optjax.sweep._engine.session import Session
-from optjax.sweep._errors import SweepError
+from optjax.sweep._errors import SweepError, library
 from optjax.sweep._records import FAILED, Failure, Measured, Record
 from optjax.sweep._store.checkpoint import Checkpoint
 from optjax.sweep._strategies import Strategy, StrategyName
 from optjax.sweep._trial import Factory, MakeTrial
-
-__all__ = ["run_on_ray"]
 
 # A piece of a cluster's work: long enough to pay for its compilation, short enough to
 # lose.
@@ -71,12 +63,7 @@ def run_on_ray(
     )
     counted = {replayed.number for replayed in session.store.replay()}
     failures = dict(checkpoint.failures)
-    try:
-        import ray
-    except ModuleNotFoundError:
-        raise SweepError(
-            "the ray engine needs Ray; run: pip install 'optjax[ray]'"
-        ) from None
+    ray = library("ray", "the ray engine needs Ray", "'optjax[ray]'")
     metrics, ledger = session.groups[0].metrics, session.ledger
     left = len(pieces)
 
@@ -89,10 +76,9 @@ def run_on_ray(
             if number not in counted:
                 session.store.append([Measured(record.trial, steps, values.T)])
             if record.status == FAILED:
-                failures[str(number)] = Failure(len(steps), record.message)
+                failures[number] = Failure(len(steps), record.message)
+            ledger.count(record.steps)
             ledger.end(record)
-            ledger.steps += record.steps
-            ledger.steps_left -= session.plan.steps
         waiting = ledger.total - ledger.done
         name = piece.specs[0].config.optimizer
         session.report(ledger.status(name, min(waiting, left * size)))

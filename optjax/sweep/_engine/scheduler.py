@@ -24,8 +24,6 @@ from optjax.sweep._records import (
 )
 from optjax.sweep._stopping import Rungs
 
-__all__ = ["Scheduler"]
-
 _IDLE = -1
 
 

@@ -19,8 +19,6 @@ from optjax.sweep._store.keep import Keeper
 from optjax.sweep._store.store import Store
 from optjax.sweep._strategies import Strategy, StrategyName
 
-__all__ = ["Session"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Session:

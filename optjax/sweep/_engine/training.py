@@ -16,8 +16,6 @@ from optjax.sweep._records import TrialSpec
 from optjax.sweep._store.keep import read_trial
 from optjax.sweep._trial import Factory, MakeTrial, State, own_state
 
-__all__ = ["Kept", "Training"]
-
 
 class Kept(NamedTuple):
     """Where a trial's state is kept, and after how many updates."""

@@ -9,8 +9,6 @@ from optjax.sweep._ranking import numeric
 from optjax.sweep._records import Config
 from optjax.sweep._store.files import as_text
 
-__all__ = ["Range", "Space", "again"]
-
 _SWEEP = ("optjax", "sweep")
 
 

@@ -13,15 +13,6 @@ import statistics
 from collections.abc import Sequence
 from typing import NamedTuple
 
-__all__ = [
-    "LEVEL",
-    "Sample",
-    "is_told",
-    "probability",
-    "resolution",
-    "seeds_needed",
-]
-
 #: The probability of telling any two apart that are alike.
 LEVEL = 0.01
 _POWER = 0.8

@@ -8,11 +8,7 @@ import numpy as np
 
 from optjax._page.parts import Picture, axis
 from optjax.sweep._report.study import Study
-from optjax.sweep._report.words import (
-    is_log,
-)
-
-__all__ = ["expected_best", "mean_of_best"]
+from optjax.sweep._report.words import is_log
 
 _MOST_PLACES = 60
 

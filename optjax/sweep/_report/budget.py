@@ -18,8 +18,6 @@ from optjax.sweep._records import FINISHED, STOPPED, Config, Record
 from optjax.sweep._report.study import Study
 from optjax.sweep._rows import FACTORIES
 
-__all__ = ["band_at_the_end", "improving", "stopped_leader"]
-
 # The last so much of a run tells whether it still improves.
 _LAST = 0.2
 # Of all that was gained, less than this in the last part is the end of it.
@@ -164,7 +162,7 @@ def _bounds(config: Config, step: int) -> tuple[float, float] | None:
         return [part for part in parts if isinstance(part, Clip) and part.ends]
 
     try:
-        optimizer = FACTORIES[config.optimizer](**{**config.hyper, **config.static})
+        optimizer = FACTORIES[config.optimizer](**config.values)
         program = trace_once(clips)
     # What is not in the table, or takes something else, has no bounds to speak of.
     except Exception:

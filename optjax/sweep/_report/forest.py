@@ -15,8 +15,6 @@ import numpy as np
 from optjax.sweep._ranking import Best, Ranking, numeric, varying
 from optjax.sweep._store.files import as_text
 
-__all__ = ["Importance", "importance_of"]
-
 # Fewer configurations teach a forest nothing.
 _FEWEST = 16
 _MOST = 2000
@@ -63,9 +61,7 @@ def _column(found: Sequence[Best], name: str) -> Any:
     values = [numeric(best.config, name) for best in found]
     if None not in values:
         return np.array(values, float)
-    words = [
-        as_text({**best.config.hyper, **best.config.static}.get(name)) for best in found
-    ]
+    words = [as_text(best.config.values.get(name)) for best in found]
     place = {word: i for i, word in enumerate(sorted(set(words)))}
     return np.array([place[word] for word in words], float)
 

@@ -3,8 +3,6 @@
 from optjax._page.parts import Picture, Verdict, axis
 from optjax.sweep._report.study import Study
 
-__all__ = ["importance", "importance_picture"]
-
 # A fall of R² that may as well be nothing.
 _LITTLE = 0.01
 

@@ -14,8 +14,6 @@ from optjax.sweep._report.target import to_target
 from optjax.sweep._report.verdicts import verdicts
 from optjax.sweep._store.files import write_atomically
 
-__all__ = ["page_of", "write_page"]
-
 
 def page_of(study: Study, about: Mapping[str, Any]) -> Page:
     """The page of the trials that have ended, at least one."""

@@ -26,8 +26,6 @@ from optjax.sweep._report.words import (
 )
 from optjax.sweep._store.files import as_text
 
-__all__ = ["pictures", "trials"]
-
 # Every trial's curve is in the page where all together have at most so many values.
 _MOST_VALUES = 60_000
 
@@ -49,7 +47,7 @@ def trials(study: Study) -> Mapping[str, Any]:
     rows = []
     for record in ranking.records:
         config = record.trial.config
-        values = {**config.hyper, **config.static}
+        values = config.values
         score = ranking.score(record)
         rows.append(
             [
@@ -91,7 +89,7 @@ def _ranking(study: Study) -> Picture:
     rows = []
     for standing in study.standings:
         best = standing.best
-        values = {**best.config.hyper, **best.config.static}
+        values = best.config.values
         inside = ", ".join(
             f"{name.replace('learning_rate', 'lr')} {as_text(cell(values[name]))}"
             for name in values

@@ -13,8 +13,6 @@ from optjax.sweep._errors import SweepError
 from optjax.sweep._ranking import Ranking
 from optjax.sweep._report.target import Reach, in_words, reaches
 
-__all__ = ["profile", "profile_page"]
-
 
 def profile(ratios: list[float], most: float) -> tuple[list[float], list[float]]:
     """The share of the tasks within each ratio, as the corners of a staircase.

@@ -15,8 +15,6 @@ from optjax.sweep._report.words import (
     value_column,
 )
 
-__all__ = ["heatmaps", "isolation", "parallel"]
-
 # Lines that a parallel picture can carry.
 _MOST_LINES = 300
 _MOST_CELLS = 400

@@ -3,14 +3,12 @@
 import math
 from collections.abc import Mapping, Sequence
 
-from optjax._page.parts import Verdict
+from optjax._page.parts import Verdict, spans_decades
 from optjax.sweep._ranking import TOLERANCE, Standing, numeric
 from optjax.sweep._records import DIVERGED, FAILED
 from optjax.sweep._report.again import Range
 from optjax.sweep._report.study import Study
 from optjax.sweep._store.files import as_text
-
-__all__ = ["diverged", "edge", "failed", "flat"]
 
 # Of the values' span, where they were drawn: nearer than this to an end is at it.
 _NEAR = 0.05
@@ -194,7 +192,7 @@ def _side(value: float, values: Sequence[float]) -> int:
     """−1 at the lower end, 1 at the upper, 0 inside."""
     if len(values) <= _MOST_IN_A_GRID:
         return (value == values[-1]) - (value == values[0])
-    log = values[0] > 0 and values[-1] / values[0] > 30
+    log = spans_decades(values[0], values[-1])
     low, at, high = (math.log(v) if log else v for v in (values[0], value, values[-1]))
     share = (at - low) / (high - low)
     return (share > 1 - _NEAR) - (share < _NEAR)
@@ -212,7 +210,7 @@ def _wider(
 
 def _wider_range(values: Sequence[float], side: int) -> Range:
     low, high = values[0], values[-1]
-    is_log = low > 0 and high / low > 30
+    is_log = spans_decades(low, high)
     if is_log:
         low, high = (low / 10, high) if side < 0 else (low, high * 10)
     else:

@@ -12,8 +12,6 @@ from optjax.sweep._report.apart import Sample, is_told, resolution
 from optjax.sweep._report.forest import Importance, importance_of
 from optjax.sweep._store.files import as_text
 
-__all__ = ["Study", "named"]
-
 # Of one optimizer's configurations, which may be thousands.
 _MOST_CONTENDERS = 20
 
@@ -111,6 +109,6 @@ class Study:
 
 def named(config: Config) -> str:
     """A configuration as it is told apart: adam with learning_rate 0.01."""
-    values = {**config.hyper, **config.static}
-    inside = ", ".join(f"{name} {as_text(value)}" for name, value in values.items())
+    named = config.values.items()
+    inside = ", ".join(f"{name} {as_text(value)}" for name, value in named)
     return f"{config.optimizer} with {inside}" if inside else config.optimizer

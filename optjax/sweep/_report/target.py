@@ -7,8 +7,6 @@ from typing import NamedTuple
 from optjax._page.parts import Table
 from optjax.sweep._ranking import Ranking, Standing
 
-__all__ = ["Reach", "in_words", "reaches", "to_target"]
-
 
 class Reach(NamedTuple):
     """An optimizer on its way to the target, at its best configuration.

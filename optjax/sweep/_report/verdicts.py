@@ -7,8 +7,6 @@ from optjax.sweep._report.span import diverged, edge, failed, flat
 from optjax.sweep._report.study import Study
 from optjax.sweep._report.winner import winner
 
-__all__ = ["verdicts"]
-
 _AFTER_THE_WINNER = (
     failed,
     edge,

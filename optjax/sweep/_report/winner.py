@@ -7,7 +7,8 @@ from optjax.sweep._ranking import Best
 from optjax.sweep._report.apart import LEVEL, probability, seeds_needed
 from optjax.sweep._report.study import Study, named
 
-__all__ = ["winner"]
+#: The kind of what more seeds would tell.
+SEEDS = "seeds"
 
 
 def winner(study: Study) -> list[Verdict]:
@@ -75,7 +76,7 @@ def _tie(study: Study, tied: list[Best]) -> Verdict:
 
 def _one_seed(study: Study) -> Verdict:
     return Verdict(
-        "seeds",
+        SEEDS,
         "warning",
         "One seed says nothing of chance: no two can be told apart.",
         _score(study, study.best),
@@ -97,7 +98,7 @@ def _not_told(study: Study, close: list[Best]) -> Verdict:
     )
     names = _listed([_name(study, best) for best in close], most=6)
     return Verdict(
-        "seeds",
+        SEEDS,
         "warning",
         f"{_name(study, study.best)} is first, but {study.seeds} seeds do not tell it "
         f"from {names}.",

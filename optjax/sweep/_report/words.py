@@ -4,22 +4,11 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from optjax._page.parts import spans_decades
 from optjax.sweep._ranking import Best, numeric
 from optjax.sweep._records import Record
 from optjax.sweep._report.study import Study
 from optjax.sweep._store.files import as_text
-
-__all__ = [
-    "cell",
-    "closer",
-    "is_log",
-    "is_numeric",
-    "middle_seed",
-    "over_seeds",
-    "row_numbers",
-    "value_column",
-    "varies",
-]
 
 
 def value_column(study: Study) -> str:
@@ -83,9 +72,5 @@ def closer(study: Study, lines: Sequence[Sequence[float]]) -> list[float] | None
 def is_log(study: Study, values: Sequence[float]) -> bool:
     # A loss over decades reads only on a logarithmic axis.
     finite = [value for value in values if math.isfinite(value)]
-    return (
-        study.ranking.mode == "min"
-        and bool(finite)
-        and min(finite) > 0
-        and max(finite) / min(finite) > 30
-    )
+    is_loss = study.ranking.mode == "min"
+    return is_loss and bool(finite) and spans_decades(min(finite), max(finite))

@@ -11,17 +11,10 @@ from optjax._names import did_you_mean, listing
 from optjax.sweep._errors import SweepError, in_own_code, one_line
 from optjax.sweep._keywords import Keywords
 from optjax.sweep._records import describe
+from optjax.sweep._rows import YOUR_OWN
 from optjax.sweep._space.distributions import Choice, LogUniform, Uniform
-from optjax.sweep._space.searched import (
-    Searched,
-    is_integer,
-    is_required,
-    keywords_of,
-    python_value,
-)
+from optjax.sweep._space.searched import Searched, is_integer, is_required, keywords_of
 from optjax.sweep._trial import Factory
-
-__all__ = ["check_finite", "check_is_taken", "check_known_optimizer", "check_values"]
 
 _SMALLEST = float(np.finfo(np.float32).tiny)
 _LARGEST = float(np.finfo(np.float32).max)
@@ -55,7 +48,7 @@ def check_values(optimizer: Searched) -> None:
     optional: dict[str, tuple[Any, ...]] = {}
     for key, dimension in optimizer.dimensions.items():
         if isinstance(dimension, Choice):
-            values = tuple(python_value(value) for value in dimension.values)
+            values = dimension.values
         else:
             values = (float(dimension.low), float(dimension.high))
             if optimizer.is_static(key, 0.0):
@@ -143,6 +136,5 @@ def check_known_optimizer(
     if not isinstance(name, str):
         raise SweepError(f"{where}: an optimizer is given by its name, got {name!r}")
     if name not in factories:
-        hint = did_you_mean(name, factories)
-        own = "" if hint.endswith("?") else "; for your own give module:attribute"
-        raise SweepError(f"{where}: there is no optimizer {name!r}{hint}{own}")
+        hint = did_you_mean(name, factories, YOUR_OWN)
+        raise SweepError(f"{where}: there is no optimizer {name!r}{hint}")

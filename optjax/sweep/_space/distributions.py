@@ -10,22 +10,6 @@ import numpy as np
 
 from optjax.sweep._errors import SweepError
 
-__all__ = [
-    "Choice",
-    "Distribution",
-    "LogUniform",
-    "PerOptimizer",
-    "Static",
-    "Uniform",
-    "choice",
-    "grid",
-    "log_uniform",
-    "only",
-    "per_optimizer",
-    "static",
-    "uniform",
-]
-
 
 @dataclass(frozen=True)
 class Choice:

@@ -10,9 +10,6 @@ from dataclasses import dataclass, field
 from numbers import Integral, Real
 from typing import Any
 
-import jax
-import numpy as np
-
 from optjax._arguments.checked import without_kind
 from optjax._names import did_you_mean, listing
 from optjax.sweep._errors import SweepError
@@ -20,16 +17,6 @@ from optjax.sweep._keywords import Keywords, declared, of_the_trial
 from optjax.sweep._records import Config
 from optjax.sweep._space.distributions import Choice, Distribution, PerOptimizer, Static
 from optjax.sweep._trial import Factory
-
-__all__ = [
-    "Searched",
-    "is_integer",
-    "is_required",
-    "keywords_of",
-    "python_value",
-    "restrict",
-]
-
 
 # One for all configurations, of which there may be a million.
 _NOTHING: dict[str, Any] = {}
@@ -85,9 +72,8 @@ class Searched:
         return dimension.at(unit)
 
     def config(self, values: Mapping[str, Any]) -> Config:
-        plain = {key: python_value(value) for key, value in values.items()}
-        static = {k: v for k, v in plain.items() if self.is_static(k, v)}
-        hyper = {k: float(v) for k, v in plain.items() if k not in static}
+        static = {k: v for k, v in values.items() if self.is_static(k, v)}
+        hyper = {k: float(v) for k, v in values.items() if k not in static}
         return Config(self.name, hyper, static or _NOTHING)
 
     def is_static(self, key: str, value: Any) -> bool:
@@ -201,11 +187,3 @@ def is_integer(
     else:
         members = {annotation}
     return members <= kinds
-
-
-def python_value(value: Any) -> Any:
-    """NumPy and JAX scalars as Python's."""
-    is_scalar = isinstance(value, (np.generic, np.ndarray, jax.Array)) and (
-        value.ndim == 0
-    )
-    return value.item() if is_scalar else value

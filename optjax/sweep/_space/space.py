@@ -22,12 +22,8 @@ its own:
      {"optimizer": "adam", "activation": "leaky", "slope": uniform(0.0, 0.3)}]
 """
 
-from collections.abc import (
-    Iterator,
-    Mapping,
-    Sequence,
-    Set,
-)
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence, Set
 from typing import Annotated, Any, Literal, NamedTuple, TypeAlias, get_args
 
 import jax
@@ -61,17 +57,6 @@ from optjax.sweep._space.distributions import (
 )
 from optjax.sweep._space.searched import Searched, restrict
 from optjax.sweep._trial import Factory
-
-__all__ = [
-    "Draws",
-    "Factories",
-    "Method",
-    "Space",
-    "configurations",
-    "keys_of",
-    "same",
-    "searched",
-]
 
 _MOST_CONFIGURATIONS = 1_000_000
 
@@ -323,7 +308,16 @@ def _plain_dimension(where: str, value: Any) -> Distribution:
         dimension.check()
     except SweepError as error:
         raise SweepError(f"{where}: {error}") from None
+    if isinstance(dimension, Choice):
+        values = tuple(map(_python_value, dimension.values))
+        dimension = dataclasses.replace(dimension, values=values)
     return dimension
+
+
+def _python_value(value: Any) -> Any:
+    """NumPy and JAX scalars as Python's."""
+    is_array = isinstance(value, (np.generic, np.ndarray, jax.Array))
+    return value.item() if is_array and value.ndim == 0 else value
 
 
 def _unit_points(draws: int, dimensions: int, method: str, seed: int) -> np.ndarray:

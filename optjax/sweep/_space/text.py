@@ -16,8 +16,6 @@ from optjax.sweep._space.distributions import (
     only,
 )
 
-__all__ = ["parse_dimension"]
-
 _RANGES = {"log": LogUniform, "log_uniform": LogUniform, "uniform": Uniform}
 _SCALES: dict[str, type[LogUniform | Uniform]] = {"log": LogUniform, "linear": Uniform}
 _LITERALS = {"true": True, "True": True, "false": False, "False": False, "None": None}

@@ -9,8 +9,6 @@ from optjax.sweep._errors import DamagedError
 from optjax.sweep._records import Failure
 from optjax.sweep._store.sealed import read_sealed, write_sealed
 
-__all__ = ["Checkpoint", "read_checkpoint", "write_checkpoint"]
-
 
 class Checkpoint(NamedTuple):
     """A consistent point of a sweep.
@@ -38,7 +36,7 @@ class Checkpoint(NamedTuple):
     within: Sequence[int] = ()
     updates: int = 0
     lanes: Sequence[tuple[str, int]] = ()
-    failures: Mapping[str, Failure] = MappingProxyType({})
+    failures: Mapping[int, Failure] = MappingProxyType({})
     states: Sequence[str] = ()
     curves_bytes: int = 0
     curves_digest: str = ""
@@ -58,7 +56,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
         return Checkpoint()
     if set(saved) != set(Checkpoint._fields):
         raise DamagedError(path, "it is of another version of optjax")
-    failures = {n: Failure(*each) for n, each in saved.pop("failures").items()}
+    failures = {int(n): Failure(*each) for n, each in saved.pop("failures").items()}
     return Checkpoint(**saved, failures=failures)
 
 

@@ -11,8 +11,6 @@ from optjax._arguments.kind import shown
 from optjax.sweep._errors import DamagedError, RefusedError, SweepError
 from optjax.sweep._store.sealed import read_sealed
 
-__all__ = ["Lock", "as_directory", "claim", "in_a_series"]
-
 T = TypeVar("T")
 
 

@@ -11,8 +11,6 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["as_text", "number_as_text", "write_atomically", "write_csv"]
-
 _MOST = float(np.finfo(np.float32).max)
 
 

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 
-__all__ = ["Fingerprint"]
+from optjax.sweep._arrays import as_bytes
 
 # A longer constant is data: it has a digest of its own, and the program says only that
 # it reads it, so that "other data" can be told from another program.
@@ -280,18 +280,12 @@ def _digest(words: str) -> str:
 def _array_digest(array: np.ndarray) -> str:
     hasher = hashlib.sha256(f"{array.dtype} {array.shape} ".encode())
     if array.flags.c_contiguous:
-        hasher.update(_bytes_of(array))
+        hasher.update(as_bytes(array).data)
     else:
         rows = max(1, _BLOCK_BYTES * len(array) // array.nbytes)
         for start in range(0, len(array), rows):
-            block = np.ascontiguousarray(array[start : start + rows])
-            hasher.update(_bytes_of(block))
+            hasher.update(as_bytes(array[start : start + rows]).data)
     return hasher.hexdigest()[:32]
-
-
-def _bytes_of(array: np.ndarray) -> memoryview:
-    """The memory of a contiguous array; dtypes such as bfloat16 have no buffer."""
-    return array.reshape(-1).view(np.uint8).data
 
 
 def _name(thing: Any) -> str:

@@ -1,4 +1,4 @@
-"""What a sweep is, as plain data, and in which words two of them differ.
+"""What a sweep is, as plain data, and whether another is the same.
 
 A directory belongs to one sweep: to what is computed (the programs of init, step and
 evaluate, and the data that they read), to the trials, and to all that decides in which
@@ -12,7 +12,7 @@ import importlib.metadata
 import itertools
 import json
 import sys
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,28 +20,19 @@ from optjax.sweep._engine.groups import TrialGroup
 from optjax.sweep._engine.plan import Plan
 from optjax.sweep._errors import RefusedError
 from optjax.sweep._records import PLAIN, Record, TrialSpec
+from optjax.sweep._store.differences import (
+    FUNCTIONS,
+    changed_versions,
+    differences,
+    show,
+)
 from optjax.sweep._store.fingerprint import Fingerprint
 from optjax.sweep._strategies import Strategy, StrategyName
 
-__all__ = ["Asked", "check_same", "identity", "in_words", "numbered"]
-
 # What turns a program into digits.
 _LIBRARIES = ("jax", "jaxlib", "flax", "optax")
-_FUNCTIONS = {
-    "init": "the initialisation",
-    "step": "the training step",
-    "evaluate": "the evaluation",
-}
-# What follows from the rest, and tells something only where nothing else does.
-_CONSEQUENCES = ("state", "lanes", "metrics", "unmade")
-_CODES = {
-    "stopping": "the stopping rule",
-    "strategy": "the strategy",
-    "search": "the search",
-}
 # What has more of it where trials have been added.
 _GROWING = ("trials", "unmade", "generations", "data", "state", "lanes")
-_MOST_VALUES = 6
 _NOT_LONGER = (
     "a longer run goes on where nothing else differs, and a schedule over the steps "
     "makes another training step"
@@ -99,7 +90,7 @@ def identity(
     programs = [
         {
             "of": [group.name, list(group.hyper), _static(group.specs[0])],
-            **{name: group.digests[name] for name in _FUNCTIONS},
+            **{name: group.digests[name] for name in FUNCTIONS},
         }
         for group in groups
     ]
@@ -137,7 +128,7 @@ def identity(
 
 def in_words(value: Any) -> str:
     """A rule or a strategy as messages name it, also as a directory says it."""
-    return _show(value if isinstance(value, Mapping) else _described(value))
+    return show(value if isinstance(value, Mapping) else _described(value))
 
 
 def check_same(
@@ -177,13 +168,12 @@ def check_same(
     is_longer = saved["steps"] < wanted["steps"]
     why_not = _why_not_longer(saved) if is_longer else ""
     same_steps = {**before, "steps": saved["steps"]} if is_longer else before
-    differences = list(_differences(saved, same_steps, made))
-    news = _changed_versions(saved["programs"][-1]["versions"], now["versions"])
-    if differences or why_not:
+    found = differences(saved, same_steps, made)
+    news = changed_versions(saved["programs"][-1]["versions"], now["versions"])
+    if found or why_not:
         if is_longer:
-            differences = list(_differences(saved, before, made))
-            differences.append(why_not or _NOT_LONGER)
-        words = "; ".join([*differences, *([] if known else [news])])
+            found = [*differences(saved, before, made), why_not or _NOT_LONGER]
+        words = "; ".join([*found, *([] if known else [news])])
         raise RefusedError(f"{directory} holds another sweep: {words}; {_ELSEWHERE}")
     newer = ("asked", "steps", *_GROWING)
     grown = {**saved, **{name: wanted[name] for name in newer}}
@@ -266,99 +256,6 @@ def _without_what_is_new(
     }
 
 
-def _differences(
-    saved: Mapping[str, Any], wanted: Mapping[str, Any], made: Any
-) -> list[str]:
-    """All that differs, the most telling first.
-
-    `made` are the saved programs by the versions of now, or None.
-    """
-    apart = {"about", "data", "programs", "trials", "generations", "asked"}
-    apart |= {*_CONSEQUENCES}
-    was, is_ = _columns(saved["trials"]), _columns(wanted["trials"])
-    # Another version may read the same data in another order.
-    as_read = list if made else sorted
-    (now,) = wanted["programs"]
-    telling = [
-        *_changed(saved["about"], wanted["about"]),
-        *(["other data"] if as_read(saved["data"]) != as_read(wanted["data"]) else []),
-        *(_changed_programs(made, now) if made else []),
-        *_changed(was, is_),
-        *_changed(saved, wanted, without=apart),
-        *(_changed_codes(saved, wanted, made, now) if made else []),
-    ]
-    if not telling and saved["trials"] != wanted["trials"]:
-        telling = ["the trials are others, or in another order"]
-    return telling or list(_changed(saved, wanted, only=_CONSEQUENCES))
-
-
-def _changed_programs(was: Mapping[str, Any], is_: Mapping[str, Any]) -> Iterator[str]:
-    # Those of the same optimizer and hyper-parameters; of others the trials tell.
-    pairs = [
-        (old, new)
-        for old, new in zip(was["groups"], is_["groups"], strict=False)
-        if old["of"] == new["of"]
-    ]
-    for function, words in _FUNCTIONS.items():
-        other = [new["of"][0] for old, new in pairs if old[function] != new[function]]
-        if other:
-            whose = "" if len(other) == len(pairs) else f" of {_show(_once(other))}"
-            yield f"{words}{whose} differs"
-
-
-def _changed_codes(
-    was: Mapping[str, Any], is_: Mapping[str, Any], made: Any, now: Any
-) -> Iterator[str]:
-    # Where the object is another one, that is said.
-    for name, words in _CODES.items():
-        codes = [of["codes"].get(name) for of in (made, now)]
-        if was[name] == is_[name] and codes[0] != codes[1]:
-            yield f"{words} {_show(is_[name])} differs"
-
-
-def _columns(trials: Sequence[Any]) -> dict[str, list[Any]]:
-    """The values of the optimizers, seeds and hyper-parameters of the trials."""
-    columns: dict[str, list[Any]] = {"optimizers": [], "seeds": []}
-    for _, optimizer, hyper, static, seed in trials:
-        row = {"optimizers": optimizer, "seeds": seed, **hyper, **static}
-        for name, value in row.items():
-            columns.setdefault(name, []).append(value)
-    return {name: _once(values) for name, values in columns.items()}
-
-
-def _once(values: Sequence[Any]) -> list[Any]:
-    return list(dict.fromkeys(values))
-
-
-def _changed(
-    was: Mapping[str, Any],
-    is_: Mapping[str, Any],
-    *,
-    only: Collection[str] | None = None,
-    without: Collection[str] = (),
-) -> Iterator[str]:
-    for name in dict.fromkeys([*is_, *was] if only is None else only):
-        if name not in without and was.get(name) != is_.get(name):
-            yield _was_and_is(name, was.get(name), is_.get(name))
-
-
-def _was_and_is(name: str, was: Any, is_: Any) -> str:
-    before, after = _show(was), _show(is_)
-    name = name.replace("_", " ")
-    if before == after:
-        return f"other {name}"
-    are = ("were", "are") if name.endswith("s") else ("was", "is")
-    return f"{name} {are[0]} {before} and {are[1]} {after}"
-
-
-def _changed_versions(was: Mapping[str, str], is_: Mapping[str, str]) -> str:
-    return ", ".join(
-        f"{name} {was.get(name, 'none')} and now {is_.get(name, 'none')}"
-        for name in dict.fromkeys([*is_, *was])
-        if was.get(name) != is_.get(name)
-    )
-
-
 def _versions() -> dict[str, str]:
     from optjax import __version__
 
@@ -392,19 +289,3 @@ def _described(value: Any) -> Any:
         return _plain(value)
     fields = {name: _plain(getattr(value, name)) for name in names}
     return {"is": _plain(value), **fields}
-
-
-def _show(value: Any) -> str:
-    if value is None or value == [] or value == {}:
-        return "none"
-    if isinstance(value, float):
-        return f"{value:g}"
-    if isinstance(value, list):
-        more = f", … ({len(value)} in all)" if len(value) > _MOST_VALUES else ""
-        return ", ".join(map(_show, value[:_MOST_VALUES])) + more
-    if isinstance(value, dict):
-        named = dict(value)
-        kind = named.pop("is", "")
-        inside = ", ".join(f"{name}={_show(value)}" for name, value in named.items())
-        return f"{kind}({inside})" if kind else inside
-    return str(value)

@@ -17,20 +17,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from optjax.sweep._errors import DamagedError, NotWrittenError, SweepError
+from optjax.sweep._arrays import as_bytes, as_leaf, as_plain
+from optjax.sweep._errors import DamagedError, NotWrittenError, first_line, library
 from optjax.sweep._ranking import Ranking
 from optjax.sweep._records import Config, Record
 from optjax.sweep._store.sealed import digest, read_sealed, write_sealed
-from optjax.sweep._trial import State, Trial, own_state, whole_state
-
-__all__ = [
-    "Keeper",
-    "kept_state",
-    "kept_states",
-    "leaves_of",
-    "read_state",
-    "read_trial",
-]
+from optjax.sweep._trial import State, Trial, init_shapes, own_state, whole_state
 
 _PREFIX = "trial-"
 _SEAL = "digest.json"
@@ -102,9 +94,9 @@ class Keeper:
                 checkpointer.save(path.absolute(), dict(leaves), force=True)
             write_sealed(path / _SEAL, {"leaves": _digest(leaves)})
         except (OSError, ValueError) as error:
-            first = (str(error).strip().splitlines() or ["no message"])[0]
             raise NotWrittenError(
-                f"cannot keep the state of trial {number} in {path}: {first}"
+                f"cannot keep the state of trial {number} in {path}: "
+                f"{first_line(error)}"
             ) from error
 
 
@@ -129,8 +121,7 @@ def read_trial(path: Path, trial: Trial, config: Config) -> State:
       DamagedError: where it is not that of such a trial.
     """
     hyper = {name: jnp.float32(value) for name, value in config.hyper.items()}
-    key = jax.eval_shape(lambda: jax.random.key(0))
-    shape = jax.eval_shape(trial.init, key, hyper)
+    shape = jax.eval_shape(trial.init, *init_shapes(hyper))
     return whole_state(shape, read_state(path, own_state(shape)), hyper)
 
 
@@ -144,8 +135,7 @@ def read_state(path: Path, like: State) -> State:
         with _orbax().PyTreeCheckpointer() as checkpointer:
             saved = checkpointer.restore(path.absolute())
     except (OSError, ValueError, KeyError) as error:
-        first = (str(error).strip().splitlines() or ["no message"])[0]
-        raise DamagedError(path, first) from None
+        raise DamagedError(path, first_line(error)) from None
     if read_sealed(path / _SEAL) != {"leaves": _digest(saved)}:
         raise DamagedError(path, "it was changed after it was written")
 
@@ -155,11 +145,7 @@ def read_state(path: Path, like: State) -> State:
         name = jax.tree_util.keystr(at)
         if name not in saved:
             raise DamagedError(path, f"it has no {name}")
-        array = jnp.asarray(saved[name])
-        if jnp.issubdtype(want.dtype, jax.dtypes.prng_key):
-            array = jax.random.wrap_key_data(array, impl=want.dtype._impl.name)
-        else:
-            array = array.astype(want.dtype)
+        array = as_leaf(jnp.asarray(saved[name]), want)
         if array.shape != want.shape:
             raise DamagedError(
                 path, f"its {name} has the shape {array.shape}, not {want.shape}"
@@ -173,11 +159,7 @@ def leaves_of(state: State) -> dict[str, np.ndarray]:
     """The leaves by their paths: keys as their words, without those of no size."""
     leaves = jax.tree_util.tree_leaves_with_path(own_state(state))
     return {
-        jax.tree_util.keystr(path): np.asarray(
-            jax.random.key_data(leaf)
-            if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-            else leaf
-        )
+        jax.tree_util.keystr(path): np.asarray(as_plain(leaf, leaf))
         for path, leaf in leaves
         if leaf.size
     }
@@ -192,16 +174,9 @@ def _digest(leaves: Mapping[str, Any]) -> str:
     for name, leaf in sorted(leaves.items()):
         array = np.asarray(leaf)
         seal.update(f"{name} {array.dtype.name} {array.shape}\n".encode())
-        # As bytes, since NumPy gives no buffer of bfloat16.
-        seal.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+        seal.update(as_bytes(array).data)
     return seal.hexdigest()
 
 
 def _orbax() -> Any:
-    try:
-        import orbax.checkpoint
-    except ModuleNotFoundError:
-        raise SweepError(
-            "keep= needs Orbax; run: pip install orbax-checkpoint"
-        ) from None
-    return orbax.checkpoint
+    return library("orbax.checkpoint", "keep= needs Orbax", "orbax-checkpoint")

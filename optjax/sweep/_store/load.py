@@ -24,8 +24,6 @@ from optjax.sweep._records import (
 from optjax.sweep._store.identity import Asked, in_words
 from optjax.sweep._store.store import Store
 
-__all__ = ["Saved", "load"]
-
 
 class Saved(NamedTuple):
     """What a directory has of a sweep.
@@ -35,7 +33,7 @@ class Saved(NamedTuple):
       metric: the one that ranks.
       mode: "max" or "min".
       about: what the caller said of it, and how it was run.
-      finished: whether all have ended.
+      finished_before: whether all have ended.
       title: what the metric is called, or "".
       command: the words of the command line that asked for it, or none.
       seconds: that an update took, by optimizer.
@@ -45,7 +43,7 @@ class Saved(NamedTuple):
     metric: str
     mode: Mode
     about: dict[str, Any]
-    finished: bool
+    finished_before: bool
     title: str
     command: tuple[str, ...]
     seconds: dict[str, float]
@@ -77,7 +75,7 @@ def load(directory: Path) -> Saved:
     has_rule = identity["stopping"] is not None
     metrics, every = identity["metrics"], identity["evaluate_every"]
     unmade = dict(identity["unmade"])
-    in_calls = {int(number): each.message for number, each in point.failures.items()}
+    in_calls = {number: each.message for number, each in point.failures.items()}
     messages = {**unmade, **in_calls}
     records = []
     for number, optimizer, hyper, static, seed in trials:
@@ -114,15 +112,13 @@ def load(directory: Path) -> Saved:
         "evaluate_every": every,
         "jax": identity["programs"][-1]["versions"]["jax"],
     }
-    metric, mode = identity["metric"], identity["mode"]
-    asked = Asked.of(identity)
     return Saved(
         tuple(records),
-        metric,
-        mode,
+        identity["metric"],
+        identity["mode"],
         about,
         point.finished,
-        *asked,
+        *Asked.of(identity),
         store.read_times().seconds,
     )
 

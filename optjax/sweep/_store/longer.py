@@ -11,8 +11,6 @@ from optjax.sweep._errors import RefusedError
 from optjax.sweep._store.checkpoint import Checkpoint
 from optjax.sweep._store.keep import kept_states
 
-__all__ = ["check_goes_on"]
-
 
 def check_goes_on(
     saved: Mapping[str, Any],

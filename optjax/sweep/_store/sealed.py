@@ -9,8 +9,6 @@ from typing import Any
 from optjax.sweep._errors import DamagedError
 from optjax.sweep._store.files import write_atomically
 
-__all__ = ["digest", "read_sealed", "write_sealed"]
-
 _SEAL = "digest"
 # Items at a time: of a million trials there is to be no second copy.
 _BLOCK = 4096

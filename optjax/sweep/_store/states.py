@@ -15,10 +15,9 @@ from typing import Any
 import jax
 import numpy as np
 
+from optjax.sweep._arrays import as_bytes, placed
 from optjax.sweep._errors import DamagedError
 from optjax.sweep._store.sealed import digest
-
-__all__ = ["Lanes", "check_lanes", "read_lanes", "write_lanes"]
 
 #: Arrays whose first axis is the lanes'.
 Lanes = Sequence[jax.Array]
@@ -43,15 +42,14 @@ def write_lanes(path: Path, about: Mapping[str, Any], lanes: Lanes) -> None:
     seal = digest()
     with path.open("wb") as file:
 
-        def put(data: Any) -> None:
+        def add(data: Any) -> None:
             seal.update(data)
             file.write(data)
 
-        put(json.dumps(header).encode() + b"\n")
+        add(json.dumps(header).encode() + b"\n")
         for array_blocks in blocks:
             for *_, shard in array_blocks:
-                # As bytes, since NumPy gives no buffer of bfloat16.
-                put(np.ascontiguousarray(shard.data).reshape(-1).view(np.uint8))
+                add(as_bytes(shard.data))
         file.write(seal.digest())
         file.flush()
         os.fsync(file.fileno())
@@ -88,7 +86,7 @@ def read_lanes(
                 missing -= set(range(start, stop))
     if missing:
         raise DamagedError(paths[0], f"it has no lane {min(missing)}")
-    return [_put(array, of.sharding) for array, of in zip(whole, like, strict=True)]
+    return [placed(array, of.sharding) for array, of in zip(whole, like, strict=True)]
 
 
 def check_lanes(paths: Sequence[Path], about: Mapping[str, Any]) -> None:
@@ -121,12 +119,6 @@ def _read(path: Path, about: Mapping[str, Any]) -> tuple[dict[str, Any], np.ndar
     if {key: header.get(key) for key in about} != dict(about):
         raise DamagedError(path, "it is of another call")
     return header, data[end + 1 : -_DIGEST_BYTES]
-
-
-def _put(array: np.ndarray, sharding: jax.sharding.Sharding) -> jax.Array:
-    return jax.make_array_from_callback(
-        array.shape, sharding, lambda index: array[index]
-    )
 
 
 def _kind(array: jax.Array) -> list[Any]:

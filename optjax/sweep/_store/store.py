@@ -18,36 +18,23 @@ in progress.json, each other file's in itself.
 """
 
 import contextlib
-import itertools
-import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
 
-from optjax.sweep._errors import (
-    DamagedError,
-    NotWrittenError,
-    RefusedError,
-    SweepError,
-)
+from optjax.sweep._errors import DamagedError, NotWrittenError, RefusedError, SweepError
 from optjax.sweep._records import Measured, Times
-from optjax.sweep._store.checkpoint import (
-    Checkpoint,
-    read_checkpoint,
-    write_checkpoint,
-)
+from optjax.sweep._store.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
+from optjax.sweep._store.curves import Curves, Replayed
 from optjax.sweep._store.directory import Lock, claim
-from optjax.sweep._store.files import number_as_text
 from optjax.sweep._store.identity import Asked, check_same
 from optjax.sweep._store.longer import check_goes_on
-from optjax.sweep._store.sealed import digest, read_sealed, write_sealed
+from optjax.sweep._store.sealed import read_sealed, write_sealed
 from optjax.sweep._store.states import Lanes, check_lanes, read_lanes, write_lanes
-
-__all__ = ["MARKER", "OWN", "Store", "named_errors"]
 
 #: What of a directory is the sweep's own.
 OWN = "sweep"
@@ -58,18 +45,6 @@ MARKER = f"{OWN}/{_PROGRESS}"
 _FORMAT = 6
 # The lanes of two points, so that one is whole while the next is written.
 _TURNS = "ab"
-
-
-class Replayed(NamedTuple):
-    """Evaluations of one trial that were measured one after the other.
-
-    Attributes:
-      number: the trial's.
-      rows: shape (evaluations, metrics).
-    """
-
-    number: int
-    rows: np.ndarray
 
 
 class Store:
@@ -89,12 +64,8 @@ class Store:
         self._progress = self.own / _PROGRESS
         self._writes = writes
         self._lock: Lock | None = None
-        self._curves: Any = None
-        self._columns: tuple[str, ...] = ()
+        self._curves = Curves(directory / "curves.csv")
         self._checkpoint = Checkpoint()
-        self._committed = b""
-        self._bytes = 0
-        self._digest = digest()
 
     def __enter__(self) -> "Store":
         """Make the directory and take its lock.
@@ -119,10 +90,7 @@ class Store:
 
     def __exit__(self, *_: object) -> None:
         """Close the files and release the lock."""
-        if self._curves is not None:
-            # What a full disk could not take was reported when it was written.
-            with contextlib.suppress(OSError):
-                self._curves.close()
+        self._curves.close()
         if self._lock is not None:
             self._lock.close()
 
@@ -150,7 +118,7 @@ class Store:
             whose end this one cannot go on.
           DamagedError: if what counts in it is not as it was left.
         """
-        self._columns = tuple(columns)
+        self._curves.columns = tuple(columns)
         wanted = self._described(identity)
         checkpoint = read_checkpoint(self._progress)
         saved = self.saved_identity()
@@ -168,20 +136,17 @@ class Store:
         self._read_curves()
         is_longer = saved is not None and wanted["steps"] > saved["steps"]
         if saved is not None and is_longer:
-            there = _rows_in(self._committed, len(columns))
-            check_goes_on(saved, wanted, checkpoint, there, self.own)
+            check_goes_on(saved, wanted, checkpoint, self._curves.rows(), self.own)
         if self._writes:
             if is_longer:
                 # Before sweep.json: until that says so, it is the shorter run, whose
                 # trials have all ended.
-                known = Checkpoint(
-                    failures=checkpoint.failures, known_bytes=self._bytes
-                )
-                self.commit(known)
+                known = self._curves.bytes
+                self.commit(Checkpoint(failures=checkpoint.failures, known_bytes=known))
             if wanted != saved:
                 self._write_identity(wanted)
             self._check_states()
-            self._cut_curves(self._bytes)
+            self._open_curves()
         return self._checkpoint
 
     def grow(self, identity: Mapping[str, Any]) -> None:
@@ -203,10 +168,8 @@ class Store:
           RefusedError: where there is no sweep in it, or one of another version.
           DamagedError: where what counts in it is not as it was left.
         """
-        identity, self._checkpoint = (
-            self.saved_identity(),
-            read_checkpoint(self._progress),
-        )
+        identity = self.saved_identity()
+        self._checkpoint = read_checkpoint(self._progress)
         if identity is None or not self._checkpoint.curves_bytes:
             raise RefusedError(
                 f"{self.directory} holds no sweep; give the out= of one that has begun"
@@ -216,15 +179,14 @@ class Store:
                 f"{self.directory} holds a sweep of another version of optjax, which "
                 "wrote it in another way; read its CSV files"
             )
-        self._columns = tuple(identity["metrics"])
+        self._curves.columns = tuple(identity["metrics"])
         self._read_curves()
-        whole = (self.directory / "curves.csv").read_bytes()
-        self._committed = whole[: whole.rfind(b"\n") + 1]
+        self._curves.read_on()
         return identity, self._checkpoint, self.replay(known=True)
 
     def _described(self, identity: Mapping[str, Any]) -> dict[str, Any]:
         asked = {"title": self._asked.title, "command": list(self._asked.command)}
-        columns = list(self._columns)
+        columns = list(self._curves.columns)
         return {"format": _FORMAT, **identity, "metrics": columns, "asked": asked}
 
     def _write_identity(self, identity: Mapping[str, Any]) -> None:
@@ -243,25 +205,15 @@ class Store:
           in_turns: the first of each trial, then the second of each, rather than trial
             by trial.
         """
-        if self._curves is None:
-            return
-        lines = list[list[str]]()
-        for trial, steps, rows in measured:
-            whose = f"{trial.number},{trial.config.optimizer},{trial.seed}"
-            lines.append(
-                [
-                    f"{whose},{step},{','.join(map(number_as_text, row))}\n"
-                    for step, row in zip(steps, rows.tolist(), strict=True)
-                ]
-            )
-        ordered = itertools.zip_longest(*lines, fillvalue="") if in_turns else lines
-        self._add("".join(itertools.chain.from_iterable(ordered)))
+        if self._curves.is_open:
+            with named_errors(self.directory, "write curves.csv"):
+                self._check_alone()
+                self._curves.add(measured, in_turns=in_turns)
 
     def known(self) -> dict[int, np.ndarray]:
         """What a shorter run has measured, by trial: shape (evaluations, metrics)."""
         found: dict[int, list[np.ndarray]] = {}
-        there = self._committed[: self._checkpoint.known_bytes]
-        for number, rows in _rows_in(there, len(self._columns)):
+        for number, rows in self._curves.rows(end=self._checkpoint.known_bytes):
             found.setdefault(number, []).append(rows)
         return {number: np.concatenate(parts) for number, parts in found.items()}
 
@@ -271,9 +223,9 @@ class Store:
         Args:
           known: those of a shorter run too.
         """
-        begin = 0 if known else self._checkpoint.known_bytes
-        data, self._committed = self._committed[begin:], b""
-        return _rows_in(data, len(self._columns), has_header=not begin)
+        rows = self._curves.rows(0 if known else self._checkpoint.known_bytes)
+        self._curves.forget()
+        return rows
 
     def commit(self, checkpoint: Checkpoint) -> None:
         """Make a point the one to resume from; its states must be saved already."""
@@ -281,8 +233,8 @@ class Store:
         if not self._writes:
             return
         with named_errors(self.directory, f"write {_PROGRESS}"):
-            if self._curves is not None:
-                os.fsync(self._curves.fileno())
+            if self._curves.is_open:
+                self._curves.sync()
             self._check_alone()
             write_checkpoint(self._progress, self._checkpoint)
             # Those of the point before, and of a process that died while it saved.
@@ -345,26 +297,19 @@ class Store:
         with named_errors(self.directory, f"write {self.own}"):
             write_checkpoint(self._progress, checkpoint)
             write_sealed(self.own / "sweep.json", wanted)
-        header = ",".join(("trial", "optimizer", "seed", "step", *self._columns))
-        self._cut_curves(0)
-        self._add(header + "\n")
+        self._open_curves()
+        with named_errors(self.directory, "write curves.csv"):
+            self._check_alone()
+            self._curves.add_header()
         self.commit(Checkpoint())
 
     def _read_curves(self) -> None:
-        path, length = self.directory / "curves.csv", self._checkpoint.curves_bytes
-        try:
-            with path.open("rb") as file:
-                self._committed = file.read(length)
-        except OSError as error:
-            raise DamagedError(path, error.strerror or str(error)) from None
-        if len(self._committed) < length:
-            raise DamagedError(
-                path, f"it has {len(self._committed):,} of {length:,} bytes"
-            )
-        self._digest.update(self._committed)
-        self._bytes = length
-        if self._digest.hexdigest() != self._checkpoint.curves_digest:
-            raise DamagedError(path, "it was changed after it was written")
+        point = self._checkpoint
+        self._curves.read(point.curves_bytes, point.curves_digest)
+
+    def _open_curves(self) -> None:
+        with named_errors(self.directory, "write curves.csv"):
+            self._curves.open()
 
     def _check_states(self) -> None:
         """Begin the current group again where its lanes are damaged."""
@@ -376,15 +321,11 @@ class Store:
                 "begins again",
                 stacklevel=2,
             )
-            self._committed = self._committed[: self._checkpoint.group_bytes]
-            self._bytes = len(self._committed)
-            self._digest = digest()
-            self._digest.update(self._committed)
+            point = self._checkpoint
+            self._curves.count(point.group_bytes)
             self.commit(
                 Checkpoint(
-                    groups=self._checkpoint.groups,
-                    lanes=self._checkpoint.lanes,
-                    failures=self._checkpoint.failures,
+                    groups=point.groups, lanes=point.lanes, failures=point.failures
                 )
             )
 
@@ -393,53 +334,18 @@ class Store:
         before = self._checkpoint
         begins = checkpoint.groups != before.groups or not before.curves_bytes
         return checkpoint._replace(
-            curves_bytes=self._bytes,
-            curves_digest=self._digest.hexdigest(),
-            group_bytes=self._bytes if begins else before.group_bytes,
+            curves_bytes=self._curves.bytes,
+            curves_digest=self._curves.digest,
+            group_bytes=self._curves.bytes if begins else before.group_bytes,
             known_bytes=checkpoint.known_bytes or before.known_bytes,
         )
-
-    def _cut_curves(self, length: int) -> None:
-        with named_errors(self.directory, "write curves.csv"):
-            self._curves = (self.directory / "curves.csv").open("ab")
-            if os.fstat(self._curves.fileno()).st_size > length:
-                self._curves.truncate(length)
-
-    def _add(self, text: str) -> None:
-        data = text.encode()
-        with named_errors(self.directory, "write curves.csv"):
-            self._check_alone()
-            self._curves.write(data)
-            self._curves.flush()
-        self._bytes += len(data)
-        self._digest.update(data)
 
     def _check_alone(self) -> None:
         """See that nobody else has written since this process did."""
         if self._lock is not None:
             self._lock.check()
-        if self._curves is not None:
-            size = os.fstat(self._curves.fileno()).st_size
-            if size != self._bytes:
-                raise SweepError(
-                    f"{self.directory / 'curves.csv'} was changed by something else "
-                    f"while this sweep wrote it: it has {size:,} bytes and not "
-                    f"{self._bytes:,}. This sweep stops; the same command goes on from "
-                    "the last point saved"
-                )
-
-
-def _rows_in(
-    data: bytes, metrics: int, *, has_header: bool = True
-) -> Iterator[Replayed]:
-    """The evaluations in a part of curves.csv, in order."""
-    lines = iter(data.decode().split("\n")[:-1])
-    if has_header:
-        next(lines, None)
-    of_trials = itertools.groupby(lines, lambda line: line.partition(",")[0])
-    for number, rows in of_trials:
-        values = [row.split(",")[-metrics:] for row in rows]
-        yield Replayed(int(number), np.array(values, np.float32))
+        if self._curves.is_open:
+            self._curves.check()
 
 
 @contextlib.contextmanager

@@ -6,8 +6,6 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-__all__ = ["Bar", "shell"]
-
 # Each update is a message to the browser.
 _SECONDS = 0.2
 

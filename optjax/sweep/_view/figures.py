@@ -3,25 +3,12 @@
 import io
 import textwrap
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from optjax.sweep._errors import SweepError
 from optjax.sweep._ranking import Ranking
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
-__all__ = [
-    "DPI",
-    "SweepFigure",
-    "check_not_empty",
-    "draw_title",
-    "frame",
-    "over_seeds",
-    "wrapped",
-]
 
 DPI = 150
 
@@ -36,7 +23,7 @@ class SweepFigure(Figure):
         return page.getvalue(), {"width": round(100 * self.get_figwidth())}
 
 
-def frame(ax: "Axes | None", width: float) -> tuple[Figure, "Axes"]:
+def frame(ax: Axes | None, width: float) -> tuple[Figure, Axes]:
     """A figure and its axes: those given, or new ones."""
     if ax is not None:
         # The whole one, where the axes are in a part of it.
@@ -50,7 +37,7 @@ def frame(ax: "Axes | None", width: float) -> tuple[Figure, "Axes"]:
     return figure, ax
 
 
-def draw_title(ax: "Axes", parts: Sequence[str]) -> None:
+def draw_title(ax: Axes, parts: Sequence[str]) -> None:
     """Write the parts above the axes, as wide as these are."""
     inches = ax.get_window_extent().width / ax.figure.dpi
     # Small letters are about 1/13 inch wide.

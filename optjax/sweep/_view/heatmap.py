@@ -2,22 +2,18 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from matplotlib import colormaps
+from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
 
+from optjax._page.parts import spans_decades
 from optjax.sweep._errors import SweepError
 from optjax.sweep._ranking import Best, Ranking, numeric, varying
 from optjax.sweep._view.figures import check_not_empty, draw_title, frame, over_seeds
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
-
-__all__ = ["plot_heatmap"]
 
 
 def plot_heatmap(
@@ -25,7 +21,7 @@ def plot_heatmap(
     x: str,
     y: str,
     optimizer: str | None = None,
-    ax: "Axes | None" = None,
+    ax: Axes | None = None,
 ) -> Figure:
     """The metric's median over seeds, over two hyper-parameters of one optimizer.
 
@@ -102,11 +98,11 @@ def _colour_scale(values: Sequence[float]) -> Normalize:
     if not values:
         return Normalize(0, 1)
     low, high = min(values), max(values)
-    return LogNorm(low, high) if low > 0 and high / low > 30 else Normalize(low, high)
+    return LogNorm(low, high) if spans_decades(low, high) else Normalize(low, high)
 
 
 def _cells(
-    ax: "Axes",
+    ax: Axes,
     xs: Sequence[float],
     ys: Sequence[float],
     values: Mapping[tuple[float, float], float],
@@ -136,7 +132,7 @@ def _cells(
 
 
 def _points(
-    ax: "Axes",
+    ax: Axes,
     xs: Sequence[float],
     ys: Sequence[float],
     values: Mapping[tuple[float, float], float],
@@ -144,7 +140,7 @@ def _points(
     cmap: str,
 ) -> Any:
     for name, places in (("x", xs), ("y", ys)):
-        if places[0] > 0 and places[-1] / places[0] > 30:
+        if spans_decades(places[0], places[-1]):
             getattr(ax, f"set_{name}scale")("log")
     return ax.scatter(
         [place[0] for place in values],

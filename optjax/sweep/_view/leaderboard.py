@@ -8,8 +8,6 @@ from optjax.sweep._records import Mode, Record
 from optjax.sweep._store.files import as_text
 from optjax.sweep._view.table import shown
 
-__all__ = ["Leaderboard"]
-
 _MOST = 10
 # Ranking anew may take this share of the time; with 1e5 trials it takes a second.
 _SHARE = 0.05
@@ -69,10 +67,9 @@ def _line(place: object, median: str, ends: str, left: object, what: str) -> str
 
 
 def _words(best: Best) -> str:
-    values = {**best.config.hyper, **best.config.static}
     inside = " ".join(
         f"{name.replace('learning_rate', 'lr')}={_short(value)}"
-        for name, value in values.items()
+        for name, value in best.config.values.items()
     )
     return f"{best.config.optimizer} {inside}"
 

@@ -6,18 +6,14 @@ has a gap where the median itself has.
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
 from optjax.sweep._view.figures import DPI, SweepFigure, draw_title, frame, wrapped
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
-__all__ = ["Line", "Words", "draw"]
 
 # Okabe and Ito's colours that show on white and on black, told apart by every kind of
 # colour vision; with more lines than colours the dashes change.
@@ -71,7 +67,7 @@ class Words(NamedTuple):
     target: float | None = None
 
 
-def draw(lines: Sequence[Line], words: Words, ax: "Axes | None") -> Figure:
+def draw(lines: Sequence[Line], words: Words, ax: Axes | None) -> Figure:
     if ax is None and len(lines) > _MOST_IN_A_FRAME:
         return _draw_panels(sorted(lines, key=lambda line: line.rank), words)
     is_new = ax is None
@@ -152,7 +148,7 @@ def _style(number: int) -> dict[str, Any]:
     }
 
 
-def _draw_grey(ax: "Axes", lines: Sequence[Line], label: str | None) -> None:
+def _draw_grey(ax: Axes, lines: Sequence[Line], label: str | None) -> None:
     for line in lines:
         style = "-" if line.joined else ""
         ax.plot(
@@ -169,7 +165,7 @@ def _draw_grey(ax: "Axes", lines: Sequence[Line], label: str | None) -> None:
         label = None  # one entry for all of them
 
 
-def _draw_stopped(ax: "Axes", line: Line) -> None:
+def _draw_stopped(ax: Axes, line: Line) -> None:
     # One collection, as there can be thousands.
     if line.stopped:
         ax.add_collection(
@@ -177,9 +173,7 @@ def _draw_stopped(ax: "Axes", line: Line) -> None:
         )
 
 
-def _draw_medians(
-    ax: "Axes", line: Line, style: Mapping[str, Any], words: Words
-) -> None:
+def _draw_medians(ax: Axes, line: Line, style: Mapping[str, Any], words: Words) -> None:
     median = _finite(line.median)
     has_dots = words.has_dots or len(line.x) == 1
     ax.plot(
@@ -216,12 +210,12 @@ def _closer(
     return (max(low, edge), high) if words.is_max else (low, min(high, -edge))
 
 
-def _draw_target(ax: "Axes", words: Words) -> None:
+def _draw_target(ax: Axes, words: Words) -> None:
     if words.target is not None:
         ax.axhline(words.target, color=_GREY, lw=0.8, ls=":", zorder=1)
 
 
-def _set_scales(ax: "Axes", lines: Sequence[Line], words: Words) -> tuple[float, float]:
+def _set_scales(ax: Axes, lines: Sequence[Line], words: Words) -> tuple[float, float]:
     """Set scales for all that is finite, bands and stopped trials too.
 
     Returns the limits of the vertical axis.
@@ -256,7 +250,7 @@ def _set_scales(ax: "Axes", lines: Sequence[Line], words: Words) -> tuple[float,
     return ax.get_ylim()
 
 
-def _draw_band(ax: "Axes", line: Line, colour: str, edge: float) -> None:
+def _draw_band(ax: Axes, line: Line, colour: str, edge: float) -> None:
     """The range over the seeds, as far as `edge` where one has diverged."""
     finite = np.isfinite(line.median)
     worst = np.where(np.isfinite(line.worst), line.worst, edge)
@@ -284,7 +278,7 @@ def _draw_band(ax: "Axes", line: Line, colour: str, edge: float) -> None:
         )
 
 
-def _draw_crosses(ax: "Axes", line: Line, colour: str, row: int, words: Words) -> None:
+def _draw_crosses(ax: Axes, line: Line, colour: str, row: int, words: Words) -> None:
     """× on the worse edge, each optimizer's row a little further in than the last."""
     height = 0.03 + 0.035 * row
     everyone = np.isclose(line.diverged, 1) | ~np.isfinite(line.median)

@@ -13,8 +13,6 @@ from optjax.sweep._view.cell import shell
 from optjax.sweep._view.leaderboard import Leaderboard
 from optjax.sweep._view.table import shown
 
-__all__ = ["FINISHED_BEFORE", "Display", "Tally", "live_display"]
-
 #: What is said of a directory that had everything.
 FINISHED_BEFORE = "finished before; nothing was run"
 

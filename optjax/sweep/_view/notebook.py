@@ -10,8 +10,6 @@ from optjax._page.parts import Verdict
 from optjax.sweep._ranking import Ranking, numeric
 from optjax.sweep._view.table import as_html
 
-__all__ = ["as_notebook"]
-
 
 def as_notebook(ranking: Ranking, verdicts: Sequence[Verdict]) -> str:
     """HTML without scripts, whose picture is in it."""

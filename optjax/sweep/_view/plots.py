@@ -5,9 +5,9 @@ A diverged seed is drawn as what it counts as, worse than any value.
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from optjax.sweep._errors import SweepError
@@ -16,14 +16,9 @@ from optjax.sweep._records import DIVERGED, FINISHED, STOPPED, Record
 from optjax.sweep._view.figures import check_not_empty, over_seeds
 from optjax.sweep._view.lines import Line, Words, draw
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
-__all__ = ["plot_curves", "plot_sensitivity"]
-
 
 def plot_sensitivity(
-    result: Ranking, x: str = "learning_rate", ax: "Axes | None" = None
+    result: Ranking, x: str = "learning_rate", ax: Axes | None = None
 ) -> Figure:
     """Metric against `x`: a line an optimizer, a band over seeds, × for diverged.
 
@@ -101,7 +96,7 @@ def _line_over(
 
 
 def plot_curves(
-    result: Ranking, ax: "Axes | None" = None, target: float | None = None
+    result: Ranking, ax: Axes | None = None, target: float | None = None
 ) -> Figure:
     """The metric over the updates: each optimizer's best configuration over its seeds.
 

@@ -3,25 +3,17 @@
 import math
 import textwrap
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from optjax.sweep._ranking import Ranking, Standing, varying
 from optjax.sweep._view.figures import check_not_empty, draw_title, frame
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
-
-__all__ = ["plot_ranking"]
-
 _BLUE, _VERMILLION = "#0072B2", "#D55E00"
 
 
-def plot_ranking(
-    result: Ranking, ax: "Axes | None" = None, subject: str = ""
-) -> Figure:
+def plot_ranking(result: Ranking, ax: Axes | None = None, subject: str = "") -> Figure:
     """A row an optimizer, best first: its median, its seeds, its configuration.
 
     Optimizers with the same median share a place, which is marked by "=".
@@ -69,7 +61,7 @@ def plot_ranking(
     return figure
 
 
-def _set_ticks(ax: "Axes", values: Sequence[float]) -> None:
+def _set_ticks(ax: Axes, values: Sequence[float]) -> None:
     """Ticks within what was measured: an accuracy has none above 1."""
     if not values:
         ax.set_xticks([])
@@ -86,7 +78,7 @@ def _set_ticks(ax: "Axes", values: Sequence[float]) -> None:
 
 def _label(standing: Standing, shown: Sequence[str]) -> str:
     config = standing.best.config
-    values = {**config.hyper, **config.static}
+    values = config.values
     said = [
         f"{name.replace('learning_rate', 'lr')} {values[name]:.3g}"
         if isinstance(values[name], float)

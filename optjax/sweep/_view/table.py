@@ -10,7 +10,6 @@ from optjax.sweep._records import DIVERGED, FAILED, STOPPED
 if TYPE_CHECKING:
     import rich.table
 
-__all__ = ["as_html", "as_rich", "shown"]
 
 _TO_THE_LEFT = ("optimizer", "range", "hyper-parameters", "band")
 
@@ -151,7 +150,7 @@ def _hyper(standing: Standing, only: str | None) -> str:
     config = standing.best.config
     values = {
         name: f"{value:.4g}" if isinstance(value, float) else str(value)
-        for name, value in {**config.hyper, **config.static}.items()
+        for name, value in config.values.items()
     }
     if only is not None:
         return values.get(only, "–")

@@ -9,10 +9,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from optjax.tasks._data.decode import decode, image_size
-from optjax.tasks._data.problem import data_error
+from optjax.tasks._data.problem import DataError
 from optjax.tasks._data.split import Split
-
-__all__ = ["Source", "read_split"]
 
 _IMAGE_COLUMNS = ("img", "image")
 _LABEL_COLUMNS = ("label", "fine_label")
@@ -40,7 +38,7 @@ def read_split(sources: Sequence[Source], advance: Callable[[int], None]) -> Spl
     """
     for source in sources:
         if source.rows == 0:
-            raise data_error("at least one image", f"no rows in {source.name}")
+            raise DataError("at least one image", f"no rows in {source.name}")
     columns = [_columns(source) for source in sources]
     classes = _declared_classes(sources[0].schema, columns[0][1])
     rows = sum(source.rows for source in sources)
@@ -78,7 +76,7 @@ def _columns(source: Source) -> tuple[str, str]:
     ):
         return image, label
     found = ", ".join(f"{name}: {kind}" for name, kind in types.items()) or "none"
-    raise data_error(_SCHEMA, f"{found} in {source.name}")
+    raise DataError(_SCHEMA, f"{found} in {source.name}")
 
 
 def _is_image(kind: pa.DataType) -> bool:
@@ -105,7 +103,7 @@ def _labels(
     for row, label in enumerate(labels):
         if label is None or not 0 <= label < limit:
             found = "none" if label is None else label
-            raise data_error(
+            raise DataError(
                 f"a label from 0 to {limit - 1} a row", f"{found} in {place(row)}"
             )
     return np.array(labels, np.int32)

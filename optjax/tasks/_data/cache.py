@@ -11,8 +11,6 @@ import numpy as np
 from optjax.sweep._store.files import write_atomically
 from optjax.tasks._data.split import Split
 
-__all__ = ["cache_file", "load_cached", "save_cached"]
-
 # To be raised whenever decoding gives other arrays than before.
 _VERSION = 1
 

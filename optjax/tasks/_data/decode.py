@@ -11,9 +11,7 @@ import numpy as np
 from PIL import Image
 
 from optjax.sweep._errors import one_line
-from optjax.tasks._data.problem import DataError, data_error
-
-__all__ = ["decode", "image_size"]
+from optjax.tasks._data.problem import DataError
 
 # Decoders of other formats stay unused: downloaded bytes need no more of them.
 _FORMATS = ("JPEG", "PNG")
@@ -47,12 +45,12 @@ def decode(
         except Exception as error:  # Pillow raises whatever its decoders do.
             raise _undecodable(image, place(row), error) from error
         if size != out.shape[1:3]:
-            raise data_error(
+            raise DataError(
                 f"images of one size, {out.shape[1]}×{out.shape[2]} as the first",
                 f"one of {size[0]}×{size[1]} in {place(row)}",
             )
         if mode not in _MODES:
-            raise data_error(
+            raise DataError(
                 "images of 8 bits a channel",
                 f"one of Pillow's mode {mode!r} in {place(row)}",
             )
@@ -74,8 +72,8 @@ def _open(encoded: bytes | None) -> Image.Image:
 
 def _undecodable(encoded: bytes | None, place: str, error: Exception) -> DataError:
     if not encoded:
-        return data_error("the bytes of an image", f"none in {place}")
-    return data_error(
+        return DataError("the bytes of an image", f"none in {place}")
+    return DataError(
         "an image in PNG or JPEG",
         f"{len(encoded):,} bytes in {place} that cannot be decoded ({one_line(error)})",
     )

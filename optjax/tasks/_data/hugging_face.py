@@ -6,9 +6,7 @@ from typing import Any, NamedTuple
 
 from optjax.sweep._errors import one_line
 from optjax.tasks._data.arrow import Source
-from optjax.tasks._data.problem import data_error
-
-__all__ = ["HuggingFaceSources", "find_hugging_face"]
+from optjax.tasks._data.problem import DataError
 
 _BATCH_ROWS = 2048
 
@@ -31,19 +29,19 @@ def find_hugging_face(name: str) -> HuggingFaceSources:
     try:
         import datasets
     except ModuleNotFoundError as error:
-        raise data_error(
+        raise DataError(
             f"Hugging Face `datasets`, to load {name!r}",
             "no such package (pip install datasets)",
         ) from error
     try:
         parts = datasets.load_dataset(name)
     except Exception as error:  # The network, the hub and every builder have theirs.
-        raise data_error(
+        raise DataError(
             f"the data set {name!r} at Hugging Face", one_line(error)
         ) from error
     missing = [part for part in ("train", "test") if part not in parts]
     if missing:
-        raise data_error(
+        raise DataError(
             f"the parts train and test of {name!r}", f"{', '.join(parts) or 'none'}"
         )
     return HuggingFaceSources(

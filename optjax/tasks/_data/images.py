@@ -11,12 +11,10 @@ from optjax.tasks._data.arrow import Source, read_split
 from optjax.tasks._data.cache import cache_file, load_cached, save_cached
 from optjax.tasks._data.hugging_face import find_hugging_face
 from optjax.tasks._data.parquet import find_parquet, parquet_source
-from optjax.tasks._data.problem import DataError, data_error
+from optjax.tasks._data.problem import DataError
 from optjax.tasks._data.progress import progress
 from optjax.tasks._data.python_batches import find_python_batches, read_python_batches
 from optjax.tasks._data.split import Split
-
-__all__ = ["DataError", "Images", "describe", "load_images"]
 
 _FORMATS = (
     "train*.parquet and test*.parquet, or data_batch_1 to data_batch_5 and test_batch, "
@@ -65,7 +63,7 @@ def load_images(source: str | Path, cache: Path | None = None) -> Images:
         else:
             train, test = _from_disk(Path(source).expanduser(), cache)
     except OSError as error:
-        raise data_error(f"images at {name}", one_line(error)) from error
+        raise DataError(f"images at {name}", one_line(error)) from error
     return _joined(train, test, name)
 
 
@@ -80,7 +78,7 @@ def describe(images: Images) -> str:
 
 def _from_disk(path: Path, cache: Path | None) -> tuple[Split, Split]:
     if not path.exists():
-        raise data_error(f"a folder with images at {path}", "nothing there")
+        raise DataError(f"a folder with images at {path}", "nothing there")
     if path.is_dir() and (files := find_parquet(path)):
         return _decoded(
             [parquet_source(file) for file in files.train],
@@ -92,8 +90,8 @@ def _from_disk(path: Path, cache: Path | None) -> tuple[Split, Split]:
     if path.is_dir():
         names = sorted(file.name for file in path.iterdir())
         found = ", ".join(names[:8]) + (" …" if len(names) > 8 else "")
-        raise data_error(f"{_FORMATS}, in {path}", found or "an empty folder")
-    raise data_error(f"a folder with {_FORMATS}", f"the file {path}")
+        raise DataError(f"{_FORMATS}, in {path}", found or "an empty folder")
+    raise DataError(f"a folder with {_FORMATS}", f"the file {path}")
 
 
 def _from_hugging_face(name: str, cache: Path | None) -> tuple[Split, Split]:
@@ -119,13 +117,13 @@ def _joined(train: Split, test: Split, name: str) -> Images:
     """Check the parts against each other."""
     if train.x.shape[1:] != test.x.shape[1:]:
         sizes = [f"{part.x.shape[1]}×{part.x.shape[2]}" for part in (train, test)]
-        raise data_error(
+        raise DataError(
             "images of one size",
             f"{sizes[0]} for training, {sizes[1]} for testing in {name}",
         )
     classes = train.classes or _counted_classes(train, name)
     if test.y.max() >= classes:
-        raise data_error(
+        raise DataError(
             f"labels from 0 to {classes - 1}, as in training",
             f"the label {test.y.max()} among the test images of {name}",
         )
@@ -137,7 +135,7 @@ def _counted_classes(train: Split, name: str) -> int:
     used = np.unique(train.y)
     unused = np.flatnonzero(used != np.arange(len(used)))
     if unused.size:
-        raise data_error(
+        raise DataError(
             "labels that start at 0 and leave none out",
             f"no training image with the label {unused[0]}, but some with "
             f"{used[-1]}, in {name}",

@@ -10,9 +10,7 @@ import pyarrow.parquet as pq
 
 from optjax.sweep._errors import one_line
 from optjax.tasks._data.arrow import Source
-from optjax.tasks._data.problem import DataError, data_error
-
-__all__ = ["ParquetFiles", "find_parquet", "parquet_source"]
+from optjax.tasks._data.problem import DataError
 
 _BATCH_ROWS = 2048
 _SHARD = re.compile(r"-(\d+)-of-(\d+)\.parquet$")
@@ -37,7 +35,7 @@ def find_parquet(folder: Path) -> ParquetFiles | None:
     if not with_files:
         return None
     if with_files[0] != folder and len(with_files) > 1:
-        raise data_error(
+        raise DataError(
             f"one data set in {folder}",
             f"several: {', '.join(place.name for place in with_files)}",
             "Name the subfolder",
@@ -46,7 +44,7 @@ def find_parquet(folder: Path) -> ParquetFiles | None:
     for part, paths in files._asdict().items():
         if not paths:
             names = ", ".join(path.name for path in (*files.train, *files.test))
-            raise data_error(f"{part}*.parquet in {with_files[0]}", f"only {names}")
+            raise DataError(f"{part}*.parquet in {with_files[0]}", f"only {names}")
         _check_shards(paths)
     return files
 
@@ -70,7 +68,7 @@ def _check_shards(paths: Sequence[Path]) -> None:
     of = numbers[0][1]
     if len(numbers) < len(paths) or numbers != [(i, of) for i in range(of)]:
         names = ", ".join(path.name for path in paths)
-        raise data_error(
+        raise DataError(
             f"all shards, 0 to {of - 1}, of one set and nothing beside them",
             f"{names} in {paths[0].parent}",
         )
@@ -86,7 +84,7 @@ def parquet_source(path: Path) -> Source:
 
     def damaged(error: Exception) -> DataError:
         size = path.stat().st_size
-        return data_error(
+        return DataError(
             f"a whole Parquet file at {path}",
             f"{size:,} bytes that cannot be read ({one_line(error)})",
         )

@@ -1,7 +1,5 @@
 """What is wrong with data: one message says what was sought, found, and the remedy."""
 
-__all__ = ["GET_TEXT", "DataError", "data_error"]
-
 _GET_IMAGES = (
     "To get CIFAR-10: `hf download uoft-cs/cifar10 --repo-type dataset --local-dir "
     "FOLDER` (Parquet, https://huggingface.co/datasets/uoft-cs/cifar10), or "
@@ -16,7 +14,5 @@ GET_TEXT = (
 class DataError(ValueError):
     """Data that is missing, damaged or not in the format that it should have."""
 
-
-def data_error(sought: str, found: str, remedy: str = _GET_IMAGES) -> DataError:
-    """Return the error that says what was sought, what was found, and the remedy."""
-    return DataError(f"looked for {sought}; found {found}. {remedy}")
+    def __init__(self, sought: str, found: str, remedy: str = _GET_IMAGES) -> None:
+        super().__init__(f"looked for {sought}; found {found}. {remedy}")

@@ -13,8 +13,6 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-__all__ = ["progress"]
-
 
 @contextmanager
 def progress(description: str, total: int) -> Iterator[Callable[[int], None]]:

@@ -12,10 +12,8 @@ from typing import Any
 import numpy as np
 
 from optjax.sweep._errors import one_line
-from optjax.tasks._data.problem import data_error
+from optjax.tasks._data.problem import DataError
 from optjax.tasks._data.split import Split
-
-__all__ = ["find_python_batches", "read_python_batches"]
 
 _TRAIN = tuple(f"data_batch_{i}" for i in range(1, 6))
 _TEST = "test_batch"
@@ -48,7 +46,7 @@ def read_python_batches(path: Path) -> tuple[Split, Split]:
     files = _from_archive(path) if path.is_file() else _from_folder(path)
     missing = [name for name in _NAMES if name not in files]
     if missing:
-        raise data_error(
+        raise DataError(
             f"{', '.join(_NAMES)} in {path}",
             f"{', '.join(files) or 'none of them'}; {', '.join(missing)} missing",
         )
@@ -57,7 +55,7 @@ def read_python_batches(path: Path) -> tuple[Split, Split]:
     sizes = {batch.x.shape[1:] for batch in batches.values()}
     if len(sizes) > 1:
         found = ", ".join(f"{h}×{w}" for h, w, _ in sorted(sizes))
-        raise data_error("images of one size", f"{found} in {path}")
+        raise DataError("images of one size", f"{found} in {path}")
     return (
         Split(
             np.concatenate([batch.x for batch in train]),
@@ -86,7 +84,7 @@ def _from_archive(path: Path) -> Mapping[str, bytes]:
                 if name in _NAMES and (file := archive.extractfile(member)):
                     files[name] = file.read()
     except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
-        raise data_error(
+        raise DataError(
             f"a whole archive at {path}",
             f"{path.stat().st_size:,} bytes that cannot be unpacked "
             f"({one_line(error)})",
@@ -99,13 +97,13 @@ def _read_batch(pickled: bytes, place: str) -> Split:
     data, labels = batch.get(b"data"), batch.get(b"labels")
     if data is None or labels is None:
         found = ", ".join(repr(key) for key in batch) or "nothing"
-        raise data_error("the keys b'data' and b'labels'", f"{found} in {place}")
+        raise DataError("the keys b'data' and b'labels'", f"{found} in {place}")
     if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or data.ndim != 2:
-        raise data_error("b'data' as a matrix of uint8", f"{_kind(data)} in {place}")
+        raise DataError("b'data' as a matrix of uint8", f"{_kind(data)} in {place}")
     images, pixels = data.shape
     side = math.isqrt(pixels // 3)
     if not images or not side or 3 * side * side != pixels:
-        raise data_error(
+        raise DataError(
             "rows of three square channels, such as 3072 = 3×32×32",
             f"{images} rows of {pixels} in {place}",
         )
@@ -119,12 +117,12 @@ def _labels(labels: Any, images: int, place: str) -> np.ndarray:
     except ValueError:
         y = np.empty(0)
     if y.shape != (images,) or not np.issubdtype(y.dtype, np.integer):
-        raise data_error(
+        raise DataError(
             f"{images} whole numbers as b'labels'", f"{_kind(labels)} in {place}"
         )
     wrong = np.flatnonzero((y < 0) | (y >= _CLASSES))
     if wrong.size:
-        raise data_error(
+        raise DataError(
             f"a label from 0 to {_CLASSES - 1} a row",
             f"{y[wrong[0]]} in {place}, row {wrong[0]}",
         )
@@ -144,12 +142,12 @@ def _unpickle(pickled: bytes, place: str) -> dict[Any, Any]:
         # Python 2 wrote the batches: its strings are bytes.
         batch = _ArraysOnly(io.BytesIO(pickled), encoding="bytes").load()
     except Exception as error:  # Damaged bytes make pickle raise nearly anything.
-        raise data_error(
+        raise DataError(
             f"a pickled dictionary at {place}",
             f"{len(pickled):,} bytes that cannot be unpickled ({one_line(error)})",
         ) from error
     if not isinstance(batch, dict):
-        raise data_error(f"a pickled dictionary at {place}", _kind(batch))
+        raise DataError(f"a pickled dictionary at {place}", _kind(batch))
     return batch
 
 

@@ -4,8 +4,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-__all__ = ["Split"]
-
 
 class Split(NamedTuple):
     """Images `x` (n, h, w, 3) in uint8, labels `y` (n,) in int32.

@@ -6,9 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from optjax.sweep._errors import one_line
-from optjax.tasks._data.problem import GET_TEXT, DataError, data_error
-
-__all__ = ["DataError", "Text", "load_text"]
+from optjax.tasks._data.problem import GET_TEXT, DataError
 
 # The shortest text that predicts anything: one character and the next.
 _SHORTEST = 2
@@ -54,19 +52,19 @@ def load_text(path: str | Path, validation_share: float = 0.1) -> Text:
     try:
         text = path.read_bytes().decode("utf-8")
     except UnicodeDecodeError as error:
-        raise data_error(
+        raise DataError(
             f"text in UTF-8 in {path}",
             f"byte 0x{error.object[error.start]:02x} at offset {error.start}, where "
             f"there is {error.reason}",
             GET_TEXT,
         ) from error
     except OSError as error:
-        raise data_error(f"a text at {path}", one_line(error), GET_TEXT) from error
+        raise DataError(f"a text at {path}", one_line(error), GET_TEXT) from error
     points = np.frombuffer(text.encode("utf-32-le"), "<u4")
     used, ids = np.unique(points, return_inverse=True)
     kept = len(ids) - int(len(ids) * validation_share)
     if min(kept, len(ids) - kept) < _SHORTEST:
-        raise data_error(
+        raise DataError(
             f"{_SHORTEST} characters for training and for validation in {path}",
             f"{kept} and {len(ids) - kept}",
             GET_TEXT,

@@ -12,8 +12,6 @@ from jax.typing import DTypeLike
 #: PyTorch's default: uniform within 1/√(fan-in), a third of LeCun's variance.
 KERNEL_INIT = nnx.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
-__all__ = ["batch_norm", "classifier", "convolution", "global_average"]
-
 
 def convolution(
     inputs: int, outputs: int, size: int, stride: int, dtype: DTypeLike, rngs: nnx.Rngs
