@@ -87,6 +87,10 @@ def observing() -> Iterator[list[Link]]:
         yield observation.links
 
 
+# What XLA would rather compute again than keep.
+_CHEAP = {"add", "sub", "mul", "neg", "max", "min", "convert_element_type"}
+
+
 class Program:
     """A function that ran once, to be computed in part or whole, where it is called.
 
@@ -108,11 +112,37 @@ class Program:
 
         For these operands, which those of `compute` must equal.
         """
-        effectful = [eqn for eqn in self._jaxpr.eqns if eqn.effects]
-        if not effectful:
+        return self._after(lambda eqn: bool(eqn.effects), operands)
+
+    def with_numbers(self, *operands: Any) -> "Program":
+        """The rest, once effects happened and what its numbers are made of is here.
+
+        What is computed of the rest at two places then shares them: XLA makes a kernel
+        of a number that is dear to compute, which takes as long to compile as another.
+        Left are those that depend on an array or on the first operand: of a parameter
+        without dimensions they are what arrays are of another.
+        """
+        jaxpr = self._jaxpr
+        others = set(jaxpr.invars[: len(jax.tree.leaves(operands[0]))])
+        others |= {v for v in (*jaxpr.invars, *jaxpr.constvars) if v.aval.shape}
+
+        def is_dear(eqn: Any) -> bool:
+            variables = {v for v in eqn.invars if not _is_literal(v)}
+            if variables & others or any(v.aval.shape for v in eqn.outvars):
+                others.update(eqn.outvars)
+                return False
+            return eqn.primitive.name not in _CHEAP
+
+        return self._after(lambda eqn: is_dear(eqn) or eqn.effects, operands)
+
+    def _after(self, happens: Callable[[Any], Any], operands: Any) -> "Program":
+        """The rest, once these equations, and what they need, happened here."""
+        here = {id(eqn) for eqn in self._jaxpr.eqns if happens(eqn)}
+        these = [eqn for eqn in self._jaxpr.eqns if id(eqn) in here]
+        if not these:
             return self
-        results = [variable for eqn in effectful for variable in eqn.outvars]
-        known = self._evaluate(effectful, results, operands)
+        results = [variable for eqn in these for variable in eqn.outvars]
+        known = self._evaluate(these, results, operands)
         rest = Program.__new__(Program)
         rest.value, rest._arrays, rest._variable = (
             self.value,
@@ -121,7 +151,7 @@ class Program:
         )
         rest._jaxpr = self._jaxpr.replace(
             constvars=[*self._jaxpr.constvars, *results],
-            eqns=[eqn for eqn in self._jaxpr.eqns if not eqn.effects],
+            eqns=[eqn for eqn in self._jaxpr.eqns if id(eqn) not in here],
             effects=frozenset(),
         )
         rest._consts = [*self._consts, *known]

@@ -1,6 +1,6 @@
 """The names of groups as an array, and which coordinates of each are looked at."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -34,9 +34,9 @@ class Sample(NamedTuple):
     """The coordinates looked at, a row a group.
 
     Attributes:
-      positions: for each leaf, the chosen positions in the flattened leaf, ascending.
-      place: (groups, n), where in the leaves' chosen coordinates, laid end to end,
-        a group's are.
+      positions: for each leaf, those laid down of the flattened leaf, ascending.
+      place: (groups, n), where in the leaves' positions, laid end to end, a group's
+        coordinates are.
       leaf: (groups, n), the index of each one's leaf.
       sizes: how many of a row belong to the group; the rest of it is padding.
     """
@@ -48,16 +48,17 @@ class Sample(NamedTuple):
 
 
 def sample(
-    leaf_sizes: dict[str, int],
-    members: dict[str, list[str]],
+    leaf_sizes: Mapping[str, int],
+    members: Mapping[str, Sequence[str]],
     most: int | None,
     whole: Collection[str] = (),
+    width: int | None = None,
 ) -> Sample:
     """Choose `most` coordinates of each group, evenly spread over its leaves.
 
     With `most` None, or where a group has no more than that, all of them. Of leaves
     that are `whole` all positions are laid down, whether some group looks at them or
-    not.
+    not. Rows are as wide as the longest, or as is said.
     """
     names, sizes = list(leaf_sizes), np.array([*leaf_sizes.values()], np.int64)
     index = {name: i for i, name in enumerate(names)}
@@ -71,23 +72,26 @@ def sample(
         rows.append((of_group[which], chosen - start))
     leaf, position = (np.concatenate(column) for column in zip(*rows, strict=True))
 
-    # A coordinate that several groups look at is taken once.
+    # A coordinate that several groups look at is laid down once.
     first = np.cumsum(sizes) - sizes
-    laid = [
-        start + np.arange(size)
-        for name, start, size in zip(names, first, sizes, strict=True)
-        if name in whole
-    ]
-    taken = np.unique(np.concatenate([first[leaf] + position, *laid]))
-    place = np.searchsorted(taken, first[leaf] + position)
-    borders = np.searchsorted(taken, first)
+    is_whole = np.array([name in whole for name in names], bool)
+    some = ~is_whole[leaf]
+    taken, place = np.unique(first[leaf[some]] + position[some], return_inverse=True)
+    borders = np.searchsorted(taken, [*first, first[-1] + sizes[-1]])
     positions = [
-        part - at for part, at in zip(np.split(taken, borders[1:]), first, strict=True)
+        np.arange(size) if every else taken[start:stop] - begin
+        for size, every, start, stop, begin in zip(
+            sizes, is_whole, borders[:-1], borders[1:], first, strict=True
+        )
     ]
+    laid = np.cumsum([0, *map(len, positions)])[:-1][leaf]
+    laid[some] += place - borders[leaf[some]]
+    laid[~some] += position[~some]
     counts = np.array([len(position) for _, position in rows])
-    is_member = np.arange(max(counts.max(), 1)) < counts[:, None]
+    columns = max(counts.max(), 1) if width is None else width
+    is_member = np.arange(columns) < counts[:, None]
     table = np.zeros((2, *is_member.shape), np.int32)
-    table[:, is_member] = place, leaf
+    table[:, is_member] = laid, leaf
     return Sample(positions, table[0], table[1], counts)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from optjax._arguments.checked import checked
 from optjax._arguments.named import OptimizerState
 from optjax.monitoring._report import field, monitor_state, tables_of
-from optjax.monitoring._summary import EDGES, PROBABILITIES, quantiles_of
+from optjax.monitoring._summary import EDGES, quantiles_of
 
 __all__ = ["NO_RATE", "RATE_METRICS", "rate_metrics"]
 
@@ -47,14 +47,9 @@ def rate_metrics(state: OptimizerState) -> dict[str, Any]:
       >>> print(f"{step(x, tx.init(x))['rate_p50']:.2f}")
       0.50
     """
-    # All leaves' group is the last.
     tables = tables_of(field(monitor_state(state), "summaries"))
-    quantiles = quantiles_of(tables)
-    return {
-        name: jnp.clip(
-            10.0 ** jnp.nan_to_num(quantiles[-1, PROBABILITIES.index(p)], nan=EDGES[0]),
-            NO_RATE,
-            float(10 ** EDGES[-1]),
-        )
-        for name, p in RATE_METRICS.items()
-    }
+    # All leaves' group is the last.
+    rates = quantiles_of(tables, [*RATE_METRICS.values()])[..., -1, :]
+    most = float(10 ** EDGES[-1])
+    rates = jnp.clip(jnp.nan_to_num(rates, nan=NO_RATE), NO_RATE, most)
+    return {name: rates[..., i] for i, name in enumerate(RATE_METRICS)}

@@ -25,7 +25,7 @@ def square_norms(
     updates: Mapping[str, jax.Array],
     params: Mapping[str, jax.Array] | None,
     joint: Joint,
-) -> list[jax.Array]:
+) -> dict[str, jax.Array]:
     """‖s V ⊙ m‖² with V before any bound, ‖m‖², ‖Δx‖² and ‖x‖² of each group.
 
     0 for what has no such arrays, and NaN for parameters that are not known.
@@ -36,34 +36,39 @@ def square_norms(
         of_rate = [rates[name].free, rates[name].direction] if name in rates else []
         return [updates[name], *of_rate, *([known[name]] if name in known else [])]
 
-    sums: list[list[jax.Array]] = [[], [], [], []]
+    sums: dict[str, list[jax.Array]] = {name: [] for name in _NORMS}
     owners: list[str] = []
     for block in alike({name: arrays(name) for name in updates}):
         cut = _Cut(block, [updates[name].size for name in block], joint)
-        squares: list[Any] = [None] * 4
+        squares: dict[str, jax.Array] = {}
         if block[0] in rates:
             m = widen(cut(lambda name: rates[name].direction))
             free = cut(lambda name: rates[name].free)
             s = cut.numbers([rates[name].schedule for name in block])
-            squares[:2] = abs_sq(s * free * m), abs_sq(m)
-        squares[2] = abs_sq(cut(updates.__getitem__))
+            squares |= {"adaptive": abs_sq(s * free * m), "direction": abs_sq(m)}
+        squares["update"] = abs_sq(cut(updates.__getitem__))
         if block[0] in known:
-            squares[3] = abs_sq(cut(known.__getitem__))
-        of_block = iter(cut.sums([x for x in squares if x is not None]))
-        for column, square in zip(sums, squares, strict=True):
-            none = jnp.zeros(len(cut.owners), jnp.float32)
-            column.append(none if square is None else next(of_block))
+            squares["params"] = abs_sq(cut(known.__getitem__))
+        of_block = dict(zip(squares, cut.sums([*squares.values()]), strict=True))
+        none = jnp.zeros(len(cut.owners), jnp.float32)
+        for name, column in sums.items():
+            column.append(of_block.get(name, none))
         owners += cut.owners
     if not owners:
-        return [jnp.zeros(len(members), jnp.float32)] * 4
+        return dict.fromkeys(_NORMS, jnp.zeros(len(members), jnp.float32))
     is_member = np.array(
         [[name in group for name in owners] for group in map(set, members.values())]
     )
-    columns = [jnp.broadcast_to(jnp.concatenate(x), is_member.shape) for x in sums]
+    columns = [jnp.concatenate(column) for column in sums.values()]
+    columns = [jnp.broadcast_to(x, is_member.shape) for x in columns]
     totals = reduced([(x, "sum") for x in columns], axes=(1,), where=is_member)
+    norms = dict(zip(sums, totals, strict=True))
     if params is None:
-        totals[3] = jnp.full_like(totals[3], jnp.nan)
-    return totals
+        norms["params"] = jnp.full_like(norms["params"], jnp.nan)
+    return norms
+
+
+_NORMS = ("adaptive", "direction", "update", "params")
 
 
 class _Cut:
@@ -108,9 +113,33 @@ class _Cut:
             summed = [(x, "sum") for x in squares]
             totals = reduced(summed, axes=(1,), where=self._is_inside)
         else:
-            axes = tuple(range(squares[0].ndim))
-            totals = reduced([(x, "sum") for x in squares], axes)
+            totals = _whole_sums(squares)
         return [jnp.ravel(total.astype(jnp.float32)) for total in totals]
+
+
+def _whole_sums(squares: Sequence[jax.Array]) -> list[jax.Array]:
+    """The sums of arrays of one shape: of few numbers at a time, and then of those.
+
+    The first are of what lies together, all in one loop, so that nothing of the size of
+    the arrays is written down.
+    """
+    while (ndim := squares[0].ndim) > 0:
+        shape = squares[0].shape
+        if shape[-1] > _FEW:
+            squares = [_in_rows(x) for x in squares]
+            continue
+        axis = ndim - 1
+        while axis > 0 and math.prod(shape[axis - 1 :]) <= _FEW:
+            axis -= 1
+        axes = range(axis, ndim)
+        squares = reduced([(x, "sum") for x in squares], [*axes])
+    return [*squares]
+
+
+def _in_rows(x: jax.Array) -> jax.Array:
+    """The last axis as two, of rows of few numbers, the last filled up by zeros."""
+    fill = [(0, 0)] * (x.ndim - 1) + [(0, -x.shape[-1] % _FEW)]
+    return jnp.pad(x, fill).reshape(*x.shape[:-1], -1, _FEW)
 
 
 def alike(leaves: Mapping[str, Sequence[Any]]) -> list[list[str]]:

@@ -11,7 +11,7 @@ from optjax._joint import Joint
 from optjax.monitoring._groups import sample
 from optjax.monitoring._norms import alike, at, by_index, reduced, square_norms
 from optjax.monitoring._rates import Rate
-from optjax.monitoring._summary import EDGES, PROBABILITIES, Tables, fill
+from optjax.monitoring._summary import NAN, PADDING, Tables, fill
 
 __all__ = ["summarise"]
 
@@ -35,25 +35,23 @@ def summarise(
     All groups, and all small leaves, go through the same few operations together, so
     that the program hardly grows with their number.
     """
-    norms = square_norms(members, rates, updates, params, joint)
-    columns = dict(
-        zip(("adaptive", "direction", "update", "params"), norms, strict=True)
-    )
+    columns = square_norms(members, rates, updates, params, joint)
+    width = before.words.shape[1] - 2
     blocks = alike({n: [r.rate, r.direction] for n, r in rates.items() if r.rate.size})
     leaves = [name for block in blocks for name in block]
     if not leaves:
-        return fill(step, jnp.full(len(members), -1, jnp.int32), before, **columns)
+        since = jnp.full(len(members), -1, jnp.int32)
+        padding = jnp.full((len(members), width), PADDING, jnp.int32)
+        return fill(step, since, padding, **columns)
     whole = {name for block in blocks if len(block) > 1 for name in block}
     sizes_of = {name: rates[name].rate.size for name in leaves}
-    chosen = sample(sizes_of, members, most, whole)
+    chosen = sample(sizes_of, members, most, whole, width)
     positions = dict(zip(leaves, chosen.positions, strict=True))
-    sizes = chosen.sizes.astype(np.float32)
-    is_member = np.arange(chosen.place.shape[1]) < chosen.sizes[:, None]
+    is_member = np.arange(width) < chosen.sizes[:, None]
 
     def of_leaf(value: Callable[[Rate], Any]) -> jax.Array:
         """One number for each chosen coordinate, from one for each leaf."""
-        values = [value(rates[name]) for name in leaves]
-        return jnp.broadcast_to(by_index(values, chosen.leaf), chosen.leaf.shape)
+        return by_index([value(rates[name]) for name in leaves], chosen.leaf)
 
     def of_coordinate(value: Callable[[str, Rate], jax.Array]) -> jax.Array:
         """One number for each chosen coordinate, from one for each coordinate."""
@@ -72,55 +70,65 @@ def summarise(
         return of_coordinate(lambda _, r: jnp.broadcast_to(value(r), r.rate.shape))
 
     v = of_coordinate(lambda _, r: r.rate)
+    schedule = of_leaf(lambda r: r.schedule)
+    # What is one number for all is multiplied by where summaries are read.
+    is_one = jnp.ndim(schedule) == 0
+    words = _ascending_words(v if is_one else schedule * v)
+    if is_one:
+        # Or XLA would make them in two kernels, of the same gathered numbers.
+        words = jax.lax.optimization_barrier(words)
+        v = jax.lax.bitcast_convert_type(words, jnp.float32)
+    if not is_member.all():
+        words = jnp.where(is_member, words, PADDING)
     lower, upper = bound(lambda r: r.lower), bound(lambda r: r.upper)
-    limit, schedule = of_leaf(lambda r: r.limit), of_leaf(lambda r: r.schedule)
-    is_near = (v >= limit / factor) & (v <= limit * factor)
+    limit = of_leaf(lambda r: r.limit)
+    nothing = jnp.zeros_like(v)
     summed = {
         "at_lower": v <= lower,
         "between": (v > lower) & (v < upper),
         "at_upper": v >= upper,
-        "near_sgd": is_near,
+        "near_sgd": (v >= limit / factor) & (v <= limit * factor),
         "schedule": schedule,
         "sgd_rate": schedule * limit,
+        "of_bounds": nothing,
+        "step_square": nothing,
     }
-    ways = {**dict.fromkeys(summed, "sum"), "lower": "min", "upper": "max"}
-    values = [*summed.values(), schedule * lower, schedule * upper]
     if audit:
         moved = of_coordinate(lambda name, _: updates[name])
         at_bound = -schedule * v * of_coordinate(lambda _, r: r.direction)
         is_held = ~jnp.isnan(limit) & ((v <= lower) | (v >= upper))
-        ways |= {"of_bounds": "sum", "step_square": "sum"}
-        values += [jnp.where(is_held, moved * at_bound, 0.0), moved**2]
+        summed["of_bounds"] = jnp.where(is_held, moved * at_bound, 0.0)
+        summed["step_square"] = moved**2
+    operands = {name: (x, "sum") for name, x in summed.items()}
+    operands["factor"] = schedule if is_one else nothing + 1.0, "max"
+    operands["lower"] = schedule * lower, "min"
+    operands["upper"] = schedule * upper, "max"
     found = reduced(
         [
-            (x.astype(jnp.float32), way)
-            for x, way in zip(values, ways.values(), strict=True)
+            (jnp.broadcast_to(x, v.shape).astype(jnp.float32), way)
+            for x, way in operands.values()
         ],
         axes=(1,),
         where=is_member,
     )
-    columns |= dict(zip(ways, found, strict=True))
-    first = before.counts[:, 1]
+    columns |= dict(zip(operands, found, strict=True))
+    first = before.words[:, 1]
     since = jnp.where(first < 0, step, first)
+    sizes = chosen.sizes.astype(np.float32)
     # 0/0, NaN, of a group without a rate is no large share.
-    is_sgd = columns["near_sgd"] / sizes >= share
-    # XLA on the CPU sorts integers in a quarter of the time.
-    log_rates = _to_integers(jnp.log10(schedule * v))
-    if not is_member.all():
-        log_rates = jnp.where(is_member, log_rates, _NAN)
-    return fill(
-        step,
-        jnp.where(is_sgd, since, -1),
-        before,
-        coordinates=sizes,
-        quantiles=_quantiles(log_rates, chosen.sizes),
-        histogram=_histogram(log_rates),
-        **columns,
-    )
+    is_sgd = columns["near_sgd"] / (sizes if np.ptp(sizes) else sizes[0]) >= share
+    # What is equal has no order to keep, which would take twice as long.
+    words = jax.lax.sort(words, dimension=1, is_stable=False)
+    return fill(step, jnp.where(is_sgd, since, -1), words, **columns)
 
 
-# Larger than every number's.
-_NAN = np.iinfo(np.int32).max
+def _ascending_words(rates: jax.Array) -> jax.Array:
+    """The bits of float32 numbers >= 0, int32 of their order; of all others NaN's.
+
+    XLA on the CPU sorts integers in a quarter of the time.
+    """
+    bits = jax.lax.bitcast_convert_type(rates, jnp.int32)
+    return jnp.where(rates >= 0, bits, NAN)
 
 
 def _take(leaf: jax.Array, positions: np.ndarray) -> jax.Array:
@@ -128,40 +136,3 @@ def _take(leaf: jax.Array, positions: np.ndarray) -> jax.Array:
         return leaf.ravel()
     # Not a slice of the flattened leaf: that gathers one that is sharded.
     return at(leaf, *np.unravel_index(positions, leaf.shape))
-
-
-def _quantiles(log_rates: jax.Array, sizes: np.ndarray) -> jax.Array:
-    """At `PROBABILITIES` of each row, each the nearest of its values."""
-    # What is equal has no order to keep, which would take twice as long.
-    ordered = jax.lax.sort(log_rates, dimension=1, is_stable=False)
-    last = np.maximum(sizes - 1, 0)
-    ranks = np.rint(np.outer(last, PROBABILITIES)).astype(np.int32)
-    rows = np.arange(len(sizes))[:, None]
-    return _from_integers(at(ordered, rows, ranks))
-
-
-def _histogram(log_rates: jax.Array) -> jax.Array:
-    """How many of each row's values are in each bin; NaN is in none."""
-    rows, bins = len(log_rates), len(EDGES) - 1
-    position = (_from_integers(log_rates) - EDGES[0]) / (EDGES[1] - EDGES[0])
-    index = jnp.clip(jnp.floor(position), 0, bins - 1).astype(jnp.int32)
-    # All rows in one: then XLA takes the places as they are. The last holds NaN.
-    index += np.arange(rows, dtype=np.int32)[:, None] * bins
-    index = jnp.where(log_rates == _NAN, rows * bins, index)
-    counts = jnp.zeros(rows * bins + 1, jnp.float32)
-    counts = counts.at[index.ravel().astype(jnp.uint32)].add(
-        1.0, mode="promise_in_bounds"
-    )
-    return counts[:-1].reshape(rows, bins)
-
-
-def _to_integers(x: jax.Array) -> jax.Array:
-    """int32 in the order of float32 numbers, NaN last."""
-    bits = jax.lax.bitcast_convert_type(x, jnp.int32)
-    ordered = jnp.where(bits < 0, bits ^ _NAN, bits)
-    return jnp.where(jnp.isnan(x), _NAN, ordered)
-
-
-def _from_integers(n: jax.Array) -> jax.Array:
-    bits = jnp.where(n < 0, n ^ _NAN, n)
-    return jax.lax.bitcast_convert_type(bits, jnp.float32)

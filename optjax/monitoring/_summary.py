@@ -1,12 +1,16 @@
 """What is kept of the effective rates s_t · V_t: a few numbers a group."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 __all__ = [
     "EDGES",
+    "NAN",
+    "PADDING",
     "PROBABILITIES",
     "Summary",
     "Tables",
@@ -74,90 +78,91 @@ class Summary(NamedTuple):
 class Tables(NamedTuple):
     """What an optimizer's state keeps of all groups: two arrays with a row a group.
 
-    They hold sums, from which `read_tables` makes summaries: what is not computed in
-    the step is not compiled in it, and each array more of a state costs a step's call
-    about a microsecond.
+    They hold what was looked at and sums, from which `read_tables` makes summaries:
+    what is not computed in the step is not compiled in it, where a kernel takes as long
+    as ten thousand coordinates take at run time, and each array more of a state costs a
+    step's call about a microsecond.
 
     Attributes:
-      counts: int32, `Summary.step` and `Summary.sgd_since`.
-      numbers: float32, the columns of `_WIDTHS` side by side.
+      words: int32, `Summary.step` and `Summary.sgd_since`, and then the float32 bits of
+        the rates looked at in ascending order, which is that of the words: NaN's are
+        larger than all others', and `PADDING` fills up the rows.
+      numbers: float32, the columns of `_COLUMNS`.
     """
 
-    counts: Any
+    words: Any
     numbers: Any
 
 
-# How many columns each has. Those of coordinates are sums over the ones looked at.
-_WIDTHS = {
-    "quantiles": len(PROBABILITIES),
-    "histogram": len(EDGES) - 1,
-    **dict.fromkeys(
-        (
-            *("coordinates", "at_lower", "between", "at_upper", "near_sgd"),
-            *("schedule", "sgd_rate", "lower", "upper"),
-            # Squares of norms: ‖r ⊙ m‖, ‖m‖, ‖Δx‖, ‖x‖.
-            *("adaptive", "direction", "update", "params"),
-            # Of the audit: what of the step the bounds decide, and |step|².
-            *("of_bounds", "step_square"),
-        ),
-        1,
-    ),
-}
+#: The words of NaN and, larger still, of no rate.
+NAN, PADDING = 0x7FC0_0000, 0x7FFF_FFFF
+
+_COLUMNS = (
+    # Over the coordinates looked at: sums, what the rates in words are to be multiplied
+    # by, and the least and the largest.
+    *("at_lower", "between", "at_upper", "near_sgd", "schedule", "sgd_rate"),
+    *("factor", "lower", "upper"),
+    # Of the audit: what of the step the bounds decide, and |step|².
+    *("of_bounds", "step_square"),
+    # Squares of norms: ‖r ⊙ m‖, ‖m‖, ‖Δx‖, ‖x‖.
+    *("adaptive", "direction", "update", "params"),
+)
 
 
-def empty(groups: int) -> Tables:
-    """The tables of so many groups before the first step."""
-    row = [
-        np.full(width, np.nan if name in ("quantiles", "step_square") else 0.0)
-        for name, width in _WIDTHS.items()
-    ]
+def empty(groups: int, coordinates: int) -> Tables:
+    """The tables of so many groups, and coordinates in each, before the first step."""
     return Tables(
-        jnp.tile(jnp.array([0, -1], jnp.int32), (groups, 1)),
-        jnp.tile(jnp.asarray(np.concatenate(row), jnp.float32), (groups, 1)),
+        jnp.tile(jnp.array([0, -1, *[PADDING] * coordinates], jnp.int32), (groups, 1)),
+        jnp.zeros((groups, len(_COLUMNS)), jnp.float32),
     )
 
 
-def fill(step: Any, sgd_since: Any, before: Tables, **columns: Any) -> Tables:
-    """The tables after a step; what is not given is as in `empty`.
+def fill(step: Any, sgd_since: Any, sorted_words: Any, **columns: Any) -> Tables:
+    """The tables after a step; columns that are not given are 0.
 
     Args:
       step: the step.
       sgd_since: of each group.
-      before: tables of the same groups.
-      columns: of each group one number or a row of them.
+      sorted_words: of each group a row.
+      columns: of each group one number.
     """
-    groups = before.counts.shape[0]
-    unknown = empty(1).numbers
-    parts, start = [], 0
-    for name, width in _WIDTHS.items():
-        part = columns.get(name, unknown[0, start : start + width])
-        start += width
-        if jnp.shape(part) == (groups,) and name in columns:
-            part = part[:, None]
-        parts.append(jnp.broadcast_to(jnp.float32(part), (groups, width)))
-    steps = jnp.full_like(sgd_since, step)
-    return Tables(jnp.stack([steps, sgd_since], axis=1), jnp.concatenate(parts, axis=1))
+    groups = len(sgd_since)
+    # As one kernel: of a stack XLA makes a copy and a kernel a column.
+    steps = jnp.where(np.arange(2) == 0, step, sgd_since[:, None])
+    none = np.zeros(groups, np.float32)
+    numbers = [columns.get(name, none) for name in _COLUMNS]
+    return Tables(
+        jnp.concatenate([steps, sorted_words], axis=1),
+        jnp.concatenate([jnp.reshape(x, (groups, 1)) for x in numbers], axis=1),
+    )
 
 
-def quantiles_of(tables: Tables) -> Any:
-    """`Summary.quantiles` of all groups, also while JAX traces."""
-    return tables.numbers[..., : _WIDTHS["quantiles"]]
+def quantiles_of(tables: Tables, probabilities: Sequence[float]) -> Any:
+    """Of the rates of all groups, at a last axis of probabilities; while JAX traces."""
+    words = tables.words[..., 2:]
+    last = jnp.maximum((words != PADDING).sum(-1, keepdims=True) - 1, 0)
+    ranks = jnp.rint(last * np.array(probabilities, np.float32)).astype(jnp.int32)
+    found = jnp.take_along_axis(words, ranks, axis=-1)
+    factor = tables.numbers[..., _COLUMNS.index("factor"), None]
+    return jax.lax.bitcast_convert_type(found, jnp.float32) * factor
 
 
 def read_tables(tables: Tables) -> Summary:
     """The summaries in NumPy, of which every field has the groups for an axis."""
-    numbers = np.asarray(tables.numbers)
-    ends = np.cumsum([*_WIDTHS.values()])
-    split = dict(zip(_WIDTHS, np.split(numbers, ends[:-1], axis=-1), strict=True))
-    of = {name: x if _WIDTHS[name] > 1 else x[..., 0] for name, x in split.items()}
-    n = of["coordinates"]
+    words, numbers = map(np.asarray, tables)
+    of = {name: numbers[..., i] for i, name in enumerate(_COLUMNS)}
+    bits = np.ascontiguousarray(words[..., 2:])
+    n = np.float32((bits != PADDING).sum(-1))
+    last = np.maximum(n - 1, 0)[..., None]
     with np.errstate(all="ignore"):
+        log_rates = np.log10(bits.view(np.float32) * of["factor"][..., None])
+        ranks = np.rint(last * np.array(PROBABILITIES)).astype(int)
         # 0/0 is the NaN of a group without a rate.
         of_bounds = of["of_bounds"] / of["step_square"]
         return Summary(
-            step=np.asarray(tables.counts)[..., 0],
-            quantiles=of["quantiles"],
-            histogram=of["histogram"] / np.maximum(n, 1)[..., None],
+            step=words[..., 0],
+            quantiles=np.take_along_axis(log_rates, ranks, axis=-1),
+            histogram=_histogram(log_rates) / np.maximum(n, 1)[..., None],
             lower=np.where(n > 0, of["lower"], np.float32(np.nan)),
             upper=np.where(n > 0, of["upper"], np.float32(np.nan)),
             at_lower=of["at_lower"] / n,
@@ -166,9 +171,21 @@ def read_tables(tables: Tables) -> Summary:
             schedule=of["schedule"] / n,
             sgd_rate=of["sgd_rate"] / n,
             near_sgd=of["near_sgd"] / n,
-            sgd_since=np.asarray(tables.counts)[..., 1],
+            sgd_since=words[..., 1],
             grafted_rate=np.sqrt(of["adaptive"] / of["direction"]),
             update_ratio=np.sqrt(of["update"] / of["params"]),
             rate_elasticity=1 - of_bounds,
             bound_elasticity=of_bounds,
         )
+
+
+def _histogram(log_rates: np.ndarray) -> np.ndarray:
+    """How many of the last axis are in each bin; NaN is in none."""
+    bins = len(EDGES) - 1
+    place = (log_rates - np.float32(EDGES[0])) / np.float32(EDGES[1] - EDGES[0])
+    index = np.nan_to_num(np.clip(np.floor(place), 0, bins - 1), nan=bins).astype(int)
+    rows = index.reshape(-1, index.shape[-1])
+    rows = rows + np.arange(len(rows))[:, None] * (bins + 1)
+    counts = np.bincount(rows.ravel(), minlength=len(rows) * (bins + 1))
+    counts = counts.reshape(*log_rates.shape[:-1], bins + 1)[..., :-1]
+    return counts.astype(np.float32)

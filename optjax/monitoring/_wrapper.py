@@ -112,10 +112,14 @@ def monitor(
 
     def init(params: optax.Params) -> MonitorState:
         members = group_leaves(leaf_names(params), groups)
+        total = max(1, sum(map(jnp.size, jax.tree.leaves(params))))
+        looked_at = total if most is None else min(total, most)
         return MonitorState(
             jnp.zeros([], jnp.int32),
             inner.init(params),
-            Summaries(jnp.asarray(as_numbers([*members])), empty(len(members))),
+            Summaries(
+                jnp.asarray(as_numbers([*members])), empty(len(members), looked_at)
+            ),
         )
 
     def update(
@@ -133,22 +137,25 @@ def monitor(
         members = group_leaves(leaf_names(updates), groups)
         _check_groups([*members], summaries.groups)
 
-        def run(seen: Observation, count: Any, inner_state: Any, params: Any) -> Any:
+        def run(seen: Observation, leaves: Any, count: Any, inner_state: Any) -> Any:
+            updates, params = leaves
             returned = inner.update(updates, inner_state, params, **extra)
             _check_within_reach(seen.links, trace_of(count))
             rates = _of_leaves(members[OVERALL], read_rates(seen.links))
             return returned, rates, seen.links
 
         # The optimizer's Python runs here alone, and its effects happen here alone.
-        program = trace_once(run, count, inner_state, params)
-        program = program.with_effects(count, inner_state, params)
+        program = trace_once(run, (updates, params), count, inner_state)
+        program = program.with_numbers((updates, params), count, inner_state)
         (result, new_state), rates, links = program.value
 
         def look(carry: Any) -> Any:
             """The same update, of which only what the summaries need remains."""
             _, inner_state, params, tables = carry
             with joining() as joint:
-                seen, now = program.compute((result, rates), count, inner_state, params)
+                seen, now = program.compute(
+                    (result, rates), (updates, params), count, inner_state
+                )
                 tables = summarise(
                     members,
                     tables,
@@ -180,7 +187,7 @@ def monitor(
         # An observer around is told of the same update.
         told = [] if current() is None else links
         result, inner_state, told = program.compute(
-            (result, new_state, told), count, inner_state, params
+            (result, new_state, told), (updates, params), count, inner_state
         )
         for link in told:
             tell(link)

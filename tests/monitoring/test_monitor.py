@@ -102,7 +102,7 @@ def test_updates_and_state_are_those_without_bit_for_bit(case):
             (ours, monitored_state.inner_state), (updates, state), strict=True
         )
         x = apply(x, updates)
-        steps.append(int(monitored_state.summaries.tables.counts[0, 0]))
+        steps.append(int(monitored_state.summaries.tables.words[0, 0]))
     assert len(steps) == 30
     assert sorted(set(steps)) == [1, 7, 14, 21, 28]
     report = optjax.read_report(monitored_state)
@@ -151,7 +151,9 @@ def test_small_leaves_are_summarised_by_the_same_kernels():
         ]
         return counts[0] - counts[1]
 
-    assert kernels(8) == kernels(4) > 10
+    # Each takes as long to compile as a third of what a leaf's own do.
+    assert kernels(8) == kernels(4)
+    assert 5 < kernels(4) <= 10
 
 
 @pytest.mark.parametrize("name", ["adabound", "adam", "momentum"])
