@@ -19,7 +19,14 @@ Scalar: TypeAlias = float | jax.Array
 
 def widen(x: ArrayLike) -> jax.Array:
     """x in its own dtype or float32, whichever is wider."""
-    return lax.convert_element_type(x, _wide(jnp.result_type(x)))
+    return _converted(x, _wide(jnp.result_type(x)))
+
+
+def _converted(x: Any, dtype: Any) -> jax.Array:
+    """x in a dtype that is no weak one, without a word to JAX where it has it."""
+    if isinstance(x, jax.Array) and x.dtype == dtype and not x.weak_type:
+        return x
+    return lax.convert_element_type(x, dtype)
 
 
 def _wide(dtype: Any) -> Any:
@@ -50,7 +57,7 @@ def store(value: jax.Array, like: Any) -> jax.Array:
     dtype = jnp.result_type(like)
     if not jnp.issubdtype(dtype, jnp.inexact):
         return value
-    return lax.convert_element_type(value, dtype)
+    return _converted(value, dtype)
 
 
 def full_like(params: Any, fill: Scalar, dtype: Any = None) -> Any:
@@ -98,9 +105,8 @@ def abs_sq(g: jax.Array) -> jax.Array:
 def next_count(count: jax.Array) -> tuple[jax.Array, jax.Array]:
     """The step t = 1, 2, … as the int32 to store (it saturates) and as a float."""
     count = jnp.asarray(count)
-    largest = jnp.full_like(count, jnp.iinfo(count.dtype).max)
     # XLA would count again, and copy, for every use of anything cheaper than a select.
-    count = lax.select(count < largest, count + 1, largest)
+    count = lax.select(count < jnp.iinfo(count.dtype).max, count + 1, count)
     return count, lax.convert_element_type(count, jnp.result_type(float))
 
 

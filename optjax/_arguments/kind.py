@@ -104,10 +104,12 @@ def shown(value: Any) -> str:
         return f"a traced {value.dtype}{list(value.shape)}"
     if isinstance(value, (np.ndarray, jax.Array)) and value.shape:
         return f"an array of shape {value.shape}"
-    if isinstance(value, (str, bytes, Mapping, list, tuple, set, frozenset)):
-        text = repr(value)
-    else:
-        text = str(value)
+    # Of the arrays in a container no more is formatted than the line has room for.
+    with np.printoptions(threshold=8):
+        if isinstance(value, (str, bytes, Mapping, list, tuple, set, frozenset)):
+            text = repr(value)
+        else:
+            text = str(value)
     text = " ".join(text.split())
     if len(text) > _LONGEST or not text:
         text = f"{text[: _LONGEST - 1]}… (a {type(value).__name__})"

@@ -5,6 +5,7 @@ schedulers and rates set by hand; tests/parity/test_parity_golden.py follows the
 schedules.
 """
 
+import functools
 import inspect
 
 import jax
@@ -87,27 +88,41 @@ if hasattr(optax, "inject_stateful_hyperparams") and hasattr(
     WAYS["stateful"] = by_stateful_schedule
 
 
-@pytest.mark.filterwarnings("ignore:inject_stateful_hyperparams:DeprecationWarning")
-@pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("case", CHANGING, ids=lambda case: case.name)
-def test_every_way_to_change_the_rate_is_the_authors(case, way):
+BY_NAME = {case.name: case for case in CHANGING}
+
+
+@functools.cache
+def paths(name):
+    """Of a case every way, in one program."""
+    case = BY_NAME[name]
     params, grads = problem.load(case.problem)
     numbers = {key: v for key, v in case.mapped.items() if key != "base_lr"}
-    init, at = WAYS[way](case, numbers)
-
-    def step(carry, given):
-        x, state = carry
-        g, lr = given
-        tx, state = at(state, lr)
-        updates, state = tx.update(g, state, x)
-        return (optax.apply_updates(x, updates), state), updates
-
     start = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), params)
     stacked = jax.tree.map(lambda *g: jnp.asarray(np.stack(g), jnp.float32), *grads)
     given = stacked, jnp.asarray(rates(case), jnp.float32)
-    moves = jit(lambda: jax.lax.scan(step, (start, init(start)), given)[1])()
-    path = {k: np.cumsum(np.asarray(v, np.float64), axis=0) for k, v in moves.items()}
-    assert_same_path(path, stored(case), case.rtol, INDICES)
+
+    def moves(way):
+        init, at = WAYS[way](case, numbers)
+
+        def step(carry, given):
+            x, state = carry
+            g, lr = given
+            tx, state = at(state, lr)
+            updates, state = tx.update(g, state, x)
+            return (optax.apply_updates(x, updates), state), updates
+
+        return jax.lax.scan(step, (start, init(start)), given)[1]
+
+    every = jit(lambda: {way: moves(way) for way in WAYS})()
+    return jax.tree.map(lambda u: np.cumsum(np.asarray(u, np.float64), axis=0), every)
+
+
+@pytest.mark.filterwarnings("ignore:inject_stateful_hyperparams:DeprecationWarning")
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("name", BY_NAME)
+def test_every_way_to_change_the_rate_is_the_authors(name, way):
+    case = BY_NAME[name]
+    assert_same_path(paths(name)[way], stored(case), case.rtol, INDICES)
 
 
 def steps(tx, state, count, g=START):

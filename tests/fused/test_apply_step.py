@@ -1,5 +1,6 @@
 """`apply_step` is `update` and `optax.apply_updates`, whatever the optimizer."""
 
+import functools
 import inspect
 from pathlib import Path
 
@@ -9,8 +10,6 @@ import numpy as np
 import optax
 import pytest
 from compiling import jit
-from flax import linen, nnx
-from flax.training import train_state
 from loop import NOISE, START, gradient, stack
 from processes import run_program
 from rows import CASES
@@ -20,8 +19,6 @@ import optjax
 from optjax._rounding import stochastic_rounding
 from optjax.fused._apply import apply_step
 from optjax.fused._library import fused_step_available
-from optjax.fused.linen import TrainState
-from optjax.fused.nnx import Optimizer
 
 STEPS = 20
 BF16 = jnp.bfloat16
@@ -70,12 +67,26 @@ def jitted(step):
 jitted_apply = jitted(apply_step)
 
 
+def calls_in(lowered):
+    return lowered.as_text().count("custom_call @optjax_step")
+
+
 def calls(tx, params=START, grads=None, state=None, **extra):
     """The number of compiled calls that a step is lowered to."""
     grads = params if grads is None else grads
     state = tx.init(params) if state is None else state
     step = jit(lambda *operands: apply_step(tx, *operands, **extra))
-    return step.lower(grads, state, params).as_text().count("custom_call @optjax_step")
+    return calls_in(step.lower(grads, state, params))
+
+
+def both_steps(tx, *operands):
+    """What either step gives, and the number of compiled calls, of one program."""
+    lowered = jit(
+        lambda *operands: [
+            step(tx, *operands) for step in (apply_step, update_and_apply)
+        ]
+    ).lower(*operands)
+    return lowered.compile()(*operands), calls_in(lowered)
 
 
 def cast(tree, dtype):
@@ -101,12 +112,20 @@ def run(step, tx, start=START, dtype=None, steps=STEPS, state=None):
 
 
 def both(tx, *args, **kwargs):
-    return jit(
-        lambda: (
-            run(apply_step, tx, *args, **kwargs),
-            run(update_and_apply, tx, *args, **kwargs),
-        )
-    )()
+    """What either path gives, and the number of compiled calls, of one program."""
+    lowered = jit(
+        lambda: [
+            run(step, tx, *args, **kwargs) for step in (apply_step, update_and_apply)
+        ]
+    ).lower()
+    return lowered.compile()(), calls_in(lowered)
+
+
+def assert_both(tx, expected, *args, **kwargs):
+    """They are the same, and so is the number of compiled calls."""
+    paths, found = both(tx, *args, **kwargs)
+    assert_same(*paths)
+    assert found == expected * fused_step_available()
 
 
 def assert_same(actual, expected, rtol=1e-6):
@@ -132,15 +151,25 @@ def tolerance(*dtypes):
     return 2**-8 if BF16 in dtypes else 1e-6
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
-def test_equals_update_and_apply(case):
-    assert_same(*both(case.interior()))
+BY_NAME = {str(case): case for case in CASES}
+
+
+@functools.cache
+def both_of(name):
+    return both(BY_NAME[name].interior())
+
+
+@pytest.mark.parametrize("name", BY_NAME)
+def test_equals_update_and_apply(name):
+    paths, _ = both_of(name)
+    assert_same(*paths)
 
 
 @needs_library
-@pytest.mark.parametrize("case", CASES, ids=str)
-def test_which_rows_are_compiled(case):
-    assert calls(case.interior()) == (1 if is_compiled(case) else 0)
+@pytest.mark.parametrize("name", BY_NAME)
+def test_which_rows_are_compiled(name):
+    _, found = both_of(name)
+    assert found == is_compiled(BY_NAME[name])
 
 
 DTYPES = [
@@ -179,23 +208,12 @@ MIXED = {
 def test_bfloat16(name):
     """Parameters, gradients or both."""
     tx, expected = MIXED[name]
-
-    @jit
-    def paths():
-        return [
-            [
-                run(step, tx, cast(START, of_params), of_gradients)
-                for step in (apply_step, update_and_apply)
-            ]
-            for of_params, of_gradients in DTYPES
-        ]
-
-    for dtypes, (actual, wanted) in zip(DTYPES, paths(), strict=True):
+    for dtypes in DTYPES:
+        (actual, wanted), found = both(tx, cast(START, dtypes[0]), dtypes[1])
         stored = [leaf.dtype for leaf in jax.tree.leaves(wanted)]
         assert_same(actual, wanted, rtol=4 * tolerance(*dtypes, *stored))
         if fused_step_available() and expected is not None:
-            params, grads = (cast(START, dtype) for dtype in dtypes)
-            assert calls(tx, params, grads) == expected
+            assert found == expected
 
 
 DRAWS = {
@@ -252,9 +270,8 @@ def errors_in_bfloat16(row, of_params, draws=32):
         got, want = (x.astype(jnp.float32) for x in (got, want))
         return jnp.max(jnp.abs(got - want)) / jnp.max(jnp.abs(want)).clip(1e-30)
 
-    many = jit(jax.vmap(walk))
-    text = many.lower(values, start, noise).as_text()
-    return text.count("custom_call @optjax_step"), many(values, start, noise)
+    lowered = jit(jax.vmap(walk)).lower(values, start, noise)
+    return calls_in(lowered), lowered.compile()(values, start, noise)
 
 
 @pytest.mark.parametrize("of_params", [BF16, jnp.float32], ids=["bfloat16", "float32"])
@@ -305,19 +322,15 @@ MASKED = {
 
 @pytest.mark.parametrize("name", SCHEDULED)
 def test_schedules(name):
-    tx = SCHEDULED[name]()
-    assert_same(*both(tx))
-    assert not fused_step_available() or calls(tx) == 1
+    assert_both(SCHEDULED[name](), 1)
 
 
 @pytest.mark.parametrize("mask", [BY_LEAF, lambda _: BY_LEAF], ids=["tree", "function"])
 @pytest.mark.parametrize("name", MASKED)
 def test_masks(name, mask):
     """Leaves that are treated alike share a call."""
-    tx = MASKED[name](mask)
-    assert_same(*both(tx))
     # The masked leaf of `optax.masked` has its gradient added.
-    assert not fused_step_available() or calls(tx) == (1 if name == "optimizer" else 2)
+    assert_both(MASKED[name](mask), 1 if name == "optimizer" else 2)
 
 
 LABELS = {"matrix": "a", "vector": "b", "scalar": "c"}
@@ -359,16 +372,12 @@ WRAPPED = {
 
 @pytest.mark.parametrize("name", WRAPPED)
 def test_inside_wrappers(name):
-    tx, expected = WRAPPED[name]
-    assert_same(*both(tx))
-    assert not fused_step_available() or calls(tx) == expected
+    assert_both(*WRAPPED[name])
 
 
 def test_around_monitor():
     """Which computes the rates that it looks at, and sees the same."""
-    tx = optjax.monitor(optjax.adabound(0.05, gamma=0.5))
-    assert_same(*both(tx))
-    assert not fused_step_available() or calls(tx) == 1
+    assert_both(optjax.monitor(optjax.adabound(0.05, gamma=0.5)), 1)
 
 
 def test_lookahead():
@@ -471,9 +480,7 @@ FORMS = {
 @pytest.mark.parametrize("name", FORMS)
 def test_forms_of_ones_own(name):
     """Compiled if every part is known and in its place, and right in any case."""
-    tx, expected = FORMS[name]
-    assert_same(*both(tx, steps=5))
-    assert not fused_step_available() or calls(tx) == expected
+    assert_both(*FORMS[name], steps=5)
 
 
 def around(tx, updating):
@@ -542,9 +549,9 @@ def test_optimizers_used_in_odd_ways(name):
     updating, expected = ODD[name]
     tx = around(optjax.adamw(0.05, eps=1e-2, weight_decay=0.3), updating)
     start = [jnp.array([[1.0, -2.0]]), jnp.array([0.0, 3.0])]
-    operands = start, jit(tx.init)(start), start
-    assert_same(jitted_apply(tx, *operands), jitted(update_and_apply)(tx, *operands))
-    assert not fused_step_available() or calls(tx, start) == expected
+    steps, found = both_steps(tx, start, jit(tx.init)(start), start)
+    assert_same(*steps)
+    assert found == expected * fused_step_available()
 
 
 @pytest.mark.parametrize("shape", [(1,), (3,)])
@@ -576,20 +583,18 @@ def test_trees(name):
     tree = TREES[name]
     for tx in (ADAM, optjax.sgd(0.1), optjax.amsbound(0.1)):
         operands = tree, tx.init(tree), tree
-        assert_same(
-            jitted_apply(tx, *operands), jitted(update_and_apply)(tx, *operands)
-        )
+        steps, found = both_steps(tx, *operands)
+        assert_same(*steps)
         assert_same(apply_step(tx, *operands), update_and_apply(tx, *operands))
-        if fused_step_available():
-            assert calls(tx, tree) == (1 if jax.tree.leaves(tree) else 0)
+        assert found == (fused_step_available() and bool(jax.tree.leaves(tree)))
 
 
 def test_state_in_numpy():
     """As from a checkpoint."""
     operands = jax.tree.map(np.asarray, (START, ADAM.init(START), START))
-    assert_same(jitted_apply(ADAM, *operands), update_and_apply(ADAM, *operands))
-    grads, state, params = operands
-    assert not fused_step_available() or calls(ADAM, params, grads, state) == 1
+    (actual, _), found = both_steps(ADAM, *operands)
+    assert_same(actual, update_and_apply(ADAM, *operands))
+    assert found == fused_step_available()
 
 
 @pytest.mark.parametrize(
@@ -599,11 +604,8 @@ def test_other_dtypes_take_the_pure_path(dtype):
     with jax.enable_x64(dtype in ("float64", "complex128")):
         tx = optjax.sgd(0.1) if dtype == "int32" else ADAM
         start = cast(START, dtype)
-        assert_same(*both(tx, start, steps=3))
-        assert calls(tx, start) == 0
-        mixed = {**start, "vector": START["vector"]}
-        assert_same(*both(tx, mixed, steps=3))
-        assert calls(tx, mixed) == fused_step_available()
+        assert_both(tx, 0, start, steps=3)
+        assert_both(tx, 1, {**start, "vector": START["vector"]}, steps=3)
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float64", "int32"])
@@ -611,18 +613,15 @@ def test_gradients_in_other_dtypes_take_the_pure_path(dtype):
     with jax.enable_x64(dtype == "float64"):
         grads = cast(NOISE[0], dtype)
         for tx in (ADAM, optjax.sgd(0.1)):
-            operands = grads, tx.init(START), START
-            assert_same(
-                jitted_apply(tx, *operands), jitted(update_and_apply)(tx, *operands)
-            )
-            assert calls(tx, START, grads) == 0
+            steps, found = both_steps(tx, grads, tx.init(START), START)
+            assert_same(*steps)
+            assert found == 0
 
 
 def test_float32_under_x64():
     with jax.enable_x64(True):
         start = cast(START, jnp.float32)
-        assert_same(*both(optjax.adabound(0.05, gamma=0.5), start, steps=5))
-        assert not fused_step_available() or calls(ADAM, start) == 1
+        assert_both(optjax.adabound(0.05, gamma=0.5), 1, start, steps=5)
 
 
 HALF = {
@@ -642,28 +641,36 @@ def test_a_learning_rate_in_half_precision(name, dtype):
     """α λ is worked out in float32, as of the float32 array of the same value."""
     rate = dtype(0.013)
     tx, wide = HALF[name](rate), HALF[name](rate.astype(jnp.float32))
-    paths = jit(
+    lowered = jit(
         lambda: (
             run(apply_step, tx, steps=5)[0],
             run(update_and_apply, tx, steps=5)[0],
             run(update_and_apply, wide, steps=5)[0],
         )
-    )
-    actual, expected, widened = paths()
+    ).lower()
+    actual, expected, widened = lowered.compile()()
     assert_same(actual, expected)
     assert_same(expected, widened)
-    assert not fused_step_available() or calls(tx) == 1
+    assert calls_in(lowered) == fused_step_available()
+
+
+ALL_COMPILED = {row: optjax.OPTIMIZERS[row].factory(0.1) for row in COMPILED}
+
+
+@jit
+def step_of_all(grads, states, x):
+    """Of all that are compiled, either way."""
+    return [
+        {row: step(tx, grads, states[row], x) for row, tx in ALL_COMPILED.items()}
+        for step in (apply_step, update_and_apply)
+    ]
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, 0.0, 1e30, 1e-30])
 def test_extreme_gradients(value):
-    for row in sorted(COMPILED):
-        tx = optjax.OPTIMIZERS[row].factory(0.1)
-        x = jnp.array([1.0, -2.0])
-        operands = jnp.array([value, 1.0]), tx.init(x), x
-        assert_same(
-            jitted_apply(tx, *operands), jitted(update_and_apply)(tx, *operands)
-        )
+    x = jnp.array([1.0, -2.0])
+    states = {row: tx.init(x) for row, tx in ALL_COMPILED.items()}
+    assert_same(*step_of_all(jnp.array([value, 1.0]), states, x))
 
 
 MISTAKES = {
@@ -723,14 +730,12 @@ def test_a_state_of_another_optimizer():
 
 def test_turned_off(monkeypatch):
     monkeypatch.setenv("OPTJAX_FUSED", "0")
-    assert calls(ADAM) == 0
-    assert_same(*both(ADAM, steps=3))
+    assert_both(ADAM, 0, steps=3)
 
 
 def test_without_a_library(monkeypatch):
     monkeypatch.setattr("optjax.fused._library._LIBRARY", Path("nowhere", "libstep.so"))
-    assert calls(ADAM) == 0
-    assert_same(*both(ADAM, steps=3))
+    assert_both(ADAM, 0, steps=3)
 
 
 def test_set_hyperparameters_without_compiling_again():
@@ -803,8 +808,7 @@ def test_vmap_over_hyperparameters_and_trees(batched):
     step = jit(lambda step: trials(step, start, axes), static_argnums=0)
     assert_same(step(apply_step), step(update_and_apply))
     if fused_step_available():
-        text = step.lower(apply_step).as_text()
-        assert text.count("custom_call @optjax_step") == 1
+        assert calls_in(step.lower(apply_step)) == 1
 
 
 def final_loss(step, values, dtype=jnp.float32):
@@ -842,16 +846,14 @@ def test_derivative_of_a_step(row):
         floats = [x for x in jax.tree.leaves(result) if x.dtype == jnp.float32]
         return sum(jnp.sum(jnp.sin(x)) for x in floats)
 
-    derivatives = jit(
-        jax.grad(loss, argnums=(1, 2, 3), allow_int=True), static_argnums=0
-    )
-    operands = grads, state, params
+    @jit
+    def derivatives(*operands):
+        derive = jax.grad(loss, argnums=(1, 2, 3), allow_int=True)
+        return [derive(step, *operands) for step in (apply_step, update_and_apply)]
+
     actual, expected = (
         [x for x in jax.tree.leaves(tree) if x.dtype == jnp.float32]
-        for tree in (
-            derivatives(apply_step, *operands),
-            derivatives(update_and_apply, *operands),
-        )
+        for tree in derivatives(grads, state, params)
     )
     assert_same(actual, expected, rtol=1e-5)
 
@@ -936,150 +938,3 @@ assert params["a"].sharding.spec == P("d"), params["a"].sharding
     )
     result = run_program(program)
     assert result.returncode == 0, result.stderr
-
-
-INPUTS = jnp.asarray(np.random.default_rng(2).normal(size=(4, 5, 3)), jnp.float32)
-
-
-class Model(nnx.Module):
-    """Two layers, one of them twice, and a variable that is not trained."""
-
-    def __init__(self):
-        self.first = nnx.Linear(3, 3, rngs=nnx.Rngs(0))
-        self.again = self.first
-        self.last = nnx.Linear(3, 2, rngs=nnx.Rngs(1))
-        self.calls = nnx.BatchStat(jnp.zeros(()))
-
-    def __call__(self, inputs):
-        self.calls[...] += 1
-        return self.last(self.again(nnx.relu(self.first(inputs))))
-
-
-def train_nnx(optimizer_class, tx, steps, **arguments):
-    model = Model()
-    optimizer = optimizer_class(model, tx, wrt=nnx.Param)
-
-    @nnx.jit
-    def step(model, optimizer, inputs):
-        def loss(model):
-            return jnp.mean(jnp.square(model(inputs) - inputs[:, :2]))
-
-        optimizer.update(model, nnx.grad(loss)(model), **arguments)
-
-    for inputs in INPUTS[:steps]:
-        step(model, optimizer, inputs)
-    return model, optimizer, step
-
-
-NNX = {
-    "adam": (ADAM, {}),
-    "adaboundw": (optjax.adaboundw(SCHEDULE, gamma=0.5), {}),
-    "polyak": (optax.polyak_sgd(1.0), {"value": jnp.array(2.0)}),
-}
-
-
-@pytest.mark.parametrize("name", NNX)
-def test_nnx_optimizer(name):
-    """As Flax's own; each goes on from where the other was."""
-    tx, arguments = NNX[name]
-    model, optimizer, _ = train_nnx(nnx.Optimizer, tx, 4, **arguments)
-    expected = nnx.state((model, optimizer))
-    for first, second in [(Optimizer, nnx.Optimizer), (nnx.Optimizer, Optimizer)]:
-        model, optimizer, _ = train_nnx(first, tx, 2, **arguments)
-        checkpoint = nnx.to_pure_dict(nnx.state((model, optimizer)))
-        model, optimizer, step = train_nnx(second, tx, 0, **arguments)
-        state = nnx.state((model, optimizer))
-        nnx.replace_by_pure_dict(state, jax.tree.map(np.asarray, checkpoint))
-        nnx.update((model, optimizer), state)
-        for inputs in INPUTS[2:]:
-            step(model, optimizer, inputs)
-        assert_same(nnx.state((model, optimizer)), expected, rtol=1e-5)
-        assert optimizer.step[...] == 4
-
-
-@needs_library
-def test_nnx_optimizer_is_compiled():
-    model = Model()
-    optimizer = Optimizer(model, ADAM, wrt=nnx.Param)
-    step = nnx.jit(lambda model, optimizer, grads: optimizer.update(model, grads))
-    text = step.lower(model, optimizer, nnx.state(model, nnx.Param)).as_text()
-    assert text.count("custom_call @optjax_step") == 1
-
-
-@pytest.mark.skipif(
-    "graph" not in inspect.signature(nnx.Optimizer).parameters,
-    reason="this Flax has no tree mode",
-)
-def test_nnx_optimizer_without_a_graph():
-    """A model that is a tree, in Flax's tree mode."""
-    model = nnx.Linear(3, 2, rngs=nnx.Rngs(0))
-    grads = jax.tree.map(jnp.ones_like, nnx.state(model, nnx.Param))
-    states = []
-    for each in (Optimizer, nnx.Optimizer):
-        model = nnx.Linear(3, 2, rngs=nnx.Rngs(0))
-        optimizer = each(model, ADAM, wrt=nnx.Param, graph=False)
-        optimizer.update(model, grads)
-        states.append(nnx.state((model, optimizer)))
-    assert_same(*states)
-
-
-def train_linen(state, inputs):
-    def loss(params):
-        outputs = state.apply_fn({"params": params}, inputs)
-        return jnp.mean(jnp.square(outputs - inputs[:, :2]))
-
-    return state.apply_gradients(grads=jax.grad(loss)(state.params))
-
-
-@pytest.mark.parametrize("row", ["adam", "amsbound", "yogi"])
-def test_linen_train_state(row):
-    """As Flax's own; each goes on from where the other was."""
-    tx = optjax.OPTIMIZERS[row].factory(0.05)
-    model = linen.Dense(2)
-    params = model.init(jax.random.key(0), INPUTS[0])["params"]
-    # To JAX 0.10 the structures of two dataclasses of equal fields are equal, and a
-    # function that is jitted once may be taken from the cache for the other class.
-    step = {
-        each: jit(lambda state, inputs: train_linen(state, inputs))
-        for each in (TrainState, train_state.TrainState)
-    }
-
-    def create(each):
-        return each.create(apply_fn=model.apply, params=params, tx=tx)
-
-    def contents(state):
-        return {
-            "step": jnp.asarray(state.step),
-            "params": state.params,
-            "opt_state": state.opt_state,
-        }
-
-    theirs = train_state.TrainState
-    expected = create(theirs)
-    for inputs in INPUTS:
-        expected = step[theirs](expected, inputs)
-    for first, second in [(TrainState, theirs), (theirs, TrainState)]:
-        state = create(first)
-        for inputs in INPUTS[:2]:
-            state = step[first](state, inputs)
-        state = create(second).replace(**contents(state))
-        for inputs in INPUTS[2:]:
-            state = step[second](state, inputs)
-        assert_same(contents(state), contents(expected), rtol=1e-5)
-    if fused_step_available():
-        text = step[TrainState].lower(create(TrainState), INPUTS[0]).as_text()
-        assert text.count("custom_call @optjax_step") == (row != "yogi")
-
-
-def test_linen_train_state_with_gradients_that_overwrite():
-    """Flax's scales of FP8, and further fields to replace."""
-    params = {"params": {"w": jnp.ones(2)}, "_overwrite_with_gradient": jnp.ones(1)}
-    states = []
-    for each in (TrainState, train_state.TrainState):
-        state = each.create(apply_fn=None, params=params, tx=ADAM)
-        grads = jax.tree.map(lambda x: 2 * x, params)
-        state = state.apply_gradients(grads=grads, apply_fn=abs)
-        assert state.step == 1
-        assert state.apply_fn is abs
-        states.append((state.params, state.opt_state))
-    assert_same(*states)

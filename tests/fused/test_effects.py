@@ -70,22 +70,34 @@ def update_and_apply(tx, grads, state, params):
     return optax.apply_updates(params, updates), state
 
 
-def counts(step, make, jitted):
-    """Runs of the tap in two steps, in Python and in the program, and the results."""
-    tap = Tap()
-    tx = make(tap)
-    state = tx.init(X)
-    tap.python = tap.program = 0
+def counts(step, makes, jitted):
+    """Runs of each tap after either of two steps, in Python and in the program.
 
-    def run(grads, state, params):
-        return step(tx, grads, state, params)
+    And where each optimizer is then. All are in one program, if it is jitted.
+    """
+    taps = [Tap() for _ in makes]
+    txs = [make(tap) for make, tap in zip(makes, taps, strict=True)]
+    after = [(X, tx.init(X)) for tx in txs]
+    for tap in taps:
+        tap.python = tap.program = 0
+
+    def run(grads, before):
+        pairs = zip(txs, before, strict=True)
+        return [step(tx, grads, state, x) for tx, (x, state) in pairs]
 
     run = jit(run) if jitted else run
-    x = X
+    seen = []
     for _ in range(2):
-        x, state = run(X, state, x)
-    jax.effects_barrier()
-    return tap.python, tap.program, np.asarray(x)
+        after = run(X, after)
+        jax.effects_barrier()
+        seen.append([(tap.python, tap.program) for tap in taps])
+    return seen, np.asarray([x for x, _ in after])
+
+
+def assert_as_often(got, want):
+    assert got[0] == want[0]
+    assert all(python > 0 for python, _ in want[0][0])
+    np.testing.assert_allclose(got[1], want[1], rtol=1e-6)
 
 
 @pytest.mark.parametrize("jitted", [True, False], ids=["jitted", "eager"])
@@ -97,12 +109,8 @@ def test_as_often_as_with_update(row, around, jitted):
     def scheduled(tap):
         return AROUND[around](ROWS[row](tap.schedule))
 
-    for make in (linked, scheduled):
-        want = counts(update_and_apply, make, jitted)
-        got = counts(optjax.apply_step, make, jitted)
-        assert got[:2] == want[:2]
-        assert want[0] > 0
-        np.testing.assert_allclose(got[2], want[2], rtol=1e-6)
+    steps = (optjax.apply_step, update_and_apply)
+    assert_as_often(*(counts(step, (linked, scheduled), jitted) for step in steps))
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -122,11 +130,8 @@ def test_random_compositions(seed):
             tx = pick(AROUND)(tx)
         return optax.chain(tap.link(), tx)
 
-    want = counts(update_and_apply, make, jitted=True)
-    got = counts(optjax.apply_step, make, jitted=True)
-    assert got[:2] == want[:2]
-    assert want[0] > 0
-    np.testing.assert_allclose(got[2], want[2], rtol=1e-6)
+    steps = (optjax.apply_step, update_and_apply)
+    assert_as_often(*(counts(step, [make], jitted=True) for step in steps))
 
 
 OWN = [row for row in ROWS if row != "Optax's adam"]
@@ -136,7 +141,7 @@ OWN = [row for row in ROWS if row != "Optax's adam"]
 @pytest.mark.parametrize("jitted", [True, False], ids=["jitted", "eager"])
 @pytest.mark.parametrize("row", OWN)
 def test_as_often_under_a_monitor(row, jitted, step):
-    """Whether the step is due or not."""
+    """Whether the step is due or not: the first of the two is."""
 
     def linked(tap):
         return optax.chain(tap.link(), ROWS[row](0.1), tap.link())
@@ -144,16 +149,12 @@ def test_as_often_under_a_monitor(row, jitted, step):
     def scheduled(tap):
         return ROWS[row](tap.schedule)
 
-    for make in (linked, scheduled):
-        want = counts(update_and_apply, make, jitted)
-        for every in (1, 5):
-            got = counts(
-                step,
-                lambda tap, make=make, every=every: optjax.monitor(make(tap), every),
-                jitted,
-            )
-            assert got[:2] == want[:2]
-            np.testing.assert_allclose(got[2], want[2], rtol=1e-6)
+    makes = (linked, scheduled)
+    monitored = [
+        lambda tap, make=make: optjax.monitor(make(tap), every=3) for make in makes
+    ]
+    want = counts(update_and_apply, makes, jitted)
+    assert_as_often(counts(step, monitored, jitted), want)
 
 
 def test_the_effects_of_a_bound_under_a_monitor():
@@ -169,12 +170,13 @@ def test_the_effects_of_a_bound_under_a_monitor():
             optax.identity(), optax.chain(rate, optjax.bound_clip(0.1, upper)), 1.0
         )
 
-    want = counts(update_and_apply, make, jitted=True)
+    want = counts(update_and_apply, [make], jitted=True)
     got = counts(
-        update_and_apply, lambda tap: optjax.monitor(make(tap), every=1), jitted=True
+        update_and_apply, [lambda tap: optjax.monitor(make(tap), every=1)], jitted=True
     )
-    assert got[1] == want[1] == 2
-    np.testing.assert_allclose(got[2], want[2], rtol=1e-6)
+    assert [program for [(_, program)] in got[0]] == [1, 2]
+    assert [program for [(_, program)] in want[0]] == [1, 2]
+    np.testing.assert_allclose(got[1], want[1], rtol=1e-6)
 
 
 @pytest.mark.skipif(not optjax.fused_step_available(), reason="no compiled step")

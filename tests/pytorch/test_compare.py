@@ -17,6 +17,8 @@ import optjax
 from optjax import pytorch
 from optjax.pytorch import Trajectory, compare
 
+pytestmark = pytest.mark.usefixtures("cheaply_compiled")
+
 PAGE = Path(__file__).parents[2] / "docs" / "differences.md"
 NAMES = {
     "optax": optax,
