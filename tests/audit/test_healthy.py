@@ -54,13 +54,12 @@ def gradient(task, params, x, y):
     return jax.grad(lambda params: task(outputs(params, x), y))(params)
 
 
-def gradients_on_the_way(task, tx):
+def gradients_on_the_way(task, state, advance):
     """Those of 20 steps of training."""
-    params, state, way = PARAMS, tx.init(PARAMS), []
+    params, way = PARAMS, []
     for x, y in zip(INPUTS, TARGETS, strict=True):
         way.append(gradient(task, params, x, y))
-        updates, state = tx.update(way[-1], state, params)
-        params = optax.apply_updates(params, updates)
+        params, state = advance(params, state, way[-1])
     return jax.tree.map(lambda *gs: jnp.stack(gs), *way)
 
 
@@ -69,8 +68,15 @@ def test_no_false_alarm(case):
     """Of the 20 steps together, and of each."""
     factory = optjax.OPTIMIZERS[case.row].factory
     hyper = {"learning_rate": case.learning_rate}
+    tx = factory(**hyper)
+
+    @jit
+    def advance(params, state, g):
+        updates, state = tx.update(g, state, params)
+        return optax.apply_updates(params, updates), state
+
     for task in TASKS:
-        grads = gradients_on_the_way(task, factory(**hyper))
+        grads = gradients_on_the_way(task, tx.init(PARAMS), advance)
         found = optjax.audit(factory, hyper, grads, PARAMS, steps=STEPS)
         found = jax.device_get(found)
         assert found.verdicts == []

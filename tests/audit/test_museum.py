@@ -369,9 +369,7 @@ def the_clip_is_65_thousand_times_too_small():
 
 @pytest.mark.parametrize(("audited", "kind", "words"), MUSEUM)
 def test_museum(audited, kind, words):
-    # So small that to compile it takes longest.
-    with jax.disable_jit():
-        found = audited()
+    found = audited()
     said = [str(verdict) for verdict in found.verdicts if verdict.kind == kind]
     assert said, found
     text = " ".join(said)

@@ -12,6 +12,8 @@ from optjax.tasks._augment import (
     random_crop_and_flip,
 )
 
+pytestmark = pytest.mark.usefixtures("cheaply_compiled")
+
 PAD = 2
 augment = jax.jit(random_crop_and_flip, static_argnames="pad")
 

@@ -25,6 +25,9 @@ from optjax.tasks._data.images import Images
 from optjax.tasks._data.text import Text
 from optjax.tasks.models import MLP, CharLSTM, ResNet
 
+# An operation is one program on both sides, however it is compiled.
+pytestmark = pytest.mark.usefixtures("cheaply_compiled")
+
 RESNET = functools.partial(ResNet, widths=(4,), blocks=(1,))
 HEAVY_BALL = functools.partial(optjax.sgd, momentum=0.9)
 RATE = jnp.float32(0.01)
