@@ -14,7 +14,8 @@ from optjax.sweep._engine.apart import Apart, after_error, saved
 from optjax.sweep._engine.calls import Pace
 from optjax.sweep._engine.fastest import pick_strategy
 from optjax.sweep._engine.groups import TrialGroup
-from optjax.sweep._engine.lanes import Assignment, Program, Size
+from optjax.sweep._engine.lane import Size
+from optjax.sweep._engine.lanes import Assignment, Program
 from optjax.sweep._engine.memory import Fitted, fit, is_of_memory, next_strategy
 from optjax.sweep._engine.processes import agree, agreed_seconds, together
 from optjax.sweep._engine.scheduler import Scheduler
