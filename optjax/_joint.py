@@ -15,6 +15,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+__all__ = ["Joint", "current_joint", "is_small", "joining"]
+
 # More are copied at the cost of what a kernel of their own takes.
 _SMALL = 8192
 

@@ -10,14 +10,14 @@ from optjax._places import path_of
 from optjax.pytorch._groups import labels_of
 from optjax.pytorch._optimizer import Optimizer
 from optjax.pytorch._rearrangement import Rearrangement
-from optjax.pytorch._state_dict import ENTRIES
+from optjax.pytorch._state_dict import KEPT
 
 #: PyTorch's parameters by name, in its optimizer's order, or such a mapping a group.
 Weights: TypeAlias = Mapping[str, Any] | Sequence[Mapping[str, Any]]
 Convert: TypeAlias = Callable[[Any], Any]
 
 #: The fields of our states that PyTorch has entries for.
-MOMENTS = {field for entries in ENTRIES.values() for field in entries}
+MOMENTS = {field for kept in KEPT.values() for field in kept.entries}
 
 
 def weights_of(params: Weights) -> tuple[dict[str, Any], list[list[str]] | None]:

@@ -15,7 +15,7 @@ from optjax.pytorch._groups import name_of
 from optjax.pytorch._layout import MOMENTS, Convert, Weights, grouped, weights_of
 from optjax.pytorch._optimizer import Optimizer
 from optjax.pytorch._rearrangement import Rearrangement
-from optjax.pytorch._state_dict import ENTRIES, StateDict, read
+from optjax.pytorch._state_dict import KEPT, StateDict, read
 
 # Of the largest update of an array; the schedules of both are rounded differently.
 _CLOSE = 1e-4
@@ -90,7 +90,7 @@ class _Said:
         self.moved, self.step = moved, step
         self.fields = {
             field: entry
-            for field, entry in ENTRIES[source.name].items()
+            for field, entry in KEPT[source.name].entries.items()
             if any(entry in of for of in entries.values())
         }
 
@@ -241,7 +241,7 @@ def _by_name(
     for names, group in zip(groups, source.groups, strict=True):
         for name, number in zip(names, group["params"], strict=True):
             entry = source.entries.get(number, {})
-            for key in set(entry) & set(ENTRIES[source.name].values()):
+            for key in set(entry) & set(KEPT[source.name].entries.values()):
                 if entry[key].shape != moved.shapes[name]:
                     raise ValueError(
                         f"params must be in the optimizer's order, got {name!r} of "

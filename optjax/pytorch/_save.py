@@ -12,7 +12,7 @@ from optjax._places import Path, Place, is_counter, place_of
 from optjax.pytorch._layout import MOMENTS, Convert, Weights, grouped, weights_of
 from optjax.pytorch._optimizer import Optimizer, at_step
 from optjax.pytorch._rearrangement import Rearrangement
-from optjax.pytorch._state_dict import ENTRIES
+from optjax.pytorch._state_dict import KEPT, Kept
 
 
 def save_optimizer(
@@ -56,6 +56,7 @@ def save_optimizer(
         groups = grouped(optimizer, moved)
     leaves = jax.tree_util.tree_leaves_with_path(state)
     placed = [(place_of(path, MOMENTS), np.asarray(value)) for path, value in leaves]
+    kept = KEPT[optimizer.name]
     moments, part_of = _moments(placed, optimizer.name, moved)
     taken = {place.part: 0 for place, _ in placed}
     for (path, value), (place, _) in zip(leaves, placed, strict=True):
@@ -71,14 +72,15 @@ def save_optimizer(
     for names, group in zip(groups, optimizer.param_groups, strict=True):
         parts = [part_of[name] for name in names if name in part_of]
         now = taken[parts[0]] if parts else max(taken.values(), default=0)
-        options = _options(optimizer.name, group, now)
+        options = _options(kept, group, now)
         saved_groups.append(
             {**options, "params": list(range(number, number + len(names)))}
         )
         for name in names:
             entry = {key: of[name] for key, of in moments.items() if name in of}
-            if entry and (now > 0 or optimizer.name == "Adagrad"):
-                entry |= _counted(optimizer.name, now)
+            if entry and (now > 0 or kept.at_first):
+                if kept.step is not None:
+                    entry["step"] = kept.step(now)
                 if part_of[name] in gathered:
                     here = gathered[part_of[name]]
                     entry["mu_product"] = _product(here, now, options)
@@ -93,32 +95,23 @@ def _moments(
     """Each entry by the parameters' names, and the part of the state of each name."""
     leaves: dict[str, dict[Path, np.ndarray]] = {}
     part_of: dict[str, Path] = {}
+    entries = KEPT[optimizer].entries
     for place, value in placed:
         if place.leaf is None:
             continue
-        if place.field not in ENTRIES[optimizer] or place.leaf not in moved.owners:
+        if place.field not in entries or place.leaf not in moved.owners:
             raise ValueError(
                 f"the state must be one of {optimizer}, for the tree that convert "
                 f"gives, got {place.field} at {jax.tree_util.keystr(place.leaf)}."
             )
         leaves.setdefault(place.field, {})[place.leaf] = value
         part_of |= dict.fromkeys(moved.owners[place.leaf], place.part)
-    entries = ENTRIES[optimizer]
     return {entries[field]: moved.to_torch(of) for field, of in leaves.items()}, part_of
 
 
-def _counted(optimizer: str, step: int) -> dict[str, Any]:
-    if optimizer == "SGD":
-        return {}
-    is_bounded = optimizer.startswith("AdaBound")
-    return {"step": step if is_bounded else np.asarray(step, np.float32)}
-
-
-def _options(optimizer: str, group: Mapping[str, Any], step: int) -> dict[str, Any]:
+def _options(kept: Kept, group: Mapping[str, Any], step: int) -> dict[str, Any]:
     """The options at this step, schedules in all digits, and what schedulers add."""
-    options: dict[str, Any] = dict(getattr(group["lr"], "options", {}))
-    if optimizer == "AdamW":
-        options["decoupled_weight_decay"] = True
+    options = {**getattr(group["lr"], "options", {}), **kept.options}
     with jax.enable_x64(True):
         for name, value in group.items():
             if name != "params":

@@ -5,7 +5,8 @@ imported, and nothing is unpickled.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,21 +14,42 @@ import numpy as np
 from optjax._arguments.kind import shown
 from optjax.pytorch._rearrangement import to_numpy
 
+
+def _as_array(step: int) -> np.ndarray:
+    return np.asarray(step, np.float32)
+
+
+class Kept(NamedTuple):
+    """What a class of PyTorch's keeps.
+
+    Attributes:
+      entries: of each parameter, by the fields of our states (docs/states.md).
+      step: the steps taken as it has them, or None where it does not count.
+      at_first: whether a parameter has entries before the first step.
+      options: of each group, beside the arguments.
+    """
+
+    entries: Mapping[str, str]
+    step: Callable[[int], Any] | None = _as_array
+    at_first: bool = False
+    options: Mapping[str, Any] = MappingProxyType({})
+
+
 _MOMENTS = {"ema": "exp_avg", "nu": "exp_avg_sq"}
-_MAXIMUM = {"nu_max": "max_exp_avg_sq"}
-#: For each class the fields of our states (docs/states.md) and PyTorch's entries.
-ENTRIES: Mapping[str, Mapping[str, str]] = {
-    "SGD": {"trace": "momentum_buffer"},
-    "Adagrad": {"nu": "sum"},
-    "RMSprop": {"nu": "square_avg", "mu": "grad_avg", "trace": "momentum_buffer"},
-    "Adadelta": {"e_g": "square_avg", "e_x": "acc_delta"},
-    "Adam": _MOMENTS | _MAXIMUM,
-    "AdamW": _MOMENTS | _MAXIMUM,
-    "Adamax": {"ema": "exp_avg", "nu": "exp_inf"},
-    "NAdam": _MOMENTS,
-    "RAdam": _MOMENTS,
-    "AdaBound": _MOMENTS | _MAXIMUM,
-    "AdaBoundW": _MOMENTS | _MAXIMUM,
+_WITH_MAXIMUM = {**_MOMENTS, "nu_max": "max_exp_avg_sq"}
+#: By the classes' names.
+KEPT: Mapping[str, Kept] = {
+    "SGD": Kept({"trace": "momentum_buffer"}, step=None),
+    "Adagrad": Kept({"nu": "sum"}, at_first=True),
+    "RMSprop": Kept({"nu": "square_avg", "mu": "grad_avg", "trace": "momentum_buffer"}),
+    "Adadelta": Kept({"e_g": "square_avg", "e_x": "acc_delta"}),
+    "Adam": Kept(_WITH_MAXIMUM),
+    "AdamW": Kept(_WITH_MAXIMUM, options={"decoupled_weight_decay": True}),
+    "Adamax": Kept({"ema": "exp_avg", "nu": "exp_inf"}),
+    "NAdam": Kept(_MOMENTS),
+    "RAdam": Kept(_MOMENTS),
+    "AdaBound": Kept(_WITH_MAXIMUM, step=int),
+    "AdaBoundW": Kept(_WITH_MAXIMUM, step=int),
 }
 #: Options that only one class has.
 _TELLTALE = {
@@ -133,6 +155,6 @@ def _class_of(group: Mapping[str, Any], entries: Mapping[int, Any]) -> str:
         is_radam = "decoupled_weight_decay" in group or "exp_avg_sq" in first
         return "RAdam" if is_radam else "Adamax"
     raise ValueError(
-        f"the optimizer must be one of {', '.join(ENTRIES)}, got a state_dict with the "
+        f"the optimizer must be one of {', '.join(KEPT)}, got a state_dict with the "
         f"options {shown(sorted(group))}."
     )

@@ -188,6 +188,8 @@ class SweepResult(Ranking):
     def _drawn(self) -> "SweepResult":
         """Without the trials that failed, which have nothing to show."""
         records = tuple(record for record in self.records if record.status != FAILED)
+        if not records:
+            raise SweepError("there is nothing to draw: no trial has ended")
         return dataclasses.replace(self, records=records)
 
     def to_csv(self, path: str | Path) -> None:

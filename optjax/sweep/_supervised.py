@@ -111,26 +111,23 @@ def _with_hyper(
 
     `takes` are the model's; those of the others are read off them.
     """
-    takers = [takes, keywords(loss, 2), keywords(batches.init, 1)]
-    takers.append(keywords(batches.draw, 2))
-    if evaluate is not None:
-        takers.append(keywords(evaluate, 1))
+    functions = [loss, *batches, evaluate or _nothing]
+    takers = [takes, *map(keywords, functions, (2, 1, 2, 1))]
 
     def make_trial(factory: Factory, **hyper: Any) -> Trial:
         model, *shares = share(takers, hyper)
-        functions = [loss, *batches, *([] if evaluate is None else [evaluate])]
-        to_loss, start, draw, *rest = map(_given, functions, shares)
-        evaluation = rest[0] if rest else None
+        to_loss, start, draw, measure = map(_given, functions, shares)
+        batches = Batches(start, draw)
         return _supervised(
-            factory,
-            make_model(**model),
-            to_loss,
-            Batches(start, draw),
-            evaluation,
-            loss_name,
+            factory, make_model(**model), to_loss, batches, measure, loss_name
         )
 
     return with_keywords(make_trial, takers)
+
+
+def _nothing(predict: Predict) -> Metrics:
+    """What is measured where nobody says."""
+    return {}
 
 
 def _given(function: Callable[..., Any], share: Mapping[str, Any]) -> Any:
@@ -142,7 +139,7 @@ def _supervised(
     model: _Model,
     loss: Callable[[Any, Batch], jax.Array],
     batches: Batches,
-    evaluate: Callable[[Predict], Metrics] | None,
+    evaluate: Callable[[Predict], Metrics],
     loss_name: str,
 ) -> Trial:
     # Not by `apply_step`: in a scan the digits' MLP takes as long with it (1.00 of the
@@ -183,8 +180,7 @@ def _supervised(
         finite = jax.tree.map(lambda p: jnp.all(jnp.isfinite(p)), state.params)
         is_finite = jax.tree.reduce(jnp.logical_and, finite, jnp.array(True))
         predict = functools.partial(model.predict, state.params, state.rest)
-        metrics = {} if evaluate is None else evaluate(predict)
-        return {"finite": is_finite, **metrics}
+        return {"finite": is_finite, **evaluate(predict)}
 
     return Trial(init, step, measure)
 

@@ -126,12 +126,11 @@ def from_functions(
       >>> trial = optjax.sweep.from_functions(init, step)
     """
 
-    takers = [keywords(init, 2), keywords(step, 2)]
-    if evaluate is not None:
-        takers.append(keywords(evaluate, 1))
+    measure = evaluate or (lambda state: {})
+    takers = [keywords(init, 2), keywords(step, 2), keywords(measure, 1)]
 
     def make_trial(factory: Factory, **given: Any) -> Trial:
-        to_init, to_step, *to_evaluate = share(takers, given)
+        to_init, to_step, to_measure = share(takers, given)
 
         def bound_init(key: jax.Array, hyper: Mapping[str, jax.Array]) -> Bound:
             return Bound(init(key, factory(**hyper), **to_init), hyper)
@@ -146,9 +145,7 @@ def from_functions(
             return bound._replace(state=state), metrics
 
         def bound_evaluate(bound: Bound) -> Metrics:
-            if evaluate is None:
-                return {}
-            return evaluate(bound.state, **to_evaluate[0])
+            return measure(bound.state, **to_measure)
 
         return Trial(bound_init, bound_step, bound_evaluate)
 

@@ -181,9 +181,12 @@ def times(factors, path):
 
 
 STEP_COUNTS = np.arange(len(NOISE))
-# AdaMod averages α_t with the rate; RMSProp's momentum sums past steps, α_t included.
+# A row whose schedule is 1 has α_t in its rate, as AdaMod, which averages it; RMSProp's
+# momentum sums past steps, α_t included.
 OUTERMOST = [
-    case for case in CASES if case.row != "adamod" and str(case) != "rmsprop-momentum"
+    case
+    for case in CASES
+    if optjax.OPTIMIZERS[case.row].schedule != "1" and str(case) != "rmsprop-momentum"
 ]
 
 

@@ -75,7 +75,11 @@ BY_NAME = {str(case): case for case in (*CASES, *NO_EPS.values())}
 
 
 def numbers_of(case):
-    return st.fixed_dictionaries({key: DRAWN[key] for key in case.hyperparameters()})
+    """Each from its range; what has none there, up to the value in `rows`."""
+    values = case.hyperparameters().items()
+    return st.fixed_dictionaries(
+        {key: DRAWN.get(key, number(value / 2, value)) for key, value in values}
+    )
 
 
 def updates_of(tx, grads, start):
@@ -306,7 +310,7 @@ def test_rates_are_positive_and_inside_their_bounds(case, data):
             for b in (rate.lower, rate.upper)
         )
         assert np.all((v >= lower) & (v <= upper))
-        bounded = case.row.endswith(("bound", "boundw")) or case.row == "adamod"
+        bounded = optjax.OPTIMIZERS[case.row].bound != "–"
         if case.row == "graftbound":
             # At the latest after the first gradient whose square is a number, if it
             # was measured; weight decay may make one before.

@@ -11,7 +11,8 @@ import jax
 import numpy as np
 
 from optjax.sweep._engine.calls import Call
-from optjax.sweep._engine.lanes import Assignment, Program, Size
+from optjax.sweep._engine.lane import Size
+from optjax.sweep._engine.lanes import Assignment, Program
 from optjax.sweep._engine.scheduler import Scheduler
 from optjax.sweep._errors import of_a_call
 

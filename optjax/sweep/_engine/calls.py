@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from optjax.sweep._engine.lanes import Size
+from optjax.sweep._engine.lane import Size
 
 
 class Left(NamedTuple):

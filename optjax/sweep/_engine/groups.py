@@ -8,7 +8,8 @@ import numpy as np
 
 from optjax.sweep._contract import Traced, call_make_trial, trace
 from optjax.sweep._engine.calls import Call, next_call
-from optjax.sweep._engine.lanes import Program, compile_lanes, lane_bytes
+from optjax.sweep._engine.lane import lane_bytes
+from optjax.sweep._engine.lanes import Program, compile_lanes
 from optjax.sweep._engine.plan import Plan
 from optjax.sweep._engine.scheduler import Scheduler
 from optjax.sweep._errors import SweepError

@@ -7,35 +7,21 @@ trial, so nothing is ever compiled again.
 """
 
 import functools
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, TypeAlias
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import subjaxprs
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from optjax.sweep._arrays import packing, placed
+from optjax.sweep._arrays import placed
 from optjax.sweep._convolutions import fast_convolutions
+from optjax.sweep._engine.lane import Size, one_lane
 from optjax.sweep._engine.plan import Plan
 from optjax.sweep._strategies import Strategy, skips_idle
-from optjax.sweep._trial import State, Trial, init_shapes
-
-
-class Size(NamedTuple):
-    """How far a call takes the lanes that are busy in it.
-
-    Attributes:
-      evaluations: how often it does what follows.
-      updates: one after the other.
-      evaluates: whether they end in an evaluation.
-    """
-
-    evaluations: int
-    updates: int
-    evaluates: bool
+from optjax.sweep._trial import State, Trial
 
 
 class Assignment(NamedTuple):
@@ -81,25 +67,6 @@ class Program(NamedTuple):
         return any("callback" in name for name in self.primitives)
 
 
-def lane_bytes(trial: Trial, hyper: Sequence[str]) -> int:
-    """The size of one lane's state."""
-    return sum(
-        leaf.size * leaf.dtype.itemsize
-        for leaf in jax.tree.leaves(jax.eval_shape(trial.init, *init_shapes(hyper)))
-    )
-
-
-class _Lane(NamedTuple):
-    """A trial's state, and the sums of its step's metrics since the last evaluation."""
-
-    state: State
-    sums: jax.Array
-
-
-#: The evaluations done, the lane, and a row of metrics for each.
-_At: TypeAlias = tuple[jax.Array, _Lane, jax.Array]
-
-
 def compile_lanes(
     trial: Trial,
     hyper: Sequence[str],
@@ -122,73 +89,17 @@ def compile_lanes(
       most_evaluations: of a call.
     """
     devices = plan.devices
-    state_shape: Any = jax.eval_shape(trial.init, *init_shapes(hyper))
-    averaged = tuple(sorted(jax.eval_shape(trial.step, state_shape)[1]))
-    no_sums = np.zeros((2, len(averaged)), np.float32)
-    lane_shape: Any = jax.eval_shape(
-        lambda state: _Lane(state, jnp.array(no_sums)), state_shape
+    one = one_lane(
+        trial,
+        hyper,
+        metrics,
+        plan,
+        most_evaluations=most_evaluations,
+        skips_idle=skips_idle(strategy),
     )
-    pack, unpack = packing(lane_shape)
-    no_rows = np.full((most_evaluations, len(metrics)), np.nan, np.float32)
-
-    def update(_: Any, lane: _Lane) -> _Lane:
-        state, measured = trial.step(lane.state)
-        each = [jnp.asarray(measured[name], jnp.float32) for name in averaged]
-        return _Lane(state, _add(lane.sums, jnp.stack(each)) if each else lane.sums)
-
-    def measure(lane: _Lane) -> jax.Array:
-        means = lane.sums[0] / plan.evaluate_every
-        measured = {
-            **dict(zip(averaged, means, strict=True)),
-            **trial.evaluate(lane.state),
-        }
-        return jnp.stack([jnp.asarray(measured[name], jnp.float32) for name in metrics])
-
-    def run(size: Size, packed: Any, told: Any) -> tuple[Any, jax.Array]:
-        def begin() -> _Lane:
-            state = trial.init(jax.random.key(told["seed"]), told["hyper"])
-            return _Lane(state, jnp.array(no_sums))
-
-        def goes_on(at: _At) -> jax.Array:
-            done, _, rows = at
-            more: jax.Array = done < size.evaluations
-            if not skips_idle(strategy):
-                return more
-            # Nothing else has to wait for a trial that has diverged.
-            last = jax.lax.dynamic_index_in_dim(rows, done - 1, keepdims=False)
-            more &= (done == 0) | is_sound(last, metrics, plan.allow_nan)
-            return more
-
-        def go_on(at: _At) -> _At:
-            done, lane, rows = at
-            lane = jax.lax.fori_loop(0, size.updates, update, lane)
-            row = jax.lax.cond(
-                size.evaluates, measure, lambda _: jnp.array(no_rows[0]), lane
-            )
-            lane = lane._replace(sums=jnp.where(size.evaluates, 0, lane.sums))
-            return (
-                done + 1,
-                lane,
-                jax.lax.dynamic_update_index_in_dim(rows, row, done, 0),
-            )
-
-        lane = jax.lax.cond(told["fresh"], begin, lambda: unpack(packed))
-        at = jnp.int32(0), lane, jnp.array(no_rows)
-        _, lane, rows = jax.lax.while_loop(goes_on, go_on, at)
-        return pack(lane), rows
-
-    def lane(size: Size, packed: Any, told: Any) -> tuple[Any, jax.Array]:
-        after: tuple[Any, jax.Array] = jax.lax.cond(
-            told["busy"],
-            functools.partial(run, size),
-            lambda packed, told: (packed, jnp.array(no_rows)),
-            packed,
-            told,
-        )
-        return after
 
     def device_lanes(carry: Any, told: Any, size: Size) -> tuple[Any, jax.Array]:
-        run_all = strategy(functools.partial(lane, size))
+        run_all = strategy(functools.partial(one.call, size))
         if devices[0].platform == "cpu":
             run_all = fast_convolutions(run_all)
         carry, rows = run_all(carry, told)
@@ -207,8 +118,6 @@ def compile_lanes(
         out_specs=(P("lanes"), rows_spec),
         check_vma=False,
     )
-    # The packed leaves exist for compilation only as shapes: nothing is allocated.
-    packed_shape = jax.eval_shape(pack, lane_shape)
     told_shape = {
         "busy": jax.ShapeDtypeStruct((), np.bool_),
         "fresh": jax.ShapeDtypeStruct((), np.bool_),
@@ -229,7 +138,7 @@ def compile_lanes(
         )  # type: ignore[arg-type]
     )
     traced = jax.jit(sharded, donate_argnums=0).trace(
-        batched(packed_shape), batched(told_shape), size_shape
+        batched(one.arrays), batched(told_shape), size_shape
     )
     options = plan.compiler_options
     compiled = traced.lower().compile(None if options is None else dict(options))
@@ -237,19 +146,13 @@ def compile_lanes(
     def start() -> Any:
         return jax.tree.map(
             lambda leaf: placed(np.zeros((lanes, *leaf.shape), leaf.dtype), sharding),
-            packed_shape,
+            one.arrays,
         )
 
     def advance(
         carry: Any, assignment: Assignment, size: Size
     ) -> tuple[Any, np.ndarray]:
-        told = {
-            "busy": assignment.busy,
-            "fresh": assignment.fresh,
-            "seed": assignment.seed,
-            "hyper": {name: assignment.hyper[name] for name in hyper},
-        }
-        told = jax.tree.map(lambda array: placed(array, sharding), told)
+        told = jax.tree.map(lambda array: placed(array, sharding), assignment._asdict())
         sizes = jax.tree.map(
             lambda value, like: placed(np.array(value, like.dtype), everywhere),
             size,
@@ -259,7 +162,7 @@ def compile_lanes(
         return carry, np.asarray(rows)
 
     def state(carry: Any, lane: int) -> State:
-        return unpack([leaf[lane] for leaf in carry]).state
+        return one.unpack([leaf[lane] for leaf in carry])
 
     def save(carry: Any) -> list[np.ndarray]:
         return [np.array(leaf) for leaf in carry]
@@ -269,8 +172,7 @@ def compile_lanes(
 
     @functools.partial(jax.jit, donate_argnums=0, out_shardings=sharding)
     def put(carry: Any, lane: int, state: State) -> Any:
-        leaves = pack(_Lane(state, jnp.array(no_sums)))
-        pairs = zip(carry, leaves, strict=True)
+        pairs = zip(carry, one.pack(state), strict=True)
         return [array.at[lane].set(leaf) for array, leaf in pairs]
 
     program = Program(
@@ -286,7 +188,7 @@ def compile_lanes(
     )
     if program.calls_host and devices[0].platform == "cpu":
         # What `save` gives, while a call runs.
-        saved = sum(leaf.size * leaf.dtype.itemsize for leaf in packed_shape)
+        saved = sum(leaf.size * leaf.dtype.itemsize for leaf in one.arrays)
         program = program._replace(bytes=program.bytes + lanes * saved)
     return program
 
@@ -310,27 +212,3 @@ def _bytes(compiled: Any) -> int:
         + said.temp_size_in_bytes
         - said.alias_size_in_bytes
     )
-
-
-def is_sound(rows: Any, metrics: Sequence[str], allow_nan: Collection[str]) -> Any:
-    """Which evaluations are no divergence, of an array (..., metrics)."""
-    finite = abs(rows) < np.inf
-    for name in allow_nan:
-        finite = finite | (np.arange(len(metrics)) == metrics.index(name))
-    sound = finite.all(-1)
-    if "finite" in metrics:
-        sound &= rows[..., metrics.index("finite")] != 0
-    return sound
-
-
-def _add(sums: jax.Array, values: jax.Array) -> jax.Array:
-    """Add to sums, with what their rounding has lost in the second row (Kahan).
-
-    A sum of many updates is as exact as one of few, and the same in one call as in
-    several.
-    """
-    total, lost = sums
-    values = values - lost
-    after = total + values
-    lost = (after - total) - values
-    return jnp.stack([after, jnp.where(jnp.isfinite(lost), lost, 0)])

@@ -11,10 +11,11 @@ import jax
 import numpy as np
 
 from optjax.sweep._engine.apart import Apart, after_error, saved
-from optjax.sweep._engine.calls import Pace
+from optjax.sweep._engine.calls import Left, Pace
 from optjax.sweep._engine.fastest import pick_strategy
 from optjax.sweep._engine.groups import TrialGroup
-from optjax.sweep._engine.lanes import Assignment, Program, Size
+from optjax.sweep._engine.lane import Size
+from optjax.sweep._engine.lanes import Assignment, Program
 from optjax.sweep._engine.memory import Fitted, fit, is_of_memory, next_strategy
 from optjax.sweep._engine.processes import agree, agreed_seconds, together
 from optjax.sweep._engine.scheduler import Scheduler
@@ -251,22 +252,19 @@ class _Loop:
                 self._stop.obey()
             preempted = saves and self._stop.agreed
             if not scheduler.is_done and (preempted or self._is_time_to_commit(took)):
-                with together():
-                    states = self._store.save_states(index, calls, carry)
-                self._commit(
-                    Checkpoint(
-                        groups=index,
-                        calls=calls,
-                        within=scheduler.left.within.nonzero()[0].tolist(),
-                        updates=scheduler.left.updates,
-                        states=states,
-                    )
-                )
+                self._save(index, calls, carry, scheduler.left)
             if not scheduler.is_done:
                 self._stop.obey()
         self._commit(Checkpoint(groups=index + 1))
         self._session.tell(group)
         self._stop.obey()
+
+    def _save(self, index: int, calls: int, carry: Any, left: Left) -> None:
+        """A checkpoint within a group."""
+        with together():
+            states = self._store.save_states(index, calls, carry)
+        within = left.within.nonzero()[0].tolist()
+        self._commit(Checkpoint(index, calls, within, left.updates, states=states))
 
     def _kept(self, group: TrialGroup, spec: TrialSpec) -> State:
         """What a trial goes on from."""

@@ -9,7 +9,8 @@ from collections.abc import Collection, Mapping, Sequence
 import numpy as np
 
 from optjax.sweep._engine.calls import Call, Left
-from optjax.sweep._engine.lanes import Assignment, is_sound
+from optjax.sweep._engine.lane import is_sound
+from optjax.sweep._engine.lanes import Assignment
 from optjax.sweep._records import (
     DIVERGED,
     FAILED,

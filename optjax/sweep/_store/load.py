@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from optjax.sweep._engine.lanes import is_sound
+from optjax.sweep._engine.lane import is_sound
 from optjax.sweep._errors import DamagedError
 from optjax.sweep._records import (
     DIVERGED,

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from optjax.sweep._engine.lanes import is_sound
+from optjax.sweep._engine.lane import is_sound
 from optjax.sweep._errors import RefusedError
 from optjax.sweep._store.checkpoint import Checkpoint
 from optjax.sweep._store.keep import kept_states

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from optjax.sweep._errors import SweepError
 from optjax.sweep._ranking import Ranking
 
 DPI = 150
@@ -48,12 +47,6 @@ def wrapped(parts: Sequence[str], width: int) -> str:
     """The parts on lines of at most `width`, broken between them where possible."""
     unbroken = [part.replace(" ", "\N{NO-BREAK SPACE}") for part in parts]
     return textwrap.fill("; ".join(unbroken), width).replace("\N{NO-BREAK SPACE}", " ")
-
-
-def check_not_empty(result: Ranking) -> None:
-    """Refuse to draw nothing."""
-    if not result.records:
-        raise SweepError("there is nothing to draw: no trial has ended")
 
 
 def over_seeds(result: Ranking, *, shaded: bool = True) -> str:

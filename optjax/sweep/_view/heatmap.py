@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from optjax._page.parts import spans_decades
 from optjax.sweep._errors import SweepError
 from optjax.sweep._ranking import Best, Ranking, numeric, varying
-from optjax.sweep._view.figures import check_not_empty, draw_title, frame, over_seeds
+from optjax.sweep._view.figures import draw_title, frame, over_seeds
 
 
 def plot_heatmap(
@@ -29,7 +29,6 @@ def plot_heatmap(
     diverged; where further hyper-parameters vary, a place has the best over them.
     Bright is better.
     """
-    check_not_empty(result)
     optimizer = _with_both(result, x, y) if optimizer is None else optimizer
     result.best(optimizer)  # names an unknown optimizer
     found: list[Best] = []

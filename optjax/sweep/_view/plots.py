@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from optjax.sweep._errors import SweepError
 from optjax.sweep._ranking import Best, Ranking, numeric, varying
 from optjax.sweep._records import DIVERGED, FINISHED, STOPPED, Record
-from optjax.sweep._view.figures import check_not_empty, over_seeds
+from optjax.sweep._view.figures import over_seeds
 from optjax.sweep._view.lines import Line, Words, draw
 
 
@@ -25,7 +25,6 @@ def plot_sensitivity(
     Where other hyper-parameters vary too, a point is the best over them; points are
     not joined where each x was drawn with other values of the rest.
     """
-    check_not_empty(result)
     lines: list[Line] = []
     best_over: dict[str, None] = {}
     apart: dict[str, None] = {}
@@ -104,7 +103,6 @@ def plot_curves(
     a rule stopped are thin and grey, and no part of a median unless none
     of the seeds has gone on.
     """
-    check_not_empty(result)
     lines = [_line_of_best(result, optimizer) for optimizer in result.optimizers]
     stopped = sum(len(line.stopped) for line in lines)
     diverged = any(line.diverged.any() for line in lines)

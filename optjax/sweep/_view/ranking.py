@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from optjax.sweep._ranking import Ranking, Standing, varying
-from optjax.sweep._view.figures import check_not_empty, draw_title, frame
+from optjax.sweep._view.figures import draw_title, frame
 
 _BLUE, _VERMILLION = "#0072B2", "#D55E00"
 
@@ -18,7 +18,6 @@ def plot_ranking(result: Ranking, ax: Axes | None = None, subject: str = "") -> 
 
     Optimizers with the same median share a place, which is marked by "=".
     """
-    check_not_empty(result)
     found = result.standings()
     figure, ax = frame(ax, width=7.5)
     if len(found) > 12:
