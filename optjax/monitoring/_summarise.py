@@ -37,7 +37,9 @@ def summarise(
     """
     columns = square_norms(members, rates, updates, params, joint)
     width = coordinates_of(before)
-    blocks = alike({n: [r.rate, r.direction] for n, r in rates.items() if r.rate.size})
+    # In the order in which `Joint` has the leaves: JAX sorts a dictionary's names.
+    known = {name: rates[name] for name in updates if name in rates}
+    blocks = alike({n: [r.rate, r.direction] for n, r in known.items() if r.rate.size})
     leaves = [name for block in blocks for name in block]
     if not leaves:
         padding = jnp.full((len(members), width), PADDING, jnp.int32)

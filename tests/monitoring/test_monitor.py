@@ -156,6 +156,18 @@ def test_small_leaves_are_summarised_by_the_same_kernels():
     assert 5 < kernels(4) <= 10
 
 
+def test_small_leaves_are_joined_whatever_the_order_of_their_names():
+    """Numbers are sorted as such in a tree, and as text among names."""
+    params = [jnp.ones(8)] * 12
+    tx = optjax.monitor(optjax.adabound(1e-3), groups=0)
+    program = jax.jit(tx.update).lower(params, tx.init(params), params)
+    assert not [
+        line
+        for line in program.compile().as_text().splitlines()
+        if "f32[8]{0} fusion(" in line and "slice" in line
+    ]
+
+
 @pytest.mark.parametrize("name", ["adabound", "adam", "momentum"])
 def test_no_buffer_of_the_size_of_the_parameters_is_copied(name):
     tx = optjax.monitor(optjax.OPTIMIZERS[name].factory(0.1))
