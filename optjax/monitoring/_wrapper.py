@@ -81,8 +81,8 @@ def monitor(
         path, such as "block/conv/kernel", to the group's name; 0, or the name "", for
         no group but "overall", that of all leaves.
       sample: how many coordinates of a group are looked at, evenly spread, and kept, 4
-        bytes each; None for all. The standard error of a share is then at most 0.5 / √sample, 1.6 % at
-        1024.
+        bytes each; None for all. The standard error of a share is then at most
+        0.5 / √sample, 1.6 % at 1024.
       share: the share of a group's coordinates that must be near the SGD rate for the
         group to count as SGD.
       factor: how near: SGD rate / factor ≤ r ≤ SGD rate · factor.
