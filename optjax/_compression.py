@@ -200,17 +200,21 @@ def encode(x: jax.Array, bits: jax.Array, kind: Any) -> tuple[jax.Array, jax.Arr
     scale = jnp.where(is_normal, scale, jnp.where(scale >= 0, 0.0, jnp.nan))
     scale = jnp.where(largest < jnp.inf, scale, jnp.nan)
     inverse = jnp.where(scale > 0, 1.0 / jnp.where(scale > 0, scale, 1.0), 0.0)
-    z = jnp.where(jnp.isnan(scale)[..., None], 0.0, y * inverse[..., None])
+    z = y * inverse[..., None]
     below = jnp.floor(lax.sqrt(z))
-    # The next code is as much more probable as z is nearer to its square.
-    chance = lax.convert_element_type(noise >> 8, jnp.float32) * 2.0**-24
-    q = below + (chance * (2.0 * below + 1.0) < z - below * below)
+    # The next code is as much more probable as z is nearer to its square: of 2²⁴, as a
+    # signed number, which processors turn into a float in one step.
+    chance = lax.convert_element_type((noise >> 8).astype(jnp.int32), jnp.float32)
+    gap = 2.0**-23 * below + 2.0**-24
+    q = below + (chance * gap < z - below * below)
     if kind == ROOTED:
         q = jnp.where(z > 0, jnp.maximum(q, 1.0), q)
     q = unblocks(jnp.minimum(q, levels), x.shape)
     if kind == SIGNED:
         q = jnp.where(x < 0, -q, q)
-    return lax.convert_element_type(q, kind), scale
+    # The last byte of this sum is q's own, without a look at what no code can be.
+    word = lax.bitcast_convert_type(q + 1.5 * 2.0**23, jnp.uint32)
+    return lax.convert_element_type(word & 0xFF, jnp.uint8).view(kind), scale
 
 
 def decode(codes: jax.Array, scales: jax.Array) -> jax.Array:

@@ -143,21 +143,26 @@ def _alike(
 
     Two functions of a coordinate are the same where they are traced alike.
     """
-    keys: list[Any] = []
-    for program, own in zip(programs, constants, strict=True):
-        jaxpr = program.jaxpr
-        shape = jaxpr.invars[0].aval.shape
-        key = None
-        if is_pointwise(jaxpr, shape):
-            numbers = [jax.ShapeDtypeStruct((), var.aval.dtype) for var in jaxpr.invars]
-            of_one = jax.make_jaxpr(partial(run_pointwise, jaxpr, own))(numbers)
-            key = str(of_one), tuple(map(id, own))
-        keys.append(key)
+    keys: dict[int, Any] = {}
     found: dict[Any, list[int]] = {}
     for i, (number, row) in enumerate(zip(which, rows, strict=True)):
-        if keys[number] is not None and all(map(is_small, row)):
-            found.setdefault(keys[number], []).append(i)
+        if not all(map(is_small, row)):
+            continue
+        if number not in keys:
+            keys[number] = _of_one_coordinate(programs[number], constants[number])
+        found.setdefault(keys[number], []).append(i)
+    found.pop(None, None)
     return [members for members in found.values() if len(members) > 1]
+
+
+def _of_one_coordinate(program: _Traced, constants: Sequence[Any]) -> Any:
+    """What tells a pointwise program from others, None for one that is not."""
+    jaxpr = program.jaxpr
+    if not is_pointwise(jaxpr, jaxpr.invars[0].aval.shape):
+        return None
+    numbers = [jax.ShapeDtypeStruct((), var.aval.dtype) for var in jaxpr.invars]
+    of_one = jax.make_jaxpr(partial(run_pointwise, jaxpr, constants))(numbers)
+    return str(of_one), tuple(map(id, constants))
 
 
 def _roots(*leaves: Any) -> list[Any]:

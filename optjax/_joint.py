@@ -1,4 +1,4 @@
-"""Small leaves end to end, so that what is done to each of them is done once to all.
+"""Small leaves in one array, so that what is done to each of them is done once to all.
 
 XLA makes a kernel or more of what happens to a leaf, however small, and each takes it
 some milliseconds to compile and a part of a microsecond to start. A pointwise function
@@ -14,8 +14,17 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax import lax
 
-__all__ = ["Joint", "current_joint", "is_small", "joining"]
+__all__ = ["ROW", "Joint", "current_joint", "is_small", "joining"]
+
+# More arrays XLA copies to put them together. Of no more it makes a part of each kernel
+# that uses them, where every number looks for its array.
+_FUSED = 8
+
+#: A leaf begins at a multiple of it, so that no row has two leaves' numbers.
+ROW = 256
 
 # More are copied at the cost of what a kernel of their own takes.
 _SMALL = 8192
@@ -28,14 +37,18 @@ def is_small(leaf: Any) -> bool:
 
 
 class Joint:
-    """Leaves that lie end to end in an array, and where."""
+    """Leaves that lie one after the other in an array, and where.
+
+    Each begins a row of `ROW` numbers. What fills up the last one of the leaf before is
+    made of no leaf, and nothing may be made of it.
+    """
 
     def __init__(self) -> None:
         # Each leaf with it, so that no other gets its id.
         self._places: dict[int, tuple[Any, jax.Array, int]] = {}
 
     def join(self, leaves: Sequence[Any]) -> jax.Array:
-        """The leaves end to end, as they lie already where they do."""
+        """The leaves in one flat array, as they lie already where they do."""
         starts = _starts(leaves)
         places = [self._places.get(id(leaf)) for leaf in leaves]
         array = places[0][1] if places[0] is not None else None
@@ -43,7 +56,10 @@ class Joint:
             lies = [None if at is None else (id(at[1]), at[2]) for at in places]
             if lies == [(id(array), start) for start in starts[:-1]]:
                 return array
-        array = jnp.concatenate([jnp.ravel(leaf) for leaf in leaves])
+        parts: list[Any] = []
+        for leaf in leaves:
+            parts += [jnp.ravel(leaf), *_filling(leaf, 1 + _FUSED // len(leaves))]
+        array = jnp.concatenate(parts)
         self._note(leaves, array)
         return array
 
@@ -62,10 +78,11 @@ class Joint:
 
     def _part(self, array: jax.Array, like: Sequence[Any]) -> list[jax.Array]:
         """An array as leaves of the shapes of these."""
-        starts = _starts(like)
+        sizes = [jnp.size(leaf) for leaf in like]
+        parts = lax.split(array, [n for size in sizes for n in (size, -size % ROW)])
         leaves = [
-            array[start:stop].reshape(jnp.shape(leaf))
-            for leaf, start, stop in zip(like, starts[:-1], starts[1:], strict=True)
+            part.reshape(jnp.shape(leaf))
+            for part, leaf in zip(parts[::2], like, strict=True)
         ]
         self._note(leaves, array)
         return leaves
@@ -75,8 +92,15 @@ class Joint:
             self._places[id(leaf)] = leaf, array, start
 
 
+def _filling(leaf: Any, pieces: int) -> list[np.ndarray]:
+    """What fills up a leaf's last row, in so many pieces if it has as many numbers."""
+    # Of equal numbers, or of ascending ones, XLA would make a kernel.
+    numbers = np.arange(-jnp.size(leaf) % ROW)[::-1].astype(jnp.result_type(leaf))
+    return [piece for piece in np.array_split(numbers, pieces) if len(piece)]
+
+
 def _starts(leaves: Sequence[Any]) -> list[int]:
-    return [0, *accumulate(jnp.size(leaf) for leaf in leaves)]
+    return [0, *accumulate(-(-jnp.size(leaf) // ROW) * ROW for leaf in leaves)]
 
 
 _current: ContextVar[Joint | None] = ContextVar("joint", default=None)

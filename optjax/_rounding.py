@@ -192,12 +192,17 @@ def round_stochastically(x: jax.Array, bits: jax.Array) -> jax.Array:
     uint32, of which the upper half is used.
     """
     word = _word(x)
-    rounded = lax.bitcast_convert_type(
-        ((word + (bits >> 16)) >> 16).astype(jnp.uint16), jnp.bfloat16
-    )
     magnitude = word & jnp.uint32(0x7FFF_FFFF)
-    largest_finite = jnp.uint32(0x7F7F_0000)
-    return jnp.where(magnitude < largest_finite, rounded, x.astype(jnp.bfloat16))
+    # Beyond the largest finite number to the nearest, half a gap away; what is added to
+    # a NaN is its mark, where it has none in the bits that stay.
+    nearest = jnp.where(
+        magnitude > jnp.uint32(0x7F80_0000),
+        ~word & jnp.uint32(0x0040_0000),
+        jnp.uint32(0x8000),
+    )
+    carry = jnp.where(magnitude < jnp.uint32(0x7F7F_0000), bits >> 16, nearest)
+    upper = ((word + carry) >> 16).astype(jnp.uint16)
+    return lax.bitcast_convert_type(upper, jnp.bfloat16)
 
 
 @round_stochastically.defjvp

@@ -131,7 +131,7 @@ class Told:
         """Where the arrays of a leaf's state are packed, if they are.
 
         Raises:
-          NotCoveredError: where some are in another way than others.
+          NotCoveredError: where some are in another way than others, or rounded so.
         """
         before, after = (
             [places.get(id(x), (None, -1)) for x in arrays]
@@ -143,7 +143,14 @@ class Told:
         moved = any(a is not b for (a, _), (b, _) in zip(before, after, strict=True))
         if moved or len(places) > 1:
             raise NotCoveredError("its state is not all packed alike")
-        return PackedPlace([row for row, _ in before], places.pop())
+        rows = [row for row, _ in before]
+        whole = [array for row in rows for array in row[:2]]
+        if any(self.stored(array).array is not array for array in whole):
+            raise NotCoveredError(
+                "its state is packed first and rounded as a whole: put packed around "
+                "stochastic_rounding, and not inside"
+            )
+        return PackedPlace(rows, places.pop())
 
     def _leaves(self, tree: Any) -> list[Any]:
         """Of a tree that every leaf asks for, flattened once."""

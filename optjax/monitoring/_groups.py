@@ -6,6 +6,8 @@ from typing import NamedTuple
 import numpy as np
 from jax.typing import ArrayLike
 
+from optjax._joint import ROW
+
 __all__ = ["Sample", "as_names", "as_numbers", "sample"]
 
 
@@ -34,7 +36,8 @@ class Sample(NamedTuple):
     """The coordinates looked at, a row a group.
 
     Attributes:
-      positions: for each leaf, those laid down of the flattened leaf, ascending.
+      positions: for each leaf, those laid down of the flattened leaf, ascending, the
+        last of them as often as makes their number one of few.
       place: (groups, n), where in the leaves' positions, laid end to end, a group's
         coordinates are.
       leaf: (groups, n), the index of each one's leaf.
@@ -56,8 +59,8 @@ def sample(
 ) -> Sample:
     """Choose `most` coordinates of each group, evenly spread over its leaves.
 
-    With `most` None, or where a group has no more than that, all of them. Of leaves
-    that are `whole` all positions are laid down, whether some group looks at them or
+    With `most` None, or where a group has no more than that, all of them. Leaves that
+    are `whole` are laid down as `Joint` has them, whether some group looks at them or
     not. Rows are as wide as the longest, or as is said.
     """
     names, sizes = list(leaf_sizes), np.array([*leaf_sizes.values()], np.int64)
@@ -79,7 +82,7 @@ def sample(
     taken, place = np.unique(first[leaf[some]] + position[some], return_inverse=True)
     borders = np.searchsorted(taken, [*first, first[-1] + sizes[-1]])
     positions = [
-        np.arange(size) if every else taken[start:stop] - begin
+        _laid_down(int(size), None if every else taken[start:stop] - begin)
         for size, every, start, stop, begin in zip(
             sizes, is_whole, borders[:-1], borders[1:], first, strict=True
         )
@@ -93,6 +96,20 @@ def sample(
     table = np.zeros((2, *is_member.shape), np.int32)
     table[:, is_member] = laid, leaf
     return Sample(positions, table[0], table[1], counts)
+
+
+def _laid_down(size: int, chosen: np.ndarray | None) -> np.ndarray:
+    """The positions chosen of a leaf, the last of them several times; all where None.
+
+    As many as a power of two: leaves of one shape then share the kernel that takes
+    them. Of whole leaves as many as `Joint` lays down.
+    """
+    if chosen is None:
+        more, chosen = -size % ROW, np.arange(size)
+    else:
+        length = len(chosen)
+        more = (1 << (length - 1).bit_length()) - length if 0 < length < size else 0
+    return np.pad(chosen, (0, more), "edge") if more else chosen
 
 
 def _spread(total: int, most: int | None) -> np.ndarray:

@@ -9,14 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from optjax._joint import Joint, is_small
+from optjax._joint import ROW, Joint, is_small
 from optjax._precision import abs_sq, widen
 from optjax.monitoring._rates import Rate
 
 __all__ = ["alike", "at", "by_index", "reduced", "square_norms"]
 
-# So many coordinates of a small leaf are summed at a time.
-_CHUNK = 256
+# So many sums are added up in each group as they are.
+_FEW_ROWS = 1024
 
 
 def square_norms(
@@ -38,22 +38,37 @@ def square_norms(
 
     sums: dict[str, list[jax.Array]] = {name: [] for name in _NORMS}
     owners: list[str] = []
+
+    def keep(of: Sequence[str], found: Mapping[str, jax.Array]) -> None:
+        for name, column in sums.items():
+            column.append(found[name])
+        owners.extend(of)
+
+    rows: dict[str, dict[str, jax.Array]] = {}
     for block in alike({name: arrays(name) for name in updates}):
         cut = _Cut(block, [updates[name].size for name in block], joint)
-        squares: dict[str, jax.Array] = {}
+        update = abs_sq(cut(updates.__getitem__))
+        squares = dict.fromkeys(_NORMS, jnp.zeros_like(update)) | {"update": update}
         if block[0] in rates:
             m = widen(cut(lambda name: rates[name].direction))
             free = cut(lambda name: rates[name].free)
             s = cut.numbers([rates[name].schedule for name in block])
             squares |= {"adaptive": abs_sq(s * free * m), "direction": abs_sq(m)}
-        squares["update"] = abs_sq(cut(updates.__getitem__))
         if block[0] in known:
             squares["params"] = abs_sq(cut(known.__getitem__))
-        of_block = dict(zip(squares, cut.sums([*squares.values()]), strict=True))
-        none = jnp.zeros(len(cut.owners), jnp.float32)
-        for name, column in sums.items():
-            column.append(of_block.get(name, none))
-        owners += cut.owners
+        if len(block) > 1:
+            keep(cut.owners, cut.sums(squares))
+        else:
+            rows[block[0]] = _of_rows(squares)
+    # Large leaves are small by now.
+    sizes = [row["update"].size for row in rows.values()]
+    if len(rows) == 1 or sum(sizes) <= _FEW_ROWS:
+        for name, row in rows.items():
+            keep([name] * row["update"].size, row)
+    else:
+        cut = _Cut([*rows], sizes, joint)
+        of = {n: {name: row[n] for name, row in rows.items()} for n in _NORMS}
+        keep(cut.owners, cut.sums({n: cut(of[n].__getitem__) for n in _NORMS}))
     if not owners:
         return dict.fromkeys(_NORMS, jnp.zeros(len(members), jnp.float32))
     is_member = np.array(
@@ -72,34 +87,25 @@ _NORMS = ("adaptive", "direction", "update", "params")
 
 
 class _Cut:
-    """Leaves in chunks: small ones together, another one whole.
+    """Leaves in rows: small ones together, another one whole.
 
     Attributes:
-      owners: the name of each chunk's leaf.
+      owners: the name of each row's leaf.
     """
 
     def __init__(self, names: Sequence[str], sizes: Sequence[int], joint: Joint):
         self._names, self._joint = names, joint
-        self.owners = list(names)
-        if len(names) == 1:
-            return
-        total, counts = sum(sizes), [-(-size // _CHUNK) for size in sizes]
+        counts = [-(-size // ROW) for size in sizes]
         self._leaf = np.repeat(np.arange(len(sizes)), counts)
         number = np.concatenate([np.arange(count) for count in counts])
-        start = (np.cumsum(sizes) - sizes)[self._leaf] + number * _CHUNK
-        length = np.array(sizes)[self._leaf] - number * _CHUNK
-        # Made where they are used: as a constant it would be as large as the leaves.
-        within = lax.broadcasted_iota(np.uint32, (len(start), _CHUNK), 1)
-        index = start.astype(np.uint32)[:, None] + within
-        self._index = jnp.minimum(index, np.uint32(total - 1))
-        self._is_inside = within < np.minimum(length, _CHUNK).astype(np.uint32)[:, None]
+        self._lengths = np.minimum(np.array(sizes)[self._leaf] - number * ROW, ROW)
         self.owners = [names[int(leaf)] for leaf in self._leaf]
 
     def __call__(self, leaf: Callable[[str], Any]) -> jax.Array:
         leaves: list[jax.Array] = [leaf(name) for name in self._names]
         if len(leaves) == 1:
             return leaves[0]
-        return at(self._joint.join(leaves), self._index)
+        return self._joint.join(leaves).reshape(-1, ROW)
 
     def numbers(self, values: Sequence[Any]) -> Any:
         """One number of each leaf, to go with its coordinates."""
@@ -107,33 +113,32 @@ class _Cut:
             return values[0]
         return jnp.reshape(by_index(values, self._leaf), (-1, 1))
 
-    def sums(self, squares: Sequence[jax.Array]) -> list[jax.Array]:
-        """The sum of each chunk, float32."""
-        if len(self._names) > 1:
-            summed = [(x, "sum") for x in squares]
-            totals = reduced(summed, axes=(1,), where=self._is_inside)
-        else:
-            totals = _whole_sums(squares)
-        return [jnp.ravel(total.astype(jnp.float32)) for total in totals]
+    def sums(self, squares: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+        """The sum of each row, float32."""
+        # Made where it is used: as a constant it would be as large as the leaves.
+        within = lax.broadcasted_iota(np.int32, (len(self._lengths), ROW), 1)
+        is_inside = within < self._lengths[:, None].astype(np.int32)
+        summed = [(x, "sum") for x in squares.values()]
+        totals = reduced(summed, (1,), is_inside)
+        found = [total.astype(jnp.float32) for total in totals]
+        return dict(zip(squares, found, strict=True))
 
 
-def _whole_sums(squares: Sequence[jax.Array]) -> list[jax.Array]:
-    """The sums of arrays of one shape: of few numbers at a time, and then of those.
+def _of_rows(squares: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+    """The sums of a large leaf's arrays over what lies together of it, flat.
 
-    The first are of what lies together, all in one loop, so that nothing of the size of
-    the arrays is written down.
+    All in one loop, so that nothing of the size of the leaf is written down.
     """
-    while (ndim := squares[0].ndim) > 0:
-        shape = squares[0].shape
-        if shape[-1] > _FEW:
-            squares = [_in_rows(x) for x in squares]
-            continue
-        axis = ndim - 1
-        while axis > 0 and math.prod(shape[axis - 1 :]) <= _FEW:
-            axis -= 1
-        axes = range(axis, ndim)
-        squares = reduced([(x, "sum") for x in squares], [*axes])
-    return [*squares]
+    arrays = [jnp.atleast_1d(x) for x in squares.values()]
+    if arrays[0].shape[-1] > _FEW:
+        arrays = [_in_rows(x) for x in arrays]
+    shape = arrays[0].shape
+    axis = len(shape) - 1
+    while axis > 0 and math.prod(shape[axis - 1 :]) <= _FEW:
+        axis -= 1
+    axes = [*range(axis, len(shape))]
+    sums = map(jnp.ravel, reduced([(x, "sum") for x in arrays], axes))
+    return dict(zip(squares, sums, strict=True))
 
 
 def _in_rows(x: jax.Array) -> jax.Array:

@@ -11,7 +11,7 @@ from optjax._joint import Joint
 from optjax.monitoring._groups import sample
 from optjax.monitoring._norms import alike, at, by_index, reduced, square_norms
 from optjax.monitoring._rates import Rate
-from optjax.monitoring._summary import NAN, PADDING, Tables, fill
+from optjax.monitoring._summary import NAN, PADDING, Tables, coordinates_of, fill
 
 __all__ = ["summarise"]
 
@@ -36,18 +36,18 @@ def summarise(
     that the program hardly grows with their number.
     """
     columns = square_norms(members, rates, updates, params, joint)
-    width = before.words.shape[1] - 2
-    blocks = alike({n: [r.rate, r.direction] for n, r in rates.items() if r.rate.size})
+    width = coordinates_of(before)
+    # In the order in which `Joint` has the leaves: JAX sorts a dictionary's names.
+    known = {name: rates[name] for name in updates if name in rates}
+    blocks = alike({n: [r.rate, r.direction] for n, r in known.items() if r.rate.size})
     leaves = [name for block in blocks for name in block]
     if not leaves:
-        since = jnp.full(len(members), -1, jnp.int32)
         padding = jnp.full((len(members), width), PADDING, jnp.int32)
-        return fill(step, since, padding, **columns)
+        return fill(padding, step=step, sgd_since=jnp.int32(-1), **columns)
     whole = {name for block in blocks if len(block) > 1 for name in block}
     sizes_of = {name: rates[name].rate.size for name in leaves}
     chosen = sample(sizes_of, members, most, whole, width)
     positions = dict(zip(leaves, chosen.positions, strict=True))
-    is_member = np.arange(width) < chosen.sizes[:, None]
 
     def of_leaf(value: Callable[[Rate], Any]) -> jax.Array:
         """One number for each chosen coordinate, from one for each leaf."""
@@ -69,57 +69,57 @@ def summarise(
             return of_leaf(value)
         return of_coordinate(lambda _, r: jnp.broadcast_to(value(r), r.rate.shape))
 
+    def mean(value: jax.Array) -> jax.Array:
+        if value.ndim == 0:
+            return value
+        (total,) = reduced([(value, "sum")], (1,), is_member)
+        return total / sizes
+
+    def extreme(value: jax.Array, way: str) -> jax.Array:
+        return value if value.ndim == 0 else reduced([(value, way)], (1,), is_member)[0]
+
+    is_member = np.arange(width) < chosen.sizes[:, None]
+    sizes = chosen.sizes.astype(np.float32)
     v = of_coordinate(lambda _, r: r.rate)
     schedule = of_leaf(lambda r: r.schedule)
     # What is one number for all is multiplied by where summaries are read.
-    is_one = jnp.ndim(schedule) == 0
+    is_one = schedule.ndim == 0
     words = _ascending_words(v if is_one else schedule * v)
-    if is_one:
-        # Or XLA would make them in two kernels, of the same gathered numbers.
-        words = jax.lax.optimization_barrier(words)
-        v = jax.lax.bitcast_convert_type(words, jnp.float32)
     if not is_member.all():
         words = jnp.where(is_member, words, PADDING)
+        v = jnp.where(is_member, v, jnp.nan)
     lower, upper = bound(lambda r: r.lower), bound(lambda r: r.upper)
     limit = of_leaf(lambda r: r.limit)
-    nothing = jnp.zeros_like(v)
-    summed = {
+    counted = {
         "at_lower": v <= lower,
         "between": (v > lower) & (v < upper),
         "at_upper": v >= upper,
         "near_sgd": (v >= limit / factor) & (v <= limit * factor),
-        "schedule": schedule,
-        "sgd_rate": schedule * limit,
-        "of_bounds": nothing,
-        "step_square": nothing,
+    }
+    counts = reduced([(x.astype(jnp.int32), "sum") for x in counted.values()], (1,))
+    columns |= dict(zip(counted, counts, strict=True))
+    columns |= {
+        "schedule": mean(schedule),
+        "sgd_rate": mean(schedule * limit),
+        "factor": schedule if is_one else jnp.float32(1.0),
+        "lower": extreme(schedule * lower, "min"),
+        "upper": extreme(schedule * upper, "max"),
     }
     if audit:
         moved = of_coordinate(lambda name, _: updates[name])
         at_bound = -schedule * v * of_coordinate(lambda _, r: r.direction)
         is_held = ~jnp.isnan(limit) & ((v <= lower) | (v >= upper))
-        summed["of_bounds"] = jnp.where(is_held, moved * at_bound, 0.0)
-        summed["step_square"] = moved**2
-    operands = {name: (x, "sum") for name, x in summed.items()}
-    operands["factor"] = schedule if is_one else nothing + 1.0, "max"
-    operands["lower"] = schedule * lower, "min"
-    operands["upper"] = schedule * upper, "max"
-    found = reduced(
-        [
-            (jnp.broadcast_to(x, v.shape).astype(jnp.float32), way)
-            for x, way in operands.values()
-        ],
-        axes=(1,),
-        where=is_member,
-    )
-    columns |= dict(zip(operands, found, strict=True))
+        summed = jnp.where(is_held, moved * at_bound, 0.0), moved**2
+        found = reduced([(x, "sum") for x in summed], (1,), is_member)
+        columns |= dict(zip(("of_bounds", "step_square"), found, strict=True))
     first = before.words[:, 1]
-    since = jnp.where(first < 0, step, first)
-    sizes = chosen.sizes.astype(np.float32)
     # 0/0, NaN, of a group without a rate is no large share.
-    is_sgd = columns["near_sgd"] / (sizes if np.ptp(sizes) else sizes[0]) >= share
+    share_near = columns["near_sgd"] / (sizes if np.ptp(sizes) else sizes[0])
+    since = jnp.where(first < 0, step, first)
+    since = jnp.where(share_near >= share, since, -1)
     # What is equal has no order to keep, which would take twice as long.
     words = jax.lax.sort(words, dimension=1, is_stable=False)
-    return fill(step, jnp.where(is_sgd, since, -1), words, **columns)
+    return fill(words, step=step, sgd_since=since, **columns)
 
 
 def _ascending_words(rates: jax.Array) -> jax.Array:
@@ -132,7 +132,7 @@ def _ascending_words(rates: jax.Array) -> jax.Array:
 
 
 def _take(leaf: jax.Array, positions: np.ndarray) -> jax.Array:
-    if len(positions) == leaf.size:
+    if np.array_equal(positions, np.arange(leaf.size)):
         return leaf.ravel()
     # Not a slice of the flattened leaf: that gathers one that is sharded.
     return at(leaf, *np.unravel_index(positions, leaf.shape))

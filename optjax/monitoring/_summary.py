@@ -1,6 +1,6 @@
 """What is kept of the effective rates s_t · V_t: a few numbers a group."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -14,6 +14,7 @@ __all__ = [
     "PROBABILITIES",
     "Summary",
     "Tables",
+    "coordinates_of",
     "empty",
     "fill",
     "quantiles_of",
@@ -84,10 +85,10 @@ class Tables(NamedTuple):
     step's call about a microsecond.
 
     Attributes:
-      words: int32, `Summary.step` and `Summary.sgd_since`, and then the float32 bits of
-        the rates looked at in ascending order, which is that of the words: NaN's are
-        larger than all others', and `PADDING` fills up the rows.
-      numbers: float32, the columns of `_COLUMNS`.
+      words: int32, the columns of `_COUNTS`, and then the float32 bits of the rates
+        looked at in ascending order, which is that of the words: NaN's are larger than
+        all others', and `PADDING` fills up the rows.
+      numbers: float32, the columns of `_NUMBERS`.
     """
 
     words: Any
@@ -97,81 +98,98 @@ class Tables(NamedTuple):
 #: The words of NaN and, larger still, of no rate.
 NAN, PADDING = 0x7FC0_0000, 0x7FFF_FFFF
 
-_COLUMNS = (
-    # Over the coordinates looked at: sums, what the rates in words are to be multiplied
-    # by, and the least and the largest.
-    *("at_lower", "between", "at_upper", "near_sgd", "schedule", "sgd_rate"),
-    *("factor", "lower", "upper"),
-    # Of the audit: what of the step the bounds decide, and |step|².
-    *("of_bounds", "step_square"),
+# Of the coordinates looked at it is said how many are where.
+_COUNTS = ("step", "sgd_since", "at_lower", "between", "at_upper", "near_sgd")
+_NUMBERS = (
+    # The rates in words are to be multiplied by the factor.
+    *("schedule", "sgd_rate", "factor", "lower", "upper"),
     # Squares of norms: ‖r ⊙ m‖, ‖m‖, ‖Δx‖, ‖x‖.
     *("adaptive", "direction", "update", "params"),
+    # Sums of the audit: what of the step the bounds decide, and |step|².
+    *("of_bounds", "step_square"),
 )
 
 
 def empty(groups: int, coordinates: int) -> Tables:
     """The tables of so many groups, and coordinates in each, before the first step."""
+    row = [-1 if name == "sgd_since" else 0 for name in _COUNTS]
+    words = jnp.array([*row, *[PADDING] * coordinates], jnp.int32)
     return Tables(
-        jnp.tile(jnp.array([0, -1, *[PADDING] * coordinates], jnp.int32), (groups, 1)),
-        jnp.zeros((groups, len(_COLUMNS)), jnp.float32),
+        jnp.tile(words, (groups, 1)), jnp.zeros((groups, len(_NUMBERS)), jnp.float32)
     )
 
 
-def fill(step: Any, sgd_since: Any, sorted_words: Any, **columns: Any) -> Tables:
-    """The tables after a step; columns that are not given are 0.
+def coordinates_of(tables: Tables) -> int:
+    """How many of a group the tables have room for."""
+    width: int = tables.words.shape[-1] - len(_COUNTS)
+    return width
+
+
+def fill(sorted_words: jax.Array, **columns: Any) -> Tables:
+    """The tables after a step.
 
     Args:
-      step: the step.
-      sgd_since: of each group.
       sorted_words: of each group a row.
-      columns: of each group one number.
+      columns: of all groups one number, or one of each; 0 where not given.
     """
-    groups = len(sgd_since)
-    # As one kernel: of a stack XLA makes a copy and a kernel a column.
-    steps = jnp.where(np.arange(2) == 0, step, sgd_since[:, None])
-    none = np.zeros(groups, np.float32)
-    numbers = [columns.get(name, none) for name in _COLUMNS]
+    groups = len(sorted_words)
+    counts = _side_by_side(groups, _COUNTS, columns, jnp.int32)
     return Tables(
-        jnp.concatenate([steps, sorted_words], axis=1),
-        jnp.concatenate([jnp.reshape(x, (groups, 1)) for x in numbers], axis=1),
+        jnp.concatenate([counts, sorted_words], axis=1),
+        _side_by_side(groups, _NUMBERS, columns, jnp.float32),
     )
+
+
+def _side_by_side(
+    groups: int, names: Sequence[str], columns: Mapping[str, Any], dtype: Any
+) -> jax.Array:
+    """Columns as one array, which is one kernel; XLA makes more of a stack of them."""
+    place = jax.lax.broadcasted_iota(jnp.int32, (groups, len(names)), 1)
+    table = jnp.zeros(place.shape, dtype)
+    for i, name in enumerate(names):
+        if name in columns:
+            column = jnp.asarray(columns[name], dtype)
+            table = jnp.where(place == i, column[..., None], table)
+    return table
 
 
 def quantiles_of(tables: Tables, probabilities: Sequence[float]) -> Any:
     """Of the rates of all groups, at a last axis of probabilities; while JAX traces."""
-    words = tables.words[..., 2:]
+    words = tables.words[..., len(_COUNTS) :]
     last = jnp.maximum((words != PADDING).sum(-1, keepdims=True) - 1, 0)
     ranks = jnp.rint(last * np.array(probabilities, np.float32)).astype(jnp.int32)
     found = jnp.take_along_axis(words, ranks, axis=-1)
-    factor = tables.numbers[..., _COLUMNS.index("factor"), None]
+    factor = tables.numbers[..., _NUMBERS.index("factor"), None]
     return jax.lax.bitcast_convert_type(found, jnp.float32) * factor
 
 
 def read_tables(tables: Tables) -> Summary:
     """The summaries in NumPy, of which every field has the groups for an axis."""
     words, numbers = map(np.asarray, tables)
-    of = {name: numbers[..., i] for i, name in enumerate(_COLUMNS)}
-    bits = np.ascontiguousarray(words[..., 2:])
+    of = {name: words[..., i] for i, name in enumerate(_COUNTS)}
+    of |= {name: numbers[..., i] for i, name in enumerate(_NUMBERS)}
+    bits = np.ascontiguousarray(words[..., len(_COUNTS) :])
     n = np.float32((bits != PADDING).sum(-1))
     last = np.maximum(n - 1, 0)[..., None]
+    known = np.where(n > 0, np.float32(1), np.float32(np.nan))
     with np.errstate(all="ignore"):
         log_rates = np.log10(bits.view(np.float32) * of["factor"][..., None])
         ranks = np.rint(last * np.array(PROBABILITIES)).astype(int)
         # 0/0 is the NaN of a group without a rate.
         of_bounds = of["of_bounds"] / of["step_square"]
         return Summary(
-            step=words[..., 0],
+            step=of["step"],
             quantiles=np.take_along_axis(log_rates, ranks, axis=-1),
             histogram=_histogram(log_rates) / np.maximum(n, 1)[..., None],
-            lower=np.where(n > 0, of["lower"], np.float32(np.nan)),
-            upper=np.where(n > 0, of["upper"], np.float32(np.nan)),
-            at_lower=of["at_lower"] / n,
-            between=of["between"] / n,
-            at_upper=of["at_upper"] / n,
-            schedule=of["schedule"] / n,
-            sgd_rate=of["sgd_rate"] / n,
-            near_sgd=of["near_sgd"] / n,
-            sgd_since=words[..., 1],
+            lower=of["lower"] * known,
+            upper=of["upper"] * known,
+            at_lower=np.float32(of["at_lower"]) / n,
+            between=np.float32(of["between"]) / n,
+            at_upper=np.float32(of["at_upper"]) / n,
+            schedule=of["schedule"] * known,
+            sgd_rate=of["sgd_rate"] * known,
+            near_sgd=np.float32(of["near_sgd"]) / n,
+            sgd_since=of["sgd_since"],
             grafted_rate=np.sqrt(of["adaptive"] / of["direction"]),
             update_ratio=np.sqrt(of["update"] / of["params"]),
             rate_elasticity=1 - of_bounds,

@@ -66,7 +66,7 @@ def monitor(
     The updates are those of `optimizer`, untouched. After the steps 1, `every`,
     2·`every`, … the state holds a summary of the effective rates of each group of
     coordinates, which `read_report` returns. At the steps between nothing is
-    computed, and the size of the summaries does not depend on that of the parameters.
+    computed, and the size of the summaries depends on `sample`, not on the parameters'.
 
     Every optimizer that is made of `basic_form` or `precondition` shows its rates, on
     its own or in a chain, `optax.masked`, `optax.partition` or
@@ -80,9 +80,9 @@ def monitor(
         a layer in most models. None for a group a leaf, or a function from the leaf's
         path, such as "block/conv/kernel", to the group's name; 0, or the name "", for
         no group but "overall", that of all leaves.
-      sample: how many coordinates of a group are looked at, evenly spread; None for
-        all. The standard error of a share is then at most 0.5 / √sample, 1.6 % at
-        1024.
+      sample: how many coordinates of a group are looked at, evenly spread, and kept, 4
+        bytes each; None for all. The standard error of a share is then at most
+        0.5 / √sample, 1.6 % at 1024.
       share: the share of a group's coordinates that must be near the SGD rate for the
         group to count as SGD.
       factor: how near: SGD rate / factor ≤ r ≤ SGD rate · factor.

@@ -118,6 +118,16 @@ def test_a_state_that_is_packed_in_part_is_not_compiled(name):
     assert set(told.others.values()) == {"its state is not all packed alike"}
 
 
+def test_rounding_around_packing_is_told_the_right_order():
+    inside_out = optjax.stochastic_rounding(optjax.packed(optjax.adam(0.1)))
+    told = optjax.explain_step(inside_out, X)
+    assert not told.compiled
+    (why,) = set(told.others.values())
+    assert "put packed around stochastic_rounding" in why
+    own = optjax.packed(optjax.stochastic_rounding(optjax.adam(0.1)))
+    assert not optjax.explain_step(own, X).others
+
+
 @pytest.mark.parametrize("names", ["ab", "abc"])
 def test_a_leaf_that_is_not_compiled_keeps_those_packed_with_it(names):
     start = {name: jnp.ones(3) for name in names}
