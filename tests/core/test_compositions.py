@@ -4,12 +4,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 from compiling import jit
 from hypothesis import given
 from hypothesis import strategies as st
 from rows import ROWS
 
 import optjax
+
+pytestmark = pytest.mark.usefixtures("cheaply_compiled")
 
 STEPS, TRIALS = 4, 3
 PARAMS = {"w": jnp.array([[1.0, -2.0], [0.5, 3.0]]), "b": jnp.array([0.3, -0.1])}

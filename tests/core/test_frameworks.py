@@ -25,6 +25,9 @@ def loss(parameters, inputs):
     return jnp.mean(jnp.square(outputs - inputs[:, :2]))
 
 
+gradient = jit(jax.grad(loss))
+
+
 @each_row
 def test_flax_nnx_optimizer(case):
     model = nnx.Linear(3, 2, rngs=nnx.Rngs(0))
@@ -45,7 +48,7 @@ def test_flax_nnx_optimizer(case):
         path["kernel"].append(model.kernel[...])
         path["bias"].append(model.bias[...])
     assert jax.tree.structure(nnx.state(optimizer)) == structure
-    expected = walk(case.interior(), start, INPUTS, jax.grad(loss))
+    expected = walk(case.interior(), start, INPUTS, gradient)
     assert_same_path({key: jnp.stack(path[key]) for key in path}, expected)
 
 
@@ -75,52 +78,46 @@ def test_flax_linen_train_state(case):
     assert jnp.array_equal(last.step, jnp.array([STEPS, STEPS]))
     for i, key in enumerate(keys):
         start = model.init(key, INPUTS[0])["params"]
-        expected = walk(case.interior(), start, INPUTS, jax.grad(loss))
+        expected = walk(case.interior(), start, INPUTS, gradient)
         assert_same_path(jax.tree.map(lambda p, i=i: p[i], path), expected)
+
+
+MLP = eqx.nn.MLP(3, 2, 4, 1, key=jax.random.key(0))
+PARAMETERS, STATIC = eqx.partition(MLP, eqx.is_inexact_array)
+
+
+def loss_of_mlp(parameters, inputs):
+    outputs = jax.vmap(eqx.combine(parameters, STATIC))(inputs)
+    return jnp.mean(jnp.square(outputs - inputs[:, :2]))
+
+
+@jit
+def gradient_of_leaves(leaves, inputs):
+    """Of the parameters that are arrays, by their number."""
+    tree = jax.tree.unflatten(jax.tree.structure(PARAMETERS), leaves.values())
+    return dict(enumerate(jax.tree.leaves(jax.grad(loss_of_mlp)(tree, inputs))))
 
 
 @each_row
 def test_equinox_module(case):
     """Its filtered tree has None where a leaf is no parameter."""
-    start = eqx.nn.MLP(3, 2, 4, 1, key=jax.random.key(0))
-    parameters, static = eqx.partition(start, eqx.is_inexact_array)
-    nothing = [
-        leaf
-        for leaf in jax.tree.leaves(parameters, is_leaf=lambda leaf: leaf is None)
-        if leaf is None
-    ]
-    assert nothing
+    leaves = jax.tree.leaves(PARAMETERS, is_leaf=lambda leaf: leaf is None)
+    assert any(leaf is None for leaf in leaves)
+    tx, model = case.interior(), MLP
 
-    def loss(parameters, inputs):
-        outputs = jax.vmap(eqx.combine(parameters, static))(inputs)
-        return jnp.mean(jnp.square(outputs - inputs[:, :2]))
-
+    @eqx.filter_jit
     def step(model, state, inputs):
         grads = eqx.filter_grad(
-            lambda m: loss(eqx.filter(m, eqx.is_inexact_array), inputs)
+            lambda m: loss_of_mlp(eqx.filter(m, eqx.is_inexact_array), inputs)
         )(model)
         updates, state = tx.update(grads, state, eqx.filter(model, eqx.is_array))
         return eqx.apply_updates(model, updates), state
 
-    tx, model = case.interior(), start
     state = tx.init(eqx.filter(model, eqx.is_inexact_array))
-    step = eqx.filter_jit(step)
     for inputs in INPUTS:
         model, state = step(model, state, inputs)
-
-    leaves, treedef = jax.tree.flatten(parameters)
-    expected = walk(
-        case.interior(),
-        dict(enumerate(leaves)),
-        INPUTS,
-        lambda leaves, inputs: dict(
-            enumerate(
-                jax.tree.leaves(
-                    jax.grad(loss)(treedef.unflatten(leaves.values()), inputs)
-                )
-            )
-        ),
-    )
+    start = dict(enumerate(jax.tree.leaves(PARAMETERS)))
+    expected = walk(tx, start, INPUTS, gradient_of_leaves)
     actual = jax.tree.leaves(eqx.filter(model, eqx.is_inexact_array))
     assert_same_path(
         dict(enumerate(actual)), {key: path[-1] for key, path in expected.items()}

@@ -10,11 +10,10 @@ from rows import ROWS
 
 import optjax
 from optjax._precision import sqrt
+from optjax._tree import _MANY as COPIES
 from optjax._tree import map_leaves
 
 pytestmark = pytest.mark.usefixtures("cheaply_compiled")
-
-COPIES = 9
 
 
 def many(tree):

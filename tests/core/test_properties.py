@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from compiling import jit
+from compiling import jit, known
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -22,6 +22,8 @@ from rows import CASES, ROWS, Case
 import optjax
 from optjax._observe import observing
 from optjax.monitoring._rates import read_rates
+
+pytestmark = pytest.mark.usefixtures("cheaply_compiled")
 
 STEPS = 6
 #: Of every kind: empty, 0-d, one element, and more.
@@ -286,7 +288,8 @@ def rates_of(name):
         return jax.lax.scan(step, tx.init(START), grads)[1]
 
     # A rate is compared with its bounds to the bit, so XLA fuses both as for users.
-    return jax.jit(path, compiler_options={"xla_backend_optimization_level": 0})
+    fuses = {name: True for name in known() if name == "xla_cpu_use_fusion_emitters"}
+    return jax.jit(path, compiler_options=fuses)
 
 
 @pytest.mark.parametrize("case", ROWS, ids=str)

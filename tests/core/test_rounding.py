@@ -16,6 +16,7 @@ import optax
 import orbax.checkpoint as ocp
 import pytest
 import ready
+from compiling import jit
 from flax import nnx
 from loop import NOISE, START, STEPS, assert_same_path, differ, gradient, scan, stack
 from optax import contrib
@@ -269,7 +270,7 @@ def by_hand(inner, start=START, noise=NOISE, seed=0):
 
 
 def compiled(tx, *args, **kwargs):
-    return jax.jit(lambda: scan(tx, *args, **kwargs))()
+    return jit(lambda: scan(tx, *args, **kwargs))()
 
 
 @pytest.mark.parametrize(
@@ -626,12 +627,12 @@ def test_derivatives_are_those_without_rounding():
         path = scan(wrap(optjax.adam(0.05, b2=b2)))
         return sum(jnp.sum(leaf[-1] ** 2) for leaf in jax.tree.leaves(path))
 
-    plain = jax.jit(jax.grad(lambda b2: loss(b2, lambda tx: tx)))(0.9)
+    plain = jit(jax.grad(lambda b2: loss(b2, lambda tx: tx)))(0.9)
 
     def rounded(seed):
         return jax.grad(loss)(0.9, lambda tx: stochastic_rounding(tx, seed=seed))
 
-    ours = np.asarray(jax.jit(jax.vmap(rounded))(jnp.arange(256)))
+    ours = np.asarray(jit(jax.vmap(rounded))(jnp.arange(256)))
     assert ours.std() > 1e-3
     error = ours.mean() - plain
     assert abs(error) < 4 * ours.std() / np.sqrt(ours.size)

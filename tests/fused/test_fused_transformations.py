@@ -14,10 +14,13 @@ from jax.experimental import checkify, jet, serialize_executable
 
 import optjax
 
-pytestmark = pytest.mark.skipif(
-    not optjax.fused_step_available(),
-    reason="no compiled step: run `python hatch_build.py`, which needs a C++ compiler",
-)
+pytestmark = [
+    pytest.mark.usefixtures("cheaply_compiled"),
+    pytest.mark.skipif(
+        not optjax.fused_step_available(),
+        reason="no compiled step: run `python hatch_build.py`, which needs a compiler",
+    ),
+]
 
 ROWS = {
     "sgd": optjax.sgd(0.1),

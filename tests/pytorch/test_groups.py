@@ -13,6 +13,8 @@ from flax import nnx
 import optjax
 from optjax import pytorch
 
+pytestmark = pytest.mark.usefixtures("cheaply_compiled")
+
 PARAMS = {"a": {"kernel": jnp.ones((2, 3)), "bias": jnp.ones(3)}, "b": jnp.ones(2)}
 OPTIMIZERS = [
     name
