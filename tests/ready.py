@@ -28,10 +28,13 @@ import types
 LIBRARIES = [
     "jax",
     "flax.nnx",
+    "jinja2",
     "matplotlib.pyplot",
     "optax",
     "pandas",
     "pyarrow",
+    "scipy.stats",
+    "sklearn.datasets",
     "optjax._cli.sweep",
 ]
 LONGEST = 1 << 17  # bytes of the arguments and the environment

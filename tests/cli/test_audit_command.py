@@ -4,6 +4,8 @@ import pytest
 
 from optjax._cli.main import main
 
+pytestmark = pytest.mark.usefixtures("cheaply_compiled")
+
 TRIAL = """
 import jax
 import jax.numpy as jnp

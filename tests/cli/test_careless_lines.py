@@ -109,7 +109,7 @@ race --dtype float64                   | takes no --dtype
 race --task nope                       | unknown task 'nope'; known: digits
 race --task image-mlp                  | give --data, a folder with CIFAR-10
 race --task image-mlp --data nowhere   | found nothing there
-race --out file                        | choose another --out
+race --optimizers sgd --out file       | choose another --out
 race --optimizers mine:nothing         | mine has no attribute 'nothing'
 race --optimizers mine:words           | mine:words must be a factory or a Row, got 'no'
 race --optimizers mine:breaks          | list index out of range (mine.py, line 5)$

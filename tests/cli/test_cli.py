@@ -66,8 +66,8 @@ def no_work(monkeypatch):
         ("race adam", "adam"),
         ("race --steps 15", "--evaluate-every 10 must divide --steps 15"),
         ("race --out=", "--out needs a value that is not empty"),
-        ("race --out {file}", "cannot write to the directory"),
-        ("race --out {file}/below", "cannot write to the directory"),
+        ("race --optimizers sgd --out {file}", "cannot write to the directory"),
+        ("race --optimizers sgd --out {file}/below", "cannot write to the directory"),
         ("list --all", "--all"),
     ],
 )
@@ -127,7 +127,7 @@ def test_a_terminal_without_unicode_is_no_error():
 
 
 def test_bad_argument_in_a_process_of_its_own():
-    done = run("race", "--learning-rates", "-1")
+    done = run("race", "--optimizers", "sgd", "--learning-rates", "-1")
     assert done.returncode == 2
     assert done.stdout == ""
     assert done.stderr == (
@@ -252,17 +252,9 @@ def test_a_race_from_the_command_line(tmp_path):
 
 
 def test_interrupt_is_one_line_and_status_130(tmp_path):
+    words = "race --optimizers sgd adam adabound yogi --learning-rates 1e-4 --seeds 1"
     process = subprocess.Popen(
-        [
-            sys.executable,
-            "-m",
-            "optjax",
-            "race",
-            "--seeds",
-            "1",
-            "--out",
-            str(tmp_path),
-        ],
+        [sys.executable, "-m", "optjax", *words.split(), "--out", str(tmp_path)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -6,13 +6,13 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
+from processes import pair
 
 from optjax._cli.main import main
 from optjax._cli.sweep import parse_bytes, parse_space
@@ -492,35 +492,15 @@ def test_two_processes_write_the_table_of_one(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delitem(sys.modules, "mymodel", raising=False)
     (tmp_path / "mymodel.py").write_text(MODULE)
-    command = [sys.executable, "-m", "optjax", "sweep", "mymodel:trial", *GRID, *SMALL]
+    command = ["sweep", "mymodel:trial", *GRID, *SMALL]
     command += ["--metric", "loss", "--mode", "min", "--strategy", "map", "--out"]
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
-    processes = [
-        subprocess.Popen(
-            [*command, "two", "--distributed"],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            cwd=tmp_path,
-            env={
-                **os.environ,
-                "JAX_COORDINATOR_ADDRESS": address,
-                "JAX_NUM_PROCESSES": "2",
-                "JAX_PROCESS_ID": str(index),
-            },
-        )
-        for index in range(2)
-    ]
-    try:
+    program = "from optjax._cli.main import command; command()"
+    two = ["-c", program, *command, "two", "--distributed"]
+    with pair(lambda *_: two, stdout=subprocess.PIPE, cwd=tmp_path) as processes:
         printed = [process.communicate(timeout=120) for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
     assert [process.returncode for process in processes] == [0, 0], printed
     assert ["two/results.csv" in out for out, _ in printed] == [True, False]
-    assert main([*command[3:], str(tmp_path / "one")]) == 0
+    assert main([*command, str(tmp_path / "one")]) == 0
     tables = [(tmp_path / name / "results.csv").read_bytes() for name in ("one", "two")]
     assert tables[0] == tables[1]
 

@@ -2,12 +2,14 @@
 
 import copy
 import importlib.util
+import json
 import os
 import re
 from pathlib import Path
 
 import nbformat
 import pytest
+import ready
 from nbclient.exceptions import CellExecutionError, CellTimeoutError
 
 ROOT = Path(__file__).parents[2]
@@ -23,6 +25,32 @@ def script(path):
 execute = script(ROOT / "notebooks" / "execute.py")
 urls = script(ROOT / ".ci" / "urls.py")
 REPOSITORY = urls.repository()  # on GitHub, for the badge and the install cell
+
+# What libraries read of it when they are imported is read again: they have been.
+KERNEL = """
+import os
+import matplotlib, pandas
+from ipykernel.kernelapp import launch_new_instance
+del os.environ["JPY_PARENT_PID"]  # its parent is another
+matplotlib.rcParams["backend"] = os.environ["MPLBACKEND"]
+pandas.options.display.max_columns = 20  # as where there is no terminal
+launch_new_instance()
+"""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _forked_kernels(tmp_path_factory):
+    """To import the libraries takes as long as a notebook or two."""
+    kernels = tmp_path_factory.mktemp("jupyter") / "kernels" / "python3"
+    kernels.mkdir(parents=True)
+    words = [*ready.python(), "-c", KERNEL, "-f", "{connection_file}"]
+    spec = {"argv": words, "display_name": "Python 3", "language": "python"}
+    spec["interrupt_mode"] = "message"
+    (kernels / "kernel.json").write_text(json.dumps(spec))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JUPYTER_PATH", str(kernels.parents[1]))
+        yield
+
 
 # What they compute is in question, not how fast.
 pytestmark = pytest.mark.usefixtures("cheaply_compiled")

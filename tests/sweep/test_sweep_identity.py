@@ -23,6 +23,8 @@ from optjax.sweep._store import fingerprint as fingerprints
 from optjax.sweep._store import identity as identities
 from optjax.sweep._store.identity import check_same
 
+pytestmark = pytest.mark.usefixtures("cheaply_compiled")
+
 TARGETS = np.linspace(-1.0, 1.0, 24, dtype=np.float32)
 LETTERS = np.frombuffer(b"the quick brown fox jumps over it", np.uint8)
 SPACE = {"optimizer": ["sgd", "momentum"], "learning_rate": [0.01, 0.1]}

@@ -1,9 +1,7 @@
 """A sweep that is killed, refused or out of disk loses nothing."""
 
-import os
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -123,10 +121,13 @@ def test_a_second_process_is_refused(tmp_path):
 # A write past the limit fails as on a full disk, for any one file.
 FULL = """
 import resource, signal, sys
+import jax
 from sweep_worker import *
 from optjax.sweep._store.store import Store
 
 what, out = sys.argv[1:]
+# Its files would be cut too, of which JAX warns.
+jax.config.update("jax_enable_compilation_cache", False)
 
 def limit(size):
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -173,10 +174,8 @@ def test_a_full_disk_ends_in_one_message_and_can_be_resumed(
 ):
     out = tmp_path / "full"
     full = subprocess.run(
-        [sys.executable, "-c", FULL, what, str(out)],
+        [*ready.python(), "-c", FULL, what, str(out)],
         cwd=Path(__file__).parents[1],
-        # Its files would be cut too, of which JAX warns.
-        env={**os.environ, "JAX_ENABLE_COMPILATION_CACHE": "false"},
         capture_output=True,
         text=True,
     )
