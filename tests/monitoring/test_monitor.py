@@ -1,10 +1,6 @@
 """Summaries of effective rates: equal to NumPy's, of no effect, wherever they are."""
 
 import functools
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import chex
 import jax
@@ -16,6 +12,7 @@ from compiling import jit
 from flax import linen, nnx
 from flax.training.train_state import TrainState
 from loop import NOISE, START, gradient, stack
+from processes import run_program
 from rows import ROWS
 
 import optjax
@@ -731,6 +728,7 @@ def test_trials_that_are_due_at_different_steps():
 SHARDED = """
 import re, jax, jax.numpy as jnp, numpy as np, optjax
 from jax.sharding import NamedSharding, PartitionSpec
+jax.config.update("jax_num_cpu_devices", 2)
 assert len(jax.devices()) == 2
 mesh = jax.make_mesh((2,), ("x",), axis_types=(jax.sharding.AxisType.Auto,))
 random = np.random.default_rng(0)
@@ -765,19 +763,7 @@ print("same")
 
 
 def test_sharded_parameters_are_not_gathered():
-    result = subprocess.run(
-        [sys.executable, "-c", SHARDED],
-        env={
-            **os.environ,
-            "JAX_PLATFORMS": "cpu",
-            "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
-        },
-        cwd=Path(__file__).parents[2],
-        capture_output=True,
-        text=True,
-        timeout=180,
-        check=False,
-    )
+    result = run_program(SHARDED)
     assert result.stdout == "same\n", result.stderr
 
 
