@@ -80,9 +80,8 @@ class Tables(NamedTuple):
     """What an optimizer's state keeps of all groups: two arrays with a row a group.
 
     They hold what was looked at and sums, from which `read_tables` makes summaries:
-    what is not computed in the step is not compiled in it, where a kernel takes as long
-    as ten thousand coordinates take at run time, and each array more of a state costs a
-    step's call about a microsecond.
+    what is not computed in the step is not compiled in it, and each array more of a
+    state costs a step's call about a microsecond.
 
     Attributes:
       words: int32, the columns of `_COUNTS`, and then the float32 bits of the rates
