@@ -15,6 +15,10 @@ from optjax.monitoring._summary import NAN, PADDING, Tables, coordinates_of, fil
 
 __all__ = ["summarise"]
 
+# Of rates that are known, such as 1, XLA would count and sort more as it compiles, for
+# seconds.
+_MANY = 1 << 15
+
 
 def summarise(
     members: dict[str, list[str]],
@@ -81,6 +85,8 @@ def summarise(
     is_member = np.arange(width) < chosen.sizes[:, None]
     sizes = chosen.sizes.astype(np.float32)
     v = of_coordinate(lambda _, r: r.rate)
+    if width > _MANY:
+        v = jax.lax.optimization_barrier(v)
     schedule = of_leaf(lambda r: r.schedule)
     # What is one number for all is multiplied by where summaries are read.
     is_one = schedule.ndim == 0
