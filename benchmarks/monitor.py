@@ -101,11 +101,14 @@ def row(name, like, rounds):
     ]
     leaves = jax.tree.leaves(like)
     size = sum(leaf.size for leaf in leaves)
-    compiling = ways["every=100"].compiling / ways[BARE].compiling
+    compiling = {way: [] for way in (BARE, "every=100")}
+    for _, way in turns(list(compiling), rounds):
+        compiling[way].append(Training(WAYS[way], like).compiling)
     line = (
         f"| {name} | {len(leaves)} | {size:,} | {spread(took[BARE])} | "
         + " | ".join(spread(ratios(took[way], took[BARE])) for way in list(WAYS)[1:])
-        + f" | {statistics.median(summary):.3g} | {compiling:.2f} |"
+        + f" | {statistics.median(summary):.3g} | "
+        + f"{spread(ratios(compiling['every=100'], compiling[BARE]))} |"
     )
     say(line)
     return line
@@ -127,7 +130,7 @@ def main():
 AdaBound alone and under `optjax.monitor`, {STEPS} steps in one scan, float32, state
 donated: milliseconds a step, and the monitored step's time to the bare one's in the
 same round; medians (least–most) of {arguments.rounds} rounds. A summary: what one adds,
-the difference of `every=1` and alone. Compiling: `every=100` to alone, once.
+the difference of `every=1` and alone. Compiling: `every=100` to alone.
 
 | {" | ".join(COLUMNS)} |
 |{"---|" * len(COLUMNS)}
