@@ -119,9 +119,9 @@ def compressed(
 
     `optjax.apply_step` decodes and codes inside its one pass on the CPU, by the same
     noise, so that either path can take any step. What is saved is memory, not time: a
-    step of Adam on one leaf of ten million took 1.6 times as long as in float32 by
-    `apply_step` on two idle cores, 2.1 on busy ones, as its arithmetic decides, and
-    2.8 times without it (benchmarks/memory.md).
+    step of Adam on one leaf of ten million took 1.5 times as long as in float32 by
+    `apply_step` on two idle cores, as its arithmetic decides, and 2.5 times without it
+    (benchmarks/memory.md).
 
     A block with an infinity or a NaN is read back as NaN. No derivative passes through
     a compressed state.
