@@ -102,7 +102,8 @@ def _one_device():
 @pytest.fixture(scope="module", autouse=True)
 def _programs():
     """Free the programs of a module; JAX would keep them for all the run."""
-    yield
+    with compiling.in_one_context():
+        yield
     jax.clear_caches()
     gc.collect()
     # glibc keeps what is free, which is most of a worker's memory, unless it is asked.
