@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -49,7 +50,8 @@ def rate_metrics(state: OptimizerState) -> dict[str, Any]:
     """
     tables = tables_of(field(monitor_state(state), "summaries"))
     # All leaves' group is the last.
-    rates = quantiles_of(tables, [*RATE_METRICS.values()])[..., -1, :]
+    overall = jax.tree.map(lambda x: x[..., -1, :], tables)
+    rates = quantiles_of(overall, [*RATE_METRICS.values()])
     most = float(10 ** EDGES[-1])
     rates = jnp.clip(jnp.nan_to_num(rates, nan=NO_RATE), NO_RATE, most)
     return {name: rates[..., i] for i, name in enumerate(RATE_METRICS)}

@@ -11,12 +11,11 @@ from optjax._joint import Joint
 from optjax.monitoring._groups import sample
 from optjax.monitoring._norms import alike, at, by_index, reduced, square_norms
 from optjax.monitoring._rates import Rate
-from optjax.monitoring._summary import NAN, PADDING, Tables, coordinates_of, fill
+from optjax.monitoring._summary import PADDING, Tables, coordinates_of, fill
 
 __all__ = ["summarise"]
 
-# Of rates that are known, such as 1, XLA would count and sort more as it compiles, for
-# seconds.
+# Of rates that are known, such as 1, XLA would count more as it compiles, for seconds.
 _MANY = 1 << 15
 
 
@@ -46,7 +45,7 @@ def summarise(
     blocks = alike({n: [r.rate, r.direction] for n, r in known.items() if r.rate.size})
     leaves = [name for block in blocks for name in block]
     if not leaves:
-        padding = jnp.full((len(members), width), PADDING, jnp.int32)
+        padding = jnp.full((len(members), width), PADDING)
         return fill(padding, step=step, sgd_since=jnp.int32(-1), **columns)
     whole = {name for block in blocks if len(block) > 1 for name in block}
     sizes_of = {name: rates[name].rate.size for name in leaves}
@@ -87,13 +86,13 @@ def summarise(
     v = of_coordinate(lambda _, r: r.rate)
     if width > _MANY:
         v = jax.lax.optimization_barrier(v)
+    v = jnp.where(v >= 0, v, jnp.nan)
+    if not is_member.all():
+        v = jnp.where(is_member, v, PADDING)
     schedule = of_leaf(lambda r: r.schedule)
     # What is one number for all is multiplied by where summaries are read.
     is_one = schedule.ndim == 0
-    words = _ascending_words(v if is_one else schedule * v)
-    if not is_member.all():
-        words = jnp.where(is_member, words, PADDING)
-        v = jnp.where(is_member, v, jnp.nan)
+    kept = v if is_one else jnp.where(is_member, schedule * v, PADDING)
     lower, upper = bound(lambda r: r.lower), bound(lambda r: r.upper)
     limit = of_leaf(lambda r: r.limit)
     counted = {
@@ -102,7 +101,9 @@ def summarise(
         "at_upper": v >= upper,
         "near_sgd": (v >= limit / factor) & (v <= limit * factor),
     }
-    counts = reduced([(x.astype(jnp.int32), "sum") for x in counted.values()], (1,))
+    counts = reduced(
+        [(x.astype(jnp.int32), "sum") for x in counted.values()], (1,), is_member
+    )
     columns |= dict(zip(counted, counts, strict=True))
     columns |= {
         "schedule": mean(schedule),
@@ -123,18 +124,7 @@ def summarise(
     share_near = columns["near_sgd"] / (sizes if np.ptp(sizes) else sizes[0])
     since = jnp.where(first < 0, step, first)
     since = jnp.where(share_near >= share, since, -1)
-    # What is equal has no order to keep, which would take twice as long.
-    words = jax.lax.sort(words, dimension=1, is_stable=False)
-    return fill(words, step=step, sgd_since=since, **columns)
-
-
-def _ascending_words(rates: jax.Array) -> jax.Array:
-    """The bits of float32 numbers >= 0, int32 of their order; of all others NaN's.
-
-    XLA on the CPU sorts integers in a quarter of the time.
-    """
-    bits = jax.lax.bitcast_convert_type(rates, jnp.int32)
-    return jnp.where(rates >= 0, bits, NAN)
+    return fill(kept, step=step, sgd_since=since, **columns)
 
 
 def _take(leaf: jax.Array, positions: np.ndarray) -> jax.Array:
