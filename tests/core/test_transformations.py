@@ -153,7 +153,7 @@ NO_EPS = [
 def test_gradient_through_the_defaults(case):
     """In float32, where ε = 1e-8 or 0 is all that stands between 1/√ν and 1/0."""
     values = {
-        key: value
+        key: np.float32(value)
         for key, value in case.hyperparameters().items()
         if case in NO_EPS or key in ("learning_rate", "b1", "b2", "b3", "decay", "rho")
     }
