@@ -20,6 +20,7 @@ from loop import (
     assert_same_path,
     differ,
     gradient,
+    last,
     scan,
     stack,
     walk,
@@ -35,7 +36,7 @@ each_case = pytest.mark.parametrize("case", CASES, ids=str)
 each_row = pytest.mark.parametrize("case", ROWS, ids=str)
 
 MOMENTUM = ["sgd", "momentum", "nesterov"]
-BY_LEAF = {"matrix": True, "vector": False, "scalar": True}
+BY_LEAF = {"matrix": True, "scalar": False}
 
 
 def without(tree, *keys):
@@ -74,9 +75,20 @@ def test_plain_update_needs_no_jit(case):
     """Each row alone is its rule; that `scan` needs no care is in test_inputs."""
     tx = case.interior()
     assert isinstance(tx, optax.GradientTransformationExtraArgs)
-    path = walk(tx)
-    assert_same_path(path, case.path())
-    assert differ(path, START)
+    path = walk(tx, FEW, FEW_NOISE)
+    assert_same_path(path, case.path(FEW))
+    assert differ(path, FEW)
+
+
+@each_case
+def test_update_of_arrays_from_the_host(case):
+    """As of those on a device."""
+    tx = case.interior()
+    x, state = jax.device_get((FEW, tx.init(FEW)))
+    for noise in jax.device_get(FEW_NOISE[:3]):
+        updates, state = tx.update(gradient(x, noise), state, x)
+        x, state = jax.device_get((optax.apply_updates(x, updates), state))
+    assert_same_path(x, last(case.path(FEW, NOISE[:3])))
 
 
 @each_case
@@ -104,9 +116,10 @@ def test_chain(case):
 @each_row
 def test_masked(case, mask):
     """The masked leaf gets its gradient back, the rest is as if it were alone."""
-    path = walk(optax.masked(case.interior(), mask))
-    assert_same_path(without(path, "vector"), case.path(without(START, "vector")))
-    assert_same_path(path["vector"], walk(optax.identity())["vector"])
+    path = walk(optax.masked(case.interior(), mask), FEW, FEW_NOISE)
+    assert_same_path({"matrix": path.pop("matrix")}, case.path(without(FEW, "scalar")))
+    ascends = walk(optax.identity(), FEW, FEW_NOISE)
+    assert_same_path(path, without(ascends, "matrix"))
 
 
 @each_row
@@ -195,15 +208,15 @@ def test_inject_hyperparams_with_schedules():
 @pytest.mark.parametrize("factory", [optjax.adamw, optjax.nadamw, optjax.adaboundw])
 def test_inject_hyperparams_with_a_function_as_mask(factory):
     def mask(params):
-        assert set(params) == set(START)
+        assert set(params) == set(FEW)
         return BY_LEAF
 
     inject = optax.inject_hyperparams(factory, static_args="mask")
-    path = compiled(inject(0.05, weight_decay=0.5, mask=mask), START, NOISE)
-    expected = walk(factory(0.05, weight_decay=0.5, mask=BY_LEAF))
+    path = compiled(inject(0.05, weight_decay=0.5, mask=mask))
+    expected = walk(factory(0.05, weight_decay=0.5, mask=BY_LEAF), FEW, FEW_NOISE)
     assert_same_path(path, expected)
-    undecayed = walk(factory(0.05, weight_decay=0.0))
-    assert_same_path(path["vector"], undecayed["vector"])
+    undecayed = walk(factory(0.05, weight_decay=0.0), FEW, FEW_NOISE)
+    assert_same_path(path["scalar"], undecayed["scalar"])
     assert differ(path["matrix"], undecayed["matrix"])
 
 

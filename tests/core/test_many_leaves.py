@@ -10,28 +10,33 @@ from loop import NOISE, START, assert_same_path, scan
 from rows import ROWS
 
 import optjax
+from optjax import _tree
 from optjax._precision import sqrt
-from optjax._tree import _MANY as COPIES
 from optjax._tree import map_leaves
 
 pytestmark = pytest.mark.usefixtures("cheaply_compiled")
 
 
-def many(tree):
+COPIES = _tree._MANY
+
+
+def many(tree, copies=COPIES):
     """Copies of a leaf that differ in value, another, and one in half precision."""
-    copies = {f"vector{i}": tree["vector"] * (1.0 + 0.1 * i) for i in range(COPIES)}
+    vectors = {f"vector{i}": tree["vector"] * (1.0 + 0.1 * i) for i in range(copies)}
     half = tree["vector"].astype(jnp.bfloat16)
-    return {**copies, "matrix": tree["matrix"], "half": half}
+    return {**vectors, "matrix": tree["matrix"], "half": half}
 
 
-MANY, MUCH_NOISE = many(START), [many(noise) for noise in NOISE[:3]]
+MANY = many(START)
 
 
 @pytest.mark.parametrize("case", ROWS, ids=str)
-def test_traced_once_is_the_same(case):
+def test_traced_once_is_the_same(case, monkeypatch):
     """What is traced for one leaf is repeated for those of its type."""
-    path = jit(lambda: scan(case.interior(), MANY, MUCH_NOISE))()
-    expected = case.path(MANY, MUCH_NOISE)
+    monkeypatch.setattr(_tree, "_MANY", 3)
+    start, *noise = (many(tree, copies=3) for tree in (START, *NOISE[:3]))
+    path = jit(lambda: scan(case.interior(), start, noise))()
+    expected = case.path(start, noise)
     del path["half"], expected["half"]
     assert_same_path(path, expected)
 

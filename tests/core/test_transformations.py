@@ -170,14 +170,3 @@ def test_gradient_through_the_defaults(case):
         forward = jit(jax.jacfwd(loss, (0, 1)))(values, start)
         chex.assert_tree_all_finite(forward)
         chex.assert_trees_all_close(reverse, forward, rtol=1e-3, atol=1e-3)
-
-
-@each_case
-def test_update_of_arrays_from_the_host(case):
-    """As of those on a device."""
-    tx = case.interior()
-    x, state = jax.device_get((START, tx.init(START)))
-    for noise in jax.device_get(NOISE[:3]):
-        updates, state = tx.update(gradient(x, noise), state, x)
-        x, state = jax.device_get((optax.apply_updates(x, updates), state))
-    assert_same_path(x, last(case.path(noise=NOISE[:3])))
