@@ -86,7 +86,7 @@ def monitored():
 
 def test_a_report_of_what_flax_saved(tmp_path):
     state = TrainState.create(apply_fn=None, params=START, tx=monitored())
-    state = state.apply_gradients(grads=START)
+    state = jit(lambda state: state.apply_gradients(grads=START))(state)
     expected = optjax.read_report(state)
     checkpoints.save_checkpoint(tmp_path.absolute(), state, 0)
     with_target = checkpoints.restore_checkpoint(tmp_path.absolute(), state)
