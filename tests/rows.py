@@ -199,3 +199,10 @@ VARIANTS = [
 ]
 
 CASES = ROWS + VARIANTS
+
+#: One for each choice of flags: where numbers are the defaults the others are these.
+FLAGGED = [
+    case
+    for case in CASES
+    if case in ROWS or dict(case.flags) != _FLAGS.get(case.row, {})
+]

@@ -10,7 +10,7 @@ import optax
 import pytest
 from compiling import jit
 from loop import NOISE, START, assert_same_path, differ, gradient, last, scan
-from rows import CASES, Case
+from rows import CASES, FLAGGED, Case
 
 pytestmark = pytest.mark.usefixtures("cheaply_compiled")
 
@@ -117,15 +117,15 @@ def test_gradient_through_every_hyperparameter(case):
     values = case.hyperparameters()
     along = {key: np.cos(i) for i, key in enumerate(values)}
     with jax.enable_x64(True):
-        slopes, (value, slope) = jit(
+        slopes, (reached, slope) = jit(
             lambda values: (
                 jax.grad(by_row)(values),
                 jax.jvp(by_row, (values,), (along,)),
             )
         )({key: np.float64(v) for key, v in values.items()})
-    np.testing.assert_allclose(value, by_rule(values), 1e-12)
+    np.testing.assert_allclose(reached, by_rule(values), 1e-12)
     parts = [along[key] * float(slopes[key]) for key in values]
-    np.testing.assert_allclose(slope, sum(parts), atol=1e-9 * np.abs(parts).sum())
+    np.testing.assert_allclose(slope, sum(parts), 0.0, 1e-9 * np.abs(parts).sum())
     h = 1e-5
     for key, value in values.items():
         if value == 0.0:  # The end of its range: no difference around it.
@@ -149,7 +149,7 @@ NO_EPS = [
 ]
 
 
-@pytest.mark.parametrize("case", CASES + NO_EPS, ids=str)
+@pytest.mark.parametrize("case", FLAGGED + NO_EPS, ids=str)
 def test_gradient_through_the_defaults(case):
     """In float32, where ε = 1e-8 or 0 is all that stands between 1/√ν and 1/0."""
     values = {
