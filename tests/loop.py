@@ -32,6 +32,11 @@ def stack(trees: Iterable[Any]) -> Any:
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
 
 
+def last(path: Any) -> Any:
+    """The parameters after the last step of a path."""
+    return jax.tree.map(lambda leaf: leaf[-1], path)
+
+
 def walk(
     tx: optax.GradientTransformation,
     start: Any = START,
@@ -44,7 +49,7 @@ def walk(
         updates, state = tx.update(gradient(x, n), state, x)
         x = optax.apply_updates(x, updates)
         path.append(x)
-    return stack(path)
+    return jax.tree.map(lambda *leaves: np.stack(leaves), *path)
 
 
 def scan(
@@ -75,4 +80,4 @@ def assert_same_path(actual: Any, expected: Any, rtol: float = 2e-5) -> None:
 def differ(a: Any, b: Any, by: float = 1e-4) -> bool:
     """Whether two trees differ somewhere by more than rounding."""
     leaves = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
-    return any(bool(jnp.any(jnp.abs(x - y) > by)) for x, y in leaves)
+    return any(np.any(np.abs(np.asarray(x) - np.asarray(y)) > by) for x, y in leaves)

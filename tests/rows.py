@@ -9,12 +9,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import optax
-from loop import walk
+from loop import NOISE, START
+from reference import run
 
 from optjax import OPTIMIZERS
 
-_PATHS: dict[Any, Any] = {}
+#: The rule that a row has where it is not one of its own name, and what the rule takes.
+_RULES = {
+    "momentum": ("sgd", {}),
+    "nesterov": ("sgd", {"nesterov": True}),
+    "swats": ("swats", {"positive": True}),
+}
 
 
 @dataclass(frozen=True)
@@ -46,13 +53,35 @@ class Case:
         """All numeric hyper-parameters."""
         return {"learning_rate": self.learning_rate, **self.numbers}
 
-    def path(self, **others: float) -> Any:
-        """What `walk` makes of all numbers, or of others: once, for many tests."""
-        numbers = {**self.hyperparameters(), **others}
-        key = str(self), *numbers.items()
-        if key not in _PATHS:
-            _PATHS[key] = walk(self.factory(**numbers))
-        return _PATHS[key]
+    def follow(
+        self, start: Any, gradients: Any, steps: int | None = None, **numbers: float
+    ) -> dict[str, np.ndarray]:
+        """The parameters after every step as the row's rule in NumPy has them.
+
+        In float64 and by `reference.run`, which see, at all numbers of the case or at
+        others.
+        """
+        rule, arguments = _RULES.get(self.row, (self.row, {}))
+        numbers = {**self.flags, **arguments, **self.hyperparameters(), **numbers}
+        if self.row == "swats":
+            # α_0 is no part of its rule: it changes the tolerance alone.
+            numbers.pop("base_lr", None)
+        learning_rate = numbers.pop("learning_rate")
+        path = run(rule, start, gradients, learning_rate, steps=steps, **numbers)
+        return {key: np.stack([x[key] for x in path]) for key in start}
+
+    def path(
+        self, start: Any = START, noise: Any = NOISE, **numbers: float
+    ) -> dict[str, np.ndarray]:
+        """The same of the problem in `loop`: what `walk` is to be."""
+        noise = [{key: np.asarray(n[key]) for key in start} for n in noise]
+        path = self.follow(
+            start,
+            lambda t, x: {key: x[key] + noise[t - 1][key] for key in x},
+            len(noise),
+            **numbers,
+        )
+        return {key: path[key].astype(start[key].dtype) for key in start}
 
     def has_effect(self, number: str) -> bool:
         """Whether another value of a hyper-parameter gives another path.
@@ -170,3 +199,10 @@ VARIANTS = [
 ]
 
 CASES = ROWS + VARIANTS
+
+#: One for each choice of flags: where numbers are the defaults the others are these.
+FLAGGED = [
+    case
+    for case in CASES
+    if case in ROWS or dict(case.flags) != _FLAGS.get(case.row, {})
+]

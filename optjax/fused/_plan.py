@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 
 from optjax._observe import Observation
@@ -208,5 +209,8 @@ def _check_dtype(update: Any, g: Any) -> None:
 
 def _check_l2(g: Any, x: Any, l2: Any) -> None:
     # g + λ x may be wider than g, which is what the compiled step rounds it to.
-    if jnp.result_type(g, x, l2) != jnp.result_type(g):
+    # Asked as where JAX promotes: it may be told not to.
+    with jax.numpy_dtype_promotion("standard"):
+        widest = jnp.result_type(g, x, l2)
+    if widest != jnp.result_type(g):
         raise NotCoveredError("its L2 weight decay is wider than its gradient")

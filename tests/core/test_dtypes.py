@@ -12,7 +12,7 @@ import pytest
 from compiling import jit
 from loop import NOISE as NOISE_OF_SHAPES
 from loop import START as START_OF_SHAPES
-from loop import assert_same_path, differ, stack, walk
+from loop import assert_same_path, differ, gradient, last, walk
 from rows import CASES, ROWS
 
 import optjax
@@ -23,29 +23,26 @@ pytestmark = pytest.mark.usefixtures("cheaply_compiled")
 each_case = pytest.mark.parametrize("case", CASES, ids=str)
 
 
-def of_few_shapes(tree):
-    """All numbers in two leaves: each shape compiles every operation again."""
-    numbers = [jnp.ravel(leaf) for key, leaf in tree.items() if key != "scalar"]
-    return {"vector": jnp.concatenate(numbers), "scalar": tree["scalar"]}
-
-
-START = of_few_shapes(START_OF_SHAPES)
-NOISE = [of_few_shapes(noise) for noise in NOISE_OF_SHAPES]
-BY_NAME = {str(case): case for case in CASES}
-
-
-@functools.cache
-def path_of(name):
-    """In float32, which the others are compared with."""
-    return walk(BY_NAME[name].interior(), START, NOISE)
-
+# Each shape compiles every operation again.
+START = {"vector": jnp.concatenate([*map(jnp.ravel, jax.tree.leaves(START_OF_SHAPES))])}
+NOISE = [
+    {"vector": jnp.concatenate([*map(jnp.ravel, jax.tree.leaves(noise))])}
+    for noise in NOISE_OF_SHAPES
+]
 
 SHAPES = {"matrix": (2, 3), "scalar": (), "no_size": (0,)}
-DTYPES = ["float32", "bfloat16", "float16", "float64", "complex64", "complex128"]
+DTYPES = ["float32", "bfloat16", "float16", "complex64"]
+WIDE_DTYPES = ["float64", "complex128"]
+#: Of a parameter and of its gradient.
+MIXED = [("float32", "bfloat16"), ("bfloat16", "float32"), ("float16", "float32")]
 
 
-def abstract(dtype):
-    return {key: jax.ShapeDtypeStruct(s, dtype) for key, s in SHAPES.items()}
+def abstract(dtypes):
+    """A leaf of each dtype and shape."""
+    return {
+        dtype: {key: jax.ShapeDtypeStruct(s, dtype) for key, s in SHAPES.items()}
+        for dtype in dtypes
+    }
 
 
 def types(tree):
@@ -53,28 +50,30 @@ def types(tree):
     return jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype, leaf.weak_type), tree)
 
 
+def one_step(factory, values, params, gradients):
+    """The types of the first state, of the updates, and of the state after them."""
+
+    def step(values, params, gradients):
+        tx = factory(**values)
+        state = tx.init(params)
+        return state, *tx.update(gradients, state, params)
+
+    return jax.eval_shape(step, values, params, gradients)
+
+
 @pytest.mark.parametrize("numbers", ["python", "traced"])
-@pytest.mark.parametrize("dtype", DTYPES)
 @each_case
-def test_state_does_not_drift(case, dtype, numbers):
+def test_state_does_not_drift(case, numbers):
     """Not with traced float32 numbers among bfloat16 either; `scan` would refuse."""
-    with jax.enable_x64(dtype in ("float64", "complex128")):
-        params = abstract(dtype)
-        if numbers == "python":
-            values, static = {}, case.hyperparameters()
-        else:
-            number = jax.ShapeDtypeStruct((), "float32")
-            values, static = dict.fromkeys(case.hyperparameters(), number), {}
-
-        def init(values, params):
-            return case.factory(**values, **static).init(params)
-
-        def update(values, gradients, state, params):
-            tx = case.factory(**values, **static)
-            return tx.update(gradients, state, params)
-
-        state = jax.eval_shape(init, values, params)
-        updates, after = jax.eval_shape(update, values, params, state, params)
+    if numbers == "python":
+        factory, values = functools.partial(case.factory, **case.hyperparameters()), {}
+    else:
+        number = jax.ShapeDtypeStruct((), "float32")
+        factory, values = case.factory, dict.fromkeys(case.hyperparameters(), number)
+    for x64, dtypes in (False, DTYPES), (True, WIDE_DTYPES):
+        params = abstract(dtypes)
+        with jax.enable_x64(x64):
+            state, updates, after = one_step(factory, values, params, params)
         assert types(after) == types(state)
         assert types(updates) == types(params)
 
@@ -82,18 +81,18 @@ def test_state_does_not_drift(case, dtype, numbers):
 @each_case
 def test_mixed_precision(case):
     """The state has the parameters' dtype or float32, the update the gradient's."""
-    pairs = [("float32", "bfloat16"), ("bfloat16", "float32"), ("float16", "float32")]
-    for of_params, of_gradients in pairs:
-        params, gradients = abstract(of_params), abstract(of_gradients)
-        state = jax.eval_shape(case.interior().init, params)
-        updates, after = jax.eval_shape(
-            case.interior().update, gradients, state, params
-        )
-        assert types(after) == types(state)
-        assert types(updates) == types(gradients)
-        stored = "float32" if of_params == "float16" else of_params
-        for leaf in jax.tree.leaves(state):
-            assert leaf.dtype == stored or leaf.shape == ()
+    params, gradients = (
+        {pair: jax.ShapeDtypeStruct((2, 3), pair[i]) for pair in MIXED} for i in (0, 1)
+    )
+    factory = functools.partial(case.factory, **case.hyperparameters())
+    state, updates, after = one_step(factory, {}, params, gradients)
+    assert types(after) == types(state)
+    assert types(updates) == types(gradients)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(state):
+        if leaf.shape:
+            (of_param, _), *_ = (k.key for k in path if hasattr(k, "key"))
+            stored = "float32" if of_param == "float16" else of_param
+            assert leaf.dtype == stored, jax.tree_util.keystr(path)
 
 
 @each_case
@@ -101,7 +100,7 @@ def test_float32_parameters_stay_float32_under_x64(case):
     """And nearly the same path: only scalars such as 1 − βᵗ are wider."""
     with jax.enable_x64(True):
         path = walk(case.interior(), START, NOISE)
-    assert_same_path(path, path_of(str(case)), rtol=1e-5)
+    assert_same_path(path, case.path(START, NOISE), rtol=1e-5)
 
 
 def dtype_arguments(case, dtype):
@@ -132,60 +131,49 @@ WITH_MOMENTS = [
 )
 def test_dtype_of_what_is_stored(case, argument):
     """Only it is stored in fewer bits, and the path differs by its rounding."""
-    values = case.hyperparameters()
-    low = case.factory(**values, **{argument: jnp.bfloat16})
+    low = case.factory(**case.hyperparameters(), **{argument: jnp.bfloat16})
     pattern = STORED["nu" if argument == "nu_dtype" else "mu"]
-    state = low.init(START)
-    found = 0
-    for _ in range(2):
+    x, state, found = START, low.init(START), 0
+    for noise in NOISE[:6]:
         for path, leaf in jax.tree_util.tree_leaves_with_path(state):
             where = jax.tree_util.keystr(path)
             is_stored = re.search(pattern, where) is not None
             assert (leaf.dtype == jnp.bfloat16) == is_stored, where
             found += is_stored
-        updates, state = low.update(START, state, START)
+        updates, state = low.update(gradient(x, noise), state, x)
         assert updates["vector"].dtype == jnp.float32
+        x = optax.apply_updates(x, updates)
     assert found
-    path, expected = walk(low, START, NOISE), path_of(str(case))
-    assert differ(path, expected, 1e-6)
-    assert_same_path(path, expected, rtol=2e-2)
+    expected = last(case.path(START, NOISE[:6]))
+    assert differ(x, expected, 1e-6)
+    assert_same_path(x, expected, rtol=2e-2)
 
 
 HAVE_MOMENTS = [case for case in CASES if dtype_arguments(case, None)]
 
 
-@pytest.mark.parametrize("of_params", ["float32", "bfloat16", "complex64"])
+@pytest.mark.parametrize("of_params", ["real", "complex"])
 @pytest.mark.parametrize("case", HAVE_MOMENTS, ids=str)
 def test_stored_dtypes_do_not_drift_with_traced_numbers(case, of_params):
     """`scan` refuses a carry that changes; ν of complex numbers is real."""
-    kind = jnp.complex64 if of_params == "complex64" else jnp.bfloat16
-    dtypes = {
-        name: jnp.bfloat16 if name == "nu_dtype" else kind
-        for name in dtype_arguments(case, None)
-    }
-    params = abstract(of_params)
+    kind = "complex64" if of_params == "complex" else "bfloat16"
+    dtypes = dtype_arguments(case, kind)
+    if "nu_dtype" in dtypes:
+        dtypes["nu_dtype"] = "bfloat16"
+    params = abstract(["complex64"] if kind == "complex64" else ["float32", "bfloat16"])
     number = jax.ShapeDtypeStruct((), "float32")
-
-    def train(values, params):
-        tx = case.factory(**values, **dtypes)
-        start = params, tx.init(params)
-
-        def body(carry, _):
-            params, state = carry
-            updates, state = tx.update(params, state, params)
-            return (optax.apply_updates(params, updates), state), None
-
-        return start, jax.lax.scan(body, start, length=2)[0]
-
-    before, after = jax.eval_shape(
-        train, dict.fromkeys(case.hyperparameters(), number), params
+    state, updates, after = one_step(
+        functools.partial(case.factory, **dtypes),
+        dict.fromkeys(case.hyperparameters(), number),
+        params,
+        params,
     )
-    assert types(after) == types(before)
-    for path, leaf in jax.tree_util.tree_leaves_with_path(after[1]):
-        if re.search(STORED["nu"], jax.tree_util.keystr(path)) and dtypes.get(
-            "nu_dtype"
-        ):
-            assert leaf.dtype == jnp.bfloat16
+    assert types(after) == types(state)
+    assert types(updates) == types(params)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(after):
+        where = jax.tree_util.keystr(path)
+        if re.search(STORED["nu"], where) and "nu_dtype" in dtypes:
+            assert leaf.dtype == jnp.bfloat16, where
 
 
 def settled(tx, dtype, steps=4000):
@@ -216,62 +204,55 @@ def test_squares_in_plain_bfloat16_stall():
 
 
 def updates_of(tx, params, gradients):
+    """The updates for given gradients, stacked."""
     state, path = tx.init(params), []
     for g in gradients:
         updates, state = tx.update(g, state, params)
         path.append(updates)
-    return stack(path)
+    return jax.tree.map(lambda *leaves: np.stack(leaves).astype(np.float32), *path)
 
 
-def cast(tree, dtype):
-    return jax.tree.map(lambda x: x.astype(dtype), tree)
+LOW = ("bfloat16", "float16")
+#: What both have, so that one run in float32 is that of both.
+COARSE = [np.asarray(x["vector"]).astype(LOW[0]) for x in (START, *NOISE)]
+COARSE = [x.astype(LOW[1]).astype(np.float32) for x in COARSE]
 
 
-# What bfloat16 and float16 have, so that one run in float32 is that of both.
-COARSE = cast(cast(cast((START, NOISE), jnp.bfloat16), jnp.float16), jnp.float32)
-
-
-@functools.cache
-def coarse_updates(name, made):
-    return updates_of(getattr(BY_NAME[name], made)(), *COARSE)
-
-
-def ulps_apart(case, made, dtype):
-    """From the same run in float32, in units of the largest update's last place."""
-    path = updates_of(getattr(case, made)(), *cast(COARSE, dtype))
-    expected = coarse_updates(str(case), made)
-    apart = jax.tree.map(
-        lambda a, b: jnp.abs(a.astype(jnp.float32) - b) / jnp.max(jnp.abs(b), 0),
-        path,
-        expected,
-    )
-    return max(float(jnp.max(leaf)) for leaf in jax.tree.leaves(apart)) / float(
-        jnp.finfo(dtype).eps
-    )
-
-
-@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
 @each_case
-def test_low_precision_follows_float32(case, dtype):
+def test_low_precision_follows_float32(case):
     """To two units in the last place: rounded where stored, nowhere else."""
-    assert ulps_apart(case, "interior", dtype) < 2
-    assert ulps_apart(case, "default", dtype) < 2
+    low = [{dtype: jnp.asarray(x, dtype) for dtype in LOW} for x in COARSE]
+    params, *gradients = map(jnp.asarray, COARSE)
+    for tx in (case.interior(), case.default()):
+        expected = updates_of(tx, params, gradients)
+        # In units of the largest update.
+        size = np.max(np.abs(expected), axis=0)
+        for dtype, updates in updates_of(tx, low[0], low[1:]).items():
+            apart = np.max(np.abs(updates - expected) / size)
+            assert apart < 2 * float(jnp.finfo(dtype).eps), dtype
 
 
 PHASE = np.complex64(np.exp(0.7j))
 
 
 def as_complex(tree, factor=1.0):
-    return jax.tree.map(lambda x: jnp.asarray(factor * x, jnp.complex64), tree)
+    return jax.tree.map(
+        lambda x: jnp.asarray(factor * np.asarray(x), jnp.complex64), tree
+    )
 
 
 @each_case
 def test_complex_rotation(case):
     """|g|² is what counts: what turns all gradients turns all steps."""
-    straight = walk(case.interior(), as_complex(START), as_complex(NOISE))
-    turned = walk(case.interior(), as_complex(START, PHASE), as_complex(NOISE, PHASE))
-    assert_same_path(turned, as_complex(straight, PHASE))
-    assert_same_path(straight, as_complex(path_of(str(case))))
+
+    def as_complex_and_turned(tree):
+        z = as_complex(tree)["vector"]
+        return {"straight": z, "turned": PHASE * z}
+
+    start, *noise = map(as_complex_and_turned, (START, *NOISE[:5]))
+    path, expected = walk(case.interior(), start, noise), case.path(START, NOISE[:5])
+    assert_same_path({"vector": path["straight"]}, as_complex(expected))
+    assert_same_path({"vector": path["turned"]}, as_complex(expected, PHASE))
 
 
 WITH_OPTAX = [
@@ -301,35 +282,28 @@ def test_complex_adadelta_is_the_exception():
     assert rates[1].real < 0.0
 
 
+@pytest.mark.parametrize("numbers", ["python", "array", "default"])
 @each_case
-def test_strict_dtype_promotion(case):
-    """No hidden promotion: a number takes the dtype of what it meets."""
-    start = jax.tree.map(lambda leaf: leaf[:2], path_of(str(case)))
-    default = case.default()
-    for tx, expected in [
-        (case.interior(), start),
-        (default, walk(default, START, NOISE[:2])),
-    ]:
-        with jax.numpy_dtype_promotion("strict"):
-            path = walk(tx, START, NOISE[:2])
-        assert_same_path(path, expected, rtol=1e-7)
+def test_without_implicit_promotion(case, numbers):
+    """Every conversion is asked for, so JAX may be told to make none.
 
-
-@pytest.mark.parametrize("numbers", ["python", "array"])
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
-@each_case
-def test_without_implicit_promotion(case, dtype, numbers):
-    """Every conversion is asked for, so JAX may be told to make none."""
+    A number takes the dtype of what it meets.
+    """
     values = case.hyperparameters()
     if numbers == "array":
         values = {name: jnp.float32(value) for name, value in values.items()}
-    x = jax.tree.map(lambda leaf: leaf.astype(dtype), START)
-    with jax.numpy_dtype_promotion("strict"):
-        tx = case.factory(**values)
+    tx = case.default() if numbers == "default" else case.factory(**values)
+    x = {dtype: jax.ShapeDtypeStruct((3,), dtype) for dtype in (*LOW, "float32")}
+
+    def step(x):
         state = tx.init(x)
-        for _ in range(2):
-            updates, state = tx.update(x, state, x)
-        after, _ = optjax.apply_step(tx, x, state, optax.apply_updates(x, updates))
+        updates, state = tx.update(x, state, x)
+        if numbers == "default":  # By the same compiled step as other numbers.
+            return optax.apply_updates(x, updates)
+        return optjax.apply_step(tx, x, state, optax.apply_updates(x, updates))[0]
+
+    with jax.numpy_dtype_promotion("strict"):
+        after = jax.eval_shape(step, x)
     assert types(after) == types(x)
 
 

@@ -1,7 +1,7 @@
 """Every row behaves as any Optax transformation does, inside whatever wraps it.
 
-What a wrapper should do is done by hand around the plain optimizer, step by step
-without jit, and compared with the wrapper in one compiled scan.
+What a wrapper should do is done by hand around the plain optimizer or its rule, step by
+step without jit, and compared with the wrapper, most often in one compiled scan.
 """
 
 import functools
@@ -9,6 +9,7 @@ import inspect
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 import pytest
 from compiling import jit
@@ -19,6 +20,7 @@ from loop import (
     assert_same_path,
     differ,
     gradient,
+    last,
     scan,
     stack,
     walk,
@@ -34,15 +36,19 @@ each_case = pytest.mark.parametrize("case", CASES, ids=str)
 each_row = pytest.mark.parametrize("case", ROWS, ids=str)
 
 MOMENTUM = ["sgd", "momentum", "nesterov"]
-BY_LEAF = {"matrix": True, "vector": False, "scalar": True}
-
-
-def compiled(tx, *args, **kwargs):
-    return jit(lambda: scan(tx, *args, **kwargs))()
+BY_LEAF = {"matrix": True, "scalar": False}
 
 
 def without(tree, *keys):
     return {key: value for key, value in tree.items() if key not in keys}
+
+
+# Where no leaf is treated apart two suffice: each is a program's operations once more.
+FEW, FEW_NOISE = without(START, "vector"), [without(n, "vector") for n in NOISE]
+
+
+def compiled(tx, start=FEW, noise=FEW_NOISE, **others):
+    return jit(lambda: scan(tx, start, noise, **others))()
 
 
 def test_no_two_cases_have_the_same_name():
@@ -65,20 +71,32 @@ def test_the_table_of_rows_has_every_hyperparameter(name):
 
 
 @each_case
-def test_plain_update_needs_no_jit_and_scan_needs_no_care(case):
+def test_plain_update_needs_no_jit(case):
+    """Each row alone is its rule; that `scan` needs no care is in test_inputs."""
     tx = case.interior()
     assert isinstance(tx, optax.GradientTransformationExtraArgs)
-    path = compiled(tx)
-    assert_same_path(path, walk(tx))
-    assert differ(path, stack([START] * STEPS))
+    path = walk(tx, FEW, FEW_NOISE)
+    assert_same_path(path, case.path(FEW))
+    assert differ(path, FEW)
+
+
+@each_case
+def test_update_of_arrays_from_the_host(case):
+    """As of those on a device."""
+    tx = case.interior()
+    x, state = jax.device_get((FEW, tx.init(FEW)))
+    for noise in jax.device_get(FEW_NOISE[:3]):
+        updates, state = tx.update(gradient(x, noise), state, x)
+        x, state = jax.device_get((optax.apply_updates(x, updates), state))
+    assert_same_path(x, last(case.path(FEW, NOISE[:3])))
 
 
 @each_case
 def test_chain(case):
     """With clipping and L2 before it and a multiplier after it."""
     tx = case.interior()
-    x, state, expected = START, tx.init(START), []
-    for noise in NOISE:
+    x, state, expected = FEW, tx.init(FEW), []
+    for noise in FEW_NOISE:
         g = gradient(x, noise)
         norm = jnp.sqrt(sum(jnp.sum(jnp.square(leaf)) for leaf in g.values()))
         g = {key: g[key] / jnp.maximum(norm, 1.0) + 0.1 * x[key] for key in g}
@@ -98,24 +116,19 @@ def test_chain(case):
 @each_row
 def test_masked(case, mask):
     """The masked leaf gets its gradient back, the rest is as if it were alone."""
-    tx = case.interior()
-    path = compiled(optax.masked(tx, mask))
-    noise = [without(n, "vector") for n in NOISE]
-    alone = walk(tx, without(START, "vector"), noise)
-    assert_same_path(without(path, "vector"), alone)
-    ascends = walk(optax.identity())
-    assert_same_path(path["vector"], ascends["vector"])
+    path = walk(optax.masked(case.interior(), mask), FEW, FEW_NOISE)
+    assert_same_path({"matrix": path.pop("matrix")}, case.path(without(FEW, "scalar")))
+    ascends = walk(optax.identity(), FEW, FEW_NOISE)
+    assert_same_path(path, without(ascends, "matrix"))
 
 
 @each_row
 def test_partition(case):
     """Two optimizers on two parts of a tree do not see each other."""
     labels = {"matrix": "row", "vector": "sgd", "scalar": "row"}
-    tx = case.interior()
-    parts = {"row": tx, "sgd": optax.sgd(0.1)}
-    path = compiled(optax.partition(parts, labels))
-    noise = [without(n, "vector") for n in NOISE]
-    assert_same_path(without(path, "vector"), walk(tx, without(START, "vector"), noise))
+    parts = {"row": case.interior(), "sgd": optax.sgd(0.1)}
+    path = compiled(optax.partition(parts, labels), START, NOISE)
+    assert_same_path(without(path, "vector"), case.path(without(START, "vector")))
     assert_same_path(path["vector"], walk(optax.sgd(0.1))["vector"])
 
 
@@ -133,16 +146,16 @@ def test_inject_hyperparams(case):
     """An edited state is another hyper-parameter, without another compilation."""
     values = case.hyperparameters()
     tx = inject(case)(**values)
-    state = tx.init(START)
+    state = tx.init(FEW)
     traces = []
 
     @jit
     def run(state):
         traces.append(1)
-        return scan(tx, state=state)
+        return scan(tx, FEW, FEW_NOISE, state=state)
 
     plain = run(state)
-    assert_same_path(plain, case.path())
+    assert_same_path(plain, case.path(FEW))
     # What the accumulator starts from is used up by `init`.
     for key in without(values, "initial_accumulator_value", "initial_scale"):
         changed = 0.8 * values[key]
@@ -155,7 +168,7 @@ def test_inject_hyperparams(case):
         ):
             # The state was made with the rate as it was.
             as_made.setdefault("base_lr", values["learning_rate"])
-        assert_same_path(path, case.path(**as_made))
+        assert_same_path(path, case.path(FEW, **as_made))
         assert differ(path, plain, 1e-6) == case.has_effect(key), key
     assert len(traces) == 1
 
@@ -163,9 +176,8 @@ def test_inject_hyperparams(case):
 @each_row
 def test_inject_hyperparams_with_bfloat16_parameters(case):
     tx = inject(case, hyperparam_dtype=jnp.float32)(case.learning_rate)
-    start, noise = jax.tree.map(lambda x: x.astype(jnp.bfloat16), (START, NOISE))
-    path = compiled(tx, start, noise)
-    expected = compiled(case.default(), start, noise)
+    start, noise = jax.tree.map(lambda x: x.astype(jnp.bfloat16), (FEW, FEW_NOISE[:3]))
+    path, expected = walk(tx, start, noise), walk(case.default(), start, noise)
     assert_same_path(path, expected, rtol=2**-7)
 
 
@@ -184,8 +196,8 @@ def test_inject_hyperparams_with_schedules():
     injected = optax.inject_hyperparams(optjax.adam)(
         schedule, b1=lambda count: 0.9 - 0.1 * count
     )
-    x, state, expected = START, optjax.adam(0.1).init(START), []
-    for count, noise in enumerate(NOISE):
+    x, state, expected = FEW, optjax.adam(0.1).init(FEW), []
+    for count, noise in enumerate(FEW_NOISE):
         tx = optjax.adam(schedule(count), b1=0.9 - 0.1 * count)
         updates, state = tx.update(gradient(x, noise), state, x)
         x = optax.apply_updates(x, updates)
@@ -196,54 +208,53 @@ def test_inject_hyperparams_with_schedules():
 @pytest.mark.parametrize("factory", [optjax.adamw, optjax.nadamw, optjax.adaboundw])
 def test_inject_hyperparams_with_a_function_as_mask(factory):
     def mask(params):
-        assert set(params) == set(START)
+        assert set(params) == set(FEW)
         return BY_LEAF
 
     inject = optax.inject_hyperparams(factory, static_args="mask")
     path = compiled(inject(0.05, weight_decay=0.5, mask=mask))
-    expected = walk(factory(0.05, weight_decay=0.5, mask=BY_LEAF))
+    expected = walk(factory(0.05, weight_decay=0.5, mask=BY_LEAF), FEW, FEW_NOISE)
     assert_same_path(path, expected)
-    undecayed = walk(factory(0.05, weight_decay=0.0))
-    assert_same_path(path["vector"], undecayed["vector"])
+    undecayed = walk(factory(0.05, weight_decay=0.0), FEW, FEW_NOISE)
+    assert_same_path(path["scalar"], undecayed["scalar"])
     assert differ(path["matrix"], undecayed["matrix"])
 
 
 @each_row
 def test_multi_steps(case):
     """One step with the mean of two gradients, and none in between."""
-    tx = case.interior()
-    x, state, expected = START, tx.init(START), []
-    for first, second in zip(NOISE[::2], NOISE[1::2], strict=True):
-        expected.append(x)
-        mean = jax.tree.map(
-            lambda a, b: (a + b) / 2, gradient(x, first), gradient(x, second)
-        )
-        updates, state = tx.update(mean, state, x)
-        x = optax.apply_updates(x, updates)
-        expected.append(x)
-    path = compiled(optax.MultiSteps(tx, 2).gradient_transformation())
-    assert_same_path(path, stack(expected))
+    pairs = zip(FEW_NOISE[::2], FEW_NOISE[1::2], strict=True)
+    means = [jax.tree.map(lambda a, b: (a + b) / 2, *pair) for pair in pairs]
+    moved = {
+        key: np.concatenate([[FEW[key]], np.repeat(path, 2, axis=0)])[:STEPS]
+        for key, path in case.path(FEW, means).items()
+    }
+    path = compiled(optax.MultiSteps(case.interior(), 2).gradient_transformation())
+    assert_same_path(path, moved)
 
 
 @each_row
 def test_apply_if_finite(case):
-    """A gradient of NaN is skipped and leaves no trace in the state."""
-    tx = case.interior()
-    broken = {**NOISE[4], "vector": jnp.array([0.0, jnp.nan, jnp.inf])}
-    noise = [*NOISE[:4], broken, *NOISE[4:]]
-    path = compiled(optax.apply_if_finite(tx, 3), noise=noise)
-    kept = jax.tree.map(lambda leaf: jnp.delete(leaf, 4, axis=0), path)
-    assert_same_path(kept, case.path())
-    for leaf in path.values():
-        assert jnp.array_equal(leaf[3], leaf[4])
+    """A gradient that is not finite is skipped and leaves no trace in the state."""
+    infinite, nan = (
+        {**FEW_NOISE[0], "scalar": jnp.float32(value)} for value in (jnp.inf, jnp.nan)
+    )
+    noise = [infinite, *FEW_NOISE[:4], nan, infinite, *FEW_NOISE[4:]]
+    path = compiled(optax.apply_if_finite(case.interior(), 3), noise=noise)
+    skipped = [0, 5, 6]
+    kept = {key: np.delete(leaf, skipped, axis=0) for key, leaf in path.items()}
+    assert_same_path(kept, case.path(FEW))
+    for key, leaf in path.items():
+        np.testing.assert_array_equal(leaf[0], FEW[key])
+        np.testing.assert_array_equal(leaf[5:7], np.stack([leaf[4]] * 2))
 
 
 @each_row
 def test_lookahead(case):
     """Two steps forward, half the way back."""
     tx = case.interior()
-    fast, slow, state, expected = START, START, tx.init(START), []
-    for step, noise in enumerate(NOISE):
+    fast, slow, state, expected = FEW, FEW, tx.init(FEW), []
+    for step, noise in enumerate(FEW_NOISE):
         updates, state = tx.update(gradient(fast, noise), state, fast)
         fast = optax.apply_updates(fast, updates)
         if step % 2 == 1:
@@ -252,7 +263,7 @@ def test_lookahead(case):
         expected.append(optax.LookaheadParams(fast, slow))
     path = compiled(
         optax.lookahead(tx, sync_period=2, slow_step_size=0.5),
-        optax.LookaheadParams.init_synced(START),
+        optax.LookaheadParams.init_synced(FEW),
         gradient=lambda params, noise: gradient(params.fast, noise),
     )
     assert_same_path(path, stack(expected))
@@ -262,9 +273,9 @@ def test_lookahead(case):
 def test_schedule_free(case):
     """With a constant learning rate: the mean of z, and gradients between it and z."""
     tx = case.interior()
-    x = y = z = START
-    state, expected = tx.init(START), []
-    for t, noise in enumerate(NOISE, start=1):
+    x = y = z = FEW
+    state, expected = tx.init(FEW), []
+    for t, noise in enumerate(FEW_NOISE, start=1):
         updates, state = tx.update(gradient(y, noise), state, y)
         z = optax.apply_updates(z, updates)
         x = jax.tree.map(lambda x, z, t=t: x + (z - x) / t, x, z)

@@ -4,38 +4,41 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from compiling import jit
 from jax.extend.core import jaxprs_in_params
-from loop import NOISE, START, assert_same_path, scan, walk
+from loop import NOISE, START, assert_same_path, scan
 from rows import ROWS
 
 import optjax
+from optjax import _tree
 from optjax._precision import sqrt
-from optjax._tree import _MANY as COPIES
 from optjax._tree import map_leaves
 
 pytestmark = pytest.mark.usefixtures("cheaply_compiled")
 
 
-def many(tree):
-    """Copies of each leaf that differ in value, and the leaves in half precision."""
-    copies = {
-        f"{key}{i}": leaf * (1.0 + 0.1 * i)
-        for key, leaf in tree.items()
-        for i in range(COPIES)
-    }
-    return {**copies, "half": tree["vector"].astype(jnp.bfloat16)}
+COPIES = _tree._MANY
 
 
-MANY, MUCH_NOISE = many(START), [many(noise) for noise in NOISE[:3]]
+def many(tree, copies=COPIES):
+    """Copies of a leaf that differ in value, another, and one in half precision."""
+    vectors = {f"vector{i}": tree["vector"] * (1.0 + 0.1 * i) for i in range(copies)}
+    half = tree["vector"].astype(jnp.bfloat16)
+    return {**vectors, "matrix": tree["matrix"], "half": half}
+
+
+MANY = many(START)
 
 
 @pytest.mark.parametrize("case", ROWS, ids=str)
-def test_traced_once_is_the_same(case):
-    """One at a time each leaf is computed by itself; in a scan by what was traced."""
-    compiled = jax.jit(lambda: scan(case.interior(), MANY, MUCH_NOISE))()
-    by_hand = walk(case.interior(), MANY, MUCH_NOISE)
-    del compiled["half"], by_hand["half"]
-    assert_same_path(compiled, by_hand)
+def test_traced_once_is_the_same(case, monkeypatch):
+    """What is traced for one leaf is repeated for those of its type."""
+    monkeypatch.setattr(_tree, "_MANY", 3)
+    start, *noise = (many(tree, copies=3) for tree in (START, *NOISE[:3]))
+    path = jit(lambda: scan(case.interior(), start, noise))()
+    expected = case.path(start, noise)
+    del path["half"], expected["half"]
+    assert_same_path(path, expected)
 
 
 def test_each_type_is_traced_once():
@@ -46,9 +49,8 @@ def test_each_type_is_traced_once():
         return 2 * x
 
     doubled = jax.jit(lambda tree: map_leaves(double, tree))(MANY)
-    singles = [((3,), "bfloat16")]
     assert sorted(seen) == sorted(
-        [((2, 3), "float32"), ((3,), "float32"), ((), "float32"), *singles]
+        [((3,), "float32"), ((2, 3), "float32"), ((3,), "bfloat16")]
     )
     for key, leaf in MANY.items():
         assert doubled[key].dtype == leaf.dtype

@@ -1,5 +1,7 @@
 """Every state is a plain tree of arrays: Flax and Orbax save it, Optax maps it."""
 
+import itertools
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -41,16 +43,24 @@ EACH = [
 each = pytest.mark.parametrize(("case", "wrapper"), EACH, ids=str)
 
 
-def after_a_step(tx):
-    updates, state = tx.update(START, tx.init(START), START)
-    return updates, state
+def filled(tx):
+    """A state as a step leaves it, in its shapes and dtypes, of numbers unlike others.
+
+    That a step changes neither is in test_dtypes and in the monitor's tests.
+    """
+    numbers = itertools.count(1)
+    return jax.tree.map(
+        lambda leaf: np.full(leaf.shape, next(numbers)).astype(leaf.dtype),
+        jax.eval_shape(tx.init, START),
+    )
 
 
 @each
 def test_flax_serialization(case, wrapper):
     tx = WRAPPERS[wrapper](case)
-    _, state = after_a_step(tx)
-    restored = serialization.from_bytes(tx.init(START), serialization.to_bytes(state))
+    state = filled(tx)
+    empty = jax.tree.map(np.zeros_like, state)
+    restored = serialization.from_bytes(empty, serialization.to_bytes(state))
     chex.assert_trees_all_equal(restored, state)
     assert jax.tree.structure(restored) == jax.tree.structure(state)
 
@@ -59,7 +69,7 @@ def test_flax_serialization(case, wrapper):
 def test_tree_map_params(case, wrapper):
     """Arrays of the parameters' shapes are mapped, and no others."""
     tx = WRAPPERS[wrapper](case)
-    _, state = after_a_step(tx)
+    state = filled(tx)
     same = optax.tree_map_params(tx, lambda leaf: leaf, state)
     chex.assert_trees_all_equal(same, state)
     marked = optax.tree_map_params(
@@ -76,7 +86,7 @@ def monitored():
 
 def test_a_report_of_what_flax_saved(tmp_path):
     state = TrainState.create(apply_fn=None, params=START, tx=monitored())
-    state = state.apply_gradients(grads=START)
+    state = jit(lambda state: state.apply_gradients(grads=START))(state)
     expected = optjax.read_report(state)
     checkpoints.save_checkpoint(tmp_path.absolute(), state, 0)
     with_target = checkpoints.restore_checkpoint(tmp_path.absolute(), state)
@@ -89,7 +99,8 @@ def test_a_report_of_what_flax_saved(tmp_path):
 def test_a_report_of_what_orbax_restores_without_a_target(tmp_path):
     """It makes mappings of named tuples."""
     ocp = pytest.importorskip("orbax.checkpoint")
-    _, state = after_a_step(monitored())
+    tx = monitored()
+    _, state = tx.update(START, tx.init(START), START)
     with ocp.StandardCheckpointer() as checkpointer:
         checkpointer.save(tmp_path / "state", state)
         checkpointer.wait_until_finished()

@@ -47,7 +47,8 @@ WHOLE_TREE = ("swats", "swats_any", "graftbound")
 def run(
     name: str,
     params: Mapping[str, np.ndarray],
-    grads: Sequence[Mapping[str, np.ndarray]] | Callable[[int, str, Any], Any],
+    grads: Sequence[Mapping[str, np.ndarray]]
+    | Callable[[int, Tree], Mapping[str, Any]],
     learning_rate: float | Callable[[int], float],
     *,
     steps: int | None = None,
@@ -60,7 +61,7 @@ def run(
     Args:
         name: a key of `RULES`.
         params: the starting point; computed in float64 whatever its dtype.
-        grads: one tree a step, or a function of (t, leaf's name, leaf's value), which
+        grads: one tree a step, or a function of t = 1, 2, ... and the parameters, which
             needs `steps`.
         learning_rate: a number, or a schedule that counts steps from 0.
         steps: how many steps to take; by default all of `grads`.
@@ -72,7 +73,7 @@ def run(
     if callable(grads):
         compute = grads
     else:
-        compute = lambda t, key, _: np.asarray(grads[t - 1][key], np.float64)  # noqa: E731
+        compute = lambda t, _: grads[t - 1]  # noqa: E731
         steps = len(grads) if steps is None else steps
     schedule = learning_rate if callable(learning_rate) else lambda _: learning_rate
 
@@ -82,31 +83,38 @@ def run(
     def decayed(key: str) -> bool:
         return mask is None or mask[key]
 
-    def gradient_of(key: str) -> Callable[[int, np.ndarray], np.ndarray]:
-        coupled = l2 if decayed(key) else 0.0
-        return lambda t, x: compute(t, key, x) + coupled * x
+    def gradient(t: int, x: Tree, key: str) -> np.ndarray:
+        g = np.asarray(compute(t, x)[key], np.float64)
+        return g + (l2 if decayed(key) else 0.0) * x[key]
 
     rule = RULES[name]
     if name in WHOLE_TREE:
-        parts = [gradient_of(key) for key in start]
         if "weight_decay" in hyper:
             decay = hyper["weight_decay"]
             hyper["weight_decay"] = [decay if decayed(key) else 0.0 for key in start]
-        path = rule(
-            list(start.values()),
-            lambda t, xs: [part(t, x) for part, x in zip(parts, xs, strict=True)],
-            alpha,
-            **hyper,
-        )
+
+        def gradients(t: int, xs: list[np.ndarray]) -> list[np.ndarray]:
+            tree = dict(zip(start, xs, strict=True))
+            return [gradient(t, tree, key) for key in tree]
+
+        path = rule(list(start.values()), gradients, alpha, **hyper)
         return [
             dict(zip(start, xs, strict=True)) for xs in itertools.islice(path, steps)
         ]
 
-    paths = {}
-    for key, x in start.items():
+    # Side by side, since a gradient may depend on all leaves.
+    tree = start
+
+    def follow(key: str) -> Iterator[np.ndarray]:
         own = dict(hyper)
         if "weight_decay" in own and not decayed(key):
             own["weight_decay"] = 0.0
-        path = rule(x, gradient_of(key), alpha, **own)
-        paths[key] = list(itertools.islice(path, steps))
-    return [{key: paths[key][t] for key in start} for t in range(steps or 0)]
+        at = lambda t, x: gradient(t, {**tree, key: x}, key)  # noqa: E731
+        return rule(start[key], at, alpha, **own)
+
+    leaves = {key: follow(key) for key in start}
+    path = []
+    for _ in range(steps or 0):
+        tree = {key: next(leaf) for key, leaf in leaves.items()}
+        path.append(tree)
+    return path
