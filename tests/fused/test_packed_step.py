@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from compiling import jit
 
 import optjax
 from optjax._packing import unpack
@@ -48,16 +49,21 @@ def assert_equal(actual, expected, rtol=0.0):
         np.testing.assert_allclose(got, want, 0, rtol * np.abs(want).max())
 
 
+@pytest.mark.parametrize(
+    ("leaves", "compiled"),
+    [(len(SIZES), jit), (4, jax.jit)],
+    ids=["two calls", "as users have it"],
+)
 @pytest.mark.parametrize("row", ROWS)
-def test_steps_as_the_unpacked_to_the_bit(row):
-    own, tx = ROWS[row], optjax.packed(ROWS[row])
-    told = optjax.explain_step(tx, X)
+def test_steps_as_the_unpacked_to_the_bit(row, leaves, compiled):
+    own, tx, x, g = ROWS[row], optjax.packed(ROWS[row]), X[:leaves], G[:leaves]
+    told = optjax.explain_step(tx, x)
     assert not told.others
     assert all(form.endswith("packed") for form in told.compiled.values())
-    params, state = jax.jit(steps, static_argnums=0)(tx, X, G)
-    expected, own_state = jax.jit(steps, static_argnums=0)(own, X, G)
+    params, state = compiled(lambda: steps(tx, x, g))()
+    expected, own_state = compiled(lambda: steps(own, x, g))()
     assert_equal(params, expected)
-    assert_equal(unpack(state, X), own_state)
+    assert_equal(unpack(state, x), own_state)
 
 
 def test_the_program_takes_one_array_a_field():
@@ -90,7 +96,7 @@ def test_lanes_of_vmap_and_derivatives():
     )
     assert_equal(packed, own)
     own, packed = (
-        jax.jit(jax.jacfwd(lambda r, wrap=wrap: run(wrap, r, grads)))(0.1)
+        jit(jax.jacfwd(lambda r, wrap=wrap: run(wrap, r, grads)))(0.1)
         for wrap in (lambda tx: tx, optjax.packed)
     )
     assert_equal(packed, own, rtol=1e-6)
