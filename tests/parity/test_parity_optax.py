@@ -104,7 +104,7 @@ def paths(library, name, problem_name, dtype="float32"):
         mock.patch.object(optax.tree, "bias_correction", bias_correction),
     ):
         return follow(
-            {str(flags): flags.optimizer(library, is_joined=True) for flags in rows},
+            {str(flags): flags.optimizer(library, JOINED_MASK) for flags in rows},
             joined(params),
             [joined(tree) for tree in grads],
             dtype,

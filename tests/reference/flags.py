@@ -24,10 +24,13 @@ class Flags:
     def __str__(self) -> str:
         return f"{self.name}-{self.label}" if self.label else self.name
 
-    def optimizer(self, library: Any, is_joined: bool = False) -> Any:
-        """The optimizer of this name in a library with Optax's interface."""
+    def optimizer(self, library: Any, mask: dict[str, bool] | None = None) -> Any:
+        """The optimizer of this name in a library with Optax's interface.
+
+        With `MASK` as it is for other arrays.
+        """
         arguments = {
-            key: JOINED_MASK if is_joined and value is MASK else value
+            key: mask if mask is not None and value is MASK else value
             for key, value in self.arguments.items()
         }
         return getattr(library, self.name)(self.learning_rate, **arguments)
