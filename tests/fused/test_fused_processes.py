@@ -11,10 +11,13 @@ from processes import pair
 
 import optjax
 
-pytestmark = pytest.mark.skipif(
-    not optjax.fused_step_available(),
-    reason="no compiled step: run `python hatch_build.py`, which needs a C++ compiler",
-)
+pytestmark = [
+    pytest.mark.usefixtures("cheaply_compiled"),
+    pytest.mark.skipif(
+        not optjax.fused_step_available(),
+        reason="no compiled step: run `python hatch_build.py`, which needs a compiler",
+    ),
+]
 
 PROGRAM = """
 import sys
