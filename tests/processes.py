@@ -19,11 +19,11 @@ ENVIRONMENT = {
 }
 
 
-def run_program(text, **options):
+def run_program(text, environment=(), **options):
     """Python with a program of its own, on the CPU, waited for."""
     return subprocess.run(
         [*ready.python(), "-c", text],
-        env={**os.environ, "JAX_PLATFORMS": "cpu"},
+        env={**os.environ, "JAX_PLATFORMS": "cpu", **dict(environment)},
         capture_output=True,
         text=True,
         timeout=600,

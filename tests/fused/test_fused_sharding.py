@@ -1,5 +1,6 @@
 """The compiled step on several devices: the same results, and nothing is gathered."""
 
+import compiling
 import pytest
 from processes import failures_of
 
@@ -67,7 +68,8 @@ def check_hlo(hlo):
     assert hlo.count('"optjax_step"') == 1, hlo
 """
 
-CASES = {
+# About memory and bits, so compiled as for users.
+AS_FOR_USERS = {
     "shards are updated in place where they are": """
 leaves, grads = example()
 # XLA makes a constant of the leaf without elements, and "copies" it.
@@ -84,6 +86,49 @@ check(result, expected)
 for x, sharding in zip(jax.tree.leaves(result), where, strict=True):
     assert x.sharding.is_equivalent_to(sharding, x.ndim)
 """,
+    "apply_step": """
+tx = optjax.adabound(0.1, gamma=0.5)
+params = dict(zip("abcd", example()[0].params))
+grads = jax.tree.map(lambda x: 2 * x, params)
+
+def step(params, state, grads):
+    return optjax.apply_step(tx, grads, state, params)
+
+expected = jax.jit(step)(params, tx.init(params), grads)
+specs = dict(zip("abcd", SPECS))
+def split(tree):
+    return {k: jax.device_put(x, NamedSharding(mesh, P(*specs[k])))
+            for k, x in tree.items()}
+params, grads = split(params), split(grads)
+state = jax.jit(tx.init)(params)
+state = jax.tree.map(
+    lambda leaf: split(leaf) if isinstance(leaf, dict)
+    else jax.device_put(leaf, NamedSharding(mesh, P())),
+    state, is_leaf=lambda leaf: isinstance(leaf, dict))
+step = jax.jit(step, donate_argnums=(0, 1)).lower(params, state, grads).compile()
+hlo = step.as_text()
+check_hlo(hlo)
+# XLA may copy the counts, but no array.
+copies = [line for line in hlo.splitlines() if " copy(" in line]
+assert all("s32[] copy(" in line for line in copies), copies
+params, state = step(params, state, grads)
+check((params, state), expected)
+assert params["a"].sharding.spec == P("d"), params["a"].sharding
+""",
+    "shards round as the whole": """
+tx = optjax.stochastic_rounding(optjax.adam(0.1), seed=2)
+x = jnp.linspace(-1.0, 1.0, 64 * 32).reshape(64, 32)
+placed = jax.device_put(x, NamedSharding(mesh, P(None, "d")))
+step = jax.jit(lambda x: optjax.apply_step(tx, x, tx.init(x), x))
+whole, parts = step.lower(x), step.lower(placed).compile()
+assert "optjax_step" in whole.as_text()
+assert "all-gather" not in parts.as_text()
+for a, b in zip(*map(jax.tree.leaves, (step(x)[1], parts(placed)[1]))):
+    np.testing.assert_array_equal(a, b)
+""",
+}
+
+CASES = {
     "gradients that lie otherwise move": """
 leaves, grads = example()
 expected = jax.jit(run)(0.1, leaves, grads)
@@ -147,35 +192,6 @@ with jax.set_mesh(explicit):
 check(result, expected)
 assert result.params[0].sharding.spec == P("d", None), result.params[0].sharding
 """,
-    "apply_step": """
-tx = optjax.adabound(0.1, gamma=0.5)
-params = dict(zip("abcd", example()[0].params))
-grads = jax.tree.map(lambda x: 2 * x, params)
-
-def step(params, state, grads):
-    return optjax.apply_step(tx, grads, state, params)
-
-expected = jax.jit(step)(params, tx.init(params), grads)
-specs = dict(zip("abcd", SPECS))
-def split(tree):
-    return {k: jax.device_put(x, NamedSharding(mesh, P(*specs[k])))
-            for k, x in tree.items()}
-params, grads = split(params), split(grads)
-state = jax.jit(tx.init)(params)
-state = jax.tree.map(
-    lambda leaf: split(leaf) if isinstance(leaf, dict)
-    else jax.device_put(leaf, NamedSharding(mesh, P())),
-    state, is_leaf=lambda leaf: isinstance(leaf, dict))
-step = jax.jit(step, donate_argnums=(0, 1)).lower(params, state, grads).compile()
-hlo = step.as_text()
-check_hlo(hlo)
-# XLA may copy the counts, but no array.
-copies = [line for line in hlo.splitlines() if " copy(" in line]
-assert all("s32[] copy(" in line for line in copies), copies
-params, state = step(params, state, grads)
-check((params, state), expected)
-assert params["a"].sharding.spec == P("d"), params["a"].sharding
-""",
     "packed state": """
 tx = optjax.packed(optjax.adam(0.1))
 params = {"a": jnp.arange(6.0), "b": jnp.ones((4, 2))}
@@ -186,17 +202,6 @@ split = {
     k: jax.device_put(x, NamedSharding(mesh, places[k])) for k, x in params.items()
 }
 check(step(split, tx.init(split)), expected)
-""",
-    "shards round as the whole": """
-tx = optjax.stochastic_rounding(optjax.adam(0.1), seed=2)
-x = jnp.linspace(-1.0, 1.0, 64 * 32).reshape(64, 32)
-placed = jax.device_put(x, NamedSharding(mesh, P(None, "d")))
-step = jax.jit(lambda x: optjax.apply_step(tx, x, tx.init(x), x))
-whole, parts = step.lower(x), step.lower(placed).compile()
-assert "optjax_step" in whole.as_text()
-assert "all-gather" not in parts.as_text()
-for a, b in zip(*map(jax.tree.leaves, (step(x)[1], parts(placed)[1]))):
-    np.testing.assert_array_equal(a, b)
 """,
 }
 
@@ -257,9 +262,12 @@ CASES |= {name: SQUARE + program for name, program in MAPPED.items()}
 
 @pytest.fixture(scope="module")
 def failures():
-    return failures_of(CASES, PRELUDE)
+    cheaply = {"XLA_FLAGS": compiling.flags()}
+    return failures_of(AS_FOR_USERS, PRELUDE) | failures_of(
+        CASES, PRELUDE, environment=cheaply
+    )
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", [*AS_FOR_USERS, *CASES])
 def test_on_several_devices(case, failures):
     assert case not in failures, failures[case]
