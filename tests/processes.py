@@ -1,6 +1,7 @@
 """Processes that tests start: one of its own, or two of `jax.distributed`."""
 
 import contextlib
+import json
 import os
 import socket
 import subprocess
@@ -18,15 +19,41 @@ ENVIRONMENT = {
 }
 
 
-def run_program(text):
+def run_program(text, environment=(), **options):
     """Python with a program of its own, on the CPU, waited for."""
     return subprocess.run(
         [*ready.python(), "-c", text],
-        env={**os.environ, "JAX_PLATFORMS": "cpu"},
+        env={**os.environ, "JAX_PLATFORMS": "cpu", **dict(environment)},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=600,
+        **options,
     )
+
+
+EACH = """
+import json
+import sys
+import traceback
+
+failures = {}
+for name, program in json.load(sys.stdin).items():
+    try:
+        exec(program, dict(globals()))
+    except Exception:
+        failures[name] = traceback.format_exc()
+print(json.dumps(failures))
+"""
+
+
+def failures_of(programs, prelude, **options):
+    """What each of the programs raised that did, by name: all in one process.
+
+    Each has the names of the prelude, whose functions are compiled once for all.
+    """
+    ran = run_program(prelude + EACH, input=json.dumps(programs), **options)
+    assert ran.returncode == 0, ran.stderr
+    return json.loads(ran.stdout.splitlines()[-1])
 
 
 @contextlib.contextmanager

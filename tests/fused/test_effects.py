@@ -1,6 +1,5 @@
 """What an optimizer does besides its update happens once, in apply_step and monitor."""
 
-import itertools
 import warnings
 
 import jax
@@ -8,7 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from compiling import jit
 
 import optjax
 
@@ -70,47 +68,85 @@ def update_and_apply(tx, grads, state, params):
     return optax.apply_updates(params, updates), state
 
 
-def counts(step, makes, jitted):
+def counts(runs, jitted=True):
     """Runs of each tap after either of two steps, in Python and in the program.
 
-    And where each optimizer is then. All are in one program, if it is jitted.
+    And where each optimizer is then. Of each run, a step and an optimizer around a tap,
+    by its name; all are in one program, if it is jitted.
     """
-    taps = [Tap() for _ in makes]
-    txs = [make(tap) for make, tap in zip(makes, taps, strict=True)]
-    after = [(X, tx.init(X)) for tx in txs]
-    for tap in taps:
+    taps = {name: Tap() for name in runs}
+    txs = {name: make(taps[name]) for name, (_, make) in runs.items()}
+    after = {name: (X, tx.init(X)) for name, tx in txs.items()}
+    for tap in taps.values():
         tap.python = tap.program = 0
 
-    def run(grads, before):
-        pairs = zip(txs, before, strict=True)
-        return [step(tx, grads, state, x) for tx, (x, state) in pairs]
+    def run(before):
+        after = {}
+        for name, (step, _) in runs.items():
+            x, state = before[name]
+            after[name] = step(txs[name], X, state, x)
+        return after
 
-    run = jit(run) if jitted else run
-    seen = []
+    run = jax.jit(run) if jitted else run
+    seen = {name: [] for name in runs}
     for _ in range(2):
-        after = run(X, after)
+        after = run(after)
         jax.effects_barrier()
-        seen.append([(tap.python, tap.program) for tap in taps])
-    return seen, np.asarray([x for x, _ in after])
+        for name, tap in taps.items():
+            seen[name].append((tap.python, tap.program))
+    return seen, {name: np.asarray(x) for name, (x, _) in after.items()}
 
 
-def assert_as_often(got, want):
-    assert got[0] == want[0]
-    assert all(python > 0 for python, _ in want[0][0])
-    np.testing.assert_allclose(got[1], want[1], rtol=1e-6)
+def itself(make):
+    return make
 
 
-@pytest.mark.parametrize("jitted", [True, False], ids=["jitted", "eager"])
-@pytest.mark.parametrize(("row", "around"), list(itertools.product(ROWS, AROUND)))
-def test_as_often_as_with_update(row, around, jitted):
-    def linked(tap):
-        return AROUND[around](optax.chain(tap.link(), ROWS[row](0.1), tap.link()))
+def assert_as_often(makes, others=((optjax.apply_step, itself),), jitted=True):
+    """By the other steps, with something around the optimizer, as by `update`."""
+    steps = ((update_and_apply, itself), *others)
+    runs = {
+        (name, i): (step, wrap(make))
+        for name, make in makes.items()
+        for i, (step, wrap) in enumerate(steps)
+    }
+    seen, where = counts(runs, jitted)
+    for name, i in runs:
+        assert seen[name, i] == seen[name, 0], name
+        np.testing.assert_allclose(where[name, i], where[name, 0], 1e-6, err_msg=name)
+    assert all(python > 0 for [(python, _), _] in seen.values())
 
-    def scheduled(tap):
-        return AROUND[around](ROWS[row](tap.schedule))
 
-    steps = (optjax.apply_step, update_and_apply)
-    assert_as_often(*(counts(step, (linked, scheduled), jitted) for step in steps))
+def linked(row):
+    """Between taps that are transformations."""
+    return lambda tap: optax.chain(tap.link(), ROWS[row](0.1), tap.link())
+
+
+def scheduled(row):
+    """With a tap for a schedule."""
+    return lambda tap: ROWS[row](tap.schedule)
+
+
+def around(wrapper, make):
+    return lambda tap: AROUND[wrapper](make(tap))
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_as_often_as_with_update(row):
+    makes = {
+        f"{kind.__name__}, {wrapper}": around(wrapper, kind(row))
+        for wrapper in AROUND
+        for kind in (linked, scheduled)
+    }
+    assert_as_often(makes)
+
+
+@pytest.mark.parametrize(
+    ("row", "wrapper"),
+    [*((row, "alone") for row in ROWS), *(("adam", wrapper) for wrapper in AROUND)],
+)
+def test_as_often_outside_of_jit(row, wrapper):
+    makes = {kind.__name__: around(wrapper, kind(row)) for kind in (linked, scheduled)}
+    assert_as_often(makes, jitted=False)
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -130,31 +166,24 @@ def test_random_compositions(seed):
             tx = pick(AROUND)(tx)
         return optax.chain(tap.link(), tx)
 
-    steps = (optjax.apply_step, update_and_apply)
-    assert_as_often(*(counts(step, [make], jitted=True) for step in steps))
+    assert_as_often({"it": make})
 
 
 OWN = [row for row in ROWS if row != "Optax's adam"]
 
 
-@pytest.mark.parametrize("step", [update_and_apply, optjax.apply_step])
+def monitored(make):
+    return lambda tap: optjax.monitor(make(tap), every=3)
+
+
 @pytest.mark.parametrize("jitted", [True, False], ids=["jitted", "eager"])
 @pytest.mark.parametrize("row", OWN)
-def test_as_often_under_a_monitor(row, jitted, step):
+def test_as_often_under_a_monitor(row, jitted):
     """Whether the step is due or not: the first of the two is."""
-
-    def linked(tap):
-        return optax.chain(tap.link(), ROWS[row](0.1), tap.link())
-
-    def scheduled(tap):
-        return ROWS[row](tap.schedule)
-
-    makes = (linked, scheduled)
-    monitored = [
-        lambda tap, make=make: optjax.monitor(make(tap), every=3) for make in makes
-    ]
-    want = counts(update_and_apply, makes, jitted)
-    assert_as_often(counts(step, monitored, jitted), want)
+    makes = {kind.__name__: kind(row) for kind in (linked, scheduled)}
+    # Outside of `jit` they are one.
+    steps = (update_and_apply, optjax.apply_step)[: 1 + jitted]
+    assert_as_often(makes, [(step, monitored) for step in steps], jitted)
 
 
 def test_the_effects_of_a_bound_under_a_monitor():
@@ -170,13 +199,14 @@ def test_the_effects_of_a_bound_under_a_monitor():
             optax.identity(), optax.chain(rate, optjax.bound_clip(0.1, upper)), 1.0
         )
 
-    want = counts(update_and_apply, [make], jitted=True)
-    got = counts(
-        update_and_apply, [lambda tap: optjax.monitor(make(tap), every=1)], jitted=True
-    )
-    assert [program for [(_, program)] in got[0]] == [1, 2]
-    assert [program for [(_, program)] in want[0]] == [1, 2]
-    np.testing.assert_allclose(got[1], want[1], rtol=1e-6)
+    runs = {
+        "alone": (update_and_apply, make),
+        "monitored": (update_and_apply, lambda tap: optjax.monitor(make(tap), every=1)),
+    }
+    seen, where = counts(runs)
+    for runs in seen.values():
+        assert [program for _, program in runs] == [1, 2]
+    np.testing.assert_allclose(where["monitored"], where["alone"], rtol=1e-6)
 
 
 @pytest.mark.skipif(not optjax.fused_step_available(), reason="no compiled step")
@@ -191,7 +221,7 @@ def test_an_error_of_the_planner_is_told_once(monkeypatch):
     state = tx.init(X)
 
     def step():
-        return jit(lambda g, s, x: optjax.apply_step(tx, g, s, x))(X, state, X)
+        return jax.jit(lambda g, s, x: optjax.apply_step(tx, g, s, x))(X, state, X)
 
     with pytest.raises(UserWarning, match=r"KeyError.*a mistake in here"):
         step()

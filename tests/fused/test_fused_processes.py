@@ -11,10 +11,13 @@ from processes import pair
 
 import optjax
 
-pytestmark = pytest.mark.skipif(
-    not optjax.fused_step_available(),
-    reason="no compiled step: run `python hatch_build.py`, which needs a C++ compiler",
-)
+pytestmark = [
+    pytest.mark.usefixtures("cheaply_compiled"),
+    pytest.mark.skipif(
+        not optjax.fused_step_available(),
+        reason="no compiled step: run `python hatch_build.py`, which needs a compiler",
+    ),
+]
 
 PROGRAM = """
 import sys
@@ -52,25 +55,34 @@ def in_two_calls(tx, grads, state, params):
     updates, state = tx.update(grads, state, params)
     return optax.apply_updates(params, updates), state
 
-def train(step, tx, params, all_grads):
-    state = jax.jit(tx.init)(params)
-    run = jax.jit(lambda params, state, grads: step(tx, grads, state, params))
-    for grads in all_grads:
-        params, state = run(params, state, grads)
-    return run.lower(params, state, all_grads[0]).compile().as_text(), params
+def train(step, params, all_grads):
+    # All rows in one program, whose compilation is most of the time.
+    def run(params, states, grads):
+        after = {
+            name: step(tx, grads, states[name], params[name])
+            for name, tx in ROWS.items()
+        }
+        return tuple({k: pair[i] for k, pair in after.items()} for i in (0, 1))
 
-for name, tx in ROWS.items():
-    start, path = values(0), [values(1 + i) for i in range(4)]
-    _, expected = train(in_two_calls, tx, start, path)
-    hlo, params = train(optjax.apply_step, tx, spread(start), [spread(g) for g in path])
-    assert '"optjax_step"' in hlo and "all-gather" not in hlo, hlo
+    init = jax.jit(lambda params: {name: tx.init(params) for name, tx in ROWS.items()})
+    states, params = init(params), dict.fromkeys(ROWS, params)
+    run = jax.jit(run).lower(params, states, all_grads[0]).compile()
+    for grads in all_grads:
+        params, states = run(params, states, grads)
+    return run.as_text(), params
+
+start, path = values(0), [values(1 + i) for i in range(4)]
+_, expected = train(in_two_calls, start, path)
+hlo, after = train(optjax.apply_step, spread(start), [spread(g) for g in path])
+assert hlo.count('"optjax_step"') == len(ROWS) and "all-gather" not in hlo, hlo
+for name, params in after.items():
     for key, x in params.items():
         assert x.sharding.is_equivalent_to(NamedSharding(mesh, SPECS[key]), x.ndim)
         for shard in x.addressable_shards:
             # Of the steps' size, 0.1, too: a parameter may have come to nearly 0.
             np.testing.assert_allclose(
                 shard.data,
-                expected[key][shard.index],
+                expected[name][key][shard.index],
                 rtol=1e-6,
                 atol=1e-7,
                 err_msg=name,

@@ -14,6 +14,7 @@ growing: 120 steps on one vector; the gradients' size grows, so that a running
     maximum of their averaged square is always the latest value.
 """
 
+import functools
 from pathlib import Path
 
 import numpy as np
@@ -71,6 +72,7 @@ def draw() -> Tree:
     return stored
 
 
+@functools.cache
 def load(name: str = "mixed") -> tuple[Tree, list[Tree]]:
     """The starting point and the list of gradients of one problem, in float32."""
     with np.load(FILE) as file:

@@ -4,16 +4,14 @@ Two claims for every case: the NumPy rule says exactly what the library does, an
 follows the library. tests/golden/regenerate.py remakes the files.
 """
 
-import functools
-
 import numpy as np
 import pytest
 from golden import problem
 from golden.cases import CASES
-from golden.ours import optimizer
+from golden.ours import OURS, arranged, path
 from golden.trajectories import INDICES, stored
 from reference import run
-from reference.scan import assert_same_path, follow, moved
+from reference.scan import assert_same_path, moved
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
@@ -33,21 +31,10 @@ def test_the_numpy_rule_is_the_library(case):
     assert_same_path(actual, stored(case), rtol)
 
 
-OURS = [case for case in CASES if case.ours]
-
-
-@functools.cache
-def paths(problem_name, l2):
-    """Ours, for all cases that one program can follow together."""
-    cases = [case for case in OURS if (case.problem, case.l2) == (problem_name, l2)]
-    params, grads = problem.load(problem_name)
-    return follow({case.name: optimizer(case) for case in cases}, params, grads, l2=l2)
-
-
 @pytest.mark.parametrize("case", OURS, ids=lambda case: case.name)
 def test_ours_is_the_library(case):
-    actual = paths(case.problem, case.l2)[case.name]
-    assert_same_path(actual, stored(case), case.rtol, INDICES)
+    expected = arranged(case, stored(case))
+    assert_same_path(path(case), expected, case.rtol, INDICES)
 
 
 def test_the_problem_is_what_its_description_says():

@@ -15,8 +15,9 @@ import numpy as np
 import optax
 import pytest
 from golden import problem
-from reference.flags import MASK, SAME_NAME, Flags, halved
+from reference.flags import JOINED_MASK, SAME_NAME, Flags, halved, joined
 from reference.scan import assert_same_path, follow
+from test_parity_numpy import paths as paths_of_leaves
 
 import optjax
 
@@ -52,12 +53,15 @@ OTHERS = [
         "accumulator_dtype-float32",
     ),
     Flags(
-        "adamw", 1e-2, {"weight_decay": 0.1, "mask": lambda _: MASK}, "mask-function"
+        "adamw",
+        1e-2,
+        {"weight_decay": 0.1, "mask": lambda _: JOINED_MASK},
+        "mask-function",
     ),
     Flags(
         "adadelta",
         1.0,
-        {"weight_decay": 0.1, "weight_decay_mask": lambda _: MASK},
+        {"weight_decay": 0.1, "weight_decay_mask": lambda _: JOINED_MASK},
         "mask-function",
     ),
     Flags("adam", np.float32(1e-2), {"b1": np.float32(0.9)}, "arrays"),
@@ -81,49 +85,48 @@ def debias(moment, decay, count):
     return jax.tree.map(lambda m: m / gathered.astype(m.dtype), moment)
 
 
+ITS_OWN = optax.tree.bias_correction
+
+
 @functools.cache
-def paths(name, problem_name, dtype="float32", repair=True):
-    """Both libraries, for all flags of a row together."""
+def paths(library, name, problem_name, dtype="float32"):
+    """All flags of a row together: Optax is put right in float32 alone."""
     params, grads = problem.load(problem_name)
-    ours_too = dtype == "float64" or repair
+    is_wide = dtype == "float64"
+    rows = [
+        flags
+        for flags in (SAME_NAME if is_wide else ALL)
+        if (flags.name, flags.problem) == (name, problem_name)
+    ]
+    bias_correction = ITS_OWN if is_wide else debias
     with (
-        jax.enable_x64(dtype == "float64"),
-        mock.patch.object(optax.tree, "bias_correction", debias if repair else ITS_OWN),
+        jax.enable_x64(is_wide),
+        mock.patch.object(optax.tree, "bias_correction", bias_correction),
     ):
         return follow(
-            {
-                f"{library.__name__} {flags}": flags.optimizer(library)
-                for library in ((optax, optjax) if ours_too else (optax,))
-                for flags in ALL
-                if (flags.name, flags.problem) == (name, problem_name)
-            },
-            params,
-            grads,
+            {str(flags): flags.optimizer(library, JOINED_MASK) for flags in rows},
+            joined(params),
+            [joined(tree) for tree in grads],
             dtype,
         )
 
 
-ITS_OWN = optax.tree.bias_correction
-
-
 @pytest.mark.parametrize("flags", ALL, ids=str)
 def test_same_trajectory(flags):
+    row = flags.name, flags.problem
     is_repaired = flags.name != "radam"
-    actual = paths(flags.name, flags.problem)[f"optjax {flags}"]
-    expected = paths(
-        flags.name,
-        flags.problem,
-        "float32" if is_repaired else "float64",
-        repair=is_repaired,
-    )[f"optax {flags}"]
+    actual = paths(optjax, *row)[str(flags)]
+    expected = paths(optax, *row, "float32" if is_repaired else "float64")[str(flags)]
     assert_same_path(actual, expected, 1e-6 if is_repaired else 1.2e-6)
     assert any(np.any(value) for value in expected.values())
 
 
 @pytest.mark.parametrize("flags", SAME_NAME, ids=str)
 def test_same_trajectory_in_float64(flags):
-    both = paths(flags.name, flags.problem, "float64", repair=False)
-    assert_same_path(both[f"optjax {flags}"], both[f"optax {flags}"], 1e-12)
+    row = flags.name, flags.problem
+    actual = paths_of_leaves(*row, "float64")[str(flags)]
+    expected = paths(optax, *row, "float64")[str(flags)]
+    assert_same_path(joined(actual, axis=1), expected, 1e-12)
 
 
 def test_no_two_cases_have_the_same_name():

@@ -8,17 +8,19 @@ import functools
 import pytest
 from golden import problem
 from golden.cases import CASES
-from golden.ours import optimizer
+from golden.ours import OURS, arranged, path
 from golden.trajectories import INDICES, stored
-from reference.scan import assert_same_path, follow, moved
+from reference.scan import assert_same_path, moved
 
 pytest.importorskip("torch")
 
-OURS = [case for case in CASES if case.ours]
+NAMED = {case.name: case for case in CASES}
 
 
-def live(case):
+@functools.cache
+def live(name):
     """What the installed library does, at every step."""
+    case = NAMED[name]
     if case.library != "torch":
         pytest.importorskip(case.library)
     # Imports PyTorch, so not at the top.
@@ -28,21 +30,12 @@ def live(case):
     return moved(libraries.follow(case), params)
 
 
-@functools.cache
-def paths(problem_name, l2):
-    """Ours, for all cases that one program can follow together."""
-    cases = [case for case in OURS if (case.problem, case.l2) == (problem_name, l2)]
-    params, grads = problem.load(problem_name)
-    return follow({case.name: optimizer(case) for case in cases}, params, grads, l2=l2)
-
-
 @pytest.mark.parametrize("case", OURS, ids=lambda case: case.name)
 def test_ours_is_the_library(case):
-    actual = paths(case.problem, case.l2)[case.name]
-    assert_same_path(actual, live(case), case.rtol)
+    assert_same_path(path(case), arranged(case, live(case.name)), case.rtol)
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_the_committed_trajectory_is_still_the_library(case):
-    committed = {key: value[INDICES] for key, value in live(case).items()}
+    committed = {key: value[INDICES] for key, value in live(case.name).items()}
     assert_same_path(committed, stored(case), 1e-9)

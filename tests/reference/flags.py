@@ -8,6 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 
 @dataclass(frozen=True)
 class Flags:
@@ -22,9 +24,16 @@ class Flags:
     def __str__(self) -> str:
         return f"{self.name}-{self.label}" if self.label else self.name
 
-    def optimizer(self, library: Any) -> Any:
-        """The optimizer of this name in a library with Optax's interface."""
-        return getattr(library, self.name)(self.learning_rate, **self.arguments)
+    def optimizer(self, library: Any, mask: dict[str, bool] | None = None) -> Any:
+        """The optimizer of this name in a library with Optax's interface.
+
+        With `MASK` as it is for other arrays.
+        """
+        arguments = {
+            key: mask if mask is not None and value is MASK else value
+            for key, value in self.arguments.items()
+        }
+        return getattr(library, self.name)(self.learning_rate, **arguments)
 
 
 def halved(lr: float) -> Callable[[Any], Any]:
@@ -66,6 +75,27 @@ MASK = {
     "column": False,
     "kernel": True,
 }
+JOINED_MASK = {"decayed": True, "left": False}
+# Of the other rows a coordinate's path is the same in a leaf of any shape.
+BY_LEAF = {"adashift", "swats", "graftbound"}
+
+
+def joined(tree: dict[str, Any], axis: int = 0) -> dict[str, Any]:
+    """The same coordinates in two arrays, which compile sooner than five.
+
+    For rows that are not `BY_LEAF`. Of a path, whose first axis is the steps, with an
+    axis of 1.
+    """
+    arrays = {
+        name: [
+            np.reshape(tree[key], (*np.shape(tree[key])[:axis], -1))
+            for key in sorted(tree)
+            if MASK[key] is is_decayed
+        ]
+        for name, is_decayed in JOINED_MASK.items()
+    }
+    return {name: np.concatenate(x, axis) for name, x in arrays.items() if x}
+
 
 SAME_NAME = [
     *_row(
