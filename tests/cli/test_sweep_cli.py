@@ -2,17 +2,11 @@
 
 import contextlib
 import csv
-import json
-import os
 import shutil
-import signal
-import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
-from processes import pair
 
 from optjax._cli.main import main
 from optjax._cli.sweep import parse_bytes, parse_space
@@ -449,60 +443,6 @@ def test_help_reads_well(capsys):
     text = capsys.readouterr().out
     for words in ("NAME=VALUES", "--stop-early", "Examples:", "the same command"):
         assert words.lower() in text.lower()
-
-
-def test_interrupt_is_one_line_and_the_same_command_goes_on(tmp_path):
-    (tmp_path / "mymodel.py").write_text(MODULE)
-    # Long enough that the second and third optimizer are still to come.
-    command = [sys.executable, "-m", "optjax", "sweep", "mymodel:trial", *GRID]
-    command += ["--metric", "loss", "--mode", "min", "--optimizers", "sgd", "adam"]
-    command += ["yogi", "--seeds", "1", "--steps", "200000", "--evaluate-every", "1000"]
-    command += ["--out", "out"]
-    process = subprocess.Popen(
-        command,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=tmp_path,
-        env={**os.environ, "COLUMNS": "100"},
-        # Where the tests run in the background SIGINT is ignored, and inherited so.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-    )
-    try:
-        progress = tmp_path / "out" / "sweep" / "progress.json"
-        while process.poll() is None and not (
-            progress.exists() and json.loads(progress.read_text())["groups"]
-        ):
-            time.sleep(0.01)
-        process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=60)
-    finally:
-        process.kill()
-    assert process.returncode == 130
-    *groups, line = err.splitlines()
-    # A line for each group that had ended.
-    assert [group.split()[0] for group in groups] == ["sgd", "adam"][: len(groups)]
-    assert line.startswith("optjax: interrupted after ")
-    again = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
-    assert again.returncode == 0, again.stderr
-    assert len(read(tmp_path / "out" / "results.csv")) == 6
-
-
-def test_two_processes_write_the_table_of_one(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delitem(sys.modules, "mymodel", raising=False)
-    (tmp_path / "mymodel.py").write_text(MODULE)
-    command = ["sweep", "mymodel:trial", *GRID, *SMALL]
-    command += ["--metric", "loss", "--mode", "min", "--strategy", "map", "--out"]
-    program = "from optjax._cli.main import command; command()"
-    two = ["-c", program, *command, "two", "--distributed"]
-    with pair(lambda *_: two, stdout=subprocess.PIPE, cwd=tmp_path) as processes:
-        printed = [process.communicate(timeout=120) for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], printed
-    assert ["two/results.csv" in out for out, _ in printed] == [True, False]
-    assert main([*command, str(tmp_path / "one")]) == 0
-    tables = [(tmp_path / name / "results.csv").read_bytes() for name in ("one", "two")]
-    assert tables[0] == tables[1]
 
 
 @pytest.mark.parametrize(

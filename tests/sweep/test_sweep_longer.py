@@ -2,7 +2,6 @@
 
 import itertools
 import json
-import os
 import shutil
 
 import jax
@@ -10,12 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from counting import in_numpy
+from counting import count_in_numpy
 from sweep_worker import KEYWORDS, SPACE, init, step
 
 from optjax import sweep
 from optjax.sweep import SweepError
-from optjax.sweep._engine.groups import TrialGroup
 from optjax.sweep._errors import DamagedError
 from optjax.sweep._store.keep import Keeper
 from optjax.sweep._store.store import Store
@@ -230,8 +228,7 @@ class Killed(Exception):
 @pytest.fixture
 def counted(monkeypatch, tmp_path):
     """Runs sweeps that die when so many writes are done, and says how many were."""
-    monkeypatch.setattr(TrialGroup, "compile", in_numpy)
-    monkeypatch.setattr(os, "fsync", lambda file: None)
+    count_in_numpy(monkeypatch)
     writes, last = itertools.count(), [None]
 
     def dying(owner, name):
