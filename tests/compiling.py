@@ -5,8 +5,10 @@ training loop deserves than for code that runs eight steps once. Not for what is
 bits, memory, donation, time or the compiled text: that needs the programs of users.
 """
 
+import contextlib
 import functools
 
+import jax
 from jax import jit as compile_as_for_users
 from jax._src import compiler
 
@@ -43,11 +45,30 @@ def jit(function, **options):
 
 
 def options(*arguments, env_options_overrides=None, **others):
-    """Those of `options_for_users`, made cheap: single operations have them too."""
-    cheaply = {**known(), **(env_options_overrides or {})}
+    """Those of `options_for_users`, made cheap: single operations have them too.
+
+    And what asks for others.
+    """
+    cheaply = {**(env_options_overrides or {}), **known()}
     return options_for_users(*arguments, env_options_overrides=cheaply, **others)
 
 
 def flags():
     """The same for a process that is started, as `XLA_FLAGS` has it."""
     return " ".join(f"--{name}={value}".lower() for name, value in known().items())
+
+
+@contextlib.contextmanager
+def compiled_programs():
+    """The names of what XLA compiles meanwhile."""
+
+    def listen(event, _seconds, **about):
+        if event == "/jax/core/compile/backend_compile_duration":
+            names.append(about.get("fun_name", ""))
+
+    names = []
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        yield names
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
