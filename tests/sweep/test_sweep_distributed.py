@@ -46,7 +46,7 @@ def take_part(out, port, rank, *dying):
         dying = ()
     jax.config.update("jax_num_cpu_devices", 1)
     jax.distributed.initialize(
-        f"127.0.0.1:{port}", 2, int(rank), heartbeat_timeout_seconds=10
+        f"127.0.0.1:{port}", 2, int(rank), heartbeat_timeout_seconds=4
     )
     sweep_worker.main(out, *dying)
 
