@@ -1,7 +1,5 @@
 """A program of NumPy for the tests of what a sweep writes, and when."""
 
-import os
-
 import jax.numpy as jnp
 import numpy as np
 
@@ -35,7 +33,7 @@ def in_numpy(group, settings, strategy):
 
 
 def count_in_numpy(patch):
-    """Let sweeps run it, each of the same two functions, and not wait for the disk."""
+    """Let sweeps run it, each of the same two functions."""
     trace, known = groups.trace, {}
 
     def remembered(trial, config, metric):
@@ -45,5 +43,3 @@ def count_in_numpy(patch):
 
     patch.setattr(groups.TrialGroup, "compile", in_numpy)
     patch.setattr(groups, "trace", remembered)
-    # What a power failure takes is not tested here.
-    patch.setattr(os, "fsync", lambda file: None)
