@@ -8,6 +8,7 @@ bits, memory, donation, time or the compiled text: that needs the programs of us
 import contextlib
 import functools
 
+import jax
 from jax import jit as compile_as_for_users
 from jax._src import compiler
 from jax._src.interpreters import mlir
@@ -45,8 +46,11 @@ def jit(function, **options):
 
 
 def options(*arguments, env_options_overrides=None, **others):
-    """Those of `options_for_users`, made cheap: single operations have them too."""
-    cheaply = {**known(), **(env_options_overrides or {})}
+    """Those of `options_for_users`, made cheap: single operations have them too.
+
+    And what asks for others.
+    """
+    cheaply = {**(env_options_overrides or {}), **known()}
     return options_for_users(*arguments, env_options_overrides=cheaply, **others)
 
 
@@ -68,3 +72,19 @@ def in_one_context():
 def flags():
     """The same for a process that is started, as `XLA_FLAGS` has it."""
     return " ".join(f"--{name}={value}".lower() for name, value in known().items())
+
+
+@contextlib.contextmanager
+def compiled_programs():
+    """The names of what XLA compiles meanwhile."""
+
+    def listen(event, _seconds, **about):
+        if event == "/jax/core/compile/backend_compile_duration":
+            names.append(about.get("fun_name", ""))
+
+    names = []
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        yield names
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)

@@ -99,6 +99,14 @@ def _one_device():
     jax.devices()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _no_power_failure():
+    """What one takes is tested nowhere, and to wait for the disk takes long."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda file: None)
+        yield
+
+
 @pytest.fixture(scope="module", autouse=True)
 def _programs():
     """Free the programs of a module; JAX would keep them for all the run."""

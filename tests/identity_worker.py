@@ -1,13 +1,9 @@
-"""Trials of every kind, and their digests in a process of its own.
+"""Trials of every kind, and their digests.
 
-    python identity_worker.py
-
-prints the digests as JSON. They are the same in every process, whatever its hash seed
-and its directory.
+They are the same in every process, whatever its hash seed and its directory.
 """
 
 import functools
-import json
 
 import flax.linen as nn
 import jax
@@ -178,14 +174,10 @@ def digests(make_trial, metric="loss", factories=None):
     return {**group.digests, "data": fingerprint.data}
 
 
-def main():
+def everyones():
+    """Of each trial."""
     own = ("functions", "nnx", "linen")
-    everyones = {
+    return {
         name: digests(trial, "loss" if name in own else "train_loss")
         for name, trial in trials().items()
     }
-    print(json.dumps(everyones))
-
-
-if __name__ == "__main__":
-    main()

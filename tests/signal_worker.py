@@ -2,7 +2,7 @@
 
     python signal_worker.py MOMENT SIGNAL ARGUMENTS...
 
-The moments are below. At `compiling` the process only prints that word, and whoever
+The moments are below. At `compiling` the process only prints its number, and whoever
 started it sends the signal; at the others it sends the signal to itself.
 """
 
@@ -21,6 +21,7 @@ import jax.numpy as jnp
 from optjax._cli import main as cli
 from optjax._cli import sweep as command
 from optjax.sweep._engine import groups
+from optjax.sweep._engine.session import Session
 from optjax.sweep._result import SweepResult
 from optjax.sweep._store.store import Store
 
@@ -98,19 +99,24 @@ def when_running(owner, do, at):
     owner.compile_lanes = compiling
 
 
+def compiling():
+    """Nothing may have been compiled before, and that must take long."""
+    jax.config.update("jax_enable_compilation_cache", False)
+    before(jax.stages.Lowered, "compile", lambda: print(os.getpid(), flush=True))
+
+
 MOMENTS = {
     "never": lambda: None,
     "tracing": lambda: before(groups, "trace", send),
     "collecting": lambda: before(groups, "trace", in_a_collection),
     "printing": lambda: before(groups, "trace", in_c),
-    "compiling": lambda: before(
-        jax.stages.Lowered, "compile", lambda: print("compiling", flush=True)
-    ),
+    "compiling": compiling,
     "running": lambda: when_running(groups, send, at=3),
     "appending": lambda: before(Store, "append", send, at=3),
     "saving": lambda: before(Store, "save_states", send),
     "saving-twice": lambda: before(Store, "save_states", twice),
     "deaf": lambda: before(command, "load_task", deaf),
+    "between": lambda: before(Session, "tell", send),
     "ending": lambda: atexit.register(send),
     "drawing": lambda: before(SweepResult, "plot_curves", send),
 }

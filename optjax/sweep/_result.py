@@ -272,6 +272,10 @@ class SweepResult(Ranking):
         Each has `kind`, `level` ("good", "note" or "warning"), `says`, `evidence` and
         `next`, a command or code to run. None where no trial has ended.
         """
+        return [*self._verdicts]
+
+    @functools.cached_property
+    def _verdicts(self) -> "list[Verdict]":
         from optjax.sweep._report.verdicts import verdicts
 
         return verdicts(self._study) if self.records else []
@@ -299,7 +303,7 @@ class SweepResult(Ranking):
             raise SweepError("there is nothing to report: no trial has ended")
         from optjax.sweep._report.page import write_page
 
-        write_page(self._study, self.about, Path(path))
+        write_page(self._study, self._verdicts, self.about, Path(path))
 
     def plot_sensitivity(
         self, x: str = "learning_rate", ax: "Axes | None" = None

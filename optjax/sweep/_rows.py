@@ -40,8 +40,14 @@ class _ByName(Mapping[str, _T]):
         """
         return self._of(_row(name))
 
+    # To look through all installed packages takes long: only for what is not here.
+    def __bool__(self) -> bool:
+        return bool(OPTIMIZERS)
+
     def __contains__(self, name: object) -> bool:
-        return isinstance(name, str) and (":" in name or name in _names())
+        if not isinstance(name, str):
+            return False
+        return name in OPTIMIZERS or ":" in name or name in _installed()
 
     def __iter__(self) -> Iterator[str]:
         return iter(_names())

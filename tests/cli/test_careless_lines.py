@@ -218,13 +218,19 @@ INTERNALS = re.compile(
 )
 
 
-@pytest.fixture
-def workplace(tmp_path, monkeypatch):
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("careless")
     for name, text in FILES.items():
-        (tmp_path / name).write_text(text)
-    (tmp_path / "binary.toml").write_bytes(b"\xff\xfe\x00")
-    (tmp_path / "folder").mkdir()
-    monkeypatch.chdir(tmp_path)
+        (directory / name).write_text(text)
+    (directory / "binary.toml").write_bytes(b"\xff\xfe\x00")
+    (directory / "folder").mkdir()
+    return directory
+
+
+@pytest.fixture
+def workplace(files, monkeypatch):
+    monkeypatch.chdir(files)
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.setattr(sys, "path", [*sys.path])
     for name in FILES:
@@ -235,7 +241,7 @@ def workplace(tmp_path, monkeypatch):
 
     monkeypatch.setattr("optjax.sweep._engine.lanes.compile_lanes", fail)
     monkeypatch.setattr("optjax.sweep._engine.groups.compile_lanes", fail)
-    return tmp_path
+    return files
 
 
 @pytest.mark.parametrize(("line", "essential"), CASES, ids=[line for line, _ in CASES])

@@ -1,5 +1,6 @@
 """The command line: help, list, version; every bad argument ends in one line."""
 
+import io
 import os
 import re
 import signal
@@ -7,6 +8,7 @@ import subprocess
 import sys
 
 import pytest
+import ready
 
 import optjax
 from optjax._cli.main import main
@@ -16,17 +18,17 @@ pytestmark = pytest.mark.usefixtures("cheaply_compiled")
 
 # As on a narrow terminal.
 WIDTH = {"COLUMNS": "80"}
+# `optjax`, for `python -c`.
+COMMAND = "from optjax._cli.main import command; command()"
 
 
-def run(*args, code=None, env=()):
-    """Run the command line in a process of its own."""
-    command = ["-c", code] if code else ["-m", "optjax", *args]
+def run(*command):
     return subprocess.run(
-        [sys.executable, *command],
+        command,
         capture_output=True,
         text=True,
         timeout=120,
-        env={**os.environ, **WIDTH, **dict(env)},
+        env={**os.environ, **WIDTH},
         check=False,
     )
 
@@ -120,21 +122,14 @@ def test_both_of_the_boxes_that_errors_come_in_are_read():
     assert parser_fault(a_command, [], "") == "the arguments cannot be read"
 
 
-def test_a_terminal_without_unicode_is_no_error():
-    done = run("list", env={"PYTHONIOENCODING": "ascii"})
-    assert done.returncode == 0
-    assert "adabound" in done.stdout
-
-
-def test_bad_argument_in_a_process_of_its_own():
-    done = run("race", "--optimizers", "sgd", "--learning-rates", "-1")
-    assert done.returncode == 2
-    assert done.stdout == ""
-    assert done.stderr == (
-        "optjax: learning_rate=-1.0 of sgd: learning_rate must be a schedule or "
-        "finite and >= 0, got -1.0. The update subtracts learning_rate times the "
-        "direction, so a positive value descends.\n"
-    )
+def test_a_terminal_without_unicode_is_no_error(monkeypatch):
+    terminal = io.TextIOWrapper(io.BytesIO(), "ascii")
+    monkeypatch.setattr(sys, "stdout", terminal)
+    assert main(["list"]) == 0
+    terminal.seek(0)
+    text = terminal.read()
+    assert "adabound" in text
+    assert "x[t+1] = x[t] ? s_t ? V_t ? m_t" in text
 
 
 def test_no_command_prints_the_usage(capsys):
@@ -204,47 +199,61 @@ except SystemExit:
 heavy = {"flax", "matplotlib", "sklearn", "scipy.stats"} & set(sys.modules)
 print("heavy:", sorted(heavy))
 """
-    done = run(code=code)
+    done = run(sys.executable, "-c", code)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "heavy: []"
 
 
-@pytest.mark.parametrize(
-    ("package", "command"),
-    [
-        ("flax", "race"),
-        ("matplotlib", "race"),
-        ("sklearn", "race"),
-        ("tyro", "race"),
-        ("rich", "list"),
-    ],
-)
-def test_missing_extra_is_one_line_and_status_2(package, command, tmp_path):
+def test_a_missing_extra_is_one_line_and_status_2(tmp_path):
+    """Each in a fork of a process that has imported what all of them need."""
+    commands = {
+        "flax": "race",
+        "matplotlib": "race",
+        "sklearn": "race",
+        "tyro": "race",
+        "rich": "list",
+    }
     code = f"""
-import sys
-sys.modules[{package!r}] = None
+import os, sys
 from optjax._cli.main import main
-args = [{command!r}]
-if {command!r} == "race":
-    args += ["--out", {str(tmp_path)!r}]
-sys.exit(main(args))
+for package, command in {commands!r}.items():
+    if not (process := os.fork()):
+        sys.modules[package] = None
+        out = ["--out", {str(tmp_path)!r}] * (command == "race")
+        status = main([command, *out])
+        sys.stdout.flush()
+        os._exit(status)
+    assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == 2, package
 """
-    done = run(code=code)
+    done = run(sys.executable, "-c", code)
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+    assert done.stderr.splitlines() == [
+        f"optjax: the package {package} is missing; run: pip install 'optjax[race]'"
+        for package in commands
+    ]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_bad_argument_in_a_process_of_its_own():
+    words = "race --optimizers sgd --learning-rates -1"
+    done = run(*ready.python(), "-c", COMMAND, *words.split())
     assert done.returncode == 2
     assert done.stdout == ""
     assert done.stderr == (
-        f"optjax: the package {package} is missing; run: pip install 'optjax[race]'\n"
+        "optjax: learning_rate=-1.0 of sgd: learning_rate must be a schedule or "
+        "finite and >= 0, got -1.0. The update subtracts learning_rate times the "
+        "direction, so a positive value descends.\n"
     )
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_race_from_the_command_line(tmp_path):
     words = "race --optimizers sgd --learning-rates 0.1 --seeds 1 --steps 20 --out"
-    done = run(*words.split(), str(tmp_path / "new" / "run"))
+    out = tmp_path / "new" / "run"
+    done = run(sys.executable, "-m", "optjax", *words.split(), str(out))
     assert done.returncode == 0, done.stderr
     assert re.search(r"^1 sgd ", done.stdout, re.MULTILINE)
-    assert str(tmp_path / "new" / "run" / "results.csv") in done.stdout
-    assert sorted(p.name for p in (tmp_path / "new" / "run").iterdir()) == [
+    assert str(out / "results.csv") in done.stdout
+    assert sorted(path.name for path in out.iterdir()) == [
         *("curves.csv", "curves.png", "ranking.png", "report.html", "results.csv"),
         "sweep",
     ]
@@ -253,19 +262,23 @@ def test_a_race_from_the_command_line(tmp_path):
 
 def test_interrupt_is_one_line_and_status_130(tmp_path):
     words = "race --optimizers sgd adam adabound yogi --learning-rates 1e-4 --seeds 1"
+    # Where the tests run in the background SIGINT is ignored, and inherited so.
+    program = (
+        "import os, signal; print(os.getpid(), flush=True)\n"
+        f"signal.signal(signal.SIGINT, signal.default_int_handler)\n{COMMAND}"
+    )
     process = subprocess.Popen(
-        [sys.executable, "-m", "optjax", *words.split(), "--out", str(tmp_path)],
+        [*ready.python(), "-c", program, *words.split(), "--out", str(tmp_path)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, **WIDTH},
-        # Where the tests run in the background SIGINT is ignored, and inherited so.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     try:
+        number = int(process.stdout.readline())
         # The first line of progress says that one optimizer is done.
         first = process.stderr.readline()
-        process.send_signal(signal.SIGINT)
+        os.kill(number, signal.SIGINT)
         out, err = process.communicate(timeout=60)
     finally:
         process.kill()

@@ -2,17 +2,11 @@
 
 import contextlib
 import csv
-import json
-import os
 import shutil
-import signal
-import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
-from processes import pair
 
 from optjax._cli.main import main
 from optjax._cli.sweep import parse_bytes, parse_space
@@ -23,6 +17,7 @@ pytestmark = pytest.mark.usefixtures("cheaply_compiled")
 
 SMALL = ["--seeds", "1", "--steps", "20", "--evaluate-every", "10"]
 GRID = ["--space", "learning_rate=1e-3, 1e-2"]
+MINE = ["mymodel:trial", "--metric", "loss", "--mode", "min"]
 
 MODULE = """
 import jax, jax.numpy as jnp, optax
@@ -39,6 +34,23 @@ def step(state, optimizer):
 
 trial = init, step
 """
+
+
+@pytest.fixture
+def mymodel(tmp_path, monkeypatch):
+    """A task of one's own in the current directory."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delitem(sys.modules, "mymodel", raising=False)
+    (tmp_path / "mymodel.py").write_text(MODULE)
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    """For what is not about pictures and pages."""
+    monkeypatch.setattr("optjax._cli.experiment._pictures", lambda *_: {})
+    monkeypatch.setattr(
+        "optjax.sweep.SweepResult.report", lambda result, path: path.touch()
+    )
 
 
 def read(path):
@@ -63,10 +75,8 @@ def test_the_space_on_the_command_line(tmp_path, capsys):
         assert (out / name).stat().st_size > 0
 
 
-def test_a_toml_file_a_module_of_ones_own_and_resuming(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delitem(sys.modules, "mymodel", raising=False)
-    (tmp_path / "mymodel.py").write_text(MODULE)
+@pytest.mark.usefixtures("mymodel", "undrawn")
+def test_a_toml_file_a_module_of_ones_own_and_resuming(tmp_path, capsys):
     (tmp_path / "sweep.toml").write_text(
         """
         task = "mymodel:trial"
@@ -248,29 +258,28 @@ def test_the_ray_engine_without_ray_is_one_line(tmp_path, monkeypatch, capsys):
     )
 
 
+@pytest.mark.usefixtures("mymodel")
 def test_a_full_disk_is_one_line_and_status_1(tmp_path, monkeypatch, capsys):
     def full(*_, **__):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("optjax.sweep._store.sealed.write_atomically", full)
-    assert main(["sweep", *GRID, "--out", str(tmp_path / "out")]) == 1
+    assert main(["sweep", *MINE, *GRID, "--out", str(tmp_path / "out")]) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert "No space left on device" in line
 
 
+@pytest.mark.usefixtures("mymodel")
 def test_a_picture_that_fails_is_one_line_and_the_table_stays(
     tmp_path, monkeypatch, capsys
 ):
     def fail(*_, **__):
         raise RuntimeError("no fonts")
 
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delitem(sys.modules, "mymodel", raising=False)
-    (tmp_path / "mymodel.py").write_text(MODULE)
     monkeypatch.setattr("optjax.sweep.SweepResult.plot_curves", fail)
     space = ["--space", "learning_rate=0.01, 0.1", "final_lr=0.01, 0.1"]
-    rank = ["--optimizers", "adabound", "--metric", "loss", "--mode", "min"]
-    assert main(["sweep", "mymodel:trial", *space, *rank, *SMALL, "--out", "o"]) == 1
+    words = [*MINE, "--optimizers", "adabound", *space, *SMALL]
+    assert main(["sweep", *words, "--out", "o"]) == 1
     captured = capsys.readouterr()
     assert captured.err.splitlines()[1:] == [
         "optjax: could not write o/curves.png: RuntimeError: no fonts"
@@ -281,10 +290,11 @@ def test_a_picture_that_fails_is_one_line_and_the_table_stays(
     assert written == {"ranking.png", "sensitivity.png", "heatmap.png"}
 
 
+@pytest.mark.usefixtures("mymodel", "undrawn")
 def test_a_sweep_in_which_all_diverged_says_so(tmp_path, capsys):
     out = tmp_path / "out"
     flags = ["--space", "learning_rate=1e4", "--optimizers", "sgd", *SMALL]
-    assert main(["sweep", *flags, "--out", str(out)]) == 1
+    assert main(["sweep", *MINE, *flags, "--out", str(out)]) == 1
     captured = capsys.readouterr()
     line, last = captured.err.splitlines()
     assert line.startswith("sgd diverged (learning_rate=10000) · 1 of 1 trials")
@@ -293,6 +303,7 @@ def test_a_sweep_in_which_all_diverged_says_so(tmp_path, capsys):
     assert [row["status"] for row in read(out / "results.csv")] == ["diverged"]
 
 
+@pytest.mark.usefixtures("mymodel", "undrawn")
 def test_the_page_is_rewritten_while_it_runs(tmp_path, monkeypatch, capsys):
     written = []
 
@@ -300,7 +311,8 @@ def test_the_page_is_rewritten_while_it_runs(tmp_path, monkeypatch, capsys):
         written.append(len(result.records))
 
     monkeypatch.setattr("optjax.sweep.SweepResult.report", report)
-    flags = ["--space", "learning_rate=1e-3, 1e-2, 1e-1", *SMALL, "--lanes", "1"]
+    space = ["--space", "learning_rate=1e-3, 1e-2, 1e-1"]
+    flags = [*MINE, *space, *SMALL, "--lanes", "1"]
     words = ["sweep", *flags, "--report-every", "1e-9", "--out", str(tmp_path / "o")]
     monkeypatch.setattr("optjax.sweep._view.live._BETWEEN_LINES", 0.0)
     main(words)
@@ -336,14 +348,14 @@ def test_report_writes_the_page_again_from_the_directory(tmp_path, capsys):
     assert (out / "report.html").read_bytes() == page
 
 
+@pytest.mark.usefixtures("mymodel", "undrawn")
 def test_without_out_each_sweep_has_a_directory_of_its_own(
     tmp_path, monkeypatch, capsys
 ):
     def interrupt(status):
         raise KeyboardInterrupt
 
-    monkeypatch.chdir(tmp_path)
-    command = ["sweep", "--strategy", "map", *SMALL, *GRID]
+    command = ["sweep", *MINE, "--strategy", "map", *SMALL, *GRID]
     runs = tmp_path / "runs"
     assert main(command) == 0
     first = {path: path.read_bytes() for path in runs.rglob("*") if path.is_file()}
@@ -355,35 +367,38 @@ def test_without_out_each_sweep_has_a_directory_of_its_own(
         # The first is finished: a new one, which is not.
         assert main(command) == 130
     assert {path.name for path in runs.iterdir()} == {
-        "sweep-digits-1",
-        "sweep-digits-2",
+        "sweep-mymodel-trial-1",
+        "sweep-mymodel-trial-2",
     }
     # Another sweep leaves both alone.
     assert main([*command, "--optimizers", "sgd"]) == 0
-    third = runs / "sweep-digits-3"
+    third = runs / "sweep-mymodel-trial-3"
     assert {row["optimizer"] for row in read(third / "results.csv")} == {"sgd"}
     capsys.readouterr()
     assert main(command) == 0
     out = capsys.readouterr().out
-    assert f"went on in {Path('runs', 'sweep-digits-2')}" in out
-    tables = [(runs / f"sweep-digits-{n}" / "results.csv").read_bytes() for n in (1, 2)]
+    assert f"went on in {Path('runs', 'sweep-mymodel-trial-2')}" in out
+    tables = [
+        (runs / f"sweep-mymodel-trial-{n}" / "results.csv").read_bytes() for n in (1, 2)
+    ]
     assert tables[0] == tables[1]
     # One that is damaged is said, and left as it is.
     (third / "sweep" / "progress.json").write_text("{")
     assert main(command) == 0
-    assert "sweep-digits-3/sweep/progress.json is damaged" in capsys.readouterr().err
+    assert (
+        "sweep-mymodel-trial-3/sweep/progress.json is damaged"
+        in capsys.readouterr().err
+    )
     assert len(list(runs.iterdir())) == 4
     for path, data in first.items():
         assert path.read_bytes() == data
 
 
-def test_more_steps_go_on_from_the_states_that_are_kept(tmp_path, monkeypatch, capsys):
+@pytest.mark.usefixtures("mymodel", "undrawn")
+def test_more_steps_go_on_from_the_states_that_are_kept(capsys):
     pytest.importorskip("orbax.checkpoint")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delitem(sys.modules, "mymodel", raising=False)
-    (tmp_path / "mymodel.py").write_text(MODULE)
-    command = ["sweep", "mymodel:trial", "--optimizers", "sgd", "--metric", "loss"]
-    command += ["--mode", "min", "--seeds", "1", "--evaluate-every", "10", *GRID]
+    command = ["sweep", *MINE, "--optimizers", "sgd", "--seeds", "1", *GRID]
+    command += ["--evaluate-every", "10"]
     command += ["--strategy", "map", "--out", "mine"]
     longer = [*command, "--keep", "all", "--steps", "40"]
     assert main([*command, "--keep", "all", "--steps", "20"]) == 0
@@ -449,60 +464,6 @@ def test_help_reads_well(capsys):
     text = capsys.readouterr().out
     for words in ("NAME=VALUES", "--stop-early", "Examples:", "the same command"):
         assert words.lower() in text.lower()
-
-
-def test_interrupt_is_one_line_and_the_same_command_goes_on(tmp_path):
-    (tmp_path / "mymodel.py").write_text(MODULE)
-    # Long enough that the second and third optimizer are still to come.
-    command = [sys.executable, "-m", "optjax", "sweep", "mymodel:trial", *GRID]
-    command += ["--metric", "loss", "--mode", "min", "--optimizers", "sgd", "adam"]
-    command += ["yogi", "--seeds", "1", "--steps", "200000", "--evaluate-every", "1000"]
-    command += ["--out", "out"]
-    process = subprocess.Popen(
-        command,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=tmp_path,
-        env={**os.environ, "COLUMNS": "100"},
-        # Where the tests run in the background SIGINT is ignored, and inherited so.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-    )
-    try:
-        progress = tmp_path / "out" / "sweep" / "progress.json"
-        while process.poll() is None and not (
-            progress.exists() and json.loads(progress.read_text())["groups"]
-        ):
-            time.sleep(0.01)
-        process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=60)
-    finally:
-        process.kill()
-    assert process.returncode == 130
-    *groups, line = err.splitlines()
-    # A line for each group that had ended.
-    assert [group.split()[0] for group in groups] == ["sgd", "adam"][: len(groups)]
-    assert line.startswith("optjax: interrupted after ")
-    again = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
-    assert again.returncode == 0, again.stderr
-    assert len(read(tmp_path / "out" / "results.csv")) == 6
-
-
-def test_two_processes_write_the_table_of_one(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delitem(sys.modules, "mymodel", raising=False)
-    (tmp_path / "mymodel.py").write_text(MODULE)
-    command = ["sweep", "mymodel:trial", *GRID, *SMALL]
-    command += ["--metric", "loss", "--mode", "min", "--strategy", "map", "--out"]
-    program = "from optjax._cli.main import command; command()"
-    two = ["-c", program, *command, "two", "--distributed"]
-    with pair(lambda *_: two, stdout=subprocess.PIPE, cwd=tmp_path) as processes:
-        printed = [process.communicate(timeout=120) for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], printed
-    assert ["two/results.csv" in out for out, _ in printed] == [True, False]
-    assert main([*command, str(tmp_path / "one")]) == 0
-    tables = [(tmp_path / name / "results.csv").read_bytes() for name in ("one", "two")]
-    assert tables[0] == tables[1]
 
 
 @pytest.mark.parametrize(

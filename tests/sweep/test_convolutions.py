@@ -18,16 +18,17 @@ def random(*shape, dtype=jnp.float32):
     return jnp.asarray(numbers, dtype)
 
 
+def inside(jaxpr):
+    """The parameters of its convolutions, at any depth."""
+    for eqn in jaxpr.eqns:
+        if eqn.primitive.name == "conv_general_dilated":
+            yield eqn.params
+        for inner in jaxprs_in_params(eqn.params):
+            yield from inside(inner)
+
+
 def convolutions(function, *args):
     """The parameters of those in a function, loops included."""
-
-    def inside(jaxpr):
-        for eqn in jaxpr.eqns:
-            if eqn.primitive.name == "conv_general_dilated":
-                yield eqn.params
-            for inner in jaxprs_in_params(eqn.params):
-                yield from inside(inner)
-
     return list(inside(jax.make_jaxpr(function)(*args).jaxpr))
 
 
@@ -38,16 +39,18 @@ def is_fast(params):
     return (lhs, rhs, out) == (places, (last, last - 1, *range(last - 1)), places)
 
 
-def check(function, *args, some_are_slow=True, jit=jit):
+def check(function, *args):
     """That nothing changes but the form, of the gradients too."""
-    jax.block_until_ready(args)
-    before, after = jit(function), jit(fast_convolutions(function))
-    assert some_are_slow == (not all(map(is_fast, convolutions(function, *args))))
-    found = convolutions(fast_convolutions(function), *args)
-    assert len(found) == len(convolutions(function, *args)) > 0
+    before, after = (
+        jit(f).trace(*args) for f in (function, fast_convolutions(function))
+    )
+    kinds, found = (list(inside(traced.jaxpr.jaxpr)) for traced in (before, after))
+    assert not all(map(is_fast, kinds))
+    assert len(found) == len(kinds) > 0
     assert all(map(is_fast, found))
     for was, is_ in zip(
-        jax.tree.leaves(before(*args)), jax.tree.leaves(after(*args)), strict=True
+        *(jax.tree.leaves(f.lower().compile()(*args)) for f in (before, after)),
+        strict=True,
     ):
         assert (was.dtype, was.shape, was.weak_type) == (
             is_.dtype,
@@ -199,9 +202,11 @@ def test_inside_of_everything_that_runs_functions():
 
         return lax.while_loop(lambda c: c[0] < 2, again, (0, kernel, 0.0))[1:]
 
+    # Roundings add up from layer to layer.
+    with jax.enable_x64(True):
+        wide = [random(*shape, dtype=jnp.float64) for shape in (4 * (3,), (2, 3, 5, 5))]
+        check(train, 0.3 * wide[0], wide[1])
     x, kernel = random(2, 3, 5, 5), 0.3 * random(3, 3, 3, 3)
-    # Whose roundings add up from layer to layer.
-    check(train, kernel, x, jit=jax.jit)
     # Lanes with a kernel each become groups.
     check(jax.vmap(step, in_axes=(0, None)), jnp.stack([kernel, -kernel]), x)
     # And lanes of what is in the form already.
@@ -212,11 +217,16 @@ def test_inside_of_everything_that_runs_functions():
 
 def test_its_derivatives_are_those_of_the_function():
     x, kernel = random(2, 4, 7, 6), random(6, 4, 3, 3)
-    for function in (scaled, clipped, conv(dimension_numbers=NCHW)):
-        ours, theirs = (
-            jax.grad(lambda x, f=f: jnp.sum(f(x, kernel)))(x)
-            for f in (fast_convolutions(function), function)
-        )
+    functions = scaled, clipped, conv(dimension_numbers=NCHW)
+
+    @jit
+    def gradients_by(x):
+        return [
+            [jax.grad(lambda x, f=f: jnp.sum(f(x, kernel)))(x) for f in pair]
+            for pair in zip(map(fast_convolutions, functions), functions, strict=True)
+        ]
+
+    for ours, theirs in gradients_by(x):
         np.testing.assert_allclose(ours, theirs, rtol=2e-5, atol=2e-5)
 
 

@@ -53,6 +53,14 @@ def test_without_packages_the_rows_are_the_table():
         ROWS["nothing"]
 
 
+def test_for_the_rows_of_the_table_no_package_is_looked_at(monkeypatch):
+    monkeypatch.setattr(importlib.metadata, "entry_points", pytest.fail)
+    assert FACTORIES
+    space = {"optimizer": list(optjax.OPTIMIZERS), "learning_rate": 0.1}
+    assert len(sweep.configurations(space)) == len(optjax.OPTIMIZERS)
+    assert "rows_of_mine:half" in ROWS
+
+
 @pytest.mark.parametrize("attribute", ["half", "row", "Inside.half"])
 def test_a_row_by_module_and_attribute(module, attribute):
     row = ROWS[f"rows_of_mine:{attribute}"]

@@ -22,6 +22,7 @@ SWEEP += ["--optimizers", "sgd", "adam", "--space", "learning_rate=0.01, 0.1"]
 SWEEP += ["--seeds", "1", "--steps", "40", "--evaluate-every", "10"]
 SWEEP += ["--strategy", "map", "--call-seconds", "0", "--lanes", "2"]
 
+# What the sweep of a process writes, by the library in this one.
 KEYWORDS = {
     "steps": 40,
     "evaluate_every": 10,
@@ -31,30 +32,26 @@ KEYWORDS = {
     "seeds": 1,
     "strategy": "map",
     "checkpoint_seconds": 1e6,
+    "progress": False,
 }
 SPACE = {"optimizer": ["sgd", "adam"], "learning_rate": [0.01, 0.1]}
+STATUS = {"SIGINT": 130, "SIGTERM": 143}
 
 
-# Where a signal comes while XLA compiles, nothing may have been compiled before, and
-# that must take long.
-COMPILING = {"JAX_ENABLE_COMPILATION_CACHE": "false", "XLA_FLAGS": ""}
-
-
-def start(moment, name, *arguments):
-    compiles = moment == "compiling"
-    python = [sys.executable] if compiles else ready.python()
+def start(program, *arguments, **environment):
     return subprocess.Popen(
-        [*python, HERE / "signal_worker.py", moment, name, *arguments],
+        [*ready.python(), *program, *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         cwd=HERE,
-        env={
-            **os.environ,
-            "JAX_PLATFORMS": "cpu",
-            **(COMPILING if compiles else {}),
-        },
+        env={**os.environ, "JAX_PLATFORMS": "cpu", **environment},
     )
+
+
+def start_at(moment, name, *words, **environment):
+    """The command line in a process that a signal comes to at a moment."""
+    return start((HERE / "signal_worker.py", moment, name), *words, **environment)
 
 
 def end(process):
@@ -70,23 +67,26 @@ def end(process):
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """What an uninterrupted sweep writes."""
+    """What an uninterrupted sweep gives, and its tables."""
     out = tmp_path_factory.mktemp("sweep") / "whole"
-    code, errors = end(start("never", "SIGINT", *SWEEP, "--out", out))
-    assert (code, errors) == (0, "")
-    return tables(out)
+    result = sweep.run(signal_worker.trial, SPACE, out=out, **KEYWORDS)
+    return result, tables(out)
 
 
 def tables(out):
-    return [(out / name).read_bytes() for name in ("results.csv", "curves.csv")]
+    """Of curves.csv the lines without their order, which is that of the devices."""
+    results, curves = ((out / f"{name}.csv").read_text() for name in TABLES)
+    return results, sorted(curves.splitlines())
 
 
+TABLES = "results", "curves"
 GOES_ON = "; the same command goes on"
 
 
-@pytest.mark.parametrize(
-    ("moment", "name", "line"),
-    [
+def test_it_ends_in_one_line_at_any_moment_and_goes_on(tmp_path, whole):
+    out = tmp_path / "out"
+    command = [*SWEEP, "--checkpoint-seconds", "0", "--out", out]
+    for moment, name, line in [
         ("tracing", "SIGINT", "interrupted after 0 trials" + GOES_ON),
         # JAX calls back in every collection, where Python drops an exception.
         ("collecting", "SIGINT", "interrupted"),
@@ -94,8 +94,6 @@ GOES_ON = "; the same command goes on"
         ("printing", "SIGINT", "interrupted"),
         ("running", "SIGINT", "interrupted after 0 trials" + GOES_ON),
         ("appending", "SIGINT", "interrupted after 0 trials" + GOES_ON),
-        ("drawing", "SIGINT", "interrupted"),
-        ("ending", "SIGINT", "interrupted"),
         ("tracing", "SIGTERM", "terminated after 0 trials" + GOES_ON),
         ("saving", "SIGTERM", "terminated after 0 trials" + GOES_ON),
         # At once, though the main thread would wait for ever.
@@ -103,27 +101,28 @@ GOES_ON = "; the same command goes on"
         ("saving-twice", "SIGTERM", "terminated"),
         # Not at once, but nevertheless.
         ("deaf", "SIGINT", "interrupted"),
-    ],
-)
-def test_it_ends_in_one_line_and_goes_on(tmp_path, whole, moment, name, line):
-    command = [*SWEEP, "--checkpoint-seconds", "0", "--out", tmp_path / "out"]
-    status = {"SIGINT": 130, "SIGTERM": 143}[name]
-    assert end(start(moment, name, *command)) == (status, f"optjax: {line}\n")
-    assert end(start("never", name, *command)) == (0, "")
-    assert tables(tmp_path / "out") == whole
+        (
+            *("between", "SIGINT"),
+            f"interrupted after 2 trials, which are in {out / 'results.csv'}{GOES_ON}",
+        ),
+        ("drawing", "SIGINT", "interrupted"),
+        ("ending", "SIGINT", "interrupted"),
+    ]:
+        ended = end(start_at(moment, name, *command))
+        assert ended == (STATUS[name], f"optjax: {line}\n"), moment
+    assert end(start_at("never", "SIGINT", *command)) == (0, "")
+    assert tables(out) == whole[1]
 
 
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
 def test_it_ends_while_xla_compiles(tmp_path, name):
     words = {"signal_worker:trial": "signal_worker:slow", "map": "auto"}
     command = [*(words.get(word, word) for word in SWEEP), "--out", tmp_path / "out"]
-    process = start("compiling", name, *command)
-    assert process.stdout.readline() == "compiling\n"
-    process.send_signal(getattr(signal, name))
+    process = start_at("compiling", name, *command, XLA_FLAGS="")
+    os.kill(int(process.stdout.readline()), getattr(signal, name))
     words = {"SIGINT": "interrupted", "SIGTERM": "terminated"}[name]
-    status = {"SIGINT": 130, "SIGTERM": 143}[name]
     line = f"optjax: {words} after 0 trials{GOES_ON}\n"
-    assert end(process) == (status, line)
+    assert end(process) == (STATUS[name], line)
 
 
 def test_a_script_catches_it_while_xla_compiles_and_ends_well():
@@ -138,16 +137,8 @@ def test_a_script_catches_it_while_xla_compiles_and_ends_well():
         "except sweep.Interrupted as stopped:\n"
         "    print(len(stopped.result.records), stopped.signal)\n"
     )
-    process = subprocess.Popen(
-        [sys.executable, "-c", script],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=HERE,
-        env={**os.environ, **COMPILING},
-    )
-    assert process.stdout.readline() == "compiling\n"
-    process.send_signal(signal.SIGINT)
+    process = start(("-c", script), XLA_FLAGS="")
+    os.kill(int(process.stdout.readline()), signal.SIGINT)
     assert process.stdout.readline() == f"0 {signal.SIGINT:d}\n"
     assert end(process) == (0, "")
 
@@ -195,12 +186,10 @@ def sending(number, at):
 
 @pytest.mark.usefixtures("own_handlers")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_the_library_raises_and_gives_the_signals_back(tmp_path, number):
-    trial = signal_worker.trial
+def test_the_library_raises_and_gives_the_signals_back(tmp_path, whole, number):
+    keywords = {**KEYWORDS, "progress": sending(number, at=3)}
     with pytest.raises(sweep.Interrupted) as caught:
-        sweep.run(
-            trial, SPACE, out=tmp_path, progress=sending(number, at=3), **KEYWORDS
-        )
+        sweep.run(signal_worker.trial, SPACE, out=tmp_path, **keywords)
     assert caught.value.signal == number
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
@@ -208,9 +197,8 @@ def test_the_library_raises_and_gives_the_signals_back(tmp_path, number):
     # Of three calls, one more than had been reported.
     assert progress["calls"] == (3 if number == signal.SIGTERM else 0)
     assert bool(progress["states"]) == (number == signal.SIGTERM)
-    again = sweep.run(trial, SPACE, out=tmp_path, progress=False, **KEYWORDS)
-    alone = sweep.run(trial, SPACE, progress=False, **KEYWORDS)
-    assert repr(again.records) == repr(alone.records)
+    again = sweep.run(signal_worker.trial, SPACE, out=tmp_path, **KEYWORDS)
+    assert repr(again.records) == repr(whole[0].records)
 
 
 @pytest.mark.usefixtures("own_handlers")
@@ -220,9 +208,7 @@ def test_a_signal_at_the_very_end_is_not_lost():
             os.kill(os.getpid(), signal.SIGINT)
 
     with pytest.raises(sweep.Interrupted) as caught:
-        sweep.run(
-            signal_worker.trial, SPACE, on_group=on_group, progress=False, **KEYWORDS
-        )
+        sweep.run(signal_worker.trial, SPACE, on_group=on_group, **KEYWORDS)
     assert len(caught.value.result.records) == 4
 
 
@@ -230,10 +216,6 @@ def test_a_signal_at_the_very_end_is_not_lost():
 def test_a_handler_of_the_programs_own_stays():
     heard = []
     signal.signal(signal.SIGTERM, lambda number, frame: heard.append(number))
-    sweep.run(
-        signal_worker.trial,
-        SPACE,
-        progress=sending(signal.SIGTERM, at=2),
-        **KEYWORDS,
-    )
+    keywords = {**KEYWORDS, "progress": sending(signal.SIGTERM, at=2)}
+    sweep.run(signal_worker.trial, SPACE, **keywords)
     assert heard == [signal.SIGTERM]

@@ -2,13 +2,28 @@
 
 import json
 import os
+import shutil
 import signal
+import subprocess
 import sys
 import time
 
 import pytest
+import signal_worker
 from processes import pair
-from test_signals import GOES_ON, HERE, SWEEP, end, start, tables
+from test_signals import (
+    GOES_ON,
+    HERE,
+    KEYWORDS,
+    SPACE,
+    STATUS,
+    SWEEP,
+    end,
+    start_at,
+    tables,
+)
+
+from optjax import sweep
 
 pytestmark = pytest.mark.usefixtures("cheaply_compiled")
 
@@ -20,7 +35,7 @@ def both(processes):
     return [end(process) for process in processes]
 
 
-def pair_at(moments, name, out):
+def pair_at(moments, name, out, **options):
     """Two processes, each of which is sent a signal at a moment of its own."""
     return pair(
         lambda port, rank: (
@@ -31,48 +46,36 @@ def pair_at(moments, name, out):
             out,
         ),
         cwd=HERE,
+        **options,
     )
 
 
-@pytest.fixture(scope="module")
-def by_one(tmp_path_factory):
-    out = tmp_path_factory.mktemp("sweep") / "one"
-    code, errors = end(start("never", "SIGINT", *SWEEP, "--out", out))
-    assert (code, errors) == (0, "")
-    return whole(out)
-
-
-def whole(out):
-    """The tables; trials are in other lanes, so that curves.csv has another order."""
-    results, curves = tables(out)
-    return results, sorted(curves.splitlines())
-
-
-@pytest.mark.parametrize(
-    ("rank", "name", "status", "word"),
-    [
-        (0, "SIGINT", 130, "interrupted"),
-        (0, "SIGTERM", 143, "terminated"),
-        (1, "SIGTERM", 143, "terminated"),
-    ],
-)
-def test_a_signal_for_one_ends_all_at_the_same_call(
-    tmp_path, by_one, rank, name, status, word
-):
-    with pair_at({rank: "running"}, name, tmp_path) as processes:
-        line = f"optjax: {word} after 0 trials{GOES_ON}\n"
-        assert both(processes) == [(status, line)] * 2
-    progress = json.loads((tmp_path / "sweep" / "progress.json").read_text())
-    saved = name == "SIGTERM"
-    assert (progress["calls"], bool(progress["states"])) == (3 if saved else 0, saved)
-    if saved:
-        # One process goes on where it has two devices too, and else says why not.
-        code, errors = end(start("never", name, *SWEEP, "--out", tmp_path))
-        assert code == (0 if os.cpu_count() == 2 else 2)
-        assert ("devices" in errors) == (code == 2)
-    with pair_at({}, name, tmp_path) as processes:
+def test_a_signal_for_one_ends_all_at_the_same_call_and_they_go_on(tmp_path):
+    out, calls = tmp_path / "out", 0
+    for rank, name, word in [
+        (0, "SIGINT", "interrupted"),
+        (0, "SIGTERM", "terminated"),
+        (1, "SIGTERM", "terminated"),
+    ]:
+        with pair_at({rank: "running"}, name, out) as processes:
+            line = f"optjax: {word} after 0 trials{GOES_ON}\n"
+            assert both(processes) == [(STATUS[name], line)] * 2
+        progress = json.loads((out / "sweep" / "progress.json").read_text())
+        calls += 3 * (name == "SIGTERM")
+        assert (progress["calls"], bool(progress["states"])) == (calls, calls > 0)
+    # One process goes on where it has two devices too, and else says why not.
+    alone = shutil.copytree(out, tmp_path / "alone")
+    code, errors = end(start_at("never", name, *SWEEP, "--out", alone))
+    assert code == (0 if os.cpu_count() == 2 else 2)
+    assert ("devices" in errors) == (code == 2)
+    with pair_at({}, name, out, stdout=subprocess.PIPE) as processes:
         assert both(processes) == [(0, "")] * 2
-    assert whole(tmp_path) == by_one
+        printed = [process.communicate()[0] for process in processes]
+    assert [str(out / "results.csv") in text for text in printed] == [True, False]
+    whole = tmp_path / "whole"
+    sweep.run(signal_worker.trial, SPACE, out=whole, **KEYWORDS)
+    for each in [out, *[alone] * (code == 0)]:
+        assert tables(each) == tables(whole)
 
 
 @pytest.mark.parametrize("killed", [0, 1])

@@ -1,6 +1,7 @@
 """Stopping rules: when they decide, who goes on, and a rule of a user's own."""
 
 import dataclasses
+import importlib
 import json
 import os
 import signal
@@ -11,6 +12,7 @@ import warnings
 import numpy as np
 import pytest
 import ready
+import sweep_worker
 
 from optjax import sweep
 from optjax.sweep import Median, SuccessiveHalving, SweepError
@@ -243,59 +245,57 @@ class TopShare:
         return go_on
 """
 
-WORKER = (
-    RULES
-    + """
+DIES = """
 import sys
 
 import sweep_worker
+from top_share import TopShare
 
-out, point, count, share = sys.argv[1:]
-sweep_worker.KEYWORDS["stopping"] = TopShare(float(share))
-sweep_worker.main(out, point or None, count)
+sweep_worker.KEYWORDS["stopping"] = TopShare(0.4)
+sweep_worker.main("killed", "append", "6")
 """
-)
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("rule")
-    (folder / "worker.py").write_text(WORKER)
-    return folder
+def test_a_rule_of_ones_own_survives_kill_9_and_takes_part_in_the_identity(
+    tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    for name, text in (("top_share.py", RULES), ("dies.py", DIES)):
+        (tmp_path / name).write_text(text)
 
+    def work(out, share=0.4):
+        monkeypatch.delitem(sys.modules, "top_share", raising=False)
+        rule = importlib.import_module("top_share").TopShare(share)
+        monkeypatch.setitem(sweep_worker.KEYWORDS, "stopping", rule)
+        sweep_worker.main(out)
 
-def work(folder, out, point="", count="0", share="0.4"):
-    path = os.pathsep.join([os.path.dirname(os.path.dirname(__file__)), *sys.path])
-    return subprocess.run(
-        [*ready.python(), "worker.py", out, point, count, share],
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": path},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
+    def tables(out):
+        names = ("results.csv", "curves.csv")
+        return [(tmp_path / out / name).read_bytes() for name in names]
+
+    work("whole")
+    whole = tables("whole")
+    assert whole[0].count(b"stopped") > 4
+    path = os.pathsep.join([os.path.dirname(sweep_worker.__file__), *sys.path])
+    killed = subprocess.run(
+        [*ready.python(), "dies.py"], env={**os.environ, "PYTHONPATH": path}
     )
-
-
-def test_a_rule_of_ones_own_survives_kill_9_and_takes_part_in_the_identity(folder):
-    assert work(folder, "whole").returncode == 0
-    table = (folder / "whole" / "results.csv").read_bytes()
-    assert table.count(b"stopped") > 4
-    assert work(folder, "killed", "append", "6").returncode == -signal.SIGKILL
-    assert work(folder, "killed").returncode == 0
-    for name in ("results.csv", "curves.csv"):
-        assert (folder / "killed" / name).read_bytes() == (
-            folder / "whole" / name
-        ).read_bytes()
-    said = json.loads((folder / "whole" / "sweep" / "sweep.json").read_text())
+    assert killed.returncode == -signal.SIGKILL
+    work("killed")
+    assert tables("killed") == whole
+    said = json.loads((tmp_path / "whole" / "sweep" / "sweep.json").read_text())
     assert said["stopping"] == {"is": "TopShare", "share": 0.4}
     # Other fields, and other code.
-    other = work(folder, "whole", share="0.5").stderr.splitlines()[-1]
-    assert "stopping was TopShare(share=0.4) and is TopShare(share=0.5)" in other
-    (folder / "worker.py").write_text(WORKER.replace("[:, -1] >=", ".max(axis=1) >="))
-    other = work(folder, "whole").stderr.splitlines()[-1]
-    assert "the stopping rule TopShare(share=0.4) differs" in other
-    assert (folder / "whole" / "results.csv").read_bytes() == table
+    words = r"stopping was TopShare\(share=0.4\) and is TopShare\(share=0.5\)"
+    with pytest.raises(SweepError, match=words):
+        work("whole", share=0.5)
+    changed = RULES.replace("[:, -1] >=", ".max(axis=1) >=")
+    (tmp_path / "top_share.py").write_text(changed)
+    words = r"the stopping rule TopShare\(share=0.4\) differs"
+    with pytest.raises(SweepError, match=words):
+        work("whole")
+    assert tables("whole") == whole
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,7 +5,6 @@ replayed and finished in seconds.
 """
 
 import json
-import os
 import shutil
 import warnings
 
@@ -13,10 +12,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from counting import in_numpy
+from counting import count_in_numpy
 
 from optjax import sweep
-from optjax.sweep._engine.groups import TrialGroup
 from optjax.sweep._store import sealed
 from optjax.sweep._store.sealed import read_sealed, write_sealed
 from optjax.sweep._store.store import Store
@@ -48,11 +46,11 @@ def step(state, optimizer):
     return (x + updates, opt_state), {"loss": jnp.sum(x**2)}
 
 
-@pytest.fixture(autouse=True)
-def no_compilation(monkeypatch):
-    monkeypatch.setattr(TrialGroup, "compile", in_numpy)
-    # What a power failure takes is not tested here.
-    monkeypatch.setattr(os, "fsync", lambda file: None)
+@pytest.fixture(scope="module", autouse=True)
+def no_compilation():
+    with pytest.MonkeyPatch.context() as patch:
+        count_in_numpy(patch)
+        yield
 
 
 class Enough(Exception):
@@ -78,20 +76,27 @@ def contents(directory):
     }
 
 
-@pytest.fixture
-def finished(tmp_path):
-    out = tmp_path / "finished"
-    run(out)
-    return out
+@pytest.fixture(scope="module")
+def kinds(tmp_path_factory):
+    """Directories: of a finished sweep, and of an interrupted one.
 
-
-@pytest.fixture
-def interrupted(tmp_path):
-    """In the second optimizer, with lanes saved and a row beyond the last point."""
-    out = tmp_path / "interrupted"
+    That is in its second optimizer, with lanes saved and a row beyond the last point.
+    """
+    directory = tmp_path_factory.mktemp("damage")
+    run(directory / "finished")
     with pytest.raises(Enough):
-        run(out, calls=18)
-    return out
+        run(directory / "interrupted", calls=18)
+    return directory
+
+
+@pytest.fixture
+def finished(kinds, tmp_path):
+    return shutil.copytree(kinds / "finished", tmp_path / "finished")
+
+
+@pytest.fixture
+def interrupted(kinds, tmp_path):
+    return shutil.copytree(kinds / "interrupted", tmp_path / "interrupted")
 
 
 def test_the_directories_are_what_the_tests_want(finished, interrupted):

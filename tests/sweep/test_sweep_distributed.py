@@ -46,7 +46,7 @@ def take_part(out, port, rank, *dying):
         dying = ()
     jax.config.update("jax_num_cpu_devices", 1)
     jax.distributed.initialize(
-        f"127.0.0.1:{port}", 2, int(rank), heartbeat_timeout_seconds=10
+        f"127.0.0.1:{port}", 2, int(rank), heartbeat_timeout_seconds=4
     )
     sweep_worker.main(out, *dying)
 
@@ -91,22 +91,6 @@ def test_two_processes_give_the_table_of_one(tmp_path, by_one):
     assert tables(tmp_path) == by_one
 
 
-def test_killed_and_started_again_they_resume(tmp_path, by_one):
-    # The first process writes, the second only computes.
-    for rank, dying in ((0, ("save_states", 3)), (1, ("append", 4))):
-        with sharing(tmp_path, {rank: dying}) as processes:
-            assert processes[rank].wait(timeout=120) == -signal.SIGKILL
-            # The other cannot go on and aborts.
-            assert processes[1 - rank].wait(timeout=120) != 0
-        own = tmp_path / "sweep"
-        progress = json.loads((own / "progress.json").read_text())
-        assert progress["states"]
-        assert all((own / "states" / name).is_file() for name in progress["states"])
-        assert not (tmp_path / "results.csv").exists()
-    run_pair(tmp_path)
-    assert tables(tmp_path) == by_one
-
-
 def failures(out, dying=None):
     """The last lines of two processes that end by an error and not by JAX's timeout."""
     with sharing(out, dying) as processes:
@@ -129,10 +113,23 @@ def test_where_the_directory_is_in_use_both_end(tmp_path):
     assert [path.name for path in own.iterdir()] == ["lock"]
 
 
-def test_where_the_disk_is_full_both_end_and_can_be_started_again(tmp_path, by_one):
+def test_where_the_disk_is_full_or_one_is_killed_they_can_be_started_again(
+    tmp_path, by_one
+):
     first, second = failures(tmp_path, {0: ("full", 3)})
     assert f"NotWrittenError: cannot write curves.csv in {tmp_path}: File too" in first
     assert "SweepError: process 0 has failed: cannot write curves.csv in" in second
+    # The first process writes, the second only computes.
+    for rank, dying in ((0, ("save_states", 3)), (1, ("append", 4))):
+        with sharing(tmp_path, {rank: dying}) as processes:
+            assert processes[rank].wait(timeout=120) == -signal.SIGKILL
+            # The other cannot go on and aborts.
+            assert processes[1 - rank].wait(timeout=120) != 0
+        own = tmp_path / "sweep"
+        progress = json.loads((own / "progress.json").read_text())
+        assert progress["states"]
+        assert all((own / "states" / name).is_file() for name in progress["states"])
+        assert not (tmp_path / "results.csv").exists()
     run_pair(tmp_path)
     assert tables(tmp_path) == by_one
 

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from compiling import compiled_programs
 
 from optjax import sweep
 from optjax.sweep._engine import fastest
@@ -157,18 +158,9 @@ def test_a_static_value_that_json_does_not_know_survives(tmp_path):
 
 
 @pytest.fixture
-def compiled(monkeypatch):
-    """Names of the functions XLA compiles, as they are."""
-    names = []
-
-    def listen(event, duration, **about):
-        if listening and event == "/jax/core/compile/backend_compile_duration":
-            names.append(about.get("fun_name", ""))
-
-    listening = [True]
-    jax.monitoring.register_event_duration_secs_listener(listen)
-    yield names
-    listening.clear()
+def compiled():
+    with compiled_programs() as names:
+        yield names
 
 
 @pytest.mark.parametrize("strategy", ["map", "vmap"])

@@ -170,43 +170,37 @@ def test_a_trial_that_raises_while_strategies_are_timed_is_met_again(result):
     assert repr(again.records) == repr(result.records)
 
 
-WORKER = """
-import sys
-sys.path.insert(0, {here!r})
-import sweep_worker, test_sweep_failures as tests
-if sys.argv[2:]:
-    sweep_worker.die_at(sys.argv[2], int(sys.argv[3]))
-tests.run(out=sys.argv[1], checkpoint_seconds=0.0, call_seconds=0.0, lanes=2,
-          strategy={strategy!r},
-          stopping=tests.sweep.SuccessiveHalving(4, 2))
-"""
+def run_to_the_end(out, strategy):
+    rule = sweep.SuccessiveHalving(4, 2)
+    how = {"strategy": strategy, "stopping": rule, "lanes": 2, "call_seconds": 0.0}
+    return run(out=out, checkpoint_seconds=0.0, **how)
 
 
 @pytest.mark.parametrize(
-    ("strategy", "death"), [("map", ("append", "13")), ("vmap", ("commit", "12"))]
+    ("strategy", "death"), [("map", ("append", 13)), ("vmap", ("commit", 12))]
 )
 def test_a_failure_survives_kill_9(tmp_path, strategy, death):
+    killed, whole = tmp_path / "killed", tmp_path / "whole"
+    script = (
+        "import sweep_worker, test_sweep_failures as tests\n"
+        f"sweep_worker.die_at{death}\n"
+        f"tests.run_to_the_end({str(killed)!r}, {strategy!r})"
+    )
     here = Path(__file__).parent
-    script = WORKER.format(here=str(here), strategy=strategy)
-    path = os.pathsep.join([str(here.parent), str(here.parents[1]), *sys.path])
-
-    def work(*arguments):
-        return subprocess.run(
-            [*ready.python(), "-c", script, *arguments],
-            cwd=here,
-            env={**os.environ, "PYTHONPATH": path},
-            capture_output=True,
-            text=True,
-            timeout=120,
-        )
-
-    killed = work(str(tmp_path / "killed"), *death)
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
-    assert work(str(tmp_path / "killed")).returncode == 0
-    assert work(str(tmp_path / "whole")).returncode == 0
-    tables = [tmp_path / name / "results.csv" for name in ("killed", "whole")]
-    assert tables[0].read_bytes() == tables[1].read_bytes()
-    assert b"not to be" in tables[0].read_bytes()
+    path = os.pathsep.join([str(here), str(here.parent), *sys.path])
+    dead = subprocess.run(
+        [*ready.python(), "-c", script],
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert dead.returncode == -signal.SIGKILL, dead.stderr
+    for out in (killed, whole):
+        run_to_the_end(out, strategy)
+    tables = [(out / "results.csv").read_bytes() for out in (killed, whole)]
+    assert tables[0] == tables[1]
+    assert b"not to be" in tables[0]
 
 
 def with_width(learning_rate, width=2):

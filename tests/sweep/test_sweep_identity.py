@@ -5,12 +5,13 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
+import identity_worker
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import processes
 import pytest
 from identity_worker import digests
 
@@ -254,19 +255,17 @@ def test_words_are_in_the_result(tmp_path):
 
 
 def test_every_process_works_out_the_same(tmp_path):
-    worker = Path(__file__).parents[1] / "identity_worker.py"
-    processes = [
-        subprocess.Popen(
-            [sys.executable, str(worker)],
-            stdout=subprocess.PIPE,
-            text=True,
-            cwd=folder,
-            env={**os.environ, "PYTHONHASHSEED": seed},
-        )
-        for folder, seed in ((tmp_path, "1"), (worker.parent, "2"))
-    ]
-    one, other = (json.loads(process.communicate()[0]) for process in processes)
-    assert one == other
+    """Another with another hash seed, in another directory, and this one."""
+    program = "import json, identity_worker as w; print(json.dumps(w.everyones()))"
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, **processes.ENVIRONMENT, "PYTHONHASHSEED": "1"},
+    )
+    one = json.loads(done.stdout)
+    assert one == identity_worker.everyones()
     # And trials that differ have digests that do.
     for name in ("init", "step", "evaluate", "state"):
         of_all = [digests[name] for key, digests in one.items() if key != "bfloat16"]
@@ -415,8 +414,10 @@ OTHER = {
 
 
 def digest_of(f):
-    made = trial()
-    return digests(sweep.from_functions(made[0], made[1], lambda s: {"f": f(s[0][0])}))
+    """Of a program, and of the data that it reads."""
+    fingerprint = fingerprints.Fingerprint()
+    program = fingerprint.program(jax.make_jaxpr(lambda x: f(x))(np.float32(1.0)))
+    return {"program": program, "data": fingerprint.data}
 
 
 @pytest.mark.parametrize("kind", SAME)
@@ -429,7 +430,7 @@ def test_what_computes_the_same_has_the_same_digest(kind):
 def test_what_computes_something_else_has_another_digest(kind):
     one, other = map(digest_of, OTHER[kind])
     differing = {name for name in one if one[name] != other[name]}
-    assert differing == {"data" if "array" in kind else "evaluate"}
+    assert differing == {"data" if "array" in kind else "program"}
 
 
 def test_exchanged_data_are_other_data():

@@ -1,8 +1,8 @@
 """More steps of a finished sweep: its trials go on from the states that it kept."""
 
+import contextlib
 import itertools
 import json
-import os
 import shutil
 
 import jax
@@ -10,13 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from counting import in_numpy
+from counting import count_in_numpy
 from sweep_worker import KEYWORDS, SPACE, init, step
 
 from optjax import sweep
 from optjax.sweep import SweepError
-from optjax.sweep._engine.groups import TrialGroup
 from optjax.sweep._errors import DamagedError
+from optjax.sweep._store import keep
 from optjax.sweep._store.keep import Keeper
 from optjax.sweep._store.store import Store
 
@@ -212,7 +212,7 @@ def test_a_state_that_was_changed_is_refused(tmp_path):
         result.restore(result.records[2])
 
 
-# Programs of NumPy from here on, so that every moment can be the last one.
+# Programs and states of NumPy from here on, so that every moment can be the last one.
 
 
 def count_init(key, optimizer):
@@ -223,6 +223,20 @@ def count_step(state, optimizer):
     return state, {"loss": jnp.sum(state["x"])}
 
 
+class InNumpy:
+    """What a sweep calls of `orbax.checkpoint`."""
+
+    def PyTreeCheckpointer(self):
+        return contextlib.nullcontext(self)
+
+    def save(self, path, leaves, *, force):
+        path.mkdir(parents=True, exist_ok=True)
+        np.savez(path / "leaves.npz", **leaves)
+
+    def restore(self, path):
+        return dict(np.load(path / "leaves.npz"))
+
+
 class Killed(Exception):
     """Ends a sweep where no handler is."""
 
@@ -230,8 +244,8 @@ class Killed(Exception):
 @pytest.fixture
 def counted(monkeypatch, tmp_path):
     """Runs sweeps that die when so many writes are done, and says how many were."""
-    monkeypatch.setattr(TrialGroup, "compile", in_numpy)
-    monkeypatch.setattr(os, "fsync", lambda file: None)
+    count_in_numpy(monkeypatch)
+    monkeypatch.setattr(keep, "_orbax", InNumpy)
     writes, last = itertools.count(), [None]
 
     def dying(owner, name):

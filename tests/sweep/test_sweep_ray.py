@@ -62,8 +62,8 @@ def on_workers(do):
     return lambda: None if os.getpid() == here else do()
 
 
-def leave_marks(directory, seconds=0.0):
-    """Leave a file for each attempt at a task, and take a while at its start."""
+def leave_marks(directory, until=None):
+    """Leave a file for each attempt at a task; but for the first wait for a file."""
 
     def mark():
         context = ray.get_runtime_context()
@@ -72,8 +72,10 @@ def leave_marks(directory, seconds=0.0):
             # Whoever sees the file reads all of it.
             whole = Path(directory).with_suffix(f".{path.name}")
             whole.write_text(context.get_node_id())
+            is_first = not any(directory.iterdir())
             whole.rename(path)
-            time.sleep(seconds)
+            while until and not (is_first or until.exists()):
+                time.sleep(0.05)
 
     directory.mkdir()
     return on_workers(mark)
@@ -87,9 +89,9 @@ def marks(directory):
 def cluster():
     logging.getLogger("ray").setLevel(logging.ERROR)
     small = {"object_store_memory": 80 * 2**20, "include_dashboard": False}
-    # A lost node is noticed within some seconds, not half a minute; one that waits for
-    # a busy machine is not lost.
-    health = {"health_check_period_ms": 1000, "health_check_failure_threshold": 8}
+    # A node that is gone is noticed within some seconds, not half a minute; one that
+    # only answers late is not lost.
+    health = {"health_check_period_ms": 250, "health_check_failure_threshold": 8}
     head = {"num_cpus": 0, "_system_config": health, **small}
     cluster = Cluster(initialize_head=True, head_node_args=head)
     # First, so that what is lost later is not the node that the driver is at.
@@ -270,7 +272,7 @@ def test_a_piece_that_raises_is_named_in_one_line(cluster, tmp_path):
 
 def test_every_trial_ends_once_though_a_node_is_lost(cluster, local, tmp_path):
     cluster, nodes = cluster
-    out, attempts = tmp_path / "out", tmp_path / "attempts"
+    out, attempts, is_lost = (tmp_path / n for n in ("out", "attempts", "is_lost"))
     lost = []
 
     def lose_a_node(status):
@@ -280,13 +282,14 @@ def test_every_trial_ends_once_though_a_node_is_lost(cluster, local, tmp_path):
         deadline = time.monotonic() + 60
         while len(marks(attempts)) < 3 and time.monotonic() < deadline:
             time.sleep(0.05)
-        # The node where the last attempt began has not done it yet.
+        # The node where the last attempt began has not done it: it waits.
         newest = max(attempts.iterdir(), key=lambda path: path.stat().st_mtime_ns)
         at_work = newest.read_text()
         lost.extend(node for node in nodes if node.node_id == at_work)
         cluster.remove_node(lost[0], allow_graceful=False)
+        is_lost.touch()
 
-    run_on_ray(toy(leave_marks(attempts, seconds=2.0)), out, lose_a_node)
+    run_on_ray(toy(leave_marks(attempts, until=is_lost)), out, lose_a_node)
     assert len(lost) == 1
     # One task was tried twice, and still every trial is there once.
     assert sorted(marks(attempts).values()) == [1] * (CHUNKS - 1) + [2]

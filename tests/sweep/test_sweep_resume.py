@@ -1,5 +1,6 @@
 """A sweep that is killed, refused or out of disk loses nothing."""
 
+import resource
 import signal
 import subprocess
 from pathlib import Path
@@ -9,6 +10,7 @@ import ready
 from sweep_worker import KEYWORDS, SPACE, init, main, step
 
 from optjax import sweep
+from optjax.sweep._store.store import Store
 
 pytestmark = pytest.mark.usefixtures("cheaply_compiled")
 
@@ -38,17 +40,23 @@ def test_the_sweep_has_every_kind_of_end(uninterrupted):
     assert len(results.splitlines()) == 1 + 2 * 6 * 2
 
 
-# The moments: measured but not written; written but not committed; states half
-# relevant; between the states and the progress that names them; in the second group.
 @pytest.mark.parametrize(
     "deaths",
     [
-        [("append", 1), ("append", 4)],
-        [("save_states", 2), ("commit", 3)],
-        [("commit", 1), ("append", 9), ("commit", 2)],
+        [
+            # Nothing is committed, or even measured.
+            *[("commit", 1), ("append", 1)],
+            # Measured but not written; written but not committed; states half
+            # relevant; between the states and the progress that names them.
+            *[("append", 4), ("save_states", 2), ("commit", 3)],
+            # In the second group.
+            *[("append", 9), ("commit", 2)],
+        ],
         # Calls of one update: a lane between two evaluations goes on, in long calls.
-        [("append", 44, 0.0), ("commit", 4)],
-        [("save_states", 78, 0.0), ("commit", 200, 0.0)],
+        [
+            *[("append", 44, 0.0), ("save_states", 78, 0.0), ("commit", 200, 0.0)],
+            ("commit", 4),
+        ],
     ],
 )
 def test_killed_and_resumed_equals_uninterrupted(tmp_path, uninterrupted, deaths):
@@ -57,8 +65,7 @@ def test_killed_and_resumed_equals_uninterrupted(tmp_path, uninterrupted, deaths
         killed = work(out, *death)
         assert killed.returncode == -signal.SIGKILL, killed.stderr
         assert not (out / "results.csv").exists()
-    finished = work(out)
-    assert finished.returncode == 0, finished.stderr
+    main(out)
     for name in ("results.csv", "curves.csv"):
         assert (out / name).read_bytes() == (uninterrupted / name).read_bytes()
 
@@ -118,72 +125,50 @@ def test_a_second_process_is_refused(tmp_path):
     assert "another process (pid " in refusals[0].stderr.splitlines()[-1]
 
 
-# A write past the limit fails as on a full disk, for any one file.
-FULL = """
-import resource, signal, sys
-import jax
-from sweep_worker import *
-from optjax.sweep._store.store import Store
+@pytest.fixture
+def fill_disk():
+    """A write past so many bytes of a file fails, as on a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
 
-what, out = sys.argv[1:]
-# Its files would be cut too, of which JAX warns.
-jax.config.update("jax_enable_compilation_cache", False)
+    def fill(size):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
 
-def limit(size):
-    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
-
-def limited(function, size, first=0):
-    seen = []
-    def at_last(*args, **kwargs):
-        seen.append(None)
-        if len(seen) > first:
-            limit(size)
-        return function(*args, **kwargs)
-    return at_last
-
-if what == "curves.csv":
-    limit(3500)
-elif what == "progress.json":
-    Store.commit = limited(Store.commit, 20, first=5)
-elif what == "sweep":
-    Store._begin = limited(Store._begin, 20)
-elif what == "states":
-    Store.save_states = limited(Store.save_states, 100, first=3)
-elif what == "results.csv":
-    Store.write_results = limited(Store.write_results, 100)
-try:
-    sweep.run((init, step), SPACE, out=out, checkpoint_seconds=0.0, **KEYWORDS)
-except sweep.SweepError as error:
-    sys.exit(str(error))
-"""
+    yield fill
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 @pytest.mark.parametrize(
-    ("what", "words"),
+    ("size", "method", "calls", "words"),
     [
-        ("curves.csv", "write curves.csv"),
-        ("progress.json", "write progress.json"),
-        ("sweep", "write {out}/sweep"),
-        ("states", "save the lanes' states"),
-        ("results.csv", "write results.csv"),
+        (3500, "open", 1, "write curves.csv"),
+        (20, "commit", 6, "write progress.json"),
+        (20, "_begin", 1, "write {out}/sweep"),
+        (100, "save_states", 4, "save the lanes' states"),
+        (100, "write_results", 1, "write results.csv"),
     ],
 )
 def test_a_full_disk_ends_in_one_message_and_can_be_resumed(
-    tmp_path, uninterrupted, what, words
+    tmp_path, uninterrupted, fill_disk, monkeypatch, size, method, calls, words
 ):
+    """From the so-manieth call of a method of the store on."""
     out = tmp_path / "full"
-    full = subprocess.run(
-        [*ready.python(), "-c", FULL, what, str(out)],
-        cwd=Path(__file__).parents[1],
-        capture_output=True,
-        text=True,
-    )
-    assert full.returncode == 1, full.stderr
-    (line,) = full.stderr.splitlines()
+
+    def limited(*args, **keywords):
+        seen.append(None)
+        if len(seen) == calls:
+            fill_disk(size)
+        return function(*args, **keywords)
+
+    seen, function = [], getattr(Store, method)
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, method, limited)
+        with pytest.raises(sweep.SweepError) as caught:
+            main(out)
+        fill_disk(resource.RLIM_INFINITY)
+    (line,) = str(caught.value).splitlines()
     words = words.format(out=out)
     assert f"cannot {words} in {out}: File too large. Ev" in line
-    if what != "sweep":
+    if method != "_begin":
         lines = (out / "curves.csv").read_text().splitlines()
         assert lines[0] == "trial,optimizer,seed,step,loss"
         assert len(lines) > 10

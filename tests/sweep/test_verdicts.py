@@ -1,5 +1,6 @@
 """Planted cases: each verdict where it is due, and nowhere else."""
 
+import functools
 import itertools
 import math
 import shlex
@@ -7,6 +8,7 @@ import shlex
 import numpy as np
 import pytest
 from scipy import stats
+from sklearn import ensemble, inspection, model_selection
 
 import optjax
 from optjax._cli.options import RaceOptions, SweepOptions
@@ -23,10 +25,10 @@ from optjax.sweep import (
     SweepResult,
     TrialSpec,
 )
+from optjax.sweep._report import forest
 from optjax.sweep._report.again import Range, again
 from optjax.sweep._report.apart import LEVEL, Sample, is_told, probability, seeds_needed
 from optjax.sweep._report.best_of import mean_of_best
-from optjax.sweep._report.forest import importance_of
 from optjax.sweep._report.profile import profile_page
 from optjax.sweep._report.study import Study
 from optjax.sweep._report.target import to_target
@@ -483,17 +485,43 @@ def drawn(function, count=96):
     return SweepResult(tuple(records), "score", "max")
 
 
-def importances(name):
-    return importance_of(drawn(FUNCTIONS[name]), "adam")
+@functools.cache
+def verdicts_and_importances(name):
+    """Of one forest."""
+    result = drawn(FUNCTIONS[name])
+    return result.verdicts(), result._study.importance
 
 
 def test_what_decides_is_told_from_what_does_not():
-    found = {one.name: one for one in importances("additive")}
+    said, importances = verdicts_and_importances("additive")
+    found = {one.name: one for one in importances}
     assert found["a"].low > found["b"].high > found["b"].low > 0
     assert found["c"].low <= 0.01
     assert abs(found["c"].mean) < 0.02
-    said = the("importance", drawn(FUNCTIONS["additive"]).records).says
-    assert said == "a decides most of what comes of adam; c hardly matters."
+    assert "a decides most of what comes of adam; c hardly matters." in [
+        verdict.says for verdict in said
+    ]
+
+
+def test_the_importances_are_scikit_learns(monkeypatch):
+    monkeypatch.setattr(forest, "_TREES", 5)
+    result = drawn(FUNCTIONS["product"], 40)
+    found = result.configurations()
+    inputs = np.array([[*best.config.hyper.values()] for best in found])
+    ranks = (stats.rankdata([best.median for best in found]) - 1) / 39
+    falls = []
+    folds = model_selection.KFold(4, shuffle=True, random_state=0)
+    for train, test in folds.split(inputs):
+        trees = ensemble.RandomForestRegressor(5, random_state=0)
+        trees.fit(inputs[train], ranks[train])
+        of_fold = inspection.permutation_importance(
+            trees, inputs[test], ranks[test], n_repeats=5, random_state=0
+        )
+        falls.append(of_fold.importances)
+    falls = dict(zip("abc", np.concatenate(falls, axis=1), strict=True))
+    for name, mean, low, high in forest.importance_of(result, "adam"):
+        wanted = [np.mean(falls[name]), *np.quantile(falls[name], [0.05, 0.95])]
+        np.testing.assert_allclose([mean, low, high], wanted, rtol=1e-9, atol=1e-12)
 
 
 def test_where_nothing_decides_nothing_is_said():
@@ -520,7 +548,7 @@ def test_importance_agrees_in_order_with_optunas(name):
         optuna.importance.FanovaImportanceEvaluator(seed=0),
         optuna.importance.MeanDecreaseImpurityImportanceEvaluator(seed=0),
     )
-    ours = [one.name for one in importances(name)]
+    ours = [one.name for one in verdicts_and_importances(name)[1]]
     for evaluator in evaluators:
         theirs = optuna.importance.get_param_importances(study, evaluator=evaluator)
         assert list(theirs) == ours

@@ -57,7 +57,23 @@ def probability(first: Sample, second: Sample, groups: int) -> float:
     """Of a difference as large by chance, between some two of so many."""
     if min(first.size, second.size) < 2:
         return 1.0
-    return _probability(abs(first.mean - second.mean), first, second, groups)
+    parts = [sample.variance / sample.size for sample in (first, second)]
+    difference = abs(first.mean - second.mean)
+    if not sum(parts):
+        return float(difference == 0)
+    freedom = sum(parts) ** 2 / sum(
+        part**2 / (sample.size - 1)
+        for part, sample in zip(parts, (first, second), strict=True)
+    )
+    if groups == 2:
+        # Twice Student's.
+        from scipy.special import stdtr
+
+        return 2 * float(stdtr(freedom, -difference / math.sqrt(sum(parts))))
+    from scipy.stats import studentized_range
+
+    statistic = difference / math.sqrt(sum(parts) / 2)
+    return float(studentized_range.sf(statistic, groups, freedom))
 
 
 def seeds_needed(first: Sample, second: Sample, groups: int) -> int | None:
@@ -67,14 +83,14 @@ def seeds_needed(first: Sample, second: Sample, groups: int) -> int | None:
     """
     if first.mean == second.mean or math.inf in (first.variance, second.variance):
         return None
-    from scipy import stats
+    power = statistics.NormalDist().inv_cdf(_POWER)
 
     def suffices(count: int) -> bool:
-        one, other = first._replace(size=count), second._replace(size=count)
-        error = math.sqrt((one.variance + other.variance) / count)
+        error = math.sqrt((first.variance + second.variance) / count)
         # So much smaller may the difference come out.
-        sure = abs(first.mean - second.mean) - float(stats.norm.ppf(_POWER)) * error
-        return sure > 0 and _probability(sure, one, other, groups) < LEVEL
+        sure = abs(first.mean - second.mean) - power * error
+        one, other = Sample(count, sure, first.variance), second._replace(size=count)
+        return sure > 0 and is_told(one, other._replace(mean=0.0), groups)
 
     low, high = 1, 2
     while not suffices(high):
@@ -85,21 +101,3 @@ def seeds_needed(first: Sample, second: Sample, groups: int) -> int | None:
         middle = (low + high) // 2
         low, high = (low, middle) if suffices(middle) else (middle, high)
     return high
-
-
-def _probability(
-    difference: float, first: Sample, second: Sample, groups: int
-) -> float:
-    from scipy import stats
-
-    parts = [sample.variance / sample.size for sample in (first, second)]
-    if not sum(parts):
-        return float(difference == 0)
-    freedom = sum(parts) ** 2 / sum(
-        part**2 / (sample.size - 1)
-        for part, sample in zip(parts, (first, second), strict=True)
-    )
-    statistic = difference / math.sqrt(sum(parts) / 2)
-    if groups == 2:
-        return 2 * float(stats.t.sf(statistic / math.sqrt(2), freedom))
-    return float(stats.studentized_range.sf(statistic, groups, freedom))

@@ -1,37 +1,40 @@
 """A sweep's page: what is on it, and the file."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from optjax._page.parts import Page
+from optjax._page.parts import Page, Verdict
 from optjax._page.render import render
 from optjax.sweep._code import pasted
 from optjax.sweep._ranking import Ranking
 from optjax.sweep._report.pictures import pictures, trials
 from optjax.sweep._report.study import Study
 from optjax.sweep._report.target import to_target
-from optjax.sweep._report.verdicts import verdicts
 from optjax.sweep._store.files import write_atomically
 
 
-def page_of(study: Study, about: Mapping[str, Any]) -> Page:
+def page_of(
+    study: Study, verdicts: Sequence[Verdict], about: Mapping[str, Any]
+) -> Page:
     """The page of the trials that have ended, at least one."""
     ranking = study.ranking
     return Page(
         title=_title(ranking, str(about.get("task", ""))),
         lead=_lead(ranking, about),
         code=pasted(study.best.config),
-        verdicts=verdicts(study),
+        verdicts=verdicts,
         pictures=pictures(study),
         tables=to_target(ranking),
         trials=trials(study),
     )
 
 
-def write_page(study: Study, about: Mapping[str, Any], path: Path) -> None:
+def write_page(
+    study: Study, verdicts: Sequence[Verdict], about: Mapping[str, Any], path: Path
+) -> None:
     """Write it; the file is there whole or not at all."""
-    text = render(page_of(study, about))
+    text = render(page_of(study, verdicts, about))
     write_atomically(path, lambda to: to.write_text(text, encoding="utf-8"))
 
 
