@@ -74,6 +74,7 @@ def execute(notebook: Any) -> Any:
             fresh,
             timeout_func=lambda cell: max(1, math.ceil(end - time.monotonic())),
             resources={"metadata": {"path": str(work)}},
+            shutdown_kernel="immediate",  # it has nothing to put in order
             record_timing=False,
             coalesce_streams=True,
         ).execute(

@@ -106,7 +106,8 @@ def receive(caller):
             os.close(stream)
         threading.Thread(target=end_with, args=(caller, process), daemon=True).start()
         status = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
-        caller.send(str(status).encode())
+        with contextlib.suppress(BrokenPipeError):
+            caller.send(str(status).encode())
         os._exit(0)
     caller.close()
     for number, stream in enumerate(streams):

@@ -8,6 +8,7 @@ its own over the leaves, and of a single step each block of coordinates one of i
 where the black box lets it, so that no array of the updates' size is held.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -62,8 +63,8 @@ def measure(
     def along_steps(follow: Callable[..., Any], carry: Any, gradients: Any) -> Any:
         """`scan`, but that nothing of a single step is carried on."""
         if not is_single:
-            return jax.lax.scan(follow, carry, gradients)[1]
-        return jax.tree.map(lambda x: x[None], follow(carry, gradients)[1])
+            return jax.lax.scan(follow, carry, gradients)
+        return None, jax.tree.map(lambda x: x[None], follow(carry, gradients)[1])
 
     def step(e: Any, state: Any, gradient: Any, params: Any) -> Any:
         all_, second, parameters = e[-3], e[-2], e[-1]
@@ -103,7 +104,7 @@ def measure(
             )
 
         inexact, tangents, parted = jax.jvp(begin, (still,), (turning,), has_aux=True)
-        return along_steps(follow, (inexact, tangents, parted, params), gradients)
+        return along_steps(follow, (inexact, tangents, parted, params), gradients)[1]
 
     def difference(knob: jax.Array, gradients: Any, given: Any, params: Any) -> Any:
         h = _width(params)
@@ -124,10 +125,11 @@ def measure(
             return new, _of_leaves(sums, update, tangent, params)
 
         states = (subject.start(e, given, params) for e in sides)
-        return along_steps(follow, (*states, params), gradients)
+        return along_steps(follow, (*states, params), gradients)[1]
 
     def follow(carry: Any, gradient: Any) -> Any:
-        count, before, params = carry
+        count, _, now = carry
+        before, params = now
         with observing() as links:
             update, state = step(still, before, gradient, params)
         names = leaf_names(params)
@@ -141,44 +143,33 @@ def measure(
         held = subject.values(count, state)
         values = jnp.array([jnp.asarray(v, jnp.float32) for v in held], jnp.float32)
         moved = _of_leaves(moves, update, rest, slope, gradient, params)
-        after = count + 1, state, optax.apply_updates(params, update)
+        after = count + 1, now, (state, optax.apply_updates(params, update))
         return after, (moved, values, told)
 
     def plain(gradients: Any, given: Any, params: Any) -> Any:
-        first = jnp.zeros([], jnp.int32), subject.start(still, given, params), params
+        start = subject.start(still, given, params), params
+        first = jnp.zeros([], jnp.int32), start, start
         return along_steps(follow, first, gradients)
 
     # Of several steps the whole state is carried on anyway.
     lean = by_blocks if is_single and may_cut else lambda function: function
-    moved, values, told = lean(plain)(gradients, given, params)
-
-    def held(looks: Any, state: Any, gradient: Any, params: Any) -> Any:
-        with observing() as links:
-            update, _ = step(still, state, gradient, params)
-        return held_at(links, update, looks)
+    carried, (moved, values, told) = lean(plain)(gradients, given, params)
 
     def held_at_once(looks: Any, gradient: Any, given: Any, params: Any) -> Any:
-        return held(looks, subject.start(still, given, params), gradient, params)
-
-    def before_the_last() -> Any:
-        """The state, the gradient and the parameters of the last of several steps."""
-
-        def follow(carry: Any, gradient: Any) -> Any:
-            state, params = carry
-            update, state = step(still, state, gradient, params)
-            return (state, optax.apply_updates(params, update)), None
-
-        start = subject.start(still, given, params), params
-        before = jax.tree.map(lambda g: g[:-1], gradients)
-        (state, after), _ = jax.lax.scan(follow, start, before)
-        return state, jax.tree.map(lambda g: g[-1], gradients), after
+        start = subject.start(still, given, params)
+        with observing() as links:
+            update, _ = step(still, start, gradient, params)
+        return held_at(links, update, looks)
 
     if is_single:
         at_once = lean(held_at_once)
         look = lambda looks: at_once(looks, gradients, given, params)  # noqa: E731
     else:
-        last = before_the_last()
-        look = lambda looks: held(looks, *last)  # noqa: E731
+        _, (state, at), _ = carried
+        last = jax.tree.map(lambda g: g[-1], gradients)
+        with observing() as links:
+            update, _ = step(still, state, last, at)
+        look = functools.partial(held_at, links, update)
     forecast = meetings(look, leaf_names(params))
 
     def turn(knob: jax.Array) -> tuple[Sums, jax.Array]:

@@ -88,10 +88,8 @@ class Audit(Mapping[str, Mapping[str, Effect]]):
             raise KeyError(f"no group {group!r}; there are {', '.join(members)}")
         names = self.layout.hyperparameters + PROBES
         with np.errstate(all="ignore"):
-            return {
-                name: self._effect(index, list(members[group]))
-                for index, name in enumerate(names)
-            }
+            effects = self._effects(list(members[group]))
+        return dict(zip(names, effects, strict=True))
 
     def __iter__(self) -> Iterator[str]:
         return iter(name for name, _ in self.layout.groups)
@@ -153,34 +151,36 @@ class Audit(Mapping[str, Mapping[str, Effect]]):
         names = ", ".join(self.layout.hyperparameters)
         return f"<Audit of {len(self)} groups, hyper-parameters {names or 'unknown'}>"
 
-    def _effect(self, knob: int, members: list[int]) -> Effect:
+    def _effects(self, members: list[int]) -> list[Effect]:
         """Of several leaves and steps as one long vector, each turned by its own."""
         effects: Effects = self.measured.effects
         moves: Moves = self.measured.moves
+        # Steps, knobs, leaves.
         elasticity, turn, moved, decay = (
-            np.asarray(field, np.float64)[:, knob, members] for field in effects[:4]
+            np.asarray(field, np.float64)[:, :, members] for field in effects[:4]
         )
         update, parameter = (
-            np.asarray(field, np.float64)[:, members]
+            np.asarray(field, np.float64)[:, None, members]
             for field in (moves.update, moves.parameter)
         )
         weight = update**2
         is_step = weight > 0
         weight = weight / np.sum(weight) if np.any(is_step) else weight * np.nan
         elasticity, turn = np.where(is_step, elasticity, 0), np.where(is_step, turn, 0)
-        in_step = np.sum(weight, axis=1, keepdims=True)
-        of_step = np.sum(weight * elasticity, axis=1, keepdims=True)
+        in_step = np.sum(weight, axis=2, keepdims=True)
+        of_step = np.sum(weight * elasticity, axis=2, keepdims=True)
         of_step = of_step / np.where(in_step == 0, 1.0, in_step)
-        turned = np.sum(weight * (turn**2 + (elasticity - of_step) ** 2))
-        lengths = np.sum(update * parameter * np.where(is_step, decay, 0), axis=1)
-        whole = np.sqrt(np.sum(update**2, axis=1) * np.sum(parameter**2, axis=1))
-        is_known = whole > 0
+        turned = weight * (turn**2 + (elasticity - of_step) ** 2)
+        lengths = np.sum(update * parameter * np.where(is_step, decay, 0), axis=2)
+        whole = np.sqrt(np.sum(update**2, axis=2) * np.sum(parameter**2, axis=2))
+        is_known = whole[:, 0] > 0
         size = np.array(self.layout.sizes, np.float64)[members]
-        return Effect(
-            float(np.sum(weight * elasticity)),
-            float(np.sqrt(turned)),
-            float(np.mean(moved @ size) / max(np.sum(size), 1)),
-            float(np.mean(lengths[is_known] / whole[is_known]))
+        columns = (
+            np.sum(weight * elasticity, axis=(0, 2)),
+            np.sqrt(np.sum(turned, axis=(0, 2))),
+            np.mean(moved @ size, axis=0) / max(np.sum(size), 1),
+            np.mean(lengths[is_known] / whole[is_known], axis=0)
             if np.any(is_known)
-            else 0.0,
+            else np.zeros(lengths.shape[1]),
         )
+        return [Effect(*row) for row in np.transpose(columns).tolist()]

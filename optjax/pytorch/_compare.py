@@ -125,14 +125,18 @@ def compare(optimizer_a: Side, optimizer_b: Side, steps: int = 200) -> Compariso
         side if call is None or isinstance(side, Trajectory) else call
         for side, call in zip(sides, calls, strict=True)
     ]
-    runs = [side if _is_torch(side) else m for side, m in zip(sides, made, strict=True)]
     if logged:
         problem = _problem_of(logged[0])
         steps = len(logged[0].gradients)
     else:
         problem = _problem(steps)
     dtype = _dtype(made, problem[0])
-    follow = functools.partial(_follow, problem=problem, dtype=dtype)
+    with jax.enable_x64(dtype == "float64"):
+        runs = [
+            m.make() if isinstance(m, Call) and not _is_torch(side) else side
+            for side, m in zip(sides, made, strict=True)
+        ]
+    follow = functools.partial(_follow, problem=problem, dtype=dtype, piece=steps)
     paths = [follow(side) for side in runs]
     apart = _apart(*paths)
     if apart <= _EQUAL:
@@ -248,11 +252,13 @@ def _follow(
     side: Any,
     problem: tuple[Any, Any],
     dtype: str,
+    piece: int,
     jumps: Mapping[int, int] = MappingProxyType({}),
 ) -> np.ndarray:
     """How far every coordinate is from its start after every step.
 
-    Before the step of each jump the counters of steps grow by it.
+    Before the step of each jump the counters of steps grow by it. So many steps as are
+    in a piece are one program's, called as often as it takes.
     """
     start, gradients = problem
     if isinstance(side, Trajectory):
@@ -262,29 +268,41 @@ def _follow(
         return _follow_torch(side, start, gradients, jumps)
     with jax.enable_x64(dtype == "float64"):
         tx = side.make() if isinstance(side, Call) else side
-        start, gradients = jax.tree.map(
-            lambda x: jnp.asarray(x, dtype), (start, gradients)
-        )
-
+        x = jax.tree.map(lambda x: jnp.asarray(x, dtype), start)
+        gradients = jax.tree.map(lambda g: np.asarray(g, dtype), gradients)
         later = np.zeros(len(jax.tree.leaves(gradients)[0]), np.int32)
         for number, jump in jumps.items():
             later[number] = jump
 
-        def step(carry: Any, now: Any) -> Any:
-            (x, state), (gradient, jump) = carry, now
-            state = jax.tree_util.tree_map_with_path(
-                lambda path, n: n + jump if is_counter(path, n) else n, state
-            )
-            updates, state = tx.update(gradient, state, x)
-            return (optax.apply_updates(x, updates), state), updates
+        def part(number: int) -> Any:
+            rows = slice(number * piece, (number + 1) * piece)
+            return jax.tree.map(lambda g: g[rows], (gradients, later))
 
-        def scan(start: Any, gradients: Any) -> Any:
-            return jax.lax.scan(step, (start, tx.init(start)), (gradients, later))[1]
+        run, carry, moves = _compiled(tx.update), (x, tx.init(x)), []
+        for number in range(len(later) // piece):
+            carry, moved = run(carry, part(number))
+            moves.append(_rows(moved))
+    return np.cumsum(np.concatenate(moves), axis=0)
 
-        # To be compiled once and run once.
-        cheap = {"xla_backend_optimization_level": 0}
-        moves = jax.jit(scan, compiler_options=cheap)(start, gradients)
-    return np.cumsum(_rows(moves), axis=0)
+
+# What seems equal is followed for longer by the same program.
+@functools.lru_cache(maxsize=16)
+def _compiled(update: Callable[..., Any]) -> Callable[[Any, Any], Any]:
+    """A number of steps of an optimizer, from parameters and a state."""
+
+    def step(carry: Any, now: Any) -> Any:
+        (x, state), (gradient, jump) = carry, now
+        state = jax.tree_util.tree_map_with_path(
+            lambda path, n: n + jump if is_counter(path, n) else n, state
+        )
+        updates, state = update(gradient, state, x)
+        return (optax.apply_updates(x, updates), state), updates
+
+    # To be compiled once and run once.
+    cheap = {"xla_backend_optimization_level": 0}
+    return jax.jit(
+        lambda carry, now: jax.lax.scan(step, carry, now), compiler_options=cheap
+    )
 
 
 def _rows(tree: Any) -> np.ndarray:
@@ -363,8 +381,9 @@ def _dtype(sides: Sequence[Any], start: Any) -> str:
     for side in sides:
         if isinstance(side, Trajectory) or _is_torch(side):
             continue
-        tx = side.make() if isinstance(side, Call) else side
-        state = jax.eval_shape(tx.init, jax.tree.map(jnp.asarray, start))
+        with jax.enable_x64(True):
+            tx = side.make() if isinstance(side, Call) else side
+            state = jax.eval_shape(tx.init, jax.tree.map(jnp.asarray, start))
         if any(x.dtype.itemsize == 2 for x in jax.tree.leaves(state)):
             return "float32"
     return "float64"

@@ -292,11 +292,13 @@ def _check_step(optimizer: Any, state: Any, said: _Said) -> None:
 
     def updates(tx: Any, state: Any, params: Any) -> Any:
         def waves(x: Any) -> jax.Array:
-            return (0.1 * jnp.cos(jnp.arange(x.size))).reshape(x.shape).astype(x.dtype)
+            wave = 0.1 * np.cos(np.arange(x.size)).reshape(x.shape)
+            return jnp.asarray(wave.astype(x.dtype))
 
         def peaks(x: Any) -> jax.Array:
             # Here ν rises and there it falls, where conventions of its maximum part.
-            return jnp.where(waves(x) > 0, jnp.asarray(1e3, x.dtype), 0)
+            peak = np.where(np.cos(np.arange(x.size)) > 0, 1e3, 0.0).reshape(x.shape)
+            return jnp.asarray(peak.astype(x.dtype))
 
         first, state = tx.update(jax.tree.map(waves, params), state, params)
         return first, tx.update(jax.tree.map(peaks, params), state, params)[0]

@@ -23,45 +23,35 @@ STEPS = len(GRADS)
 H = 1e-5
 
 
-def stepper(case):
-    """One step with every knob turned by its e, compiled once for all of them."""
+def paths(case, changes):
+    """The updates with every knob turned by its e, a row of changes each.
+
+    All along the path of the first, in one program. Of shape (steps, rows, 2, 3).
+    """
+    numbers = case.hyperparameters()
+
+    def made(e):
+        turned = {
+            name: n * jnp.exp(e[i]) for i, (name, n) in enumerate(numbers.items())
+        }
+        return case.factory(**turned)
+
+    def one(e, state, gradient, params):
+        gradient, params = gradient * jnp.exp(e[-2]), params * jnp.exp(e[-1])
+        return made(e).update(gradient, state, params)
+
+    def step(carry, gradient):
+        states, params = carry
+        each = jax.vmap(one, in_axes=(0, 0, None, None))
+        updates, states = each(changes, states, gradient, params)
+        return (states, params + updates[0]), updates
 
     @jit
-    def step(e, gradient, params, state):
-        hyper = case.hyperparameters()
-        hyper = {name: value * jnp.exp(e[name]) for name, value in hyper.items()}
-        gradient, params = (
-            gradient * jnp.exp(e["gradients"]),
-            params * jnp.exp(e["parameters"]),
-        )
-        return case.factory(**hyper).update(gradient, state, params)
+    def run(params, gradients):
+        states = jax.vmap(lambda e: made(e).init(params))(changes)
+        return jax.lax.scan(step, (states, params), gradients)[1]
 
-    return step
-
-
-def start(case, e):
-    hyper = case.hyperparameters()
-    hyper = {name: value * np.exp(e[name]) for name, value in hyper.items()}
-    return case.factory(**hyper).init(jnp.asarray(PARAMS))
-
-
-def path_of(case, step, still):
-    """The parameters before each step."""
-    params, state, path = jnp.asarray(PARAMS), start(case, still), []
-    for g in jnp.asarray(GRADS):
-        path.append(params)
-        update, state = step(still, g, params, state)
-        params = params + update
-    return path
-
-
-def steps_of(case, step, path, e):
-    """The updates along a path with knobs turned."""
-    state, updates = start(case, e), []
-    for g, x in zip(jnp.asarray(GRADS), path, strict=True):
-        update, state = step(e, g, x, state)
-        updates.append(np.asarray(update))
-    return np.array(updates)
+    return np.asarray(run(PARAMS, GRADS))
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
@@ -70,23 +60,21 @@ def test_every_number_of_every_row(case):
         found = optjax.audit(
             case.factory, case.hyperparameters(), GRADS, PARAMS, steps=STEPS
         )["overall"]
-        step = stepper(case)
-        still = dict.fromkeys((*case.hyperparameters(), "gradients", "parameters"), 0.0)
-        path = path_of(case, step, still)
-        update = steps_of(case, step, path, still)
-        whole = np.sum(update**2)
-        for name in still:
-            above, below = (
-                steps_of(case, step, path, {**still, name: e}) for e in (H, -H)
-            )
-            tangent = (above - below) / (2 * H)
-            elasticity = np.sum(update * tangent) / whole
-            rest = [
-                dx - u * np.sum(u * dx) / max(np.sum(u**2), 1e-300)
-                for u, dx in zip(update, tangent, strict=True)
-            ]
-            turn = np.sqrt(np.sum(np.square(rest)) / whole)
-            np.testing.assert_allclose(
-                found[name].elasticity, elasticity, 0, 1e-6, err_msg=name
-            )
-            np.testing.assert_allclose(found[name].turn, turn, 0, 1e-6, err_msg=name)
+        names = *case.hyperparameters(), "gradients", "parameters"
+        turns = H * np.eye(len(names))
+        updates = paths(case, np.concatenate([0 * turns[:1], turns, -turns]))
+    update, above, below = np.split(updates, [1, 1 + len(names)], axis=1)
+    whole = np.sum(update**2)
+    for name, tangent in zip(
+        names, np.moveaxis((above - below) / (2 * H), 1, 0), strict=True
+    ):
+        elasticity = np.sum(update[:, 0] * tangent) / whole
+        rest = [
+            dx - u * np.sum(u * dx) / max(np.sum(u**2), 1e-300)
+            for u, dx in zip(update[:, 0], tangent, strict=True)
+        ]
+        turn = np.sqrt(np.sum(np.square(rest)) / whole)
+        np.testing.assert_allclose(
+            found[name].elasticity, elasticity, 0, 1e-6, err_msg=name
+        )
+        np.testing.assert_allclose(found[name].turn, turn, 0, 1e-6, err_msg=name)

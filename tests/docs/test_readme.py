@@ -10,10 +10,10 @@ import io
 import os
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+import ready
 from test_notebooks import execute
 
 ROOT = Path(__file__).parents[2]
@@ -56,7 +56,7 @@ def needs_its_own_process(code):
 def run(code, name):
     if needs_its_own_process(code):
         ran = subprocess.run(
-            [sys.executable, "-c", code],
+            [*ready.python(), "-c", code],
             env={**os.environ, "PYTHONPATH": str(ROOT)},
             capture_output=True,
             text=True,

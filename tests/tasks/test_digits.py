@@ -89,7 +89,7 @@ def test_trial_learns(trial, init, step):
 def test_evaluate_sees_a_parameter_that_is_not_finite(trial, init):
     state = start(init)
     params = jax.tree.map(lambda p: p.at[(0,) * p.ndim].set(jnp.inf), state.params)
-    assert not trial.evaluate(state._replace(params=params))["finite"]
+    assert not jax.jit(trial.evaluate)(state._replace(params=params))["finite"]
 
 
 def test_seed_decides_parameters_and_batches(init, step):

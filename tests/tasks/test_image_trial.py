@@ -204,7 +204,7 @@ def test_evaluate_sees_a_parameter_that_is_not_finite(images):
     trial = task.trial(optjax.sgd, images, LINEAR, RECIPE)
     state = start(trial)
     params = jax.tree.map(lambda p: p.at[(0,) * p.ndim].set(jnp.inf), state.params)
-    assert not trial.evaluate(state._replace(params=params))["finite"]
+    assert not jax.jit(trial.evaluate)(state._replace(params=params))["finite"]
 
 
 def sweep_of(trial, **options):

@@ -88,7 +88,9 @@ def assert_same_bits(trial, key, losses, params):
 
 @pytest.mark.parametrize(("factory", "seed"), [(optjax.adam, 0), (optjax.adabound, 1)])
 def test_digits(factory, seed):
-    data = digits.load()
+    # Two updates an epoch.
+    whole = digits.load()
+    data = whole._replace(train_x=whole.train_x[:150], train_y=whole.train_y[:150])
     params_key, order_key = jax.random.split(jax.random.key(seed))
     expected = reference(
         digits.MLP(nnx.Rngs(params_key)),
@@ -99,9 +101,9 @@ def test_digits(factory, seed):
             jnp.asarray(data.train_y)[rows],
         ),
         order_key,
-        examples=1437,
+        examples=150,
         batch_size=64,
-        steps=24,
+        steps=4,
     )
     assert_same_bits(digits.trial(factory, data), jax.random.key(seed), *expected)
 
@@ -125,22 +127,22 @@ def test_images(model, dtype, augment):
             drawn = random_crop_and_flip(key, drawn)
         return normalise(drawn), jnp.asarray(y)[rows]
 
-    # Four updates an epoch, the rate a tenth from the second on.
+    # Two updates an epoch, the rate a tenth from the second on.
     expected = reference(
         model((6, 6, 3), 3, dtype=dtype, rngs=nnx.Rngs(params_key)),
-        with_drop(optjax.adabound, 4, optax.add_decayed_weights(0.05)),
+        with_drop(optjax.adabound, 2, optax.add_decayed_weights(0.05)),
         cross_entropy,
         draw,
         order_key,
         examples=70,
-        batch_size=16,
-        steps=6,
+        batch_size=32,
+        steps=4,
     )
     trial = image_task.trial(
         optjax.adabound,
         Images(x, y, x, y, 3),
         model,
-        Recipe(16, epochs=2, decay_after=1, weight_decay=0.05),
+        Recipe(32, epochs=2, decay_after=1, weight_decay=0.05),
         augment=augment,
         dtype=dtype,
     )
@@ -156,22 +158,22 @@ def test_text(clip_norm):
         characters = jnp.asarray(ids)[rows[:, None] * 6 + jnp.arange(7)]
         return characters[:, :-1], characters[:, 1:]
 
-    # 20 windows: five updates an epoch, the rate a tenth from the second on.
+    # 20 windows: two updates an epoch, the rate a tenth from the second on.
     clip = [] if clip_norm == math.inf else [optax.clip_by_global_norm(clip_norm)]
     expected = reference(
         CharLSTM(5, hidden=8, rngs=nnx.Rngs(params_key)),
-        with_drop(HEAVY_BALL, 5, *clip, optax.add_decayed_weights(0.05)),
+        with_drop(HEAVY_BALL, 2, *clip, optax.add_decayed_weights(0.05)),
         cross_entropy,
         draw,
         order_key,
         examples=20,
-        batch_size=4,
-        steps=7,
+        batch_size=10,
+        steps=4,
     )
     trial = text_task.trial(
         HEAVY_BALL,
         Text(ids, ids, "abcde"),
-        Recipe(4, epochs=2, decay_after=1, weight_decay=0.05, clip_norm=clip_norm),
+        Recipe(10, epochs=2, decay_after=1, weight_decay=0.05, clip_norm=clip_norm),
         sequence_length=6,
         hidden=8,
     )

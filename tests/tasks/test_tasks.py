@@ -125,7 +125,7 @@ def test_a_directory_knows_what_it_trained(
 def test_a_text_task(tmp_path, capsys):
     (tmp_path / "text.txt").write_text("to be or not to be, " * 60, encoding="utf-8")
     words = ["race", "--task", "char-lstm-1", "--data", str(tmp_path / "text.txt")]
-    words += ["--epochs", "1", "--batch-size", "2", "--optimizers", "adabound"]
+    words += ["--epochs", "1", "--batch-size", "16", "--optimizers", "adabound"]
     words += ["--test-examples", "70"]
     assert main([*words, "--out", str(tmp_path / "out")]) == 0
     (row,) = read(tmp_path / "out" / "results.csv")
