@@ -176,8 +176,10 @@ def monitored(make):
     return lambda tap: optjax.monitor(make(tap), every=3)
 
 
-@pytest.mark.parametrize("jitted", [True, False], ids=["jitted", "eager"])
-@pytest.mark.parametrize("row", OWN)
+@pytest.mark.parametrize(
+    ("row", "jitted"),
+    [*((row, True) for row in OWN), ("adam", False), ("injected", False)],
+)
 def test_as_often_under_a_monitor(row, jitted):
     """Whether the step is due or not: the first of the two is."""
     makes = {kind.__name__: kind(row) for kind in (linked, scheduled)}

@@ -19,6 +19,7 @@ from reference.flags import (
     BY_LEAF,
     JOINED_MASK,
     MASK,
+    MASKED,
     OWN,
     SAME_NAME,
     Flags,
@@ -89,7 +90,8 @@ def paths(name, problem_name, dtype):
         (params, grads), mask = load(problem_name, LEAVES), pick(MASK, LEAVES)
     else:
         params, grads = load(problem_name)
-        params, grads = joined(params), [joined(tree) for tree in grads]
+        join = functools.partial(joined, is_masked=name in MASKED)
+        params, grads = join(params), [join(tree) for tree in grads]
         mask = JOINED_MASK
     rows = [
         flags
@@ -114,7 +116,7 @@ def test_float32(flags):
     if flags.name in BY_LEAF:
         expected = follow_rule(str(flags), LEAVES)
     else:
-        expected = joined(follow_rule(str(flags)), axis=1)
+        expected = joined(follow_rule(str(flags)), 1, flags.name in MASKED)
     rtol = LESS_EXACT_IN_FLOAT32.get(flags.name, FLOAT32)
     assert_same_path(actual, expected, rtol)
 

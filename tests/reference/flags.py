@@ -80,21 +80,20 @@ JOINED_MASK = {"decayed": True, "left": False}
 BY_LEAF = {"adashift", "swats", "graftbound"}
 
 
-def joined(tree: dict[str, Any], axis: int = 0) -> dict[str, Any]:
-    """The same coordinates in two arrays, which compile sooner than five.
+def joined(
+    tree: dict[str, Any], axis: int = 0, is_masked: bool = False
+) -> dict[str, Any]:
+    """The same coordinates in one array, or in two by `MASK`: five compile for longer.
 
     For rows that are not `BY_LEAF`. Of a path, whose first axis is the steps, with an
     axis of 1.
     """
-    arrays = {
-        name: [
-            np.reshape(tree[key], (*np.shape(tree[key])[:axis], -1))
-            for key in sorted(tree)
-            if MASK[key] is is_decayed
-        ]
-        for name, is_decayed in JOINED_MASK.items()
-    }
-    return {name: np.concatenate(x, axis) for name, x in arrays.items() if x}
+    arrays: dict[str, Any] = {}
+    for key in sorted(tree):
+        name = "all" if not is_masked else "decayed" if MASK[key] else "left"
+        x = np.reshape(tree[key], (*np.shape(tree[key])[:axis], -1))
+        arrays.setdefault(name, []).append(x)
+    return {name: np.concatenate(x, axis) for name, x in arrays.items()}
 
 
 SAME_NAME = [
@@ -368,3 +367,6 @@ OWN = [
         "schedule",
     ),
 ]
+
+#: The rows with flags that mask.
+MASKED = {flags.name for flags in SAME_NAME + OWN if MASK in flags.arguments.values()}
