@@ -8,6 +8,7 @@ import ctypes
 import gc
 import os
 import pathlib
+import tempfile
 import time
 
 import compiling
@@ -50,9 +51,20 @@ assert all((TESTS / name).is_file() for name in QUICK), QUICK
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "quick: of the files in tests/conftest.py")
+    keep_files_in_memory()
     # Without pytest's cache (`-p no:cacheprovider`) there is none of programs.
     if config.pluginmanager.hasplugin("cacheprovider"):
         keep_programs(pathlib.Path(config.cache.mkdir("programs")))
+
+
+def keep_files_in_memory(memory="/dev/shm", least=2 << 30):
+    """Thousands of small ones are written, renamed and deleted; where there is room."""
+    if "TMPDIR" in os.environ or not os.path.isdir(memory):
+        return
+    found = os.statvfs(memory)
+    # Some are libraries, which are executed.
+    if found.f_bavail * found.f_frsize > least and not found.f_flag & os.ST_NOEXEC:
+        os.environ["TMPDIR"], tempfile.tempdir = memory, None
 
 
 def keep_programs(directory, days=3):
