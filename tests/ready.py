@@ -6,9 +6,9 @@ does what it does with `sys.executable`. A server has imported them, and started
 device; for whoever comes it forks, and the fork has the caller's streams, directory and
 environment and is the program. It ends as the program does, and with the caller.
 
-Not for a program in which the start itself is in question: options of Python, another
-PYTHONHASHSEED, variables that JAX or its C++ read when they are imported, `python -m`,
-and signals that its caller sends it, but SIGKILL.
+Not for a program in which the start itself is in question: options of Python,
+PYTHONHASHSEED (it is not the caller's), variables that JAX or its C++ read when they
+are imported, `python -m`, and signals that its caller sends it, but SIGKILL.
 """
 
 import atexit
@@ -34,6 +34,7 @@ LIBRARIES = [
     "optax",
     "pandas",
     "pyarrow",
+    "rich.progress",
     "scipy.stats",
     "sklearn.datasets",
     "optjax._cli.sweep",
@@ -55,6 +56,8 @@ def python():
             pass_fds=[listener.fileno()],
             # It ends when nobody has the other end.
             stdin=subprocess.PIPE,
+            # Another than the tests', even where theirs is not drawn.
+            env={**os.environ, "PYTHONHASHSEED": "4242"},
         )
     atexit.register(server.communicate)
     return [sys.executable, "-IS", __file__, "ask", address]

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 
+import processes
 import pytest
 import ready
 
@@ -28,7 +29,7 @@ def run(*command):
         capture_output=True,
         text=True,
         timeout=120,
-        env={**os.environ, **WIDTH},
+        env={**os.environ, **processes.ENVIRONMENT, **WIDTH},
         check=False,
     )
 
@@ -247,7 +248,8 @@ def test_bad_argument_in_a_process_of_its_own():
 
 
 def test_a_race_from_the_command_line(tmp_path):
-    words = "race --optimizers sgd --learning-rates 0.1 --seeds 1 --steps 20 --out"
+    words = "race --task signal_worker:trial --metric loss --mode min --optimizers sgd"
+    words += " --learning-rates 0.1 --seeds 1 --steps 20 --out"
     out = tmp_path / "new" / "run"
     done = run(sys.executable, "-m", "optjax", *words.split(), str(out))
     assert done.returncode == 0, done.stderr

@@ -4,7 +4,6 @@ import functools
 import json
 import os
 import subprocess
-import sys
 
 import identity_worker
 import jax
@@ -13,6 +12,7 @@ import numpy as np
 import optax
 import processes
 import pytest
+import ready
 from identity_worker import digests
 
 import optjax
@@ -256,15 +256,17 @@ def test_words_are_in_the_result(tmp_path):
 
 def test_every_process_works_out_the_same(tmp_path):
     """Another with another hash seed, in another directory, and this one."""
-    program = "import json, identity_worker as w; print(json.dumps(w.everyones()))"
+    program = "import json, identity_worker as w; print(json.dumps(w.everyones()))\n"
     done = subprocess.run(
-        [sys.executable, "-c", program],
+        [*ready.python(), "-c", program + "print(hash('optjax'))"],
         stdout=subprocess.PIPE,
         text=True,
         cwd=tmp_path,
-        env={**os.environ, **processes.ENVIRONMENT, "PYTHONHASHSEED": "1"},
+        env={**os.environ, **processes.ENVIRONMENT},
     )
-    one = json.loads(done.stdout)
+    everyones, seeded = done.stdout.splitlines()
+    assert int(seeded) != hash("optjax")
+    one = json.loads(everyones)
     assert one == identity_worker.everyones()
     # And trials that differ have digests that do.
     for name in ("init", "step", "evaluate", "state"):
