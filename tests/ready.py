@@ -7,8 +7,8 @@ device; for whoever comes it forks, and the fork has the caller's streams, direc
 environment and is the program. It ends as the program does, and with the caller.
 
 Not for a program in which the start itself is in question: options of Python,
-PYTHONHASHSEED (it is another than the caller's), variables that JAX or its C++ read when
-they are imported, `python -m`, and signals that its caller sends it, but SIGKILL.
+PYTHONHASHSEED (it is not the caller's), variables that JAX or its C++ read when they
+are imported, `python -m`, and signals that its caller sends it, but SIGKILL.
 """
 
 import atexit
