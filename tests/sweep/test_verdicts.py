@@ -8,7 +8,6 @@ import shlex
 import numpy as np
 import pytest
 from scipy import stats
-from sklearn import ensemble, inspection, model_selection
 
 import optjax
 from optjax._cli.options import RaceOptions, SweepOptions
@@ -25,7 +24,6 @@ from optjax.sweep import (
     SweepResult,
     TrialSpec,
 )
-from optjax.sweep._report import forest
 from optjax.sweep._report.again import Range, again
 from optjax.sweep._report.apart import LEVEL, Sample, is_told, probability, seeds_needed
 from optjax.sweep._report.best_of import mean_of_best
@@ -501,27 +499,6 @@ def test_what_decides_is_told_from_what_does_not():
     assert "a decides most of what comes of adam; c hardly matters." in [
         verdict.says for verdict in said
     ]
-
-
-def test_the_importances_are_scikit_learns(monkeypatch):
-    monkeypatch.setattr(forest, "_TREES", 5)
-    result = drawn(FUNCTIONS["product"], 40)
-    found = result.configurations()
-    inputs = np.array([[*best.config.hyper.values()] for best in found])
-    ranks = (stats.rankdata([best.median for best in found]) - 1) / 39
-    falls = []
-    folds = model_selection.KFold(4, shuffle=True, random_state=0)
-    for train, test in folds.split(inputs):
-        trees = ensemble.RandomForestRegressor(5, random_state=0)
-        trees.fit(inputs[train], ranks[train])
-        of_fold = inspection.permutation_importance(
-            trees, inputs[test], ranks[test], n_repeats=5, random_state=0
-        )
-        falls.append(of_fold.importances)
-    falls = dict(zip("abc", np.concatenate(falls, axis=1), strict=True))
-    for name, mean, low, high in forest.importance_of(result, "adam"):
-        wanted = [np.mean(falls[name]), *np.quantile(falls[name], [0.05, 0.95])]
-        np.testing.assert_allclose([mean, low, high], wanted, rtol=1e-9, atol=1e-12)
 
 
 def test_where_nothing_decides_nothing_is_said():

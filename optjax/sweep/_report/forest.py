@@ -19,7 +19,6 @@ from optjax.sweep._store.files import as_text
 _FEWEST = 16
 _MOST = 2000
 _TREES, _FOLDS, _REPEATS = 100, 4, 5
-_SEED = 209652396
 
 
 class Importance(NamedTuple):
@@ -77,6 +76,7 @@ def _ranks(scores: Any) -> Any:
 
 def _by_forest(names: Sequence[str], inputs: Any, ranks: Any) -> list[Importance]:
     from sklearn.ensemble import RandomForestRegressor
+    from sklearn.inspection import permutation_importance
     from sklearn.model_selection import KFold
 
     folds = KFold(_FOLDS, shuffle=True, random_state=0)
@@ -84,15 +84,12 @@ def _by_forest(names: Sequence[str], inputs: Any, ranks: Any) -> list[Importance
     for train, test in folds.split(inputs):
         forest = RandomForestRegressor(_TREES, random_state=0)
         forest.fit(inputs[train], ranks[train])
-        # Once as they are, and then permuted; the forest takes them all in one go.
-        every = np.stack([inputs[test]] * (1 + len(names) * _REPEATS))
-        permuted = every[1:].reshape(len(names), _REPEATS, *inputs[test].shape)
-        for column in range(len(names)):
-            permuted[column, :, :, column] = inputs[test, column][_orders(len(test))]
-        predicted = forest.predict(every.reshape(-1, len(names)))
-        score = _r_squared(ranks[test], predicted.reshape(len(every), -1))
-        learned.append(score[0])
-        falls.append(score[0] - score[1:].reshape(len(names), _REPEATS))
+        learned.append(forest.score(inputs[test], ranks[test]))
+        falls.append(
+            permutation_importance(
+                forest, inputs[test], ranks[test], n_repeats=_REPEATS, random_state=0
+            ).importances
+        )
     # Worse than always guessing the mean.
     if not np.mean(learned) > 0:
         return []
@@ -103,21 +100,3 @@ def _by_forest(names: Sequence[str], inputs: Any, ranks: Any) -> list[Importance
         for name, mean, lo, hi in zip(names, over.mean(axis=1), low, high, strict=True)
     ]
     return sorted(found, key=lambda one: -one.mean)
-
-
-def _orders(count: int) -> Any:
-    """Permutations for every column, those of scikit-learn: shape (repeats, count)."""
-    rng, order, orders = np.random.RandomState(_SEED), np.arange(count), []
-    permuted = order.copy()
-    for _ in range(_REPEATS):
-        rng.shuffle(order)
-        permuted = permuted[order]
-        orders.append(permuted)
-    return np.array(orders)
-
-
-def _r_squared(wanted: Any, predicted: Any) -> Any:
-    """Of each row of predictions; 0 where there is nothing to tell apart."""
-    spread = np.sum((wanted - wanted.mean()) ** 2)
-    error = np.sum((wanted - predicted) ** 2, axis=-1)
-    return 1 - error / spread if spread else np.zeros_like(error)
