@@ -101,8 +101,12 @@ def pytest_collection_modifyitems(items):
 
 
 def pytest_collection_finish():
-    """What is imported by now stays: no collection need look at it again."""
+    """What is imported by now stays: no collection need look at it again.
+
+    What JAX traces is thousands of objects that last no longer than a test.
+    """
     gc.freeze()
+    gc.set_threshold(50_000, 20, 20)
 
 
 @pytest.fixture(scope="session", autouse=True)
