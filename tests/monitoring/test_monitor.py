@@ -221,11 +221,15 @@ def test_leaves_end_to_end_are_summarised_as_each_alone(monkeypatch):
     random = np.random.default_rng(5)
     shapes = {"a": (300, 2), "b": (7,), "c": (9000,), "d": (3, 3), "e": (5,), "f": ()}
     params = {
-        name: jnp.asarray(random.normal(size=shape), jnp.float32)
+        name: np.asarray(
+            random.normal(size=shape), jnp.bfloat16 if name in "de" else "float32"
+        )
         for name, shape in shapes.items()
     }
-    params |= {name: params[name].astype(jnp.bfloat16) for name in "de"}
-    grads = [jax.tree.map(lambda x, t=t: 0.1 * t * x + 0.01, params) for t in (1, 2)]
+    grads = [
+        {name: (0.1 * t * x + 0.01).astype(x.dtype) for name, x in params.items()}
+        for t in (1, 2)
+    ]
     tx = optax.masked(adabound(), {name: name != "b" for name in params})
 
     def run():
@@ -402,7 +406,9 @@ def reference(steps=STEPS):
 
 def test_chain_with_clipping():
     clip = optax.clip(0.02)
-    clipped = [jax.tree.map(lambda g: jnp.clip(g, -0.02, 0.02), g) for g in GRADS]
+    clipped = [
+        jax.tree.map(lambda g: np.clip(np.asarray(g), -0.02, 0.02), g) for g in GRADS
+    ]
     expected = final(PLAIN, grads=clipped)
     assert_same_report(final(optax.chain(clip, monitor(adabound()))), expected)
     assert_same_report(final(monitor(optax.chain(clip, adabound()))), expected)
@@ -616,10 +622,10 @@ def test_a_report_for_each_of_several_learning_rates():
 def test_trials_that_are_due_at_different_steps():
     """Under vmap a trial that is not due keeps its summary and its path."""
     tx = monitor(adabound(), every=3)
-    states, _, _ = jit(lambda: train(tx))()
+    states = jax.device_get(jit(lambda: train(tx))()[0])
     # The state after step 2 is due next, that after step 3 is not.
     both = jax.tree.map(lambda x: x[1:3], states)
-    params = jax.tree.map(lambda x: jnp.stack([x, x]), PARAMS)
+    params = jax.tree.map(lambda x: np.stack([x, x]), PARAMS)
     updates, after = jit(jax.vmap(tx.update, (None, 0, 0)))(GRADS[2], both, params)
     assert optjax.read_report(after).steps.tolist() == [3, 3]
     alone = jax.tree.map(lambda x: x[1], both)
@@ -701,9 +707,9 @@ def test_orbax_saves_and_resumes(tmp_path):
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16, jnp.complex64])
 def test_dtypes(dtype):
     """Rates and norms are those of the same numbers in float32."""
-    cast = functools.partial(jax.tree.map, lambda x: x.astype(dtype))
+    cast = functools.partial(jax.tree.map, lambda x: np.asarray(x).astype(dtype))
     back = functools.partial(
-        jax.tree.map, lambda x: x.astype(dtype).real.astype(jnp.float32)
+        jax.tree.map, lambda x: np.asarray(x).astype(dtype).real.astype(np.float32)
     )
     report = final(PLAIN, cast(PARAMS), [cast(g) for g in GRADS])
     expected = final(PLAIN, back(PARAMS), [back(g) for g in GRADS])
@@ -723,7 +729,8 @@ def test_dtypes(dtype):
 
 def test_phase_of_complex_numbers_does_not_matter():
     turned = functools.partial(
-        jax.tree.map, lambda x: x * jnp.exp(1j * jnp.arange(x.size).reshape(x.shape))
+        jax.tree.map,
+        lambda x: np.complex64(x * np.exp(1j * np.arange(x.size).reshape(x.shape))),
     )
     report = final(PLAIN, turned(PARAMS), [turned(g) for g in GRADS[:4]])
     expected = reference(4)
@@ -739,7 +746,7 @@ def test_phase_of_complex_numbers_does_not_matter():
 
 def test_float64():
     with jax.enable_x64(True):
-        wide = functools.partial(jax.tree.map, lambda x: jnp.asarray(x, jnp.float64))
+        wide = functools.partial(jax.tree.map, lambda x: np.asarray(x, np.float64))
         states, _, _ = jit(
             lambda: train(monitor(adabound()), wide(PARAMS), [*map(wide, GRADS)])
         )()
@@ -819,24 +826,23 @@ def test_without_params_the_ratio_alone_is_unknown():
         )
 
 
-@pytest.mark.parametrize("every", [0, 2])
-def test_derivative_with_respect_to_a_hyperparameter(every):
+def test_derivative_with_respect_to_a_hyperparameter():
     """In both modes equal to that without a monitor."""
 
     def loss(learning_rate, wrap):
         _, _, params = train(wrap(adabound(learning_rate)), grads=GRADS[:4])
         return sum(jnp.sum(jnp.square(x[-1])) for x in jax.tree.leaves(params))
 
-    def wrap(tx):
-        return monitor(tx, every=every)
-
     expected = jit(jax.grad(lambda lr: loss(lr, lambda tx: tx)))(0.01)
     assert abs(expected) > 0
-    np.testing.assert_allclose(
-        jit(jax.grad(lambda lr: loss(lr, wrap)))(0.01), expected, rtol=1e-5
-    )
-    _, tangent = jax.jvp(jit(lambda lr: loss(lr, wrap)), (0.01,), (1.0,))
-    np.testing.assert_allclose(tangent, expected, rtol=1e-5)
+    for every in (0, 2):
+
+        def monitored(lr, every=every):
+            return loss(lr, functools.partial(monitor, every=every))
+
+        slope = jit(jax.grad(monitored))(0.01)
+        _, tangent = jax.jvp(jit(monitored), (0.01,), (1.0,))
+        np.testing.assert_allclose([slope, tangent], expected, rtol=1e-5)
 
 
 # ----------------------------------------------------------------------------------

@@ -1,9 +1,9 @@
 """Every row and flag against the float64 NumPy rules, in float64 and in float32.
 
 The float64 comparison is the proof of exactness: nothing but rounding may differ. The
-float32 one shows how much of that exactness is left in ordinary use. It is left out
-for the flags of rows that Optax has too, which test_parity_optax.py compares in
-float32; each such row is compared once here without flags.
+float32 one shows how much of that exactness is left in ordinary use. The rows that
+Optax has too are in test_parity_optax.py in float32. That leaves of other shapes are
+treated alike is in core/test_inputs.py, for all flags.
 """
 
 import functools
@@ -73,21 +73,19 @@ ROWS = [name for name in optjax.OPTIMIZERS if name not in ("momentum", "nesterov
 _GIVEN = {flags.name for flags in SAME_NAME + OWN}
 PLAIN = [Flags(name) for name in ROWS if name not in _GIVEN]
 ALL = SAME_NAME + OWN + PLAIN
-ONCE = [flags for flags in SAME_NAME if not flags.label] + OWN + PLAIN
 LABELLED = {str(flags): flags for flags in ALL}
 
 
-# In float32, which compiles long. Float64 shows that the shapes do not matter.
+# In float32, which compiles long.
 LEAVES = ("matrix", "vector")
 
 
 @functools.cache
 def paths(name, problem_name, dtype):
     """Ours, for all flags of a row together."""
-    if dtype == "float64":
-        (params, grads), mask = load(problem_name), MASK
-    elif name in BY_LEAF:
-        (params, grads), mask = load(problem_name, LEAVES), pick(MASK, LEAVES)
+    leaves = LEAVES if dtype == "float32" else tuple(MASK)
+    if name in BY_LEAF:
+        (params, grads), mask = load(problem_name, leaves), pick(MASK, leaves)
     else:
         params, grads = load(problem_name)
         join = functools.partial(joined, is_masked=name in MASKED)
@@ -95,7 +93,7 @@ def paths(name, problem_name, dtype):
         mask = JOINED_MASK
     rows = [
         flags
-        for flags in (ALL if dtype == "float64" else ONCE)
+        for flags in (ALL if dtype == "float64" else OWN + PLAIN)
         if (flags.name, flags.problem) == (name, problem_name)
     ]
     with jax.enable_x64(dtype == "float64"):
@@ -103,22 +101,27 @@ def paths(name, problem_name, dtype):
         return follow(transformations, params, grads, dtype)
 
 
+def rule(flags, leaves=None):
+    """The path in NumPy, of the leaves that `paths` has."""
+    if flags.name in BY_LEAF:
+        return follow_rule(str(flags), leaves)
+    return joined(follow_rule(str(flags)), 1, flags.name in MASKED)
+
+
 @pytest.mark.parametrize("flags", ALL, ids=str)
 def test_float64(flags):
     actual = paths(flags.name, flags.problem, "float64")[str(flags)]
-    params, _ = load(flags.problem)
-    assert_same_path(actual, follow_rule(str(flags)), 1e-11, start=params)
+    start, _ = load(flags.problem)
+    if flags.name not in BY_LEAF:
+        start = joined(start, is_masked=flags.name in MASKED)
+    assert_same_path(actual, rule(flags), 1e-11, start=start)
 
 
-@pytest.mark.parametrize("flags", ONCE, ids=str)
+@pytest.mark.parametrize("flags", OWN + PLAIN, ids=str)
 def test_float32(flags):
     actual = paths(flags.name, flags.problem, "float32")[str(flags)]
-    if flags.name in BY_LEAF:
-        expected = follow_rule(str(flags), LEAVES)
-    else:
-        expected = joined(follow_rule(str(flags)), 1, flags.name in MASKED)
     rtol = LESS_EXACT_IN_FLOAT32.get(flags.name, FLOAT32)
-    assert_same_path(actual, expected, rtol)
+    assert_same_path(actual, rule(flags, LEAVES), rtol)
 
 
 def test_no_two_cases_have_the_same_name():

@@ -17,7 +17,8 @@ import pytest
 from golden import problem
 from reference.flags import JOINED_MASK, MASKED, SAME_NAME, Flags, halved, joined
 from reference.scan import assert_same_path, follow
-from test_parity_numpy import paths as paths_of_leaves
+from test_parity_numpy import FLOAT32, rule
+from test_parity_numpy import paths as paths_of_both
 
 import optjax
 
@@ -88,9 +89,17 @@ def debias(moment, decay, count):
 ITS_OWN = optax.tree.bias_correction
 
 
+def is_low(flags):
+    """Whether something is stored in bfloat16, and every rounding must be the same."""
+    return jnp.bfloat16 in flags.arguments.values()
+
+
 @functools.cache
-def paths(library, name, problem_name, dtype="float32"):
-    """All flags of a row together: Optax is put right in float32 alone."""
+def paths(library, name, problem_name, dtype="float32", low=None):
+    """All flags of a row together, or those that are `low` or not.
+
+    Optax is put right in float32 alone, and compiled cheaply where it may.
+    """
     join = functools.partial(joined, is_masked=name in MASKED)
     params, grads = problem.load(problem_name)
     is_wide = dtype == "float64"
@@ -98,6 +107,7 @@ def paths(library, name, problem_name, dtype="float32"):
         flags
         for flags in (SAME_NAME if is_wide else ALL)
         if (flags.name, flags.problem) == (name, problem_name)
+        and low in (None, is_low(flags))
     ]
     bias_correction = ITS_OWN if is_wide else debias
     with (
@@ -109,6 +119,7 @@ def paths(library, name, problem_name, dtype="float32"):
             join(params),
             [join(tree) for tree in grads],
             dtype,
+            cheaply=low is False,
         )
 
 
@@ -117,17 +128,28 @@ def test_same_trajectory(flags):
     row = flags.name, flags.problem
     is_repaired = flags.name != "radam"
     actual = paths(optjax, *row)[str(flags)]
-    expected = paths(optax, *row, "float32" if is_repaired else "float64")[str(flags)]
+    theirs = ("float32", is_low(flags)) if is_repaired else ("float64",)
+    expected = paths(optax, *row, *theirs)[str(flags)]
     assert_same_path(actual, expected, 1e-6 if is_repaired else 1.2e-6)
     assert any(np.any(value) for value in expected.values())
+
+
+WITHOUT_FLAGS = [flags for flags in SAME_NAME if not flags.label]
+
+
+@pytest.mark.parametrize("flags", WITHOUT_FLAGS, ids=str)
+def test_the_rule_in_float32(flags):
+    """As test_parity_numpy.py has it for our own rows."""
+    actual = paths(optjax, flags.name, flags.problem)[str(flags)]
+    assert_same_path(actual, rule(flags), FLOAT32)
 
 
 @pytest.mark.parametrize("flags", SAME_NAME, ids=str)
 def test_same_trajectory_in_float64(flags):
     row = flags.name, flags.problem
-    actual = paths_of_leaves(*row, "float64")[str(flags)]
+    actual = paths_of_both(*row, "float64")[str(flags)]
     expected = paths(optax, *row, "float64")[str(flags)]
-    assert_same_path(joined(actual, 1, flags.name in MASKED), expected, 1e-12)
+    assert_same_path(actual, expected, 1e-12)
 
 
 def test_no_two_cases_have_the_same_name():

@@ -27,13 +27,15 @@ def follow(
     grads: Sequence[Mapping[str, np.ndarray]],
     dtype: str = "float32",
     l2: float = 0.0,
+    cheaply: bool = False,
 ) -> dict[str, Path]:
     """The displacements of several transformations, each by itself, in one program.
 
     One program, because most of the time of a test goes into compiling. Each update is
     produced in `dtype`; they are added up here in float64, so that what is compared is
     the updates' own precision and not the rounding of adding a small update to a large
-    parameter. `l2` times the parameters joins the gradient.
+    parameter. `l2` times the parameters joins the gradient. What is ours in float32 is
+    compared to few roundings, so it is compiled as users have it, and not `cheaply`.
     """
     start = {key: jnp.asarray(value, dtype) for key, value in params.items()}
     stacked = {
@@ -54,8 +56,8 @@ def follow(
         begin = {key: (start, tx.init(start)) for key, tx in transformations.items()}
         return jax.lax.scan(step, begin, grads)[1]
 
-    # float32 is compared to few roundings, so it is compiled as users have it.
-    moves = (jit if dtype == "float64" else jax.jit)(scan)(start, stacked)
+    cheaply = cheaply or dtype == "float64"
+    moves = (jit if cheaply else jax.jit)(scan)(start, stacked)
     return {
         name: {
             key: np.cumsum(np.asarray(value, np.float64), axis=0)
