@@ -3,7 +3,6 @@
 import copy
 import importlib.util
 import json
-import os
 import re
 from pathlib import Path
 
@@ -81,16 +80,8 @@ def test_there_are_notebooks():
     assert [path.name for path in execute.NOTEBOOKS if path.name.startswith("1-")]
 
 
-# Two of its programs are the same to the bit, where XLA fuses them as for users.
-FUSED_AS_FOR_USERS = ["4-your-own-optimizer"]
-
-
 @every_notebook
-def test_outputs_are_what_the_code_gives(path, monkeypatch):
-    if path.stem in FUSED_AS_FOR_USERS:
-        flags = os.environ["XLA_FLAGS"].split()
-        cheap = [flag for flag in flags if "fusion" not in flag]
-        monkeypatch.setenv("XLA_FLAGS", " ".join(cheap))
+def test_outputs_are_what_the_code_gives(path):
     committed = read(path)
     found = list(execute.differences(committed, execute.execute(committed)))
     assert not found, (
