@@ -23,6 +23,8 @@ PARAMS = {
     "layer_norm": {"scale": np.ones(5, np.float32)},
 }
 GRADS = jax.tree.map(lambda x: np.float32(0.1) * array(*x.shape), PARAMS)
+# Where more leaves would only be more to compile; what is global needs several.
+WEIGHTS, SLOPES = ({"w": tree["dense"]["kernel"]} for tree in (PARAMS, GRADS))
 
 MUSEUM = []
 
@@ -38,12 +40,12 @@ def report(repository, number, kind, *words):
     return add
 
 
-def audit(factory, params=PARAMS, grads=GRADS, steps=None, **hyper):
+def audit(factory, params=WEIGHTS, grads=SLOPES, steps=None, **hyper):
     return optjax.audit(factory, hyper, grads, params, steps=steps)
 
 
-def several(steps, grads=GRADS):
-    return jax.tree.map(lambda g: np.stack([g * (1 + i) for i in range(steps)]), grads)
+def several(steps):
+    return {"w": np.stack([SLOPES["w"] * (1 + i) for i in range(steps)])}
 
 
 # A learning rate that nothing depends on.
@@ -97,7 +99,9 @@ def the_scheduler_overwrites_the_rates_of_groups():
             lambda params: jax.tree.map(lambda x: x.ndim > 1, params),
         )
 
-    return audit(optimizer, muon_lr=2e-2, adam_lr=1e-5, warmup_max_lr=1e-3)
+    return audit(
+        optimizer, PARAMS, GRADS, muon_lr=2e-2, adam_lr=1e-5, warmup_max_lr=1e-3
+    )
 
 
 @report("google/sling", 237, "inert", "learning_rate is inert", "clipped or normalized")
@@ -105,7 +109,7 @@ def the_update_is_clipped_and_not_the_gradient():
     def optimizer(learning_rate):
         return optax.chain(optax.sgd(learning_rate), optax.clip_by_global_norm(1e-3))
 
-    return audit(optimizer, learning_rate=0.1)
+    return audit(optimizer, PARAMS, GRADS, learning_rate=0.1)
 
 
 @report("CyberZHG/keras-adabound", 1, "inert", "learning_rate", "at its bound")
@@ -145,7 +149,7 @@ def counting_batches(schedule, optimizer, k):
         optax.MultiSteps(optimizer, k).gradient_transformation(),
         optax.scale_by_schedule(schedule),
     )
-    return optjax.audit(tx, GRADS, tx.init(PARAMS), PARAMS)
+    return optjax.audit(tx, SLOPES, tx.init(WEIGHTS), WEIGHTS)
 
 
 @report("huggingface/accelerate", 963, "counts batches", "MultiSteps")
@@ -165,16 +169,16 @@ def warm_up_over_forward_passes():
 
 @report("google-deepmind/optax", 1414, "rounded", "b2 is 1 in bfloat16", "float32")
 def hyperparameters_have_the_dtype_of_the_parameters():
-    params = jax.tree.map(lambda x: x.astype(jnp.bfloat16), PARAMS)
-    grads = jax.tree.map(lambda x: x.astype(jnp.bfloat16), GRADS)
+    params = jax.tree.map(lambda x: x.astype(jnp.bfloat16), WEIGHTS)
+    grads = jax.tree.map(lambda x: x.astype(jnp.bfloat16), SLOPES)
     tx = optax.inject_hyperparams(optax.adamw)(learning_rate=1e-3)
     return optjax.audit(tx, grads, tx.init(params), params)
 
 
 @report("chainer/chainer", 6299, "rounded", "eps is 0 in float16")
 def eps_is_0_in_float16():
-    params = jax.tree.map(lambda x: x.astype(jnp.float16), PARAMS)
-    grads = jax.tree.map(lambda x: x.astype(jnp.float16), GRADS)
+    params = jax.tree.map(lambda x: x.astype(jnp.float16), WEIGHTS)
+    grads = jax.tree.map(lambda x: x.astype(jnp.float16), SLOPES)
     tx = optax.inject_hyperparams(optax.adam)(learning_rate=1e-3)
     return optjax.audit(tx, grads, tx.init(params), params)
 
@@ -214,6 +218,8 @@ def decayed(decays, weight_decay=0.01):
         lambda learning_rate, weight_decay: optax.adamw(
             learning_rate, weight_decay=weight_decay, mask=mask
         ),
+        PARAMS,
+        GRADS,
         learning_rate=1e-3,
         weight_decay=weight_decay,
     )
@@ -264,7 +270,7 @@ def decay_is_not_multiplied_by_the_learning_rate():
 @report("KellerJordan/Muon", 54, "moved without gradient", "layer_norm")
 def decay_of_what_has_no_gradient():
     grads = {**GRADS, "layer_norm": jax.tree.map(np.zeros_like, GRADS["layer_norm"])}
-    return audit(optax.adamw, grads=grads, learning_rate=0.02, weight_decay=0.1)
+    return audit(optax.adamw, PARAMS, grads, learning_rate=0.02, weight_decay=0.1)
 
 
 @report("OPTML-Group/Unlearn-Saliency", 32, "moved without gradient", "dense/kernel")
@@ -276,7 +282,7 @@ def a_masked_gradient_is_decayed():
         )
 
     grads = {**GRADS, "dense": jax.tree.map(np.zeros_like, GRADS["dense"])}
-    return audit(optimizer, grads=grads, learning_rate=0.01, weight_decay=5e-4)
+    return audit(optimizer, PARAMS, grads, learning_rate=0.01, weight_decay=5e-4)
 
 
 # ε in place of √ν.
@@ -292,7 +298,7 @@ def a_training_script_with_epsilon_1():
 
 @report("mlpnlp/mlpnlp-nmt", 4, "floor", "eps is larger than √ν")
 def adam_with_eps_a_tenth():
-    grads = jax.tree.map(lambda g: g / 10, GRADS)
+    grads = jax.tree.map(lambda g: g / 10, SLOPES)
     return audit(optax.adam, grads=grads, learning_rate=1e-3, eps=0.1)
 
 
@@ -313,7 +319,7 @@ def what_is_masked_out_is_still_the_gradient():
     def optimizer(learning_rate):
         return optax.masked(optax.sgd(learning_rate), mask)
 
-    return audit(optimizer, learning_rate=0.1)
+    return audit(optimizer, PARAMS, GRADS, learning_rate=0.1)
 
 
 @report("DocF/multispectral-object-detection", 77, "frozen", "pos_emb is not trained")
@@ -354,7 +360,7 @@ def clipped_while_scaled(scale, max_norm):
             optax.sgd(learning_rate, momentum=0.9),
         )
 
-    return audit(optimizer, learning_rate=0.1)
+    return audit(optimizer, PARAMS, GRADS, learning_rate=0.1)
 
 
 @report("milesial/Pytorch-UNet", 468, "clipped", "a clip scales every step by 3e-05")

@@ -3,7 +3,6 @@
 import copy
 import importlib.util
 import json
-import os
 import re
 from pathlib import Path
 
@@ -26,15 +25,18 @@ execute = script(ROOT / "notebooks" / "execute.py")
 urls = script(ROOT / ".ci" / "urls.py")
 REPOSITORY = urls.repository()  # on GitHub, for the badge and the install cell
 
-# What libraries read of it when they are imported is read again: they have been.
+# What libraries read of it when they are imported is read again: they have been. No
+# figure is drawn a second time to find out how much of its margins is white.
 KERNEL = """
 import os
 import matplotlib, pandas
 from ipykernel.kernelapp import launch_new_instance
+from traitlets.config import Config
 del os.environ["JPY_PARENT_PID"]  # its parent is another
 matplotlib.rcParams["backend"] = os.environ["MPLBACKEND"]
 pandas.options.display.max_columns = 20  # as where there is no terminal
-launch_new_instance()
+plainly = {"print_figure_kwargs": {"bbox_inches": None}}
+launch_new_instance(config=Config({"InlineBackend": plainly}))
 """
 
 
@@ -78,16 +80,8 @@ def test_there_are_notebooks():
     assert [path.name for path in execute.NOTEBOOKS if path.name.startswith("1-")]
 
 
-# Two of its programs are the same to the bit, where XLA fuses them as for users.
-FUSED_AS_FOR_USERS = ["4-your-own-optimizer"]
-
-
 @every_notebook
-def test_outputs_are_what_the_code_gives(path, monkeypatch):
-    if path.stem in FUSED_AS_FOR_USERS:
-        flags = os.environ["XLA_FLAGS"].split()
-        cheap = [flag for flag in flags if "fusion" not in flag]
-        monkeypatch.setenv("XLA_FLAGS", " ".join(cheap))
+def test_outputs_are_what_the_code_gives(path):
     committed = read(path)
     found = list(execute.differences(committed, execute.execute(committed)))
     assert not found, (
@@ -158,9 +152,7 @@ def notebook_of(*sources):
     return nbformat.v4.new_notebook(cells=cells)
 
 
-# Not drawn a second time to find out how much of its margins is white.
 DRAWING = """
-%config InlineBackend.print_figure_kwargs = {"bbox_inches": None}
 import matplotlib.pyplot as plt
 import numpy as np
 x = np.linspace(1.0, 10.0, 200)
