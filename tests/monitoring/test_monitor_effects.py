@@ -16,12 +16,16 @@ from optjax.monitoring._summary import Tables
 
 @pytest.mark.parametrize("case", ROWS, ids=str)
 def test_updates_and_state_are_those_without_bit_for_bit(case):
+    assert_no_effect(case.interior, {"matrix": START["matrix"]}, groups=0)
+
+
+def test_nor_of_groups_of_several_leaves():
+    assert_no_effect(lambda: optjax.adabound(0.05, gamma=0.5), START, groups=1)
+
+
+def assert_no_effect(make, x, groups):
     """For the update alone: what XLA fuses with it may round otherwise."""
-    plain, monitored = (
-        case.interior(),
-        optjax.monitor(case.interior(), every=7, groups=0),
-    )
-    x = {"matrix": START["matrix"]}
+    plain, monitored = make(), optjax.monitor(make(), every=7, groups=groups)
     state, monitored_state = plain.init(x), monitored.init(x)
     update, monitored_update = jax.jit(plain.update), jax.jit(monitored.update)
     apply = jax.jit(optax.apply_updates)
