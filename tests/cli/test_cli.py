@@ -216,7 +216,6 @@ def test_a_missing_extra_is_one_line_and_status_2(tmp_path):
     }
     code = f"""
 import os, sys
-import jax, optax
 from optjax._cli.main import main
 for package, command in {commands!r}.items():
     if not (process := os.fork()):
