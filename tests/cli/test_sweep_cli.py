@@ -44,15 +44,6 @@ def mymodel(tmp_path, monkeypatch):
     (tmp_path / "mymodel.py").write_text(MODULE)
 
 
-@pytest.fixture
-def undrawn(monkeypatch):
-    """For what is not about pictures and pages."""
-    monkeypatch.setattr("optjax._cli.experiment._pictures", lambda *_: {})
-    monkeypatch.setattr(
-        "optjax.sweep.SweepResult.report", lambda result, path: path.touch()
-    )
-
-
 def read(path):
     with path.open() as file:
         return list(csv.DictReader(file))

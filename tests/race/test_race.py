@@ -501,6 +501,7 @@ def test_a_race_in_which_all_diverged_says_so_and_is_drawn(tmp_path, capsys):
     assert (tmp_path / "ranking.png").stat().st_size > 0
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_race_that_dies_again_and_again_comes_to_the_same_files(
     tmp_path, monkeypatch, capsys
 ):
@@ -625,6 +626,7 @@ def test_a_regression_races_and_so_does_a_row_of_ones_own(
     assert int(lines["sgd"][5]) < 40
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_signal_keeps_the_table_of_what_has_ended(tmp_path, monkeypatch, capsys):
     def stop(optimizer, records):
         raise KeyboardInterrupt

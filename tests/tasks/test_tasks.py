@@ -66,6 +66,7 @@ def test_race_and_sweep_give_the_same_trials(images, tmp_path, capsys):
     assert ours == theirs
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_same_race_goes_on_and_another_is_refused(images, tmp_path, capsys):
     race = ["race", "--task", "image-mlp", "--data", str(images), "--out"]
     race += [str(tmp_path), "--batch-size", "20", "--optimizers", "adam"]
@@ -89,6 +90,7 @@ def darker(images, folder):
     return folder
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("command", ["race", "sweep"])
 def test_a_directory_knows_what_it_trained(
     command, images, tmp_path, monkeypatch, capsys
