@@ -141,9 +141,14 @@ def cheaply_compiled():
 
 
 @pytest.fixture
-def undrawn(monkeypatch):
+def undrawn(unreported, monkeypatch):
     """For commands that are not about pictures and pages."""
     monkeypatch.setattr("optjax._cli.experiment._pictures", lambda *_: {})
+
+
+@pytest.fixture
+def unreported(monkeypatch):
+    """For commands that are not about pages."""
     monkeypatch.setattr(
         "optjax.sweep.SweepResult.report", lambda result, path: path.touch()
     )

@@ -45,6 +45,7 @@ def read(path):
         return list(csv.DictReader(file))
 
 
+@pytest.mark.usefixtures("unreported")
 def test_race_and_sweep_give_the_same_trials(images, tmp_path, capsys):
     task = ["image-mlp", "--data", str(images), *SHORT, *TWO]
     assert main(["race", "--task", *task, "--out", str(tmp_path / "race")]) == 0
@@ -124,6 +125,7 @@ def test_a_directory_knows_what_it_trained(
     assert (tmp_path / "out" / "curves.csv").read_bytes() == curves
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_text_task(tmp_path, capsys):
     (tmp_path / "text.txt").write_text("to be or not to be, " * 60, encoding="utf-8")
     words = ["race", "--task", "char-lstm-1", "--data", str(tmp_path / "text.txt")]
