@@ -142,3 +142,17 @@ def cheaply_compiled():
         patch.setenv("XLA_FLAGS", compiling.flags())
         patch.setattr(compiler, "get_compile_options", compiling.options)
         yield
+
+
+@pytest.fixture
+def undrawn(unreported, monkeypatch):
+    """For commands that are not about pictures and pages."""
+    monkeypatch.setattr("optjax._cli.experiment._pictures", lambda *_: {})
+
+
+@pytest.fixture
+def unreported(monkeypatch):
+    """For commands that are not about pages."""
+    monkeypatch.setattr(
+        "optjax.sweep.SweepResult.report", lambda result, path: path.touch()
+    )

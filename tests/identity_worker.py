@@ -137,11 +137,14 @@ def trials():
         ),
         "digits": functools.partial(digits.trial, data=digits.load()),
         "mlp": functools.partial(of_images, make_model=models.MLP),
-        "resnet": functools.partial(of_images, make_model=models.resnet8),
-        # Of the same layers as DenseNet-121, which takes half a minute to trace.
+        # Of the same layers as the published networks, which are long in tracing.
+        "resnet": functools.partial(
+            of_images,
+            make_model=functools.partial(models.ResNet, widths=(4, 8), blocks=(1, 1)),
+        ),
         "densenet": functools.partial(
             of_images,
-            make_model=functools.partial(models.DenseNet, growth=4, blocks=(2, 2)),
+            make_model=functools.partial(models.DenseNet, growth=4, blocks=(1, 1)),
         ),
         "bfloat16": functools.partial(
             of_images, make_model=models.MLP, dtype=jnp.bfloat16

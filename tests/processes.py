@@ -5,6 +5,7 @@ import json
 import os
 import socket
 import subprocess
+import sys
 
 import ready
 
@@ -57,17 +58,21 @@ def failures_of(programs, prelude, **options):
 
 
 @contextlib.contextmanager
-def pair(arguments, python=None, stdout=subprocess.DEVNULL, **options):
-    """`python` with `arguments(port, rank)` for the ranks 0 and 1; dead at the end.
+def pair(arguments, fresh=None, stdout=subprocess.DEVNULL, **options):
+    """Python with `arguments(port, rank)` for the ranks 0 and 1; dead at the end.
 
-    The command line finds the other by JAX's variables.
+    That of the rank `fresh` begins anew. The command line finds the other by JAX's
+    variables.
     """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     processes = [
         subprocess.Popen(
-            [*(python or ready.python()), *map(str, arguments(port, rank))],
+            [
+                *([sys.executable] if rank == fresh else ready.python()),
+                *map(str, arguments(port, rank)),
+            ],
             env={
                 **os.environ,
                 **ENVIRONMENT,

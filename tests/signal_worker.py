@@ -17,6 +17,7 @@ import time
 
 import jax
 import jax.numpy as jnp
+from drawn import numbers
 
 from optjax._cli import main as cli
 from optjax._cli import sweep as command
@@ -123,7 +124,7 @@ MOMENTS = {
 
 
 def init(key, optimizer):
-    x = jax.random.normal(key, (3,))
+    x = numbers(key, 3)
     return x, optimizer.init(x)
 
 

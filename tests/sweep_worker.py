@@ -13,6 +13,7 @@ import sys
 import jax
 import jax.numpy as jnp
 import optax
+from drawn import numbers
 
 from optjax import sweep
 from optjax.sweep._store.store import Store
@@ -36,13 +37,13 @@ SPACE = {
 
 
 def init(key, optimizer):
-    x = jax.random.normal(key, (3,))
+    x = numbers(key, 3)
     return {"x": x, "opt_state": optimizer.init(x), "key": key, "empty": jnp.zeros(0)}
 
 
 def step(state, optimizer):
     key, noise_key = jax.random.split(state["key"])
-    noise = jax.random.normal(noise_key, (3,))
+    noise = numbers(noise_key, 3)
 
     def loss(x):
         return jnp.sum(jnp.array([1.0, 10.0, 100.0]) * x**2) + 0.1 * x @ noise

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.extend.core import ClosedJaxpr
+from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 
 from optjax.sweep._errors import SweepError, blamed, in_own_code, one_line
 from optjax.sweep._keywords import keywords, of_the_trial
@@ -121,6 +121,7 @@ class Traced(NamedTuple):
       init: a program.
       step: a program.
       evaluate: a program.
+      trial: the same programs as functions, which are not traced from Python again.
     """
 
     metrics: tuple[str, ...]
@@ -128,13 +129,13 @@ class Traced(NamedTuple):
     init: ClosedJaxpr
     step: ClosedJaxpr
     evaluate: ClosedJaxpr
+    trial: Trial
 
 
 def trace(trial: Trial, config: Config, metric: str) -> Traced:
     """The programs and metrics of a trial, if it keeps the contract.
 
-    Traces `init`, `step` and `evaluate` without computing anything; the compilation
-    finds them traced.
+    Traces `init`, `step` and `evaluate` without computing anything.
 
     Raises:
       SweepError: naming the trial: where a function raises, `step` returns a state of
@@ -161,7 +162,19 @@ def trace(trial: Trial, config: Config, metric: str) -> Traced:
             f"trial {who}: the sweep ranks by the metric {metric!r}, but the trial has "
             f"{', '.join(names) or 'no metrics'}; pass one of them as metric="
         )
-    return Traced(names, state, init, step, evaluate)
+    again = Trial(
+        _function(init, state),
+        _function(step, returned),
+        _function(evaluate, from_evaluate),
+    )
+    return Traced(names, state, init, step, evaluate, again)
+
+
+def _function(program: ClosedJaxpr, returned: Any) -> Callable[..., Any]:
+    """A program as a function of the trees that it was traced with."""
+    tree: Any = jax.tree.structure(returned)
+    run = jaxpr_as_fun(program)
+    return lambda *args: tree.unflatten(run(*jax.tree.leaves(args)))
 
 
 def _abstractly(

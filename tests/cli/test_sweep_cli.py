@@ -44,32 +44,24 @@ def mymodel(tmp_path, monkeypatch):
     (tmp_path / "mymodel.py").write_text(MODULE)
 
 
-@pytest.fixture
-def undrawn(monkeypatch):
-    """For what is not about pictures and pages."""
-    monkeypatch.setattr("optjax._cli.experiment._pictures", lambda *_: {})
-    monkeypatch.setattr(
-        "optjax.sweep.SweepResult.report", lambda result, path: path.touch()
-    )
-
-
 def read(path):
     with path.open() as file:
         return list(csv.DictReader(file))
 
 
+@pytest.mark.usefixtures("mymodel")
 def test_the_space_on_the_command_line(tmp_path, capsys):
     out = tmp_path / "out"
     space = ["--space", "learning_rate=log(1e-3, 1e-1)", "final_lr=0.01, 0.1"]
     flags = ["--optimizers", "adam", "adabound", "--draws", "4", *SMALL]
-    assert main(["sweep", *space, *flags, "--out", str(out)]) == 0
+    assert main(["sweep", *MINE, *space, *flags, "--out", str(out)]) == 0
     rows = read(out / "results.csv")
     assert [row["optimizer"] for row in rows] == ["adam"] * 4 + ["adabound"] * 4
     assert all(1e-3 <= float(row["learning_rate"]) <= 1e-1 for row in rows)
     assert [row["final_lr"] for row in rows[:4]] == [""] * 4
     assert {row["final_lr"] for row in rows[4:]} <= {"0.01", "0.1"}
     printed = capsys.readouterr().out
-    assert "best validation accuracy" in printed
+    assert "best loss" in printed
     for name in ("results.csv", "curves.png", "sensitivity.png"):
         assert str(out / name) in printed
         assert (out / name).stat().st_size > 0

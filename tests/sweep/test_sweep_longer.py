@@ -11,6 +11,7 @@ import numpy as np
 import optax
 import pytest
 from counting import count_in_numpy
+from drawn import numbers
 from sweep_worker import KEYWORDS, SPACE, init, step
 
 from optjax import sweep
@@ -88,7 +89,7 @@ def test_it_grows_in_every_way_and_again(tmp_path):
         return (optax.apply_updates(x, updates), opt_state), {"loss": loss}
 
     def hyper_init(key, optimizer):
-        x = jax.random.normal(key, (3,), jnp.bfloat16)
+        x = numbers(key, 3).astype(jnp.bfloat16)
         return x, optimizer.init(x)
 
     def grown(out, **options):

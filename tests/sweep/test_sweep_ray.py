@@ -69,13 +69,17 @@ def leave_marks(directory, until=None):
         context = ray.get_runtime_context()
         path = Path(directory) / f"{context.get_task_id()}-{os.getpid()}"
         if not path.exists():
-            # Whoever sees the file reads all of it.
-            whole = Path(directory).with_suffix(f".{path.name}")
-            whole.write_text(context.get_node_id())
-            is_first = not any(directory.iterdir())
-            whole.rename(path)
-            while until and not (is_first or until.exists()):
-                time.sleep(0.05)
+            path.touch()
+            if until and not is_first():
+                while not until.exists():
+                    time.sleep(0.05)
+
+    def is_first():
+        try:
+            directory.with_suffix(".first").mkdir()
+        except FileExistsError:
+            return False
+        return True
 
     directory.mkdir()
     return on_workers(mark)
@@ -92,12 +96,11 @@ def cluster():
     # A node that is gone is noticed within some seconds, not half a minute; one that
     # only answers late is not lost.
     health = {"health_check_period_ms": 250, "health_check_failure_threshold": 8}
-    head = {"num_cpus": 0, "_system_config": health, **small}
+    head = {"num_cpus": 1, "_system_config": health, **small}
     cluster = Cluster(initialize_head=True, head_node_args=head)
     # First, so that what is lost later is not the node that the driver is at.
     ray.init(address=cluster.address, log_to_driver=False, logging_level=logging.ERROR)
-    nodes = [cluster.add_node(num_cpus=1, **small) for _ in range(2)]
-    yield cluster, nodes
+    yield cluster, cluster.add_node(num_cpus=1, **small)
     ray.shutdown()
     cluster.shutdown()
 
@@ -271,22 +274,19 @@ def test_a_piece_that_raises_is_named_in_one_line(cluster, tmp_path):
 
 
 def test_every_trial_ends_once_though_a_node_is_lost(cluster, local, tmp_path):
-    cluster, nodes = cluster
+    cluster, node = cluster
     out, attempts, is_lost = (tmp_path / n for n in ("out", "attempts", "is_lost"))
     lost = []
 
     def lose_a_node(status):
         if lost:
             return
-        # Some piece is at work: two nodes, four pieces, one has ended.
+        # Of four pieces one has ended, so that each of two nodes has one that waits.
         deadline = time.monotonic() + 60
         while len(marks(attempts)) < 3 and time.monotonic() < deadline:
             time.sleep(0.05)
-        # The node where the last attempt began has not done it: it waits.
-        newest = max(attempts.iterdir(), key=lambda path: path.stat().st_mtime_ns)
-        at_work = newest.read_text()
-        lost.extend(node for node in nodes if node.node_id == at_work)
-        cluster.remove_node(lost[0], allow_graceful=False)
+        lost.append(node)
+        cluster.remove_node(node, allow_graceful=False)
         is_lost.touch()
 
     run_on_ray(toy(leave_marks(attempts, until=is_lost)), out, lose_a_node)

@@ -189,7 +189,7 @@ def _group(
     traced = trace(trial, config, plan.metric)
     return TrialGroup(
         config.optimizer,
-        trial,
+        traced.trial,
         tuple(sorted(config.hyper)),
         traced.metrics,
         (spec,),
