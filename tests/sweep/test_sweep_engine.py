@@ -193,6 +193,23 @@ def test_one_trace_and_compilation_an_optimizer_however_many_trials(compiled, st
     assert many[:2] == (2, 2)
 
 
+def test_a_weakly_typed_number_of_the_state_is_one_where_lanes_run():
+    """As where the trial is checked: times bfloat16 it is bfloat16."""
+
+    def init(key, optimizer):
+        x = jnp.ones(2, jnp.bfloat16)
+        return x, optimizer.init(x), jnp.asarray(0.5)
+
+    def step(state, optimizer):
+        x, opt_state, weak = state
+        updates, opt_state = optimizer.update(weak * x, opt_state, x)
+        return (x + updates, opt_state, weak), {"val": jnp.sum(x)}
+
+    space = {"optimizer": "sgd", "learning_rate": 1.0}
+    result = sweep.run((init, step), space, seeds=1, **{**QUIET, "evaluate_every": 1})
+    assert result.records[0].curve.values["val"][:3] == (2.0, 1.0, 0.5)
+
+
 def test_static_choices_and_conditional_keys_are_programs_of_their_own(compiled):
     result = sweep.run(
         TOY,
