@@ -229,7 +229,7 @@ def curves(result):
 
 def test_a_sweep_learns_and_goes_on_exactly_where_it_was(images, tmp_path):
     trial = functools.partial(task.trial, data=images, make_model=MLP, recipe=RECIPE)
-    whole = curves(sweep_of(trial, lanes=1))
+    whole = curves(sweep_of(trial))
     assert max(values["val_accuracy"][-1] for values in whole) > 0.9
     assert len({values["val_loss"] for values in whole}) == 4
 

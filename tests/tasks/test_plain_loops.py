@@ -110,8 +110,8 @@ def test_digits(factory, seed):
 
 @pytest.mark.parametrize(
     ("model", "dtype", "augment"),
-    [(RESNET, jnp.float32, True), (MLP, jnp.bfloat16, False)],
-    ids=["resnet", "bfloat16"],
+    [(MLP, jnp.float32, False), (RESNET, jnp.float32, True), (MLP, jnp.bfloat16, True)],
+    ids=["mlp", "resnet", "bfloat16"],
 )
 def test_images(model, dtype, augment):
     rng = np.random.default_rng(0)

@@ -105,14 +105,14 @@ def test_a_directory_knows_what_it_trained(
     assert main(words()) == 0
     before = capsys.readouterr().out
     curves = (tmp_path / "out" / "curves.csv").read_bytes()
-    others = [
+    for other, differing in (
         ({"data": darker(images, tmp_path / "darker")}, "other data; "),
         ({"dtype": "bfloat16"}, "dtype was float32 and is bfloat16; "),
-    ]
-    if command == "sweep":  # Of either; a residual network is long in tracing.
-        was = "task was image-mlp and is cifar10-resnet8; recipe was MLP, "
-        others.append(({"task": "cifar10-resnet8"}, was))
-    for other, differing in others:
+        (
+            {"task": "cifar10-resnet8"},
+            "task was image-mlp and is cifar10-resnet8; recipe was MLP, ",
+        ),
+    ):
         assert main(words(**other)) == 2
         captured = capsys.readouterr()
         assert f"holds another sweep: {differing}" in captured.err
