@@ -81,18 +81,21 @@ def summarise(
     def extreme(value: jax.Array, way: str) -> jax.Array:
         return value if value.ndim == 0 else reduced([(value, way)], (1,), is_member)[0]
 
+    def rates_of(value: jax.Array) -> jax.Array:
+        """Those >= 0 as they are, others one NaN, and `PADDING` for none at all."""
+        value = jnp.where(value >= 0, value, jnp.nan)
+        return value if is_member.all() else jnp.where(is_member, value, PADDING)
+
     is_member = np.arange(width) < chosen.sizes[:, None]
     sizes = chosen.sizes.astype(np.float32)
     v = of_coordinate(lambda _, r: r.rate)
     if width > _MANY:
         v = jax.lax.optimization_barrier(v)
-    v = jnp.where(v >= 0, v, jnp.nan)
-    if not is_member.all():
-        v = jnp.where(is_member, v, PADDING)
+    v = rates_of(v)
     schedule = of_leaf(lambda r: r.schedule)
     # What is one number for all is multiplied by where summaries are read.
     is_one = schedule.ndim == 0
-    kept = v if is_one else jnp.where(is_member, schedule * v, PADDING)
+    kept = v if is_one else rates_of(schedule * v)
     lower, upper = bound(lambda r: r.lower), bound(lambda r: r.upper)
     limit = of_leaf(lambda r: r.limit)
     counted = {

@@ -814,6 +814,18 @@ def test_nan_gradients_do_not_hide():
     assert "–" in str(report)
 
 
+def test_a_negative_rate_is_unknown_but_looked_at():
+    """-1 is no rate as NaN is none, and not what fills up a row."""
+    params = {"up": np.ones(2, np.float32), "down": np.ones(3, np.float32)}
+    ways = {"up": optjax.sgd(lambda _: -1.0), "down": optjax.sgd(0.5)}
+    report = final(
+        monitor(optax.partition(ways, {n: n for n in ways})), params, [params]
+    )
+    assert np.isnan(report["up"].quantiles).all()
+    assert report["up"].near_sgd == 1
+    np.testing.assert_allclose(report["down"].quantiles, np.log10(0.5), rtol=1e-6)
+
+
 def test_without_params_the_ratio_alone_is_unknown():
     tx = monitor(adabound())
     _, state = tx.update(GRADS[0], tx.init(PARAMS))
