@@ -155,21 +155,20 @@ def measure(
     lean = by_blocks if is_single and may_cut else lambda function: function
     carried, (moved, values, told) = lean(plain)(gradients, given, params)
 
-    def held_at_once(looks: Any, gradient: Any, given: Any, params: Any) -> Any:
-        start = subject.start(still, given, params)
+    def look_after(state: Any, gradient: Any, params: Any) -> Callable[[Any], Any]:
         with observing() as links:
-            update, _ = step(still, start, gradient, params)
-        return held_at(links, update, looks)
+            update, _ = step(still, state, gradient, params)
+        return functools.partial(held_at, links, update)
+
+    def held_at_once(looks: Any, gradient: Any, given: Any, params: Any) -> Any:
+        return look_after(subject.start(still, given, params), gradient, params)(looks)
 
     if is_single:
         at_once = lean(held_at_once)
         look = lambda looks: at_once(looks, gradients, given, params)  # noqa: E731
     else:
         _, (state, at), _ = carried
-        last = jax.tree.map(lambda g: g[-1], gradients)
-        with observing() as links:
-            update, _ = step(still, state, last, at)
-        look = functools.partial(held_at, links, update)
+        look = look_after(state, jax.tree.map(lambda g: g[-1], gradients), at)
     forecast = meetings(look, leaf_names(params))
 
     def turn(knob: jax.Array) -> tuple[Sums, jax.Array]:

@@ -291,14 +291,15 @@ def _check_step(optimizer: Any, state: Any, said: _Said) -> None:
     )
 
     def updates(tx: Any, state: Any, params: Any) -> Any:
+        def wave(x: Any) -> np.ndarray:
+            return np.cos(np.arange(x.size)).reshape(x.shape)
+
         def waves(x: Any) -> jax.Array:
-            wave = 0.1 * np.cos(np.arange(x.size)).reshape(x.shape)
-            return jnp.asarray(wave.astype(x.dtype))
+            return jnp.asarray((0.1 * wave(x)).astype(x.dtype))
 
         def peaks(x: Any) -> jax.Array:
             # Here ν rises and there it falls, where conventions of its maximum part.
-            peak = np.where(np.cos(np.arange(x.size)) > 0, 1e3, 0.0).reshape(x.shape)
-            return jnp.asarray(peak.astype(x.dtype))
+            return jnp.asarray(np.where(wave(x) > 0, 1e3, 0.0).astype(x.dtype))
 
         first, state = tx.update(jax.tree.map(waves, params), state, params)
         return first, tx.update(jax.tree.map(peaks, params), state, params)[0]

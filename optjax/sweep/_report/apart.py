@@ -89,8 +89,8 @@ def seeds_needed(first: Sample, second: Sample, groups: int) -> int | None:
         error = math.sqrt((first.variance + second.variance) / count)
         # So much smaller may the difference come out.
         sure = abs(first.mean - second.mean) - power * error
-        one, other = Sample(count, sure, first.variance), second._replace(size=count)
-        return sure > 0 and is_told(one, other._replace(mean=0.0), groups)
+        one = Sample(count, sure, first.variance)
+        return sure > 0 and is_told(one, Sample(count, 0.0, second.variance), groups)
 
     low, high = 1, 2
     while not suffices(high):
