@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import optax
+import pytest
 from loop import NOISE, START
 from reference import run
 
@@ -206,3 +207,6 @@ FLAGGED = [
     for case in CASES
     if case in ROWS or dict(case.flags) != _FLAGS.get(case.row, {})
 ]
+
+each_row = pytest.mark.parametrize("case", ROWS, ids=str)
+each_case = pytest.mark.parametrize("case", CASES, ids=str)

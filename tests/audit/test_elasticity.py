@@ -2,8 +2,7 @@
 
 import jax
 import numpy as np
-import pytest
-from rows import CASES
+from rows import each_case
 
 import optjax
 
@@ -40,7 +39,7 @@ def updates(case, places=None, *, gradients=0.0, parameters=0.0, **e):
     return np.array([*after[1:], path[-1]]) - before, np.array(before)
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
+@each_case
 def test_every_number_of_every_row(case):
     with jax.enable_x64(True):
         found = optjax.audit(

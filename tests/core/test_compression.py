@@ -10,7 +10,7 @@ import orbax.checkpoint as ocp
 import pytest
 from jax.sharding import PartitionSpec as P
 from processes import run_program
-from rows import ROWS
+from rows import ROWS, each_row
 
 import optjax
 from optjax._compression import (
@@ -161,7 +161,7 @@ def test_other_bits_are_refused(bits):
         optjax.compressed(ADAM, bits=bits)
 
 
-@pytest.mark.parametrize("case", ROWS, ids=str)
+@each_row
 def test_every_row_keeps_its_state(case):
     """Structure, shapes and dtypes, from step to step."""
     tx = optjax.compressed(case.interior())

@@ -13,14 +13,12 @@ from compiling import jit
 from loop import NOISE as NOISE_OF_SHAPES
 from loop import START as START_OF_SHAPES
 from loop import assert_same_path, differ, gradient, last, walk
-from rows import CASES, ROWS
+from rows import CASES, ROWS, each_case
 
 import optjax
 from optjax._rounding import stochastic_rounding
 
 pytestmark = pytest.mark.usefixtures("cheaply_compiled")
-
-each_case = pytest.mark.parametrize("case", CASES, ids=str)
 
 
 # Each shape compiles every operation again.

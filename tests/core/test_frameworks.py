@@ -9,11 +9,10 @@ from compiling import jit
 from flax import linen, nnx
 from flax.training.train_state import TrainState
 from loop import assert_same_path, differ, last
-from rows import ROWS
+from rows import each_row
 
 pytestmark = pytest.mark.usefixtures("cheaply_compiled")
 
-each_row = pytest.mark.parametrize("case", ROWS, ids=str)
 
 STEPS = 4
 INPUTS = np.random.default_rng(1).normal(size=(STEPS, 5, 3)).astype(np.float32)

@@ -10,13 +10,12 @@ import optax
 import pytest
 from compiling import jit
 from loop import NOISE, START, assert_same_path, stack, walk
-from rows import CASES, ROWS
+from rows import CASES, each_case, each_row
 
 import optjax
 
 pytestmark = pytest.mark.usefixtures("cheaply_compiled")
 
-each_case = pytest.mark.parametrize("case", CASES, ids=str)
 
 # One leaf is enough of a number, and an operation compiles for each shape.
 START = {"vector": START["vector"]}
@@ -142,7 +141,7 @@ def test_bad_traced_values_run():
     [np.float32, np.float64, np.array, jnp.float32, jnp.array],
     ids=["np.float32", "np.float64", "np.array", "jnp.float32", "jnp.array"],
 )
-@pytest.mark.parametrize("case", ROWS, ids=str)
+@each_row
 def test_kinds_of_numbers(case, kind):
     """Python, NumPy and JAX numbers are the same hyper-parameter."""
     values = {key: kind(value) for key, value in case.hyperparameters().items()}

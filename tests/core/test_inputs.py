@@ -9,14 +9,12 @@ import optax
 import pytest
 from compiling import jit
 from loop import NOISE, START, STEPS, assert_same_path, scan
-from rows import CASES, ROWS
+from rows import CASES, each_case
 
 import optjax
 
 pytestmark = pytest.mark.usefixtures("cheaply_compiled")
 
-each_case = pytest.mark.parametrize("case", CASES, ids=str)
-each_row = pytest.mark.parametrize("case", ROWS, ids=str)
 
 INT32_MAX = np.iinfo(np.int32).max
 

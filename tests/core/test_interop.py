@@ -26,14 +26,12 @@ from loop import (
     walk,
 )
 from optax import contrib
-from rows import CASES, ROWS
+from rows import CASES, each_case, each_row
 
 import optjax
 
 pytestmark = pytest.mark.usefixtures("cheaply_compiled")
 
-each_case = pytest.mark.parametrize("case", CASES, ids=str)
-each_row = pytest.mark.parametrize("case", ROWS, ids=str)
 
 MOMENTUM = ["sgd", "momentum", "nesterov"]
 BY_LEAF = {"matrix": True, "scalar": False}

@@ -8,7 +8,7 @@ import optax
 import pytest
 from reference import run
 from reference.scan import moved
-from rows import ROWS
+from rows import ROWS, each_row
 
 import optjax
 
@@ -58,7 +58,7 @@ def test_counters_and_flags_stand_still_in_every_row(case):
     chex.assert_trees_all_equal(after["n"], params["n"])
 
 
-@pytest.mark.parametrize("case", ROWS, ids=str)
+@each_row
 def test_apply_step_with_integer_leaves(case):
     params = {name: MIXED[name] for name in "wn"}
     gradients = {"w": params["w"], "n": jnp.zeros(3, jnp.int32)}
@@ -105,7 +105,7 @@ def test_squares_of_float16_neither_vanish_nor_overflow(name, size):
         np.testing.assert_allclose(total, expected[i], rtol=1e-3, atol=atol)
 
 
-@pytest.mark.parametrize("case", ROWS, ids=str)
+@each_row
 def test_state_of_float16_parameters(case):
     """float32, and what is asked for where it is."""
     x = jnp.ones(3, jnp.float16)
@@ -122,7 +122,7 @@ def test_state_of_float16_parameters(case):
 
 
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
-@pytest.mark.parametrize("case", ROWS, ids=str)
+@each_row
 def test_numbers_in_half_precision_are_those_numbers(case, dtype):
     """As if the same numbers were float32: nothing is computed in half precision."""
     # 0.95 in bfloat16 is below 1 − 2⁻⁸, so all stay in their ranges.

@@ -7,7 +7,7 @@ import pytest
 from compiling import jit
 from jax.extend.core import jaxprs_in_params
 from loop import NOISE, START, assert_same_path, scan
-from rows import ROWS
+from rows import each_row
 
 import optjax
 from optjax import _tree
@@ -30,7 +30,7 @@ def many(tree, copies=COPIES):
 MANY = many(START)
 
 
-@pytest.mark.parametrize("case", ROWS, ids=str)
+@each_row
 def test_traced_once_is_the_same(case, monkeypatch):
     """What is traced for one leaf is repeated for those of its type."""
     monkeypatch.setattr(_tree, "_MANY", 3)

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from reference import primitives
 from reference.scan import assert_same_path
-from rows import CASES, ROWS, Case
+from rows import CASES, ROWS, Case, each_row
 
 import optjax
 from optjax._observe import observing
@@ -275,7 +275,7 @@ def test_every_part_follows_its_equation(name, data):
     np.testing.assert_allclose(actual, expected, 1e-9, atol)
 
 
-@pytest.mark.parametrize("case", ROWS, ids=str)
+@each_row
 @given(st.data())
 def test_rates_are_positive_and_inside_their_bounds(case, data):
     numbers, grads = data.draw(numbers_of(case)), data.draw(GRADIENTS)
@@ -368,7 +368,7 @@ WITH_L2 = ("adabound", "amsbound")
 ROUNDING = {"float32": 1e-5, "bfloat16": 2**-7, "float16": 2**-10}
 
 
-@pytest.mark.parametrize("case", ROWS, ids=str)
+@each_row
 @given(TREES, st.integers(0, 2**32 - 1))
 def test_trees_and_dtypes(case, params, seed):
     """Any containers; updates in the gradients' dtypes, state in its own; and every

@@ -13,7 +13,7 @@ from compiling import jit
 from flax import nnx
 from loop import NOISE, START, STEPS, assert_same_path, differ, gradient, scan, stack
 from optax import contrib
-from rows import ROWS
+from rows import each_row
 
 import optjax
 from optjax._rounding import (
@@ -25,8 +25,6 @@ from optjax._rounding import (
 )
 
 pytestmark = pytest.mark.usefixtures("cheaply_compiled")
-
-each_row = pytest.mark.parametrize("case", ROWS, ids=str)
 
 
 def by_hand(inner, start=START, noise=NOISE, seed=0):

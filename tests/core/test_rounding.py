@@ -17,7 +17,6 @@ import orbax.checkpoint as ocp
 import pytest
 import ready
 from loop import NOISE, START, gradient, stack
-from rows import ROWS
 
 import optjax
 from optjax._rounding import (
@@ -26,8 +25,6 @@ from optjax._rounding import (
     step_key,
     stochastic_rounding,
 )
-
-each_row = pytest.mark.parametrize("case", ROWS, ids=str)
 
 rounding = jax.jit(round_stochastically)
 EVERY_NOISE = np.arange(2**16, dtype=np.uint32) << 16

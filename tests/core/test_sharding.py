@@ -8,7 +8,7 @@ import optax
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from processes import failures_of
-from rows import ROWS
+from rows import each_row
 
 import optjax
 from optjax import state_shardings
@@ -265,7 +265,7 @@ def test_wrappers_keep_their_parameters_places(wrapper):
     assert seen & set(by_shape)
 
 
-@pytest.mark.parametrize("case", ROWS, ids=str)
+@each_row
 def test_a_state_is_made_in_its_place(case):
     """Of one array too, whose path is empty, and from its shape alone."""
     tx, x = case.interior(), jnp.ones((4, 2))

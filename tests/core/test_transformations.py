@@ -11,11 +11,9 @@ import pytest
 from compiling import jit
 from jax.flatten_util import ravel_pytree
 from loop import NOISE, START, assert_same_path, differ, gradient, last, scan
-from rows import CASES, FLAGGED, Case
+from rows import FLAGGED, Case, each_case
 
 pytestmark = pytest.mark.usefixtures("cheaply_compiled")
-
-each_case = pytest.mark.parametrize("case", CASES, ids=str)
 
 
 @each_case

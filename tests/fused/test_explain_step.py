@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 import pytest
-from rows import CASES
+from rows import each_case
 
 import optjax
 
@@ -27,7 +27,7 @@ def compiled(tx, params):
 
 
 @needs_library
-@pytest.mark.parametrize("case", CASES, ids=str)
+@each_case
 def test_as_many_as_apply_step_compiles(case):
     tx = case.interior()
     told = optjax.explain_step(tx, X)

@@ -11,7 +11,7 @@ from compiling import jit
 from flax import linen, nnx
 from flax.training.train_state import TrainState
 from loop import NOISE, START, gradient
-from rows import ROWS
+from rows import each_row
 
 import optjax
 from optjax import hyperparameters, inject_hyperparams, set_hyperparameters
@@ -35,7 +35,7 @@ def counting(tx):
     return step, traces
 
 
-@pytest.mark.parametrize("case", ROWS, ids=str)
+@each_row
 def test_every_number_of_every_row_is_read_and_set_without_compiling_again(case):
     """After a change, the next step is that of an optimizer made with the new value."""
     values = case.hyperparameters()

@@ -7,14 +7,14 @@ import numpy as np
 import optax
 import pytest
 from loop import NOISE, START, gradient
-from rows import ROWS
+from rows import each_row
 
 import optjax
 from optjax._groups import OVERALL
 from optjax.monitoring._summary import Tables
 
 
-@pytest.mark.parametrize("case", ROWS, ids=str)
+@each_row
 def test_updates_and_state_are_those_without_bit_for_bit(case):
     assert_no_effect(case.interior, {"matrix": START["matrix"]}, groups=0)
 
