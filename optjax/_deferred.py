@@ -5,18 +5,17 @@ equations of the function itself, leaf by leaf.
 """
 
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import cache
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 import jax
 from jax.extend.core import ClosedJaxpr, Primitive, jaxpr_as_fun
 
-from optjax._joint import current_joint, is_small
 from optjax._observe import Observation, current
-from optjax._pointwise import is_pointwise, run_pointwise
 from optjax._precision import sqrt, store
 
-__all__ = ["cast_rows", "map_rows", "root_rows"]
+__all__ = ["cast_rows", "map_rows", "root_rows", "row_of"]
 
 
 class _Traced(NamedTuple):
@@ -74,6 +73,30 @@ def root_rows(leaves: Sequence[Any]) -> list[Any]:
     return _root.bind(*leaves)
 
 
+def row_of(equation: Any, i: int) -> tuple[Any, Sequence[Any], Sequence[Any]] | None:
+    """Of an equation of many leaves the i-th: its program, what it holds, and operands.
+
+    None for any other equation.
+    """
+    if equation.primitive is _root:
+        (leaf,) = equation.invars[i : i + 1]
+        return _traced_sqrt(leaf.aval), (), [leaf]
+    if equation.primitive is not _map:
+        return None
+    programs, which, width = (
+        equation.params[n] for n in ("programs", "which", "width")
+    )
+    ends = [*accumulate(program.constants for program in programs)]
+    number, first = which[i], ends[-1] + i * width
+    held = equation.invars[ends[number] - programs[number].constants : ends[number]]
+    return programs[number].jaxpr, held, equation.invars[first : first + width]
+
+
+@cache
+def _traced_sqrt(aval: Any) -> Any:
+    return jax.make_jaxpr(sqrt)(aval).jaxpr
+
+
 class _Deferrable(Primitive):
     """Its equation where leaves are deferred, and what it stands for elsewhere."""
 
@@ -108,77 +131,16 @@ def _each(
         start += program.constants
     leaves = operands[start:]
     rows = [leaves[i * width : (i + 1) * width] for i in range(len(which))]
-    results: list[Any] = [None] * len(rows)
-    joint = current_joint()
-    if joint is not None:
-        for members in _alike(programs, constants, which, rows):
-            number = which[members[0]]
-            jaxpr, own = programs[number].jaxpr, constants[number]
-            parts = joint.map(
-                lambda *columns, jaxpr=jaxpr, own=own: run_pointwise(
-                    jaxpr, own, columns
-                )[0],
-                [rows[i] for i in members],
-                jaxpr.outvars[0].aval.dtype,
-            )
-            for i, part in zip(members, parts, strict=True):
-                results[i] = part
     functions = [
         jaxpr_as_fun(ClosedJaxpr(program.jaxpr, list(own)))
         for program, own in zip(programs, constants, strict=True)
     ]
-    return [
-        functions[number](*row)[0] if result is None else result
-        for number, row, result in zip(which, rows, results, strict=True)
-    ]
-
-
-def _alike(
-    programs: Sequence[_Traced],
-    constants: Sequence[Any],
-    which: Sequence[int],
-    rows: Sequence[Any],
-) -> list[list[int]]:
-    """Rows of small leaves of which one pointwise program can be run end to end.
-
-    Two functions of a coordinate are the same where they are traced alike.
-    """
-    keys: dict[int, Any] = {}
-    found: dict[Any, list[int]] = {}
-    for i, (number, row) in enumerate(zip(which, rows, strict=True)):
-        if not all(map(is_small, row)):
-            continue
-        if number not in keys:
-            keys[number] = _of_one_coordinate(programs[number], constants[number])
-        found.setdefault(keys[number], []).append(i)
-    found.pop(None, None)
-    return [members for members in found.values() if len(members) > 1]
-
-
-def _of_one_coordinate(program: _Traced, constants: Sequence[Any]) -> Any:
-    """What tells a pointwise program from others, None for one that is not."""
-    jaxpr = program.jaxpr
-    if not is_pointwise(jaxpr, jaxpr.invars[0].aval.shape):
-        return None
-    numbers = [jax.ShapeDtypeStruct((), var.aval.dtype) for var in jaxpr.invars]
-    of_one = jax.make_jaxpr(partial(run_pointwise, jaxpr, constants))(numbers)
-    return str(of_one), tuple(map(id, constants))
+    return [functions[number](*row)[0] for number, row in zip(which, rows, strict=True)]
 
 
 def _roots(*leaves: Any) -> list[Any]:
-    joint = current_joint()
-    roots: list[Any] = [None] * len(leaves)
-    if joint is not None:
-        alike: dict[Any, list[int]] = {}
-        for i, leaf in enumerate(leaves):
-            if is_small(leaf):
-                alike.setdefault(leaf.dtype, []).append(i)
-        for dtype, members in alike.items():
-            parts = joint.map(sqrt, [leaves[i : i + 1] for i in members], dtype)
-            for i, part in zip(members, parts, strict=True):
-                roots[i] = part
-    left = iter(sqrt([x for x, r in zip(leaves, roots, strict=True) if r is None]))
-    return [next(left) if root is None else root for root in roots]
+    roots: list[Any] = sqrt(leaves)
+    return roots
 
 
 def _types_of_each(

@@ -6,18 +6,17 @@ of a hundred small leaves is one of an array that has them all.
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Sequence
 from itertools import accumulate
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 
-__all__ = ["ROW", "Joint", "current_joint", "is_small", "joining"]
+__all__ = ["ROW", "Joint", "Layout", "Shape", "is_small", "starts_of"]
+
+Shape = tuple[int, ...]
 
 # More arrays XLA copies to put them together. Of no more it makes a part of each kernel
 # that uses them, where every number looks for its array.
@@ -36,60 +35,44 @@ def is_small(leaf: Any) -> bool:
     return math.prod(aval.shape) <= _SMALL and not any(aval.sharding.spec)
 
 
+class Layout(Protocol):
+    """How the leaves of a block are one array.
+
+    Attributes:
+      shapes: of the leaves.
+      shape: of the array.
+    """
+
+    shapes: Sequence[Shape]
+    shape: Shape
+
+    def lay(self, leaves: Sequence[jax.Array]) -> jax.Array:
+        """The array, or what is chosen of it, of such leaves."""
+
+    def spread(self, numbers: Sequence[Any]) -> jax.Array:
+        """The array of leaves that are one number each."""
+
+
 class Joint:
-    """Leaves that lie one after the other in an array, and where.
+    """Leaves that lie one after the other in an array.
 
     Each begins a row of `ROW` numbers. What fills up the last one of the leaf before is
     made of no leaf, and nothing may be made of it.
     """
 
     def __init__(self) -> None:
-        # Each leaf with it, so that no other gets its id.
-        self._places: dict[int, tuple[Any, jax.Array, int]] = {}
+        # With the leaves, so that no others get their ids.
+        self._arrays: dict[tuple[int, ...], tuple[Any, jax.Array]] = {}
 
     def join(self, leaves: Sequence[Any]) -> jax.Array:
-        """The leaves in one flat array, as they lie already where they do."""
-        starts = _starts(leaves)
-        places = [self._places.get(id(leaf)) for leaf in leaves]
-        array = places[0][1] if places[0] is not None else None
-        if array is not None and array.size == starts[-1]:
-            lies = [None if at is None else (id(at[1]), at[2]) for at in places]
-            if lies == [(id(array), start) for start in starts[:-1]]:
-                return array
-        parts: list[Any] = []
-        for leaf in leaves:
-            parts += [jnp.ravel(leaf), *_filling(leaf, 1 + _FUSED // len(leaves))]
-        array = jnp.concatenate(parts)
-        self._note(leaves, array)
-        return array
-
-    def map(
-        self, f: Callable[..., Any], rows: Sequence[Sequence[Any]], dtype: Any
-    ) -> list[jax.Array]:
-        """f of every row of leaves, a pointwise function, on all of them at once.
-
-        Where it returns a number that is the one of every coordinate.
-        """
-        columns = [self.join(column) for column in zip(*rows, strict=True)]
-        result = jnp.asarray(f(*columns), dtype)
-        return self._part(
-            jnp.broadcast_to(result, columns[0].shape), [row[0] for row in rows]
-        )
-
-    def _part(self, array: jax.Array, like: Sequence[Any]) -> list[jax.Array]:
-        """An array as leaves of the shapes of these."""
-        sizes = [jnp.size(leaf) for leaf in like]
-        parts = lax.split(array, [n for size in sizes for n in (size, -size % ROW)])
-        leaves = [
-            part.reshape(jnp.shape(leaf))
-            for part, leaf in zip(parts[::2], like, strict=True)
-        ]
-        self._note(leaves, array)
-        return leaves
-
-    def _note(self, leaves: Sequence[Any], array: jax.Array) -> None:
-        for leaf, start in zip(leaves, _starts(leaves)[:-1], strict=True):
-            self._places[id(leaf)] = leaf, array, start
+        """The leaves in one flat array, the same one for the same leaves."""
+        name = tuple(map(id, leaves))
+        if name not in self._arrays:
+            parts: list[Any] = []
+            for leaf in leaves:
+                parts += [jnp.ravel(leaf), *_filling(leaf, 1 + _FUSED // len(leaves))]
+            self._arrays[name] = leaves, jnp.concatenate(parts)
+        return self._arrays[name][1]
 
 
 def _filling(leaf: Any, pieces: int) -> list[np.ndarray]:
@@ -99,24 +82,7 @@ def _filling(leaf: Any, pieces: int) -> list[np.ndarray]:
     return [piece for piece in np.array_split(numbers, pieces) if len(piece)]
 
 
-def _starts(leaves: Sequence[Any]) -> list[int]:
-    return [0, *accumulate(-(-jnp.size(leaf) // ROW) * ROW for leaf in leaves)]
-
-
-_current: ContextVar[Joint | None] = ContextVar("joint", default=None)
-
-
-def current_joint() -> Joint | None:
-    """Where small leaves are joined, if they are."""
-    return _current.get()
-
-
-@contextmanager
-def joining() -> Iterator[Joint]:
-    """Join the small leaves of what is computed inside the block."""
-    joint = Joint()
-    token = _current.set(joint)
-    try:
-        yield joint
-    finally:
-        _current.reset(token)
+def starts_of(shapes: Sequence[Shape]) -> list[int]:
+    """Where in their array leaves of these shapes begin."""
+    rows = [-(-math.prod(shape) // ROW) for shape in shapes]
+    return [ROW * start for start in accumulate(rows[:-1], initial=0)]

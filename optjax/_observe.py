@@ -142,7 +142,7 @@ class Program:
         if not these:
             return self
         results = [variable for eqn in these for variable in eqn.outvars]
-        known = self._evaluate(these, results, operands)
+        known = self.values(results, self.known(*operands), these)
         rest = Program.__new__(Program)
         rest.value, rest._arrays, rest._variable = (
             self.value,
@@ -167,25 +167,38 @@ class Program:
         leaves, structure = jax.tree.flatten(tree)
         places = [i for i, leaf in enumerate(leaves) if id(leaf) in self._variable]
         wanted = [self._variable[id(leaves[i])] for i in places]
-        known = {
-            self._variable[name]: value
-            for name, value in (given or {}).items()
-            if name in self._variable
-        }
-        values = self._evaluate([], wanted, operands, known)
-        for i, value in zip(places, values, strict=True):
+        known = self.known(*operands)
+        for name, value in (given or {}).items():
+            if name in self._variable:
+                known[self._variable[name]] = value
+        for i, value in zip(places, self.values(wanted, known), strict=True):
             leaves[i] = value
         return jax.tree.unflatten(structure, leaves)
 
-    def _evaluate(
+    @property
+    def equations(self) -> list[Any]:
+        """What is computed, in its order."""
+        found: list[Any] = self._jaxpr.eqns
+        return found
+
+    def variable(self, leaf: Any) -> Any:
+        """What an array of the program's is in its equations; None for another's."""
+        return self._variable.get(id(leaf))
+
+    def known(self, *operands: Any) -> dict[Any, Any]:
+        """The variables that are there before anything is computed."""
+        flat = [*self._consts, *jax.tree.leaves(operands)]
+        variables = *self._jaxpr.constvars, *self._jaxpr.invars
+        return dict(zip(variables, flat, strict=True))
+
+    def values(
         self,
-        always: Sequence[Any],
-        wanted: Sequence[Any],
-        operands: Sequence[Any],
-        known: Mapping[Any, Any] = {},
+        variables: Sequence[Any],
+        known: Mapping[Any, Any],
+        always: Sequence[Any] = (),
     ) -> list[Any]:
-        """The variables, by these equations and those that they need."""
-        needed = {v for v in wanted if not _is_literal(v)} - known.keys()
+        """The variables, by the equations that they need and those that are always."""
+        needed = {v for v in variables if not _is_literal(v)} - known.keys()
         whatever = {id(eqn) for eqn in always}
         kept = []
         for eqn in reversed(self._jaxpr.eqns):
@@ -196,14 +209,10 @@ class Program:
                 needed.update(v for v in eqn.invars if not _is_literal(v))
                 needed -= known.keys()
         part = self._jaxpr.replace(
-            constvars=[*self._jaxpr.constvars, *known],
-            eqns=kept[::-1],
-            outvars=list(wanted),
+            constvars=[*known], invars=[], eqns=kept[::-1], outvars=list(variables)
         )
-        flat = jax.tree.leaves(operands)
-        constants = [*self._consts, *known.values()]
-        values: list[Any] = jax.core.eval_jaxpr(part, constants, *flat)
-        return values
+        found: list[Any] = jax.core.eval_jaxpr(part, [*known.values()])
+        return found
 
 
 def trace_once(function: Callable[..., Any], *operands: Any) -> Program:

@@ -1,7 +1,7 @@
 """Programs that work coordinate by coordinate, and one run on other shapes."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -33,6 +33,22 @@ def called(equation: Any) -> Any:
     return None
 
 
+class OneEquation:
+    """A program of one equation and one of its results.
+
+    Attributes:
+      constvars: none.
+      invars: the variables that it is made of.
+      eqns: the equation.
+      outvars: the result.
+    """
+
+    def __init__(self, equation: Any, result: Any):
+        self.constvars: list[Any] = []
+        self.invars = [atom for atom in equation.invars if not hasattr(atom, "val")]
+        self.eqns, self.outvars = [equation], [result]
+
+
 def is_pointwise(jaxpr: Any, shape: tuple[int, ...]) -> bool:
     """Whether each coordinate of what it returns is made of the same one of operands.
 
@@ -53,6 +69,39 @@ def is_pointwise(jaxpr: Any, shape: tuple[int, ...]) -> bool:
         if any(var.aval.shape not in ((), shape) for var in equation.outvars):
             return False
     return True
+
+
+def pointwise_form(jaxpr: Any, shape: tuple[int, ...]) -> Any:
+    """What two pointwise programs have in common that are the same but for a shape.
+
+    None for one that is not pointwise. What a program holds is not in its form.
+    """
+    if not is_pointwise(jaxpr, shape):
+        return None
+    number: dict[Any, Any] = {}
+    form: list[Any] = []
+    for var in (*jaxpr.constvars, *jaxpr.invars):
+        number[var] = len(number)
+        form.append(var.aval.dtype)
+    for equation in jaxpr.eqns:
+        inner = called(equation)
+        if inner is not None:
+            what: Any = pointwise_form(inner.jaxpr, shape), *map(id, inner.consts)
+        elif equation.primitive.name == "broadcast_in_dim":
+            what = "broadcast_in_dim"
+        else:
+            what = equation.primitive, str(equation.params)
+        form.append((what, *(_name(atom, number) for atom in equation.invars)))
+        for var in equation.outvars:
+            number[var] = len(number)
+    return (*form, *(_name(atom, number) for atom in jaxpr.outvars))
+
+
+def _name(atom: Any, number: Mapping[Any, int]) -> Any:
+    """The number of a variable; a literal, as itself and with its type."""
+    if hasattr(atom, "val"):
+        return repr(atom.val), atom.aval.dtype, atom.aval.weak_type
+    return number[atom]
 
 
 def run_pointwise(

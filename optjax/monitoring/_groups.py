@@ -1,12 +1,10 @@
 """The names of groups as an array, and which coordinates of each are looked at."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from jax.typing import ArrayLike
-
-from optjax._joint import ROW
 
 __all__ = ["Sample", "as_names", "as_numbers", "sample"]
 
@@ -54,14 +52,12 @@ def sample(
     leaf_sizes: Mapping[str, int],
     members: Mapping[str, Sequence[str]],
     most: int | None,
-    whole: Collection[str] = (),
     width: int | None = None,
 ) -> Sample:
     """Choose `most` coordinates of each group, evenly spread over its leaves.
 
-    With `most` None, or where a group has no more than that, all of them. Leaves that
-    are `whole` are laid down as `Joint` has them, whether some group looks at them or
-    not. Rows are as wide as the longest, or as is said.
+    With `most` None, or where a group has no more than that, all of them. Rows are as
+    wide as the longest, or as is said.
     """
     names, sizes = list(leaf_sizes), np.array([*leaf_sizes.values()], np.int64)
     index = {name: i for i, name in enumerate(names)}
@@ -77,19 +73,15 @@ def sample(
 
     # A coordinate that several groups look at is laid down once.
     first = np.cumsum(sizes) - sizes
-    is_whole = np.array([name in whole for name in names], bool)
-    some = ~is_whole[leaf]
-    taken, place = np.unique(first[leaf[some]] + position[some], return_inverse=True)
+    taken, place = np.unique(first[leaf] + position, return_inverse=True)
     borders = np.searchsorted(taken, [*first, first[-1] + sizes[-1]])
     positions = [
-        _laid_down(int(size), None if every else taken[start:stop] - begin)
-        for size, every, start, stop, begin in zip(
-            sizes, is_whole, borders[:-1], borders[1:], first, strict=True
+        _laid_down(int(size), taken[start:stop] - begin)
+        for size, start, stop, begin in zip(
+            sizes, borders[:-1], borders[1:], first, strict=True
         )
     ]
-    laid = np.cumsum([0, *map(len, positions)])[:-1][leaf]
-    laid[some] += place - borders[leaf[some]]
-    laid[~some] += position[~some]
+    laid = np.cumsum([0, *map(len, positions)])[:-1][leaf] + place - borders[leaf]
     counts = np.array([len(position) for _, position in rows])
     columns = max(counts.max(), 1) if width is None else width
     is_member = np.arange(columns) < counts[:, None]
@@ -98,17 +90,14 @@ def sample(
     return Sample(positions, table[0], table[1], counts)
 
 
-def _laid_down(size: int, chosen: np.ndarray | None) -> np.ndarray:
-    """The positions chosen of a leaf, the last of them several times; all where None.
+def _laid_down(size: int, chosen: np.ndarray) -> np.ndarray:
+    """The positions chosen of a leaf, the last of them several times.
 
     As many as a power of two: leaves of one shape then share the kernel that takes
-    them. Of whole leaves as many as `Joint` lays down.
+    them.
     """
-    if chosen is None:
-        more, chosen = -size % ROW, np.arange(size)
-    else:
-        length = len(chosen)
-        more = (1 << (length - 1).bit_length()) - length if 0 < length < size else 0
+    length = len(chosen)
+    more = (1 << (length - 1).bit_length()) - length if 0 < length < size else 0
     return np.pad(chosen, (0, more), "edge") if more else chosen
 
 

@@ -2,16 +2,20 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from optjax._joint import ROW, Joint, is_small
+from optjax._joint import ROW, Joint, Layout, Shape, is_small
 from optjax._precision import abs_sq, widen
 from optjax.monitoring._rates import Rate
+
+if TYPE_CHECKING:
+    # It loads what importing optjax should not.
+    from optjax._columns import Computed
 
 __all__ = ["alike", "at", "by_index", "reduced", "square_norms"]
 
@@ -25,6 +29,7 @@ def square_norms(
     updates: Mapping[str, jax.Array],
     params: Mapping[str, jax.Array] | None,
     joint: Joint,
+    computed: "Computed",
 ) -> dict[str, jax.Array]:
     """‖s V ⊙ m‖² with V before any bound, ‖m‖², ‖Δx‖² and ‖x‖² of each group.
 
@@ -45,30 +50,31 @@ def square_norms(
         owners.extend(of)
 
     rows: dict[str, dict[str, jax.Array]] = {}
-    for block in alike({name: arrays(name) for name in updates}):
-        cut = _Cut(block, [updates[name].size for name in block], joint)
-        update = abs_sq(cut(updates.__getitem__))
+    for block in alike({name: arrays(name) for name in updates}, computed):
+        cut = _Cut(block, [updates[name].shape for name in block], joint)
+        column = computed.columns(cut)
+        update = abs_sq(column([updates[name] for name in block]))
         squares = dict.fromkeys(_NORMS, jnp.zeros_like(update)) | {"update": update}
         if block[0] in rates:
-            m = widen(cut(lambda name: rates[name].direction))
-            free = cut(lambda name: rates[name].free)
-            s = cut.numbers([rates[name].schedule for name in block])
+            m = widen(column([rates[name].direction for name in block]))
+            free = column([rates[name].free for name in block])
+            s = column([rates[name].schedule for name in block])
             squares |= {"adaptive": abs_sq(s * free * m), "direction": abs_sq(m)}
         if block[0] in known:
-            squares["params"] = abs_sq(cut(known.__getitem__))
+            squares["params"] = abs_sq(column([known[name] for name in block]))
         if len(block) > 1:
             keep(cut.owners, cut.sums(squares))
         else:
             rows[block[0]] = _of_rows(squares)
     # Large leaves are small by now.
-    sizes = [row["update"].size for row in rows.values()]
-    if len(rows) == 1 or sum(sizes) <= _FEW_ROWS:
+    shapes = [row["update"].shape for row in rows.values()]
+    if len(rows) == 1 or sum(map(math.prod, shapes)) <= _FEW_ROWS:
         for name, row in rows.items():
             keep([name] * row["update"].size, row)
     else:
-        cut = _Cut([*rows], sizes, joint)
-        of = {n: {name: row[n] for name, row in rows.items()} for n in _NORMS}
-        keep(cut.owners, cut.sums({n: cut(of[n].__getitem__) for n in _NORMS}))
+        cut = _Cut([*rows], shapes, joint)
+        squares = {n: cut.lay([row[n] for row in rows.values()]) for n in _NORMS}
+        keep(cut.owners, cut.sums(squares))
     if not owners:
         return dict.fromkeys(_NORMS, jnp.zeros(len(members), jnp.float32))
     is_member = np.array(
@@ -86,32 +92,31 @@ def square_norms(
 _NORMS = ("adaptive", "direction", "update", "params")
 
 
-class _Cut:
+class _Cut(Layout):
     """Leaves in rows: small ones together, another one whole.
 
     Attributes:
       owners: the name of each row's leaf.
     """
 
-    def __init__(self, names: Sequence[str], sizes: Sequence[int], joint: Joint):
-        self._names, self._joint = names, joint
+    def __init__(self, names: Sequence[str], shapes: Sequence[Shape], joint: Joint):
+        self.shapes, self._joint = shapes, joint
+        sizes = [*map(math.prod, shapes)]
         counts = [-(-size // ROW) for size in sizes]
         self._leaf = np.repeat(np.arange(len(sizes)), counts)
         number = np.concatenate([np.arange(count) for count in counts])
         self._lengths = np.minimum(np.array(sizes)[self._leaf] - number * ROW, ROW)
         self.owners = [names[int(leaf)] for leaf in self._leaf]
+        self.shape = shapes[0] if len(shapes) == 1 else (len(self.owners), ROW)
 
-    def __call__(self, leaf: Callable[[str], Any]) -> jax.Array:
-        leaves: list[jax.Array] = [leaf(name) for name in self._names]
+    def lay(self, leaves: Sequence[jax.Array]) -> jax.Array:
         if len(leaves) == 1:
             return leaves[0]
-        return self._joint.join(leaves).reshape(-1, ROW)
+        return self._joint.join(leaves).reshape(self.shape)
 
-    def numbers(self, values: Sequence[Any]) -> Any:
-        """One number of each leaf, to go with its coordinates."""
-        if len(values) == 1:
-            return values[0]
-        return jnp.reshape(by_index(values, self._leaf), (-1, 1))
+    def spread(self, numbers: Sequence[Any]) -> jax.Array:
+        of_row = at(jnp.stack(numbers), self._leaf)
+        return jnp.broadcast_to(of_row[:, None], self.shape)
 
     def sums(self, squares: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
         """The sum of each row, float32."""
@@ -147,16 +152,18 @@ def _in_rows(x: jax.Array) -> jax.Array:
     return jnp.pad(x, fill).reshape(*x.shape[:-1], -1, _FEW)
 
 
-def alike(leaves: Mapping[str, Sequence[Any]]) -> list[list[str]]:
-    """Which names to look at together: of small arrays of the same types; others alone.
+def alike(leaves: Mapping[str, Sequence[Any]], computed: "Computed") -> list[list[str]]:
+    """Which names to look at together: of small arrays made alike; others alone.
 
     Args:
       leaves: the arrays that belong to each name.
+      computed: what they are of.
     """
     found: dict[Any, list[str]] = {}
     for name, arrays in leaves.items():
         is_one = all(map(is_small, arrays))
-        key = tuple(x.dtype for x in arrays) if is_one else name
+        made = tuple((x.dtype, computed.origin(x)) for x in arrays)
+        key = made if is_one else name
         found.setdefault(key, []).append(name)
     return list(found.values())
 

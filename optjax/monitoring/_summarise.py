@@ -1,17 +1,22 @@
 """Make a summary of the rates of one step: for all groups in a few operations."""
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from copy import copy
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from optjax._joint import Joint
+from optjax._joint import Joint, Layout, Shape, starts_of
 from optjax.monitoring._groups import sample
 from optjax.monitoring._norms import alike, at, by_index, reduced, square_norms
 from optjax.monitoring._rates import Rate
 from optjax.monitoring._summary import PADDING, Tables, coordinates_of, fill
+
+if TYPE_CHECKING:
+    # It loads what importing optjax should not.
+    from optjax._columns import Computed
 
 __all__ = ["summarise"]
 
@@ -26,7 +31,7 @@ def summarise(
     rates: Mapping[str, Rate],
     updates: Mapping[str, jax.Array],
     params: Mapping[str, jax.Array] | None,
-    joint: Joint,
+    computed: "Computed",
     *,
     most: int | None,
     share: float,
@@ -38,39 +43,46 @@ def summarise(
     All groups, and all small leaves, go through the same few operations together, so
     that the program hardly grows with their number.
     """
-    columns = square_norms(members, rates, updates, params, joint)
+    joint = Joint()
+    columns = square_norms(members, rates, updates, params, joint, computed)
     width = coordinates_of(before)
     # In the order in which `Joint` has the leaves: JAX sorts a dictionary's names.
     known = {name: rates[name] for name in updates if name in rates}
-    blocks = alike({n: [r.rate, r.direction] for n, r in known.items() if r.rate.size})
+    pairs = {n: [r.rate, r.direction] for n, r in known.items() if r.rate.size}
+    blocks = alike(pairs, computed)
     leaves = [name for block in blocks for name in block]
     if not leaves:
         padding = jnp.full((len(members), width), PADDING)
         return fill(padding, step=step, sgd_since=jnp.int32(-1), **columns)
-    whole = {name for block in blocks if len(block) > 1 for name in block}
-    sizes_of = {name: rates[name].rate.size for name in leaves}
-    chosen = sample(sizes_of, members, most, whole, width)
+    chosen = sample({n: rates[n].rate.size for n in leaves}, members, most, width)
     positions = dict(zip(leaves, chosen.positions, strict=True))
+    layouts = [
+        _Chosen({n: rates[n].rate.shape for n in block}, positions, joint)
+        for block in blocks
+    ]
+    # Of one block nothing is laid down first.
+    is_one_block = len(blocks) == 1
+    if is_one_block:
+        layouts = [layouts[0].at(chosen.place)]
+    choose = [computed.columns(layout) for layout in layouts]
 
     def of_leaf(value: Callable[[Rate], Any]) -> jax.Array:
         """One number for each chosen coordinate, from one for each leaf."""
-        return by_index([value(rates[name]) for name in leaves], chosen.leaf)
+        numbers = [computed.value(value(rates[name])) for name in leaves]
+        return by_index(numbers, chosen.leaf)
 
     def of_coordinate(value: Callable[[str, Rate], jax.Array]) -> jax.Array:
         """One number for each chosen coordinate, from one for each coordinate."""
-        laid = []
-        for block in blocks:
-            values = [value(name, rates[name]) for name in block]
-            if len(block) > 1:
-                laid.append(joint.join(values))
-            else:
-                laid.append(_take(values[0], positions[block[0]]))
-        return at(jnp.concatenate([x.astype(jnp.float32) for x in laid]), chosen.place)
+        laid = [
+            column([value(name, rates[name]) for name in block]).astype(jnp.float32)
+            for block, column in zip(blocks, choose, strict=True)
+        ]
+        return laid[0] if is_one_block else at(jnp.concatenate(laid), chosen.place)
 
     def bound(value: Callable[[Rate], Any]) -> jax.Array:
         if all(jnp.ndim(value(rates[name])) == 0 for name in leaves):
             return of_leaf(value)
-        return of_coordinate(lambda _, r: jnp.broadcast_to(value(r), r.rate.shape))
+        return of_coordinate(lambda _, r: value(r))
 
     def mean(value: jax.Array) -> jax.Array:
         if value.ndim == 0:
@@ -130,8 +142,39 @@ def summarise(
     return fill(kept, step=step, sgd_since=since, **columns)
 
 
-def _take(leaf: jax.Array, positions: np.ndarray) -> jax.Array:
-    if np.array_equal(positions, np.arange(leaf.size)):
-        return leaf.ravel()
-    # Not a slice of the flattened leaf: that gathers one that is sharded.
-    return at(leaf, *np.unravel_index(positions, leaf.shape))
+class _Chosen(Layout):
+    """Some coordinates of leaves, one after the other."""
+
+    def __init__(
+        self,
+        leaves: Mapping[str, Shape],
+        positions: Mapping[str, np.ndarray],
+        joint: Joint,
+    ):
+        self.shapes, self._joint = [*leaves.values()], joint
+        chosen = [positions[name] for name in leaves]
+        starts = starts_of(self.shapes)
+        self._leaf = np.repeat(np.arange(len(chosen)), [*map(len, chosen)])
+        self._index = np.concatenate(
+            [start + each for start, each in zip(starts, chosen, strict=True)]
+        )
+        self.shape = self._index.shape
+
+    def at(self, place: np.ndarray) -> "_Chosen":
+        """Those at a place among them."""
+        some = copy(self)
+        some._leaf, some._index = self._leaf[place], self._index[place]
+        some.shape = place.shape
+        return some
+
+    def lay(self, leaves: Sequence[jax.Array]) -> jax.Array:
+        if len(leaves) > 1:
+            return at(self._joint.join(leaves), self._index)
+        (leaf,) = leaves
+        if np.array_equal(self._index, np.arange(leaf.size)):
+            return leaf.ravel()
+        # Not a slice of the flattened leaf: that gathers one that is sharded.
+        return at(leaf, *np.unravel_index(self._index, leaf.shape))
+
+    def spread(self, numbers: Sequence[Any]) -> jax.Array:
+        return at(jnp.stack(numbers), self._leaf)

@@ -11,7 +11,6 @@ from optjax._arguments.checked import checked
 from optjax._arguments.named import Count, Size, Transformation
 from optjax._arguments.numbers import at_least, between
 from optjax._groups import OVERALL, Groups, group_leaves
-from optjax._joint import joining
 from optjax._observe import Observation, current, tell, trace_of, trace_once
 from optjax._parts import Link, Product
 from optjax._tree import leaf_names
@@ -137,6 +136,9 @@ def monitor(
         members = group_leaves(leaf_names(updates), groups)
         _check_groups([*members], summaries.groups)
 
+        # Here, since it loads what importing optjax should not.
+        from optjax._columns import Computed
+
         def run(seen: Observation, leaves: Any, count: Any, inner_state: Any) -> Any:
             updates, params = leaves
             returned = inner.update(updates, inner_state, params, **extra)
@@ -152,23 +154,19 @@ def monitor(
         def look(carry: Any) -> Any:
             """The same update, of which only what the summaries need remains."""
             _, inner_state, params, tables = carry
-            with joining() as joint:
-                seen, now = program.compute(
-                    (result, rates), (updates, params), count, inner_state
-                )
-                tables = summarise(
-                    members,
-                    tables,
-                    count,
-                    now,
-                    _by_name(seen),
-                    None if params is None else _by_name(params),
-                    joint,
-                    most=most,
-                    share=share,
-                    factor=factor,
-                    audit=audit,
-                )
+            tables = summarise(
+                members,
+                tables,
+                count,
+                rates,
+                _by_name(result),
+                None if params is None else _by_name(params),
+                Computed(program, (updates, params), count, inner_state),
+                most=most,
+                share=share,
+                factor=factor,
+                audit=audit,
+            )
             # Without the barrier JAX takes the state past the loop.
             kept = jax.lax.optimization_barrier((inner_state, params))
             return jax.lax.stop_gradient((jnp.zeros_like(is_due), *kept, tables))

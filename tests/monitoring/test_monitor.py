@@ -18,6 +18,8 @@ import optjax
 from optjax import _joint
 from optjax._groups import OVERALL
 from optjax._rounding import stochastic_rounding
+from optjax._tree import map_leaves
+from optjax.extend import Clip, Link, tell
 from optjax.monitoring._groups import sample
 from optjax.monitoring._summary import EDGES, PROBABILITIES, Summary
 
@@ -216,8 +218,33 @@ def test_every_number_is_that_of_numpy(kind, groups):
         assert everything.between > 0
 
 
-def test_leaves_end_to_end_are_summarised_as_each_alone(monkeypatch):
-    """Small and large, of two dtypes, one without a rate, one larger than a chunk."""
+MASK_OF = {name: name not in "bd" for name in "abcdef"}
+LABELS = {name: "even" if name in "ace" else "odd" for name in "abcdef"}
+
+
+@pytest.mark.parametrize(
+    "tx",
+    [
+        # One without a rate.
+        optax.masked(optjax.adabound(0.01, final_lr=0.05, gamma=0.4), MASK_OF),
+        # Equations of other libraries, among them a norm of each leaf.
+        optax.chain(
+            optax.clip(0.3),
+            optjax.adamw(0.1, mask=MASK_OF),
+            optax.scale_by_trust_ratio(),
+        ),
+        # Two programs, and two schedules.
+        optax.partition(
+            {"even": optjax.sgd(0.1, 0.9), "odd": optjax.adam(0.2)}, LABELS
+        ),
+        # Bounds of each leaf.
+        optjax.graftbound(0.1),
+        optjax.adadelta(),
+    ],
+    ids=["masked", "chain", "partition", "graftbound", "adadelta"],
+)
+def test_leaves_end_to_end_are_summarised_as_each_alone(tx, monkeypatch):
+    """Small and large, of two dtypes, one larger than a chunk, and a number."""
     random = np.random.default_rng(5)
     shapes = {"a": (300, 2), "b": (7,), "c": (9000,), "d": (3, 3), "e": (5,), "f": ()}
     params = {
@@ -230,7 +257,6 @@ def test_leaves_end_to_end_are_summarised_as_each_alone(monkeypatch):
         {name: (0.1 * t * x + 0.01).astype(x.dtype) for name, x in params.items()}
         for t in (1, 2)
     ]
-    tx = optax.masked(adabound(), {name: name != "b" for name in params})
 
     def run():
         return final(
@@ -241,6 +267,29 @@ def test_leaves_end_to_end_are_summarised_as_each_alone(monkeypatch):
     monkeypatch.setattr(_joint, "_SMALL", -1)
     assert_same_report(together, run())
     assert together["a"].update_ratio > 0
+
+
+@pytest.mark.parametrize("leaves", [1, 2])
+def test_bounds_that_a_part_holds_as_an_array(leaves):
+    """Told of by someone's own part; of each leaf the same three."""
+    low = jnp.array([0.1, 0.2, 0.3])
+
+    def update(rates, state, params=None):
+        bounded = map_leaves(lambda v: jnp.clip(v, low, 2 * low), rates)
+        tell(Link(Clip(low, 2 * low), rates, bounded, state, state))
+        return bounded, state
+
+    bound = optax.GradientTransformation(lambda _: optax.EmptyState(), update)
+    rate = optjax.rate_by_accumulated_square(optjax.sum_of_squares(), eps=0.0)
+    form = optjax.basic_form(optax.identity(), optax.chain(rate, bound), 1.0)
+    params = {name: jnp.ones(3) for name in "ab"[:leaves]}
+    grads = jax.tree.map(lambda x: jnp.array([1.0, 4.0, 10.0]), params)
+    report = final(monitor(form), params, [grads])[OVERALL]
+    shares = [report.at_lower, report.between, report.at_upper]
+    np.testing.assert_allclose(shares, 1 / 3, rtol=1e-6)
+    np.testing.assert_allclose(
+        10 ** report.quantiles[[0, 3, -1]], [0.2, 0.25, 0.3], rtol=1e-6
+    )
 
 
 def test_norms_of_large_leaves_keep_their_digits():

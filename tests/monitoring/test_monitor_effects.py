@@ -105,3 +105,14 @@ def test_no_buffer_of_the_size_of_the_parameters_is_copied(name):
         if " copy(" in line and "123456" in line.split("copy(")[0]
     ]
     assert not copies
+
+
+@pytest.mark.parametrize("audit", [False, True])
+def test_a_summary_writes_down_no_leaf(audit):
+    """Neither to add up its squares nor to look at some coordinates."""
+    size, bare = 123_456, optjax.adabound(1e-3)
+    monitored, alone = (
+        compiled(tx, size=size, leaves=2).memory_analysis().temp_size_in_bytes
+        for tx in (optjax.monitor(bare, audit=audit), bare)
+    )
+    assert monitored - alone < size
