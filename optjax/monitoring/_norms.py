@@ -215,7 +215,11 @@ def reduced(
     ]
     # A constant of nothing but True is one that XLA would write out at every step.
     if where is not None and not (isinstance(where, np.ndarray) and where.all()):
-        values = [jnp.where(where, x, s) for x, s in zip(values, starts, strict=True)]
+        is_in = jnp.asarray(where)
+        values = [
+            lax.select(is_in, x, lax.full_like(x, start))
+            for x, start in zip(values, starts, strict=True)
+        ]
     if math.prod(values[0].shape[axis] for axis in axes) > _FEW:
         return [whole(x, axes) for (*_, whole), x in zip(ways, values, strict=True)]
 

@@ -129,14 +129,16 @@ def fill(rates: jax.Array, **columns: Any) -> Tables:
     """
     # Side by side in one kernel; XLA makes more of a stack of them.
     names = (*_COUNTS, *_NUMBERS)
-    place = jax.lax.broadcasted_iota(jnp.int32, (len(rates), len(names)), 1)
-    words = jnp.zeros(place.shape, jnp.int32)
+    shape = len(rates), len(names)
+    place = jax.lax.broadcasted_iota(jnp.int32, shape, 1)
+    words = jnp.zeros(shape, jnp.int32)
     for i, name in enumerate(names):
         if name in columns:
             is_count = name in _COUNTS
             column = jnp.asarray(columns[name], jnp.int32 if is_count else jnp.float32)
             column = jax.lax.bitcast_convert_type(column, jnp.int32)
-            words = jnp.where(place == i, column[..., None], words)
+            column = jax.lax.broadcast_in_dim(column, shape, range(column.ndim))
+            words = jax.lax.select(place == i, column, words)
     return Tables(words, rates)
 
 
