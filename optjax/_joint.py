@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-__all__ = ["ROW", "Joint", "Layout", "Shape", "is_small", "starts_of"]
+__all__ = ["FEW", "Joint", "Layout", "Shape", "is_small", "row_of", "starts_of"]
 
 Shape = tuple[int, ...]
 
@@ -22,8 +22,11 @@ Shape = tuple[int, ...]
 # that uses them, where every number looks for its array.
 _FUSED = 8
 
-#: A leaf begins at a multiple of it, so that no row has two leaves' numbers.
-ROW = 256
+#: Of more numbers, a sum one after the other loses digits.
+FEW = 4096
+
+# Of leaves that have no better divisor, and the least that is one.
+_ROW, _LEAST = 256, 64
 
 # More are copied at the cost of what a kernel of their own takes.
 _SMALL = 8192
@@ -56,8 +59,8 @@ class Layout(Protocol):
 class Joint:
     """Leaves that lie one after the other in an array.
 
-    Each begins a row of `ROW` numbers. What fills up the last one of the leaf before is
-    made of no leaf, and nothing may be made of it.
+    Each begins a row, of as many numbers as `row_of` says. What fills up the last one
+    of the leaf before is made of no leaf, and nothing may be made of it.
     """
 
     def __init__(self) -> None:
@@ -68,21 +71,37 @@ class Joint:
         """The leaves in one flat array, the same one for the same leaves."""
         name = tuple(map(id, leaves))
         if name not in self._arrays:
+            row = row_of([*map(jnp.shape, leaves)])
             parts: list[Any] = []
             for leaf in leaves:
-                parts += [jnp.ravel(leaf), *_filling(leaf, 1 + _FUSED // len(leaves))]
+                fill = _filling(-jnp.size(leaf) % row, 1 + _FUSED // len(leaves))
+                parts += [jnp.ravel(leaf), *(x.astype(leaf.dtype) for x in fill)]
             self._arrays[name] = leaves, jnp.concatenate(parts)
         return self._arrays[name][1]
 
 
-def _filling(leaf: Any, pieces: int) -> list[np.ndarray]:
-    """What fills up a leaf's last row, in so many pieces if it has as many numbers."""
+def _filling(size: int, pieces: int) -> list[np.ndarray]:
+    """So many numbers, in so many pieces if they are as many."""
     # Of equal numbers, or of ascending ones, XLA would make a kernel.
-    numbers = np.arange(-jnp.size(leaf) % ROW)[::-1].astype(jnp.result_type(leaf))
+    numbers = np.arange(size)[::-1]
     return [piece for piece in np.array_split(numbers, pieces) if len(piece)]
+
+
+def row_of(shapes: Sequence[Shape]) -> int:
+    """The length of the rows that leaves of these shapes begin, no more than `FEW`.
+
+    Many leaves fill theirs where they can, since what fills up is one more array each.
+    """
+    if len(shapes) > _FUSED:
+        common = math.gcd(*map(math.prod, shapes))
+        for length in range(min(common, FEW), _LEAST - 1, -1):
+            if common % length == 0:
+                return length
+    return _ROW
 
 
 def starts_of(shapes: Sequence[Shape]) -> list[int]:
     """Where in their array leaves of these shapes begin."""
-    rows = [-(-math.prod(shape) // ROW) for shape in shapes]
-    return [ROW * start for start in accumulate(rows[:-1], initial=0)]
+    row = row_of(shapes)
+    rows = [-(-math.prod(shape) // row) for shape in shapes]
+    return [row * start for start in accumulate(rows[:-1], initial=0)]

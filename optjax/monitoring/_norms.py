@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from optjax._joint import ROW, Joint, Layout, Shape, is_small
+from optjax._joint import FEW, Joint, Layout, Shape, is_small, row_of
 from optjax._precision import abs_sq, widen
 from optjax.monitoring._rates import Rate
 
@@ -101,13 +101,13 @@ class _Cut(Layout):
 
     def __init__(self, names: Sequence[str], shapes: Sequence[Shape], joint: Joint):
         self.shapes, self._joint = shapes, joint
-        sizes = [*map(math.prod, shapes)]
-        counts = [-(-size // ROW) for size in sizes]
+        sizes, row = [*map(math.prod, shapes)], row_of(shapes)
+        counts = [-(-size // row) for size in sizes]
         self._leaf = np.repeat(np.arange(len(sizes)), counts)
         number = np.concatenate([np.arange(count) for count in counts])
-        self._lengths = np.minimum(np.array(sizes)[self._leaf] - number * ROW, ROW)
+        self._lengths = np.minimum(np.array(sizes)[self._leaf] - number * row, row)
         self.owners = [names[int(leaf)] for leaf in self._leaf]
-        self.shape = shapes[0] if len(shapes) == 1 else (len(self.owners), ROW)
+        self.shape = shapes[0] if len(shapes) == 1 else (len(self.owners), row)
 
     def lay(self, leaves: Sequence[jax.Array]) -> jax.Array:
         if len(leaves) == 1:
@@ -120,9 +120,11 @@ class _Cut(Layout):
 
     def sums(self, squares: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
         """The sum of each row, float32."""
-        # Made where it is used: as a constant it would be as large as the leaves.
-        within = lax.broadcasted_iota(np.int32, (len(self._lengths), ROW), 1)
-        is_inside = within < self._lengths[:, None].astype(np.int32)
+        is_inside = None
+        if (self._lengths < self.shape[1]).any():
+            # Made where it is used: as a constant it would be as large as the leaves.
+            within = lax.broadcasted_iota(np.int32, self.shape, 1)
+            is_inside = within < self._lengths[:, None].astype(np.int32)
         summed = [(x, "sum") for x in squares.values()]
         totals = reduced(summed, (1,), is_inside)
         found = [total.astype(jnp.float32) for total in totals]
@@ -135,11 +137,11 @@ def _of_rows(squares: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
     All in one loop, so that nothing of the size of the leaf is written down.
     """
     arrays = [jnp.atleast_1d(x) for x in squares.values()]
-    if arrays[0].shape[-1] > _FEW:
+    if arrays[0].shape[-1] > FEW:
         arrays = [_in_rows(x) for x in arrays]
     shape = arrays[0].shape
     axis = len(shape) - 1
-    while axis > 0 and math.prod(shape[axis - 1 :]) <= _FEW:
+    while axis > 0 and math.prod(shape[axis - 1 :]) <= FEW:
         axis -= 1
     axes = [*range(axis, len(shape))]
     sums = map(jnp.ravel, reduced([(x, "sum") for x in arrays], axes))
@@ -148,8 +150,8 @@ def _of_rows(squares: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
 
 def _in_rows(x: jax.Array) -> jax.Array:
     """The last axis as two, of rows of few numbers, the last filled up by zeros."""
-    fill = [(0, 0)] * (x.ndim - 1) + [(0, -x.shape[-1] % _FEW)]
-    return jnp.pad(x, fill).reshape(*x.shape[:-1], -1, _FEW)
+    fill = [(0, 0)] * (x.ndim - 1) + [(0, -x.shape[-1] % FEW)]
+    return jnp.pad(x, fill).reshape(*x.shape[:-1], -1, FEW)
 
 
 def alike(leaves: Mapping[str, Sequence[Any]], computed: "Computed") -> list[list[str]]:
@@ -192,8 +194,6 @@ _WAYS: dict[str, tuple[float, Callable[..., Any], Callable[..., Any]]] = {
     "min": (np.inf, lax.min, jnp.min),
     "max": (-np.inf, lax.max, jnp.max),
 }
-# Of more, a sum one after the other loses digits. XLA adds up a single array as a tree.
-_FEW = 4096
 
 
 def reduced(
@@ -220,7 +220,7 @@ def reduced(
             lax.select(is_in, x, lax.full_like(x, start))
             for x, start in zip(values, starts, strict=True)
         ]
-    if math.prod(values[0].shape[axis] for axis in axes) > _FEW:
+    if math.prod(values[0].shape[axis] for axis in axes) > FEW:
         return [whole(x, axes) for (*_, whole), x in zip(ways, values, strict=True)]
 
     def step(totals: Any, values: Any) -> list[Any]:
