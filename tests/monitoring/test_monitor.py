@@ -269,6 +269,23 @@ def test_leaves_end_to_end_are_summarised_as_each_alone(tx, monkeypatch):
     assert together["a"].update_ratio > 0
 
 
+@pytest.mark.parametrize("shape", [(6, 16), (4, 13)], ids=["no filling", "filling"])
+def test_many_leaves_end_to_end_are_summarised_as_each_alone(shape, monkeypatch):
+    """Their rows are of what divides them all, where that is not too short."""
+    random = np.random.default_rng(6)
+    params = {f"w{i}": random.normal(size=shape).astype("float32") for i in range(10)}
+    grads = [jax.tree.map(lambda x, t=t: 0.1 * t * x + 0.01, params) for t in (1, 2)]
+
+    def run():
+        return final(
+            optjax.monitor(optjax.adabound(0.01), every=1, groups=None), params, grads
+        )
+
+    together = run()
+    monkeypatch.setattr(_joint, "_SMALL", -1)
+    assert_same_report(together, run())
+
+
 @pytest.mark.parametrize("leaves", [1, 2])
 def test_bounds_that_a_part_holds_as_an_array(leaves):
     """Told of by someone's own part; of each leaf the same three."""
