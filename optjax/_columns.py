@@ -113,7 +113,7 @@ class Columns:
     def _make(self, atoms: Sequence[Any]) -> Any:
         computed, layout = self._computed, self._layout
         shapes = [_shape(atom) for atom in atoms]
-        if not any(shapes) and (any(layout.shapes) or len(atoms) == 1):
+        if not any(shapes):
             numbers = computed.values(atoms)
             is_one = all(number is numbers[0] for number in numbers)
             return numbers[0] if is_one else layout.spread(numbers)
