@@ -294,7 +294,7 @@ def _show(experiment: Experiment, result: SweepResult, out: Path) -> int:
             status = NOT_DONE
     _say(result)
     if all(record.status == DIVERGED for record in result.records):
-        complain(f"all {len(result.records)} trials diverged; try other values")
+        complain(f"all {len(result.records)} trials diverged")
         status = NOT_DONE
     failures = Counter(record.message for record in result.records if record.message)
     for message, count in failures.items():

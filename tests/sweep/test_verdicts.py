@@ -133,6 +133,47 @@ def test_all_diverged():
     assert [verdict.kind for verdict in found] == ["lost"]
 
 
+def lost_by(rates, score, **others):
+    """Trials of two evaluations that a metric beside the one that ranks has ended."""
+    records = over("sgd", {rate: [None, None] for rate in rates})
+    values = {"score": (0.1, score), **{name: (1.0, v) for name, v in others.items()}}
+    curve = Curve((10, 20), values)
+    return [record._replace(steps=20, curve=curve) for record in records]
+
+
+def test_what_diverged_by_another_metric_is_told_so_and_not_sent_to_smaller_rates():
+    noisy = lost_by([0.1, 1.0], 0.2, noise=NAN, finite=1.0)
+    lost = the("lost", noisy)
+    assert "In 4 of these score was finite and noise was not" in lost.says
+    assert "allow_nan=" in lost.evidence
+    assert "smaller" not in lost.evidence
+    assert not lost.next
+    assert "finite was not" in the("lost", lost_by([0.1], 0.2, finite=0.0)).says
+    fine = [
+        trial("sgd", {"learning_rate": 0.01}, seed, [0.1, 0.2])._replace(
+            curve=Curve((10, 20), {"score": (0.1, 0.2), "noise": (1.0, 1.0)})
+        )
+        for seed in (0, 1)
+    ]
+    some = the("diverged", [*fine, *noisy])
+    assert "In 4 of these score was finite and noise was not" in some.evidence
+    assert not some.next
+    # Where the metric itself is not finite, the learning rate it is.
+    own = the("lost", lost_by([0.1, 1.0], NAN, noise=NAN))
+    assert "smaller learning rates" in own.evidence
+    assert own.next
+
+
+def test_what_failed_is_not_said_to_have_diverged():
+    diverged = over("adam", {0.1: [None, None]})
+    failed = [
+        record._replace(status=FAILED) for record in over("sgd", {0.1: [None, None]})
+    ]
+    assert the("lost", [*diverged, *failed]).says.startswith(
+        "Every configuration diverged or failed "
+    )
+
+
 @pytest.mark.parametrize("draw", ["normal", "lognormal", "accuracy"])
 @pytest.mark.parametrize("seeds", [3, 5])
 def test_identical_rows_under_two_names_tie(draw, seeds):
@@ -442,6 +483,24 @@ def test_time_to_a_target_is_updates_by_how_long_each_takes():
     untimed = profile_page({"a": a, "b": task({"sgd": 0, "adam": 3}, {})})
     assert [picture.title for picture in untimed.pictures] == [by_updates.title]
     assert to_target(task({"sgd": 0}, slow_sgd)) == []
+
+
+@pytest.mark.parametrize("mode", ["max", "min"])
+def test_of_two_seeds_the_target_is_one_that_both_reach(mode):
+    sign = 1.0 if mode == "max" else -1.0
+    records = [
+        trial(name, {"learning_rate": 0.1}, seed, [0.0, sign * height])
+        for name, heights in {"sgd": (0.5, 0.9), "adam": (0.1, 0.2)}.items()
+        for seed, height in enumerate(heights)
+    ]
+    lost = over("yogi", {0.1: [None, None]})
+    (table,) = to_target(SweepResult(tuple(records), "score", mode))
+    assert table.title == f"Updates to {sign * 0.5:.4g}"
+    assert table.rows == [["sgd", "20"], ["adam", "not reached"]]
+    assert "half of the optimizers reach" in table.caption
+    (table,) = to_target(SweepResult((*records, *lost), "score", mode))
+    assert table.rows[0] == ["sgd", "20"]
+    assert "half of the optimizers that did not diverge reach" in table.caption
 
 
 def test_best_prints_as_three_lines_with_code_that_runs():

@@ -88,13 +88,15 @@ def diverged(study: Study) -> list[Verdict]:
     evidence = f"By optimizer: {_counted(only)}."
     if dead is not None:
         evidence += f" Every trial did with learning_rate {as_text(dead)} or more."
+    by_others = study.lost_by_others
+    is_asked = share > 1 / 3 and not by_others
     return [
         Verdict(
             "diverged",
             "warning" if share > 1 / 3 else "note",
             f"{len(lost)} of {len(records)} trials diverged ({share:.0%}).",
-            evidence,
-            _below(study, dead) if dead is not None and share > 1 / 3 else "",
+            f"{evidence} {by_others}".rstrip(),
+            _below(study, dead) if dead is not None and is_asked else "",
         )
     ]
 

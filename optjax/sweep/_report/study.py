@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from optjax.sweep._ranking import Best, Ranking, Standing, numeric, varying
-from optjax.sweep._records import Config
+from optjax.sweep._records import DIVERGED, Config
 from optjax.sweep._report.again import Space, again
 from optjax.sweep._report.apart import Sample, is_told, resolution
 from optjax.sweep._report.forest import Importance, importance_of
@@ -94,6 +94,27 @@ class Study:
             optimizer: varying(self.ranking.configurations(optimizer))
             for optimizer in self.ranking.optimizers
         }
+
+    @functools.cached_property
+    def lost_by_others(self) -> str:
+        """In words, what ended trials whose own metric was finite; "" for none."""
+        lost = [record for record in self.ranking.records if record.status == DIVERGED]
+        count, names = 0, dict[str, None]()
+        for record in lost:
+            last = {name: values[-1] for name, values in record.curve.values.items()}
+            if math.isfinite(last[self.ranking.metric]):
+                count += 1
+                names |= dict.fromkeys(
+                    name
+                    for name, value in last.items()
+                    if not math.isfinite(value) or (name == "finite" and not value)
+                )
+        if not count:
+            return ""
+        return (
+            f"In {count} of these {self.ranking.label} was finite and "
+            f"{', '.join(names)} was not."
+        )
 
     def again(
         self, space: Space | None = None, *, of: Config | None = None, **changes: Any

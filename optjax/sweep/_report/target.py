@@ -22,12 +22,18 @@ class Reach(NamedTuple):
 
 
 def _target(ranking: Ranking) -> float | None:
-    """What half of the optimizers reach at their best; None where all diverged."""
-    bests = [best.median for best in ranking.best_of_each()]
-    finite = [median for median in bests if math.isfinite(median)]
+    """What half of those with a median reach at their best; None where none has one."""
+    better, worse = statistics.median_high, statistics.median_low
+    if ranking.mode == "min":
+        better, worse = worse, better
+    # Of an even number of seeds the worse of the middle two: more than half reach it.
+    bests = [
+        worse([ranking.score(record) for record in best.records])
+        for best in ranking.best_of_each()
+        if math.isfinite(best.median)
+    ]
     # Of an even number the better of the middle two, which somebody reaches.
-    middle = statistics.median_high if ranking.mode == "max" else statistics.median_low
-    return middle(finite) if finite else None
+    return better(bests) if bests else None
 
 
 def reaches(ranking: Ranking) -> dict[str, Reach]:
@@ -46,6 +52,7 @@ def to_target(ranking: Ranking) -> list[Table]:
     if target is None or len(found) < 2 or evaluations < 2:
         return []
     is_timed = bool(ranking.seconds)
+    has_lost = any(math.isinf(at.standing.best.median) for at in found.values())
     ordered = sorted(found.items(), key=lambda item: item[1].standing.steps_to_target)
     columns = ["optimizer", "updates", *["seconds", "ms an update"] * is_timed]
     rows = [
@@ -59,8 +66,9 @@ def to_target(ranking: Ranking) -> list[Table]:
     return [
         Table(
             f"Updates{' and time' * is_timed} to {target:.4g}",
-            f"To {ranking.label} {target:.4g}, which half of the optimizers reach: "
-            f"each at its best, the median over the seeds.{timed * is_timed}",
+            f"To {ranking.label} {target:.4g}, which half of the optimizers "
+            f"{'that did not diverge ' * has_lost}reach: each at its best, "
+            f"the median over the seeds.{timed * is_timed}",
             columns,
             rows,
             frozenset(columns[1:]),

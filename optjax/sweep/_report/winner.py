@@ -4,6 +4,7 @@ import math
 
 from optjax._page.parts import Verdict
 from optjax.sweep._ranking import Best
+from optjax.sweep._records import FAILED
 from optjax.sweep._report.apart import LEVEL, probability, seeds_needed
 from optjax.sweep._report.study import Study, named
 
@@ -35,13 +36,20 @@ def winner(study: Study) -> list[Verdict]:
 
 def _all_lost(study: Study) -> Verdict:
     lost = study.ranking.records
+    failed = any(record.status == FAILED for record in lost)
+    others = study.lost_by_others
+    remedy = (
+        "Name in allow_nan= of sweep.run what may be NaN or infinite."
+        if others
+        else "Take smaller learning rates, such as a tenth of the smallest."
+    )
     return Verdict(
         "lost",
         "warning",
-        "Every configuration diverged with half of its seeds or more.",
-        f"{len(lost)} trials, none with a median to rank. Take smaller learning rates, "
-        "such as a tenth of the smallest that was tried.",
-        _smaller(study),
+        f"Every configuration diverged{' or failed' * failed} with half of its seeds "
+        f"or more. {others}".rstrip(),
+        f"{len(lost)} trials, none with a median to rank. {remedy}",
+        "" if others else _smaller(study),
     )
 
 
