@@ -34,6 +34,11 @@ class BaseRateState(NamedTuple):
     inner_state: optax.OptState
 
 
+def has_base(node: Any) -> bool:
+    """Whether it is such a state, and no copy of it among a compressed one's scales."""
+    return isinstance(node, BaseRateState) and bool(jax.tree.leaves(node.base_lr))
+
+
 def relative_to_base(
     make: Callable[[Scalar, Scalar], optax.GradientTransformation],
     learning_rate: optax.ScalarOrSchedule,

@@ -51,23 +51,24 @@ def convert_state(
     """
     shapes = jax.eval_shape(lambda x: x, params)
     inner = optax.with_extra_args_support(optimizer)
-    return _stored(_read(state, shapes), jax.eval_shape(inner.init, shapes), shapes)
+    wide, like = read_state(state, shapes), jax.eval_shape(inner.init, shapes)
+    return _stored(wide, like, shapes)
 
 
 def _is_wrapper(node: Any) -> bool:
     return isinstance(node, (StochasticRoundingState, CompressedState, PackedState))
 
 
-def _read(state: Any, params: Any) -> Any:
+def read_state(state: Any, params: Any) -> Any:
     """The state without wrappers, in float32."""
 
     def read(node: Any) -> Any:
         if isinstance(node, CompressedState):
-            return _read(decode_leaves(node), params)
+            return read_state(decode_leaves(node), params)
         if isinstance(node, StochasticRoundingState):
-            return _read(widen_leaves(node.inner_state, node.dtypes), params)
+            return read_state(widen_leaves(node.inner_state, node.dtypes), params)
         if isinstance(node, PackedState):
-            return _read(unpack(node, params), params)
+            return read_state(unpack(node, params), params)
         return node
 
     return jax.tree.map(read, state, is_leaf=_is_wrapper)

@@ -1,5 +1,6 @@
 """Walk gradients and optimizer state together, or say where they differ."""
 
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -54,6 +55,12 @@ def cast_leaves(values: optax.Updates, like: optax.Updates) -> optax.Updates:
 
         return rebuild(cast_rows(observation, rows))
     return rebuild(_each(store, rows))
+
+
+def pure(tree: Any) -> Any:
+    """Arrays in place of the variables of Flax NNX, which only NNX makes."""
+    nnx = sys.modules.get("flax.nnx")
+    return tree if nnx is None else nnx.as_pure(tree)
 
 
 def root_leaves(tree: Any) -> Any:

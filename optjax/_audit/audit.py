@@ -1,7 +1,6 @@
 """`optjax.audit`: which number moves the step."""
 
 import functools
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -16,7 +15,7 @@ from optjax._audit.measure import Measured, measure
 from optjax._audit.result import Audit, Layout
 from optjax._audit.subject import OfFactory, OfState, Subject
 from optjax._groups import Groups, group_leaves
-from optjax._tree import leaf_names
+from optjax._tree import leaf_names, pure
 from optjax.monitoring._hyperparameters import is_injected
 
 
@@ -92,12 +91,12 @@ def audit(
             "optimizer must be a gradient transformation or a function that makes one, "
             f"got {optimizer!r}."
         )
-    gradients, params = _pure(first if is_transformation else second), _pure(params)
+    gradients, params = pure(first if is_transformation else second), pure(params)
     _demand_gradients(gradients, params, steps)
     gradients, params = jax.tree.map(jnp.asarray, (gradients, params))
     subject: Subject
     if is_transformation:
-        state = _pure(second)
+        state = pure(second)
         made: Any = jax.tree.structure(jax.eval_shape(optimizer.init, params))
         if jax.tree.structure(state) != made:
             raise ValueError(
@@ -106,7 +105,7 @@ def audit(
             )
         subject, given = OfState.of(optimizer, state)
     else:
-        subject, given = OfFactory.of(optimizer, first, _pure(state))
+        subject, given = OfFactory.of(optimizer, first, pure(state))
     operands = gradients, given, params, extra
     if any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(operands)):
         # Where they will lie is not known yet.
@@ -199,9 +198,3 @@ def _is_scheduled(node: Any) -> bool:
     if is_injected(node):
         return bool(node.hyperparams_states)
     return isinstance(node, optax.ScaleByScheduleState)
-
-
-def _pure(tree: Any) -> Any:
-    """Arrays in place of the variables of Flax NNX, which only NNX makes."""
-    nnx = sys.modules.get("flax.nnx")
-    return tree if nnx is None else nnx.as_pure(tree)

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from optjax._base_rate import BaseRateState
+from optjax._base_rate import has_base
 from optjax.monitoring._hyperparameters import is_injectable, is_injected
 
 #: What can be turned of every optimizer: the size of the gradients, that of every
@@ -202,7 +202,7 @@ def _turned(node: Any, e: Mapping[str, Any], around: Mapping[str, Any]) -> Any:
             }
             inner = _turned(node.inner_state, e, node.hyperparams)
             return node._replace(hyperparams=hyper, inner_state=inner)
-        if isinstance(node, BaseRateState):
+        if has_base(node):
             node = node._replace(inner_state=_turned(node.inner_state, e, around))
             follows = "learning_rate" in around and "base_lr" not in around
             if follows and "learning_rate" in e:
@@ -210,9 +210,7 @@ def _turned(node: Any, e: Mapping[str, Any], around: Mapping[str, Any]) -> Any:
                 return node._replace(base_lr=base)
         return node
 
-    return jax.tree.map(
-        turn, node, is_leaf=lambda n: is_injected(n) or isinstance(n, BaseRateState)
-    )
+    return jax.tree.map(turn, node, is_leaf=lambda n: is_injected(n) or has_base(n))
 
 
 def _times(value: Any, e: Any) -> Any:

@@ -14,7 +14,7 @@ from optjax._arguments.checked import check_positive, checked, without_kind
 from optjax._arguments.kind import Kind, is_real_array, shown
 from optjax._arguments.named import FloatDType, Names, OptimizerState
 from optjax._arguments.objects import Function
-from optjax._base_rate import BaseRateState, check_base
+from optjax._base_rate import check_base, has_base
 
 __all__ = [
     "hyperparameters",
@@ -267,11 +267,11 @@ def set_hyperparameters(state: OptimizerState, **values: _Values) -> optax.OptSt
         inner_state = node.inner_state
         if "base_lr" in values and "base_lr" not in hyper:
             check_positive(base_lr=values["base_lr"])
-            inner_state = jax.tree.map(rebased, inner_state, is_leaf=_has_base)
+            inner_state = jax.tree.map(rebased, inner_state, is_leaf=has_base)
         return node._replace(hyperparams=hyper, inner_state=inner_state)
 
     def rebased(node: Any) -> Any:
-        if not _has_base(node):
+        if not has_base(node):
             return node
         new = _like("base_lr", values["base_lr"], node.base_lr)
         return node._replace(base_lr=new)
@@ -312,13 +312,9 @@ def _numbers(node: Any) -> Iterator[tuple[str, Any]]:
     """The hyper-parameters of a node, and the base that its optimizer has kept."""
     yield from node.hyperparams.items()
     if "base_lr" not in node.hyperparams:
-        for inner in jax.tree.leaves(node.inner_state, is_leaf=_has_base):
-            if _has_base(inner):
+        for inner in jax.tree.leaves(node.inner_state, is_leaf=has_base):
+            if has_base(inner):
                 yield "base_lr", inner.base_lr
-
-
-def _has_base(node: Any) -> bool:
-    return isinstance(node, BaseRateState)
 
 
 def _array(value: Any) -> Any:
@@ -342,4 +338,6 @@ def _injected(state: Any) -> list[Any]:
 
 def is_injected(node: Any) -> bool:
     """Whether it is the state of an `inject_hyperparams`, ours or Optax's."""
-    return hasattr(node, "hyperparams") and hasattr(node, "hyperparams_states")
+    is_one = hasattr(node, "hyperparams") and hasattr(node, "hyperparams_states")
+    # The scales of a compressed state are a tree like it, with None for its numbers.
+    return is_one and bool(jax.tree.leaves(node.count))

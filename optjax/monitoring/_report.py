@@ -204,8 +204,11 @@ def monitor_state(state: Any) -> Any:
 def _is_monitor_state(node: Any) -> bool:
     """Itself, or the mapping that Orbax and Flax make of a named tuple."""
     if isinstance(node, Mapping):
-        return set(node) == set(MonitorState._fields)
-    return isinstance(node, MonitorState)
+        is_one = set(node) == set(MonitorState._fields)
+    else:
+        is_one = isinstance(node, MonitorState)
+    # The scales of a compressed state are a tree like it, with None for its numbers.
+    return is_one and bool(jax.tree.leaves(field(node, "summaries")))
 
 
 def field(node: Any, name: str) -> Any:

@@ -31,7 +31,9 @@ from optjax._parts import (
 )
 from optjax._precision import widen
 from optjax._rate import rate_by_one
+from optjax._storage import read_state
 from optjax._target import BoundAroundState, frozen_rate
+from optjax._tree import pure
 from optjax._weight_decay import add_decayed_weights
 from optjax.monitoring._hand_over import hand_over
 from optjax.monitoring._rates import is_same, limit_of, link_behind
@@ -144,7 +146,8 @@ def sgd_equivalent(
     direction = parts.direction
 
     def go_on(state: optax.OptState, params: optax.Params) -> optax.OptState:
-        return hand_over(state, sgd.init(params), direction.per_sum)
+        wide = read_state(pure(state), pure(params))
+        return hand_over(wide, sgd.init(params), direction.per_sum)
 
     momentum = 0.0 if direction.momentum is None else direction.momentum
     return SgdEquivalent(
@@ -333,7 +336,8 @@ def _check_known(limit: Any, params: Any) -> None:
 
 def _measured(state: Any) -> list[BoundAroundState]:
     def is_measured(node: Any) -> bool:
-        return isinstance(node, BoundAroundState)
+        # The scales of a compressed state are a tree like it.
+        return isinstance(node, BoundAroundState) and bool(jax.tree.leaves(node.count))
 
     nodes = jax.tree.leaves(state, is_leaf=is_measured)
     return [node for node in nodes if is_measured(node)]

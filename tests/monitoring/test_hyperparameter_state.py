@@ -202,6 +202,36 @@ def test_partition_of_two():
     assert (both["learning_rate"], both["momentum"], both["b1"]) == (0.4, 0.6, 0.5)
 
 
+@pytest.mark.parametrize("wraps", ["around", "inside"])
+@pytest.mark.parametrize(
+    "wrap",
+    [optjax.compressed, lambda tx: optjax.packed(optjax.compressed(tx))],
+    ids=["compressed", "packed"],
+)
+def test_of_a_compressed_state(wrap, wraps):
+    """Whose scales are a tree like it, with nothing in the numbers' places."""
+
+    def made(rate):
+        if wraps == "around":
+            return wrap(inject_hyperparams(optjax.adabound)(learning_rate=rate))
+        inside = inject_hyperparams(
+            lambda learning_rate: wrap(optjax.adabound(learning_rate))
+        )
+        return inside(learning_rate=rate)
+
+    x, tx = {"w": jnp.ones((64, 128)), "b": jnp.ones(3)}, made(1e-2)
+    state = set_hyperparameters(tx.init(x), learning_rate=1e-3, base_lr=1e-3)
+    found = hyperparameters(state)
+    assert (found["learning_rate"], found["base_lr"]) == (1e-3, 1e-3)
+    updates, after = tx.update(x, state, x)
+    other = made(1e-3)
+    expected, _ = other.update(x, other.init(x), x)
+    jax.tree.map(np.testing.assert_array_equal, updates, expected)
+    # An audit turns them too.
+    turned = optjax.audit(tx, x, after, x)["overall"]["learning_rate"].elasticity
+    assert float(turned) == pytest.approx(1.0, abs=0.01)
+
+
 def test_states_of_several_trials():
     tx = inject_hyperparams(optjax.sgd)(0.1)
     params = jax.tree.map(lambda x: jnp.stack([x] * 3), START)

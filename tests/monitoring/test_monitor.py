@@ -575,6 +575,19 @@ def test_stochastic_rounding_inside():
         np.testing.assert_allclose(ours, theirs, atol=0.01)
 
 
+def test_compression_around():
+    """Its scales are a tree like the monitor's state, and no second monitor."""
+    x = {"w": jnp.linspace(0.1, 1.0, 8192)}
+    tx = optjax.monitor(optjax.adabound(1e-3, gamma=10.0), every=1)
+    _, state = tx.update(x, tx.init(x), x)
+    around = optjax.compressed(tx)
+    _, compressed = around.update(x, around.init(x), x)
+    assert compressed.scales.inner_state is not None
+    found, expected = map(optjax.read_report, (compressed, state))
+    for got, want in zip(found["w"], expected["w"], strict=True):
+        np.testing.assert_allclose(got, want, rtol=1e-6)
+
+
 def test_flatten_and_lookahead_go_around_the_monitor():
     assert_same_report(
         final(optax.flatten(optjax.monitor(adabound(), groups=0))),

@@ -15,6 +15,7 @@ from loop import NOISE, START, gradient
 import optjax
 from optjax._direction import TraceState
 from optjax._weight_decay import add_decayed_weights
+from optjax.monitoring._wrapper import MonitorState
 from optjax.tasks import digits
 
 pytestmark = pytest.mark.usefixtures("cheaply_compiled")
@@ -193,6 +194,12 @@ def test_each_leaf_has_its_own_learning_rate(problem):
     sizes = [sum(map(jnp.size, jax.tree.leaves(x))) for x in (params, handed, state)]
     assert sizes[1] == sizes[0]  # The momentum, and no ν.
     assert sizes[2] > 2 * sizes[0]
+    # The scales of a compressed state are a tree like it, without a rate.
+    around = optjax.compressed(tx)
+    stored = optjax.convert_state(state, around, params)
+    assert optjax.sgd_equivalent(around, state=stored).learning_rate == (
+        sgd.learning_rate
+    )
 
 
 def test_a_measured_rate_needs_a_state_that_has_frozen(problem):
@@ -339,6 +346,48 @@ def test_hand_over_in_nnx():
         train(model, optimizer, 5)
         ends.append(np.asarray(model.kernel[...]))
     np.testing.assert_allclose(*ends, rtol=1e-5)
+
+
+WRAPPERS = {
+    "rounded": optjax.stochastic_rounding,
+    "compressed": optjax.compressed,
+    "packed": optjax.packed,
+    "packed and compressed": lambda tx: optjax.packed(optjax.compressed(tx)),
+    "monitored and packed": lambda tx: optjax.monitor(optjax.packed(tx)),
+}
+
+
+@pytest.mark.parametrize("name", WRAPPERS)
+def test_hand_over_of_a_state_in_another_storage(name):
+    x = {"w": jnp.linspace(-1.0, 1.0, 64 * 128).reshape(64, 128), "b": jnp.ones(3)}
+    x["c"] = 2.0 * x["b"]
+    plain = optjax.adabound(1e-3, **CLOSED)
+    tx = WRAPPERS[name](plain)
+    state = tx.init(x)
+    for _ in range(2):
+        _, state = tx.update(x, state, x)
+    stored = state.inner_state if isinstance(state, MonitorState) else state
+    wide = optjax.convert_state(stored, plain, x)
+    found = optjax.sgd_equivalent(tx, x).hand_over(state, x)
+    expected = optjax.sgd_equivalent(plain, x).hand_over(wide, x)
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
+
+
+@pytest.mark.parametrize("name", WRAPPERS)
+def test_hand_over_of_a_state_in_another_storage_in_nnx(name):
+    model = nnx.Linear(64, 128, rngs=nnx.Rngs(0))
+    tx = WRAPPERS[name](optjax.adabound(1e-3, **CLOSED))
+    optimizer = nnx.Optimizer(model, tx, wrt=nnx.Param)
+    params = nnx.state(model, nnx.Param)
+    optimizer.update(model, params)
+    sgd = optjax.sgd_equivalent(tx, params)
+    handed = sgd.hand_over(optimizer.opt_state, params)
+    plain = nnx.as_pure(params)
+    expected = sgd.hand_over(nnx.as_pure(optimizer.opt_state), plain)
+    for a, b in zip(jax.tree.leaves(handed), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_array_equal(a, b)
+    momentum = next(n for n in jax.tree.leaves(handed) if jnp.ndim(n) == 2)
+    assert jnp.abs(momentum).max() > 0
 
 
 def test_hand_over_in_linen():
