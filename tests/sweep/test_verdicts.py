@@ -3,6 +3,7 @@
 import functools
 import itertools
 import math
+import re
 import shlex
 
 import numpy as np
@@ -252,6 +253,66 @@ def test_a_range_that_was_drawn_is_widened_as_a_range():
     assert '"learning_rate": optjax.sweep.log_uniform(0.001, ' in found.next
     middle = over("sgd", {float(r): [-abs(float(np.log10(r)) + 2)] for r in rates})
     assert "edge" not in kinds(middle)
+
+
+@pytest.mark.parametrize("best_at", [0, -1])
+@pytest.mark.parametrize(
+    ("name", "low", "high"),
+    [("learning_rate", 0.2, 0.9), ("learning_rate", 0.01, 0.9), ("b1", 0.6, 0.96)],
+)
+@pytest.mark.parametrize("draws", [3, 64])
+def test_a_wider_range_has_no_value_that_is_refused(name, low, high, draws, best_at):
+    """Few draws are no grid: of a range they have more digits than a hand writes."""
+    rng = np.random.default_rng(1)
+    tried = sorted(map(float, np.float32(rng.uniform(low, high, draws))))
+    scores = np.linspace(0.5, 0.9, draws)[:: 1 if best_at else -1]
+    pairs = zip(tried, scores, strict=True)
+    records = over("adam", {x: [float(score)] for x, score in pairs}, name)
+    asked = re.fullmatch(
+        rf'"{name}": optjax.sweep.(?:log_)?uniform\((.*), (.*)\)',
+        the("edge", records).next,
+    )
+    wider = tuple(map(float, asked.groups()))
+    assert 0 < wider[0] < wider[1]
+    assert (wider[0] < 0.9 * tried[0]) == (best_at == 0)
+    assert (wider[1] > 1.01 * tried[-1]) == (best_at == -1)
+    if name == "b1":
+        assert wider[1] < 1
+
+
+def test_draws_go_where_the_next_values_are_a_list():
+    """Of which so many draws would be a part, that may lack the wider ones."""
+    command = "optjax sweep d --space a=log(0.01,1) b=0.1,1 --draws 2 --out x"
+    assert again(command.split(), {"a": [1.0, 2.0]}, of=ADABOUND, grows=True) == (
+        "optjax sweep d --out x-2 --space b=0.1,1 a='1, 2'"
+    )
+    both = "optjax sweep d --space a=log(0.01,1) b=uniform(0.1,1) --draws 2"
+    assert "--draws 2" in again(both.split(), {"a": [1.0]}, of=ADABOUND, grows=True)
+    listed = "optjax sweep d --space a=0.1,1 --draws 2 --out x"
+    assert "--draws 2" in again(listed.split(), {"a": [1.0]}, of=ADABOUND, grows=True)
+
+
+def test_values_stay_static_and_whole_in_the_next_command():
+    command = "optjax sweep d --space a=static(0.0,0.1) --out x"
+    assert again(command.split(), {"a": [0.0, 0.1]}, of=ADABOUND).endswith(
+        "a='static(0, 0.1)'"
+    )
+
+    def widths(scores):
+        return [
+            record._replace(
+                trial=record.trial._replace(
+                    config=Config("sgd", {}, {"width": int(width)})
+                )
+            )
+            for width, score in scores.items()
+            for record in over("sgd", {0.1: [score]})
+        ]
+
+    rising = widths({64: 0.1, 128: 0.2, 256: 0.3})
+    assert the("edge", rising).next == '"width": [64, 128, 256, 512, 1024]'
+    falling = widths({2: 0.3, 4: 0.2, 8: 0.1})
+    assert the("edge", falling).next == '"width": [1, 2, 4, 8]'
 
 
 def test_those_that_are_not_first_are_named_too():

@@ -53,6 +53,7 @@ def again(
     if not command:
         return _code(space or {}, seeds, twice_the_steps, spared)
     flags = _Flags(command)
+    is_drawn = "--search" in flags or ("--draws" in flags and bool(space))
     if seeds is not None:
         flags.put("--seeds", seeds)
     if twice_the_steps is not None:
@@ -66,7 +67,6 @@ def again(
     if space:
         flags.search(space, of)
     out = flags.first("--out")
-    is_drawn = "--search" in flags or ("--draws" in flags and bool(space))
     if out is not None and (is_drawn or not grows):
         flags.put("--out", _beside(out))
     return str(flags)
@@ -110,13 +110,20 @@ class _Flags:
                 self._words["--learning-rates"] = [*map(as_text, rates)]
                 return
             space = {**self._as_sweep(of), **space}
-        old = [
-            word
-            for word in self._words.pop("--space", ())
-            if word.partition("=")[0].strip() not in space
+        words = self._words.pop("--space", [])
+        asked = {
+            name.strip(): text
+            for name, _, text in (word.partition("=") for word in words)
+        }
+        old = [word for word in words if word.partition("=")[0].strip() not in space]
+        new = [
+            f"{name}={_like(asked.get(name, ''), values)}"
+            for name, values in space.items()
         ]
-        new = [f"{name}={_text(values)}" for name, values in space.items()]
         self._words["--space"] = [*old, *new]
+        # What is no longer drawn runs in full.
+        if any(map(_is_range, words)) and not any(map(_is_range, (*old, *new))):
+            self._words.pop("--draws", None)
 
     def _as_sweep(self, of: Config) -> dict[str, Range | Sequence[float]]:
         """Of a race, which varies the learning rate alone, one row's sweep."""
@@ -151,8 +158,16 @@ def _beside(out: str) -> str:
     return f"{name}-{int(number or 1) + 1}"
 
 
-def _text(values: Range | Sequence[float]) -> str:
-    return str(values) if isinstance(values, Range) else _listed(values)
+def _like(asked: str, values: Range | Sequence[float]) -> str:
+    """Values in words; static where those were that were asked for."""
+    if isinstance(values, Range):
+        return str(values)
+    is_static = asked.strip().startswith("static")
+    return f"static({_listed(values)})" if is_static else _listed(values)
+
+
+def _is_range(word: str) -> bool:
+    return re.match(r"[^=]*=\s*(log|log_uniform|uniform)\s*\(", word) is not None
 
 
 def _listed(values: Sequence[float]) -> str:

@@ -1,5 +1,6 @@
 """Verdicts on the values that were tried: too narrow, flat, steep, or diverging."""
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 
@@ -14,6 +15,8 @@ from optjax.sweep._store.files import as_text
 _NEAR = 0.05
 # More different values than a grid has.
 _MOST_IN_A_GRID = 24
+# What is written down by hand has no more digits.
+_DIGITS = 3
 # A band as wide as this factor is a plateau.
 _PLATEAU = 10.0
 # A neighbour that is so much worse shows that the value matters.
@@ -190,9 +193,25 @@ def _worse(best: float, other: float) -> float:
     return abs(other - best) / abs(best) if best else math.inf
 
 
+def _is_grid(values: Sequence[float]) -> bool:
+    """Whether they were listed: few, of few digits or in equal steps; else drawn."""
+    if len(values) > _MOST_IN_A_GRID:
+        return False
+    pairs = list(itertools.pairwise(values))
+    return (
+        all(math.isclose(v, _shorter(v, _DIGITS), rel_tol=1e-6) for v in values)
+        or _are_equal([b - a for a, b in pairs])
+        or (values[0] > 0 and _are_equal([math.log(b / a) for a, b in pairs]))
+    )
+
+
+def _are_equal(steps: Sequence[float]) -> bool:
+    return all(math.isclose(step, steps[0], rel_tol=1e-3) for step in steps)
+
+
 def _side(value: float, values: Sequence[float]) -> int:
     """−1 at the lower end, 1 at the upper, 0 inside."""
-    if len(values) <= _MOST_IN_A_GRID:
+    if _is_grid(values):
         return (value == values[-1]) - (value == values[0])
     log = spans_decades(values[0], values[-1])
     low, at, high = (math.log(v) if log else v for v in (values[0], value, values[-1]))
@@ -205,53 +224,72 @@ def _wider(
 ) -> str:
     """Of values that go on where these end."""
     of = standing.best.config
-    if len(values) > _MOST_IN_A_GRID:
-        return study.again({name: _wider_range(values, side)}, of=of)
-    return study.again({name: _further(name, values, side)}, of=of, grows=True)
+    if not _is_grid(values):
+        return study.again({name: _wider_range(name, values, side)}, of=of)
+    is_whole = isinstance(of.values[name], int)
+    further = _further(name, values, side, is_whole=is_whole)
+    return study.again({name: further}, of=of, grows=True)
 
 
-def _wider_range(values: Sequence[float], side: int) -> Range:
+def _wider_range(name: str, values: Sequence[float], side: int) -> Range:
     low, high = values[0], values[-1]
-    is_log = spans_decades(low, high)
-    if is_log:
+    is_log, is_decay = spans_decades(low, high), _is_decay(name, values)
+    more = (high - low) / 2
+    if side > 0 and is_decay:
+        high = 1 - (1 - high) / 10
+    elif is_log:
         low, high = (low / 10, high) if side < 0 else (low, high * 10)
+    elif side > 0:
+        high += more
     else:
-        more = (high - low) / 2
-        low, high = (low - more, high) if side < 0 else (low, high + more)
-    return Range(_shorter(low), _shorter(high), is_log)
+        # Where all were positive, what is not may be out of range.
+        low = max(low - more, low / 2) if low > 0 else low - more
+    # Of 0.9999 the nines count.
+    top = float(f"{1 - _shorter(1 - high):.6g}") if is_decay else _shorter(high)
+    return Range(_shorter(low), top, is_log)
 
 
-def _further(name: str, values: Sequence[float], side: int) -> list[float]:
+def _is_decay(name: str, values: Sequence[float]) -> bool:
+    return name in _DECAYS and values[0] > 0 and values[-1] < 1
+
+
+def _further(
+    name: str, values: Sequence[float], side: int, *, is_whole: bool
+) -> list[float]:
     """The grid with two more values at one end, in the grid's own steps."""
-    if name in _DECAYS and values[0] > 0 and values[-1] < 1:
+    if _is_decay(name, values):
         more = _more([1 - value for value in reversed(values)], -side)
         # Of 0.9999 the nines count.
         further = [float(f"{1 - value:.6g}") for value in more]
         return sorted([*values, *(value for value in further if value >= 0)])
-    return sorted([*values, *_more(values, side)])
+    return sorted([*values, *_more(values, side, is_whole=is_whole)])
 
 
 def _below(study: Study, dead: float) -> str:
     """Of the learning rates at which something has lived."""
     values = study.tried("learning_rate", study.best.config.optimizer)
     alive = [value for value in values if value < dead]
-    if len(values) > _MOST_IN_A_GRID:
+    if not _is_grid(values):
         low = _shorter(values[0])
         return study.again({"learning_rate": Range(low, _shorter(dead), low > 0)})
     return study.again({"learning_rate": alive}) if alive else ""
 
 
-def _more(values: Sequence[float], side: int) -> list[float]:
+def _more(values: Sequence[float], side: int, *, is_whole: bool = False) -> list[float]:
     """The next two in the steps of the grid; after 0.003 and 0.01 come 0.03 and 0.1."""
     far, near, end = values[2::-1] if side < 0 else values[-3:]
     if values[0] > 0 and max(end / near, near / end) > 1.5:
         decades = math.log10(end / far)
         if abs(decades - round(decades)) < 0.01:
-            return [_shorter(value * (end / far)) for value in (near, end)]
-        return [_shorter(end * (end / near) ** count) for count in (1, 2)]
-    further = (end + count * (end - near) for count in (1, 2))
+            further = [value * (end / far) for value in (near, end)]
+        else:
+            further = [end * (end / near) ** count for count in (1, 2)]
+    else:
+        further = [end + count * (end - near) for count in (1, 2)]
+    # Of 512, which comes after 128 and 256, two digits are another width.
+    further = [round(value) if is_whole else _shorter(value) for value in further]
     # Where all were positive, what is not may be out of range.
-    return [_shorter(value) for value in further if value > 0 or values[0] <= 0]
+    return [value for value in further if value > 0 or values[0] <= 0]
 
 
 def _between(values: Sequence[float], place: int) -> list[float]:
@@ -262,8 +300,8 @@ def _between(values: Sequence[float], place: int) -> list[float]:
     return [_shorter((low + at) / 2), at, _shorter((at + high) / 2)]
 
 
-def _shorter(value: float) -> float:
-    return float(f"{value:.2g}")
+def _shorter(value: float, digits: int = 2) -> float:
+    return float(f"{value:.{digits}g}")
 
 
 def _counted(names: Sequence[str]) -> str:
