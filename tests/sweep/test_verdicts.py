@@ -280,6 +280,37 @@ def test_a_wider_range_has_no_value_that_is_refused(name, low, high, draws, best
         assert wider[1] < 1
 
 
+def test_the_range_that_was_asked_for_is_widened_and_not_that_of_its_draws():
+    records = over("sgd", {0.0066054007: [0.5], 0.013180477: [0.6], 0.09523: [0.9]})
+
+    def edge(space):
+        command = ("optjax", "sweep", "d", "--draws", "3", "--space", space)
+        found = SweepResult(tuple(records), "score", "max", command=command).verdicts()
+        return [verdict.next for verdict in found if verdict.kind == "edge"]
+
+    line = "optjax sweep d --draws 3 --space learning_rate="
+    assert edge("learning_rate=log(1e-3, 0.1)") == [f"{line}'log(0.001, 1)'"]
+    # The largest of three draws is not at the end of what they are drawn from.
+    assert edge("learning_rate=log(1e-3, 1)") == []
+
+
+@pytest.mark.parametrize("asked", ["", "uniform(0, 0.99)"])
+def test_nothing_lies_below_nought_and_a_decay_stays_below_one(asked):
+    def edge(scores, name):
+        records = over("adam", {x: [score] for x, score in scores.items()}, name)
+        command = ("optjax", "sweep", "d", "--space", f"{name}={asked}")
+        result = SweepResult(
+            tuple(records), "score", "max", command=command if asked else ()
+        )
+        return [v.next for v in result.verdicts() if v.kind == "edge"]
+
+    rising, falling = {0.0: 0.1, 0.9: 0.2, 0.99: 0.3}, {0.0: 0.3, 0.9: 0.2, 0.99: 0.1}
+    for name in ("b1", "weight_decay"):
+        assert edge(falling, name) == []
+    (wider,) = edge(rising, "b1")
+    assert wider.endswith("'uniform(0, 0.999)'" if asked else "0.99, 0.999, 0.9999]")
+
+
 def test_draws_go_where_the_next_values_are_a_list():
     """Of which so many draws would be a part, that may lack the wider ones."""
     command = "optjax sweep d --space a=log(0.01,1) b=0.1,1 --draws 2 --out x"

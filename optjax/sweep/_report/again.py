@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 
 from optjax.sweep._ranking import numeric
 from optjax.sweep._records import Config
+from optjax.sweep._space.distributions import LogUniform
+from optjax.sweep._space.text import parse_dimension
 from optjax.sweep._store.files import as_text
 
 _SWEEP = ("optjax", "sweep")
@@ -164,6 +166,17 @@ def _like(asked: str, values: Range | Sequence[float]) -> str:
         return str(values)
     is_static = asked.strip().startswith("static")
     return f"static({_listed(values)})" if is_static else _listed(values)
+
+
+def asked_range(command: Sequence[str], name: str) -> Range | None:
+    """The range of a hyper-parameter in a command's words, where it has one."""
+    for word in command:
+        of, _, text = word.partition("=")
+        if of.strip() == name and _is_range(word):
+            dimension = parse_dimension(text)
+            is_log = isinstance(dimension, LogUniform)
+            return Range(dimension.low, dimension.high, is_log)
+    return None
 
 
 def _is_range(word: str) -> bool:

@@ -1,10 +1,9 @@
 """Verdicts on the values that were tried: too narrow, flat, steep, or diverging."""
 
-import itertools
 import math
 from collections.abc import Mapping, Sequence
 
-from optjax._page.parts import Verdict, spans_decades
+from optjax._page.parts import Verdict
 from optjax.sweep._ranking import TOLERANCE, Standing, numeric
 from optjax.sweep._records import DIVERGED, FAILED
 from optjax.sweep._report.again import Range
@@ -13,10 +12,6 @@ from optjax.sweep._store.files import as_text
 
 # Of the values' span, where they were drawn: nearer than this to an end is at it.
 _NEAR = 0.05
-# More different values than a grid has.
-_MOST_IN_A_GRID = 24
-# What is written down by hand has no more digits.
-_DIGITS = 3
 # A band as wide as this factor is a plateau.
 _PLATEAU = 10.0
 # A neighbour that is so much worse shows that the value matters.
@@ -37,7 +32,7 @@ def edge(study: Study) -> list[Verdict]:
             value = numeric(best.config, name)
             if value is None or len(values) < 3:
                 continue
-            side = _side(value, values)
+            side = _side(name, value, values, study.drawn(name, values))
             if side:
                 found.append((standing, name, value, side, values))
     first = [one for one in found if one[0] is study.standings[0]]
@@ -193,28 +188,19 @@ def _worse(best: float, other: float) -> float:
     return abs(other - best) / abs(best) if best else math.inf
 
 
-def _is_grid(values: Sequence[float]) -> bool:
-    """Whether they were listed: few, of few digits or in equal steps; else drawn."""
-    if len(values) > _MOST_IN_A_GRID:
-        return False
-    pairs = list(itertools.pairwise(values))
-    return (
-        all(math.isclose(v, _shorter(v, _DIGITS), rel_tol=1e-6) for v in values)
-        or _are_equal([b - a for a, b in pairs])
-        or (values[0] > 0 and _are_equal([math.log(b / a) for a, b in pairs]))
-    )
+def _side(name: str, value: float, values: Sequence[float], drawn: Range | None) -> int:
+    """−1 at the lower end, 1 at the upper, 0 inside or where nothing lies outside."""
+    low, high, _ = drawn or Range(values[0], values[-1], is_log=False)
+    side = _nearest(value, values, drawn)
+    is_last = low == 0 if side < 0 else name in _DECAYS and high == 1
+    return 0 if is_last else side
 
 
-def _are_equal(steps: Sequence[float]) -> bool:
-    return all(math.isclose(step, steps[0], rel_tol=1e-3) for step in steps)
-
-
-def _side(value: float, values: Sequence[float]) -> int:
-    """−1 at the lower end, 1 at the upper, 0 inside."""
-    if _is_grid(values):
+def _nearest(value: float, values: Sequence[float], drawn: Range | None) -> int:
+    if drawn is None:
         return (value == values[-1]) - (value == values[0])
-    log = spans_decades(values[0], values[-1])
-    low, at, high = (math.log(v) if log else v for v in (values[0], value, values[-1]))
+    ends = drawn.low, value, drawn.high
+    low, at, high = (math.log(v) if drawn.is_log else v for v in ends)
     share = (at - low) / (high - low)
     return (share > 1 - _NEAR) - (share < _NEAR)
 
@@ -224,16 +210,17 @@ def _wider(
 ) -> str:
     """Of values that go on where these end."""
     of = standing.best.config
-    if not _is_grid(values):
-        return study.again({name: _wider_range(name, values, side)}, of=of)
+    drawn = study.drawn(name, values)
+    if drawn is not None:
+        return study.again({name: _wider_range(name, drawn, side)}, of=of)
     is_whole = isinstance(of.values[name], int)
     further = _further(name, values, side, is_whole=is_whole)
     return study.again({name: further}, of=of, grows=True)
 
 
-def _wider_range(name: str, values: Sequence[float], side: int) -> Range:
-    low, high = values[0], values[-1]
-    is_log, is_decay = spans_decades(low, high), _is_decay(name, values)
+def _wider_range(name: str, drawn: Range, side: int) -> Range:
+    low, high, is_log = drawn
+    is_decay = _is_decay(name, (low, high))
     more = (high - low) / 2
     if side > 0 and is_decay:
         high = 1 - (1 - high) / 10
@@ -250,7 +237,7 @@ def _wider_range(name: str, values: Sequence[float], side: int) -> Range:
 
 
 def _is_decay(name: str, values: Sequence[float]) -> bool:
-    return name in _DECAYS and values[0] > 0 and values[-1] < 1
+    return name in _DECAYS and values[0] >= 0 and values[-1] < 1
 
 
 def _further(
@@ -269,8 +256,9 @@ def _below(study: Study, dead: float) -> str:
     """Of the learning rates at which something has lived."""
     values = study.tried("learning_rate", study.best.config.optimizer)
     alive = [value for value in values if value < dead]
-    if not _is_grid(values):
-        low = _shorter(values[0])
+    drawn = study.drawn("learning_rate", values)
+    if drawn is not None:
+        low = _shorter(drawn.low)
         return study.again({"learning_rate": Range(low, _shorter(dead), low > 0)})
     return study.again({"learning_rate": alive}) if alive else ""
 
@@ -300,8 +288,8 @@ def _between(values: Sequence[float], place: int) -> list[float]:
     return [_shorter((low + at) / 2), at, _shorter((at + high) / 2)]
 
 
-def _shorter(value: float, digits: int = 2) -> float:
-    return float(f"{value:.{digits}g}")
+def _shorter(value: float) -> float:
+    return float(f"{value:.2g}")
 
 
 def _counted(names: Sequence[str]) -> str:

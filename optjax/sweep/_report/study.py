@@ -1,19 +1,25 @@
 """A sweep's result as verdicts and pictures ask about it."""
 
 import functools
+import itertools
 import math
 from collections.abc import Sequence
 from typing import Any
 
+from optjax._page.parts import spans_decades
 from optjax.sweep._ranking import Best, Ranking, Standing, numeric, varying
 from optjax.sweep._records import DIVERGED, Config
-from optjax.sweep._report.again import Space, again
+from optjax.sweep._report.again import Range, Space, again, asked_range
 from optjax.sweep._report.apart import Sample, is_told, resolution
 from optjax.sweep._report.forest import Importance, importance_of
 from optjax.sweep._store.files import as_text
 
 # Of one optimizer's configurations, which may be thousands.
 _MOST_CONTENDERS = 20
+# More different values than a grid has.
+_MOST_IN_A_GRID = 24
+# What is written down by hand has no more digits.
+_DIGITS = 3
 
 
 class Study:
@@ -84,6 +90,13 @@ class Study:
         }
         return sorted(value for value in values if value is not None)
 
+    def drawn(self, name: str, values: Sequence[float]) -> Range | None:
+        """From what these were drawn, as far as it is known; None for a grid."""
+        asked = asked_range(self.ranking.command, name)
+        if asked is not None or is_grid(values):
+            return asked
+        return Range(values[0], values[-1], spans_decades(values[0], values[-1]))
+
     def varied(self, optimizer: str) -> list[str]:
         """The hyper-parameters of which an optimizer tried more than one value."""
         return self._varied[optimizer]
@@ -126,6 +139,22 @@ class Study:
     def score(self, value: float) -> str:
         """A value of the metric in words."""
         return "diverged" if math.isinf(value) else f"{value:.4g}"
+
+
+def is_grid(values: Sequence[float]) -> bool:
+    """Whether they were listed: few, of few digits or in equal steps; else drawn."""
+    if len(values) > _MOST_IN_A_GRID:
+        return False
+    pairs = list(itertools.pairwise(values))
+    return (
+        all(math.isclose(v, float(f"{v:.{_DIGITS}g}"), rel_tol=1e-6) for v in values)
+        or _are_equal([b - a for a, b in pairs])
+        or (values[0] > 0 and _are_equal([math.log(b / a) for a, b in pairs]))
+    )
+
+
+def _are_equal(steps: Sequence[float]) -> bool:
+    return all(math.isclose(step, steps[0], rel_tol=1e-3) for step in steps)
 
 
 def named(config: Config) -> str:
