@@ -71,7 +71,8 @@ def audit(
 
     Raises:
       ValueError: for arguments that the factory does not take, for gradients of other
-        shapes or without the leading axis of `steps`, and with `strict` for a verdict.
+        shapes, of integers or without the leading axis of `steps`, for no parameters,
+        and with `strict` for a verdict.
 
     Example: AdaBound whose rates are all at a bound.
       >>> import jax.numpy as jnp, optjax
@@ -93,6 +94,7 @@ def audit(
         )
     gradients, params = pure(first if is_transformation else second), pure(params)
     _demand_gradients(gradients, params, steps)
+    _demand_derivatives(gradients)
     gradients, params = jax.tree.map(jnp.asarray, (gradients, params))
     subject: Subject
     if is_transformation:
@@ -133,6 +135,21 @@ def _demand_gradients(gradients: Any, params: Any, steps: int | None) -> None:
             raise ValueError(
                 f"audit needs gradients of the parameters' shapes{led}: {name} must be "
                 f"{wanted.get(name, 'absent')}, got {got.get(name, 'nothing')}."
+            )
+
+
+def _demand_derivatives(gradients: Any) -> None:
+    if not jax.tree.leaves(gradients):
+        raise ValueError("audit needs at least one parameter, got none.")
+    for name, leaf in zip(
+        leaf_names(gradients), jax.tree.leaves(gradients), strict=True
+    ):
+        dtype = jnp.result_type(leaf)
+        if not jnp.issubdtype(dtype, jnp.inexact) and dtype != jax.dtypes.float0:
+            raise ValueError(
+                "audit needs gradients of floating-point or complex numbers, or float0 "
+                f"for parameters that have none, as jax.grad gives them: that of "
+                f"{name or 'the root'} is {dtype}."
             )
 
 

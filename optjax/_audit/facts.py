@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 
 from optjax._audit.measure import Measured
@@ -46,6 +47,13 @@ class Facts:
         self.effects = {name: effects[name] for name in [*self.groups, OVERALL]}
         self.has_gradient = self._is_more_than_rounding(self.moves.gradient)
         self.moves_at_all = self._is_more_than_rounding(self.moves.update)
+        # An empty leaf has nothing to move, an integer no derivative.
+        self.may_have_gradient = np.array(
+            [
+                size > 0 and jnp.issubdtype(dtype, jnp.inexact)
+                for size, dtype in zip(layout.sizes, layout.dtypes, strict=True)
+            ]
+        )
 
     def _is_more_than_rounding(self, norms: np.ndarray) -> np.ndarray:
         """Which leaves' coordinates are not small beside those of the others."""
@@ -83,7 +91,7 @@ class Facts:
         ]
 
     def leaves(self, which: Any) -> tuple[str, ...]:
-        return tuple(np.array(self.layout.leaves)[which])
+        return tuple(np.array(self.layout.leaves)[which].tolist())
 
 
 def count(some: Sequence[str], all_: Sequence[str]) -> str:

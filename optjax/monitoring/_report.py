@@ -340,6 +340,6 @@ def suggest_final_lr(report: OneReport) -> SuggestedFinalRate:
     if found is None:
         raise ValueError(
             "suggest_final_lr needs summaries of a rate that adapts, such as adam's or "
-            "adabound's; the report has none."
+            "adabound's, under a gradient that is not 0; the report has none."
         )
     return found

@@ -197,6 +197,21 @@ def test_groups_and_steps():
         audit(grads, X, steps=3)
 
 
+def test_what_cannot_have_a_gradient_is_not_said_to_lack_one():
+    x = {"w": jnp.ones(3), "empty": jnp.ones((0, 3)), "n": jnp.arange(3)}
+    grads = jax.grad(lambda x: jnp.sum(x["w"] ** 2), allow_int=True)(x)
+    found = optjax.audit(optjax.adam, {"learning_rate": 1e-3}, grads, x)
+    assert found.verdicts == []
+    x["dead"] = jnp.ones(2)
+    grads = jax.grad(lambda x: jnp.sum(x["w"] ** 2), allow_int=True)(x)
+    (verdict,) = optjax.audit(optjax.adam, {"learning_rate": 1e-3}, grads, x).verdicts
+    assert (verdict.kind, verdict.where) == ("no gradient", ("dead",))
+    assert repr(verdict.where) == "('dead',)"
+
+
+WHOLE = {"n": jnp.zeros(3, jnp.int32)}, {"n": jnp.arange(3)}
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -207,6 +222,8 @@ def test_groups_and_steps():
         ((optjax.adam(0.1), G, None, X), "the state of this optimizer"),
         ((optjax.sgd, {"learning_rate": 0.1}, G, None), "must be absent, got"),
         ((optjax.sgd, {"learning_rate": 0.1}, {}, X), "got nothing"),
+        ((optjax.sgd, {"learning_rate": 0.1}, {}, {}), "at least one parameter"),
+        ((optjax.sgd, {"learning_rate": 0.1}, *WHOLE), "as jax.grad .* of n is int32"),
     ],
 )
 def test_other_arguments_are_refused_in_words(arguments, words):

@@ -182,3 +182,10 @@ def test_bounds_of_a_measured_rate_are_those_of_each_leaf():
         np.testing.assert_allclose(report[name].lower[1:], lower, rtol=1e-5)
         upper = f * (1 + 1 / (0.5 * t))
         np.testing.assert_allclose(report[name].upper[1:], upper, rtol=1e-5)
+
+
+def test_a_rate_without_a_gradient_is_not_said_not_to_adapt():
+    x, tx = {"w": jnp.ones(3)}, optjax.monitor(optjax.adam(0.1), every=1)
+    _, state = tx.update({"w": jnp.zeros(3)}, tx.init(x), x)
+    with pytest.raises(ValueError, match="under a gradient that is not 0"):
+        suggest_final_lr(read_report(state))

@@ -22,7 +22,7 @@ def no_gradient(facts: Facts) -> Iterator[Verdict]:
             "Leave it out of the optimizer by optax.masked or optax.partition",
             where,
         )
-    still = ~facts.has_gradient & ~facts.moves_at_all
+    still = facts.may_have_gradient & ~facts.has_gradient & ~facts.moves_at_all
     if still.any():
         where = facts.leaves(still)
         yield Verdict(
