@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from optjax._observe import trace_of
-from optjax._parts import Descend, Link, Root, Shifted
+from optjax._parts import Descend, Link, RelativeToBase, Root, Shifted
 from optjax._precision import widen
 from optjax._tree import leaf_names
 from optjax.monitoring._rates import read_rates
@@ -21,6 +21,7 @@ class Told(NamedTuple):
       below_floor: (leaves,), the share of those whose √ν is not above ε.
       learning_rate: the factor of the last part.
       waits: whether gradients are only gathered, as AdaShift's first are.
+      is_relative: whether bounds are measured by the learning rate at first, α_0.
       stalled: (leaves,), the share of ν that half precision keeps where it is.
     """
 
@@ -28,6 +29,7 @@ class Told(NamedTuple):
     below_floor: Any
     learning_rate: Any
     waits: Any
+    is_relative: Any
     stalled: Any = jnp.nan
 
 
@@ -41,7 +43,7 @@ def read_links(links: Sequence[Link], names: Sequence[str], update: Any) -> Told
         at_bound[name] = jnp.where(closes, _share(is_at), jnp.nan)
     below: dict[str, Any] = {}
     learning_rate: Any = jnp.nan
-    waits = jnp.array(False)
+    waits, is_relative = jnp.array(False), jnp.array(False)
     for link in links:
         match link.part:
             case Shifted(rate=rates):
@@ -56,8 +58,11 @@ def read_links(links: Sequence[Link], names: Sequence[str], update: Any) -> Told
                     below[name] = _share((root <= eps) | (nu <= eps_root))
             case Descend(now=now):
                 learning_rate = now
+            case RelativeToBase():
+                is_relative = jnp.array(True)
     learning_rate = jnp.asarray(learning_rate, jnp.result_type(float))
-    return Told(_row(at_bound, names), _row(below, names), learning_rate, waits)
+    rows = _row(at_bound, names), _row(below, names)
+    return Told(*rows, learning_rate, waits, is_relative)
 
 
 def in_reach(links: Sequence[Link], update: Any) -> list[Link]:

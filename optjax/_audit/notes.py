@@ -21,17 +21,24 @@ def notes(layout: Any, measured: Measured) -> list[str]:
     until = np.max(last[which])
     says = []
     if np.all(held[known] < _FEW):
-        name = "final_lr" if "final_lr" in layout.hyperparameters else "the final rate"
         says.append(
-            f"{name} has no effect before about step {_about(first[leaf])}, when the "
-            f"bounds hold the first 1 % of {layout.leaves[leaf]}"
+            f"{final_rate(layout, measured)} has no effect before about step "
+            f"{_about(first[leaf])}, when the bounds hold the first 1 % of "
+            f"{layout.leaves[leaf]}"
         )
-    if np.isfinite(until):
+    # A learning rate outside of the bounds goes on to scale the step.
+    if np.isfinite(until) and np.any(measured.told.is_relative):
         says.append(
             f"learning_rate is inert from about step {_about(until)} on, when they "
             "hold 99 % everywhere"
         )
     return [f"By the rates of now: {'; '.join(says)}."] if says else []
+
+
+def final_rate(layout: Any, measured: Measured) -> str:
+    """What the rate is called on which bounds close: one's own may have no name."""
+    is_named = "final_lr" in layout.hyperparameters
+    return "final_lr" if is_named or np.any(measured.told.is_relative) else "their rate"
 
 
 def held_since(measured: Measured, leaves: list[int]) -> str:

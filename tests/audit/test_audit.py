@@ -61,6 +61,50 @@ def test_at_their_bounds_final_lr_is_all(name):
     assert "every rate is at its bound" in verdict.evidence
 
 
+def test_a_learning_rate_outside_of_closed_bounds_is_not_said_to_be_inert():
+    """It scales the step: twice the rate is twice the step, whatever is held."""
+
+    def of_transformation(tx):
+        return optjax.audit(tx, G, tx.init(X), X)
+
+    def own(learning_rate):
+        rate = optax.chain(
+            optjax.rate_by_accumulated_square(optjax.ema_of_squares(0.999)),
+            optjax.bound_clip(*optjax.hyperbolic_bounds(0.1, 1e6)),
+        )
+        return optjax.basic_form(optjax.ema(0.9), rate, learning_rate)
+
+    assert of_transformation(own(0.01)).verdicts == []
+    assert of_transformation(optjax.graftbound(0.01, gamma=1e6)).verdicts == []
+    (verdict,) = of_transformation(optjax.adabound(0.01, gamma=1e6)).verdicts
+    assert verdict.cause == "the learning rate is inert"
+    assert verdict.evidence == "every rate is at its bound, and final_lr decides"
+    found = optjax.audit(own, {"learning_rate": 0.01}, G, X)
+    np.testing.assert_allclose(elasticities(found, "learning_rate"), 1.0, rtol=1e-6)
+    assert found.verdicts == []
+
+
+def test_a_note_of_bounds_to_come_says_what_they_will_decide():
+    def own(learning_rate):
+        rate = optax.chain(
+            optjax.rate_by_accumulated_square(optjax.ema_of_squares(0.999)),
+            optjax.bound_clip(*optjax.hyperbolic_bounds(0.1, 1e-3)),
+        )
+        return optjax.basic_form(optjax.ema(0.9), rate, learning_rate)
+
+    (note,) = optjax.audit(own, {"learning_rate": 0.01}, G, X).notes
+    assert "inert" not in note
+    assert "final_lr" not in note
+
+
+def test_at_a_bound_are_as_many_as_are_there():
+    # Of 200 one is inside a band of 0.1 ± 1e-4: Adam's rate is α / |g| at first.
+    g = {"w": jnp.concatenate([jnp.linspace(1.0, 2.0, 199), jnp.array([0.1])])}
+    tx = optjax.adabound(1e-2, gamma=1e4)
+    (verdict,) = optjax.audit(tx, g, tx.init(g), g).verdicts
+    assert verdict.evidence.startswith("99.5 % of the rates are at their bound")
+
+
 @pytest.mark.parametrize("make", [optjax.inject_hyperparams, optax.inject_hyperparams])
 def test_injected_the_base_goes_along(make):
     """So that a running AdaBound answers as one that is made anew."""

@@ -1,12 +1,13 @@
 """Rules on what decides the step: bounds, clips, ε and weight decay."""
 
+import math
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from optjax._audit.facts import Facts, Verdict, count, listed
 from optjax._audit.names import Role, role
-from optjax._audit.notes import held_since
+from optjax._audit.notes import final_rate, held_since
 from optjax._audit.subject import PROBES
 from optjax._groups import OVERALL
 
@@ -19,8 +20,9 @@ _SOME_DECAY = 5e-3
 # ε is √ν or more in this share of a group, or on average.
 _MANY, _MOSTLY = 0.25, -0.4
 _STRONG_CLIP = 0.1
-# But for rounding.
 _ALL = 0.99
+# Of a mean in float32.
+_ROUNDING = 1e-6
 
 
 def inert(facts: Facts) -> Iterator[Verdict]:
@@ -50,7 +52,8 @@ def inert(facts: Facts) -> Iterator[Verdict]:
 
 def at_bound(facts: Facts) -> Iterator[Verdict]:
     """Of an optimizer whose numbers cannot be turned, by what its parts tell."""
-    if facts.named(Role.STEP):
+    # A learning rate outside of the bounds, as graftbound's, goes on to scale the step.
+    if facts.named(Role.STEP) or not np.any(facts.measured.told.is_relative):
         return
     live = facts.live()
     where = [group for group in live if facts.told(group, "at_bound") > _ALL]
@@ -62,9 +65,14 @@ def at_bound(facts: Facts) -> Iterator[Verdict]:
 def _at_bound(facts: Facts, groups: Sequence[str]) -> tuple[str, str]:
     leaves = [leaf for group in groups for leaf in facts.groups[group]]
     since = held_since(facts.measured, leaves)
+    share = min(facts.told(group, "at_bound") for group in groups)
+    much = "every rate is at its bound"
+    if share < 1 - _ROUNDING:
+        much = f"{math.floor(1000 * share) / 10:g} % of the rates are at their bound"
+    name = final_rate(facts.layout, facts.measured)
     return (
-        f"every rate is at its bound{since}, and final_lr decides",
-        "Turn final_lr, or let the bounds close later: optjax.gamma_for",
+        f"{much}{since}, and {name} decides",
+        f"Turn {name}, or let the bounds close later: optjax.gamma_for",
     )
 
 
