@@ -17,6 +17,7 @@ from optjax._rounding import (
     step_key,
     widen_leaves,
 )
+from optjax._tree import pure
 
 
 @checked
@@ -37,7 +38,7 @@ def convert_state(
 
     Returns:
       A state for `optimizer.update`. A wrapper that was not there begins to count its
-      noise at 0.
+      noise at 0. Of an `nnx.Optimizer`'s state it has the arrays.
 
     Raises:
       ValueError: where the state is that of another optimizer.
@@ -49,9 +50,9 @@ def convert_state(
       >>> state = optjax.convert_state(adam.init(x), small, x)
       >>> updates, state = small.update(x, state, x)
     """
-    shapes = jax.eval_shape(lambda x: x, params)
+    shapes = jax.eval_shape(lambda x: x, pure(params))
     inner = optax.with_extra_args_support(optimizer)
-    wide, like = read_state(state, shapes), jax.eval_shape(inner.init, shapes)
+    wide, like = read_state(pure(state), shapes), jax.eval_shape(inner.init, shapes)
     return _stored(wide, like, shapes)
 
 

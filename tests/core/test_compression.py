@@ -8,6 +8,7 @@ import numpy as np
 import optax
 import orbax.checkpoint as ocp
 import pytest
+from flax import nnx
 from jax.sharding import PartitionSpec as P
 from processes import run_program
 from rows import ROWS, each_row
@@ -296,6 +297,21 @@ def test_a_run_changes_its_storage(after, of, to):
     back = optjax.convert_state(changed, ADAM, X)
     for got, want in zip(*map(jax.tree.leaves, (back, wide)), strict=True):
         np.testing.assert_allclose(got, want, rtol=0, atol=0.05 * np.abs(want).max())
+
+
+@pytest.mark.parametrize("of", STORAGES)
+def test_a_run_of_nnx_changes_its_storage(of):
+    """Whose arrays are in variables, of parameters and of the optimizer's state."""
+    model = nnx.Linear(64, 128, rngs=nnx.Rngs(0))
+    params = nnx.state(model, nnx.Param)
+    optimizer = nnx.Optimizer(model, STORAGES[of], wrt=nnx.Param)
+    optimizer.update(model, params)
+    found = optjax.convert_state(optimizer.opt_state, ADAM, params)
+    plain = nnx.as_pure((optimizer.opt_state, params))
+    expected = optjax.convert_state(plain[0], ADAM, plain[1])
+    assert jax.tree.structure(found) == jax.tree.structure(expected)
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
+    assert jnp.abs(found[0].direction.ema["kernel"]).max() > 0
 
 
 def test_a_state_of_another_optimizer_is_refused(after):
