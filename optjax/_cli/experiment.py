@@ -194,8 +194,12 @@ class _Page:
         self._experiment, self._path = experiment, out / "report.html"
         self._next = time.monotonic() + (experiment.report_every or 0.0)
 
-    def rewrite(self) -> None:
-        """Where it is time: as often as asked for, and a tenth of the time at most."""
+    def rewrite(self, total: int) -> None:
+        """Where it is time: as often as asked for, and a tenth of the time at most.
+
+        Args:
+          total: how many trials there are.
+        """
         every, began = self._experiment.report_every, time.monotonic()
         if every is None or began < self._next or not self.records:
             return
@@ -206,7 +210,7 @@ class _Page:
             words["mode"],
             title=self._experiment.title,
             command=self._experiment.command,
-            about=words["about"],
+            about={**words["about"], "unfinished": total - len(self.records)},
         ).report(self._path)
         self._next = began + max(every, 10 * (time.monotonic() - began))
 
@@ -233,7 +237,7 @@ def _run_in(experiment: Experiment, out: Path) -> int:
 
             def show(status: Status) -> None:
                 display.show(status)
-                page.rewrite()
+                page.rewrite(status.total)
 
             result = run(
                 task.make_trial,

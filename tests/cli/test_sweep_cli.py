@@ -301,6 +301,7 @@ def test_the_page_is_rewritten_while_it_runs(tmp_path, monkeypatch, capsys):
 
     def report(result, path):
         written.append(len(result.records))
+        assert result.about.get("unfinished", 0) == 3 - len(result.records)
 
     monkeypatch.setattr("optjax.sweep.SweepResult.report", report)
     space = ["--space", "learning_rate=1e-3, 1e-2, 1e-1"]

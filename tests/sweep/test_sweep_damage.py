@@ -4,7 +4,9 @@ The programs of these sweeps are NumPy, so that hundreds of directories are open
 replayed and finished in seconds.
 """
 
+import dataclasses
 import json
+import re
 import shutil
 import warnings
 
@@ -15,6 +17,7 @@ import pytest
 from counting import count_in_numpy
 
 from optjax import sweep
+from optjax.sweep._report.profile import profile_page
 from optjax.sweep._store import sealed
 from optjax.sweep._store.sealed import read_sealed, write_sealed
 from optjax.sweep._store.store import Store
@@ -120,6 +123,27 @@ def test_the_directories_are_what_the_tests_want(finished, interrupted):
         f"sweep/states/{states}",
     }
     assert len(contents(interrupted)["curves.csv"]) > progress["curves_bytes"]
+
+
+def test_a_page_says_of_how_many_trials_it_is(finished, interrupted):
+    def lead(directory):
+        out = directory.parent / "page.html"
+        sweep.SweepResult.load(directory).report(out)
+        return re.findall(r"<p>(.*?)</p>", out.read_text("utf-8"), re.DOTALL)[:2]
+
+    ended = len(sweep.SweepResult.load(interrupted).records)
+    assert 0 < ended < 6
+    said, counted = lead(interrupted)
+    assert said == "Not finished: this is of the trials that have ended."
+    assert counted.startswith(f"{ended} of 6 trials, ")
+    # Two that diverged ended earlier.
+    assert lead(finished)[0].startswith("6 trials, ")
+    assert "at most 6 updates each" in lead(finished)[0]
+    assert "unfinished" not in sweep.SweepResult.load(finished).about
+    whole = sweep.SweepResult.load(finished)
+    part = dataclasses.replace(whole, about={**whole.about, "unfinished": 1})
+    lead_of_both = profile_page({"finished": whole, "interrupted": part}).lead
+    assert lead_of_both[1:] == ["Not finished: interrupted."]
 
 
 @pytest.mark.parametrize("damage", [None, b"", b"[]", b'{"of": {"sgd": [1.0, 2]}}'])

@@ -50,14 +50,19 @@ def _lead(ranking: Ranking, about: Mapping[str, Any]) -> list[str]:
     seeds = {record.trial.seed for record in records}
     configs, names = len(ranking.configurations()), ranking.optimizers
     better = "higher" if ranking.mode == "max" else "lower"
+    most, least = (f(record.steps for record in records) for f in (max, min))
+    lacking = about.get("unfinished", 0)
+    of_all = f" of {len(records) + lacking:,}" if lacking else ""
     counts = [
-        f"{len(records):,} trials",
+        f"{len(records):,}{of_all} trials",
         f"{len(names)} optimizer{'s' * (len(names) > 1)}",
         f"{configs:,} configuration{'s' * (configs > 1)}",
         f"{len(seeds)} seed{'s' * (len(seeds) > 1)}",
-        f"{max(record.steps for record in records):,} updates each",
+        f"{most:,} updates each" if most == least else f"at most {most:,} updates each",
     ]
     lines = [f"{', '.join(counts)}; {ranking.label}, {better} is better."]
+    if lacking:
+        lines.insert(0, "Not finished: this is of the trials that have ended.")
     if "recipe" in about:
         lines.append(f"{about['recipe']}")
     return lines

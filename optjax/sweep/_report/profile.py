@@ -7,11 +7,14 @@ be reached on a task is what half of its optimizers reach at their best.
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from optjax._page.parts import Page, Picture, Table, Verdict, axis
 from optjax.sweep._errors import SweepError
-from optjax.sweep._ranking import Ranking
 from optjax.sweep._report.target import Reach, in_words, reaches
+
+if TYPE_CHECKING:
+    from optjax.sweep._result import SweepResult
 
 
 def profile(ratios: list[float], most: float) -> tuple[list[float], list[float]]:
@@ -31,7 +34,7 @@ def profile(ratios: list[float], most: float) -> tuple[list[float], list[float]]
     return [*x, most], [*y, share]
 
 
-def profile_page(sweeps: Mapping[str, Ranking]) -> Page:
+def profile_page(sweeps: Mapping[str, "SweepResult"]) -> Page:
     """A page of several sweeps by their names, over the optimizers that all have.
 
     Raises:
@@ -47,6 +50,7 @@ def profile_page(sweeps: Mapping[str, Ranking]) -> Page:
             "sweeps can be compared by the optimizers that all of them have, which are "
             f"{', '.join(common) or 'none'}; give the directory of one"
         )
+    going_on = [name for name, one in sweeps.items() if one.about.get("unfinished")]
     found = {name: reaches(ranking) for name, ranking in sweeps.items()}
     on_tasks = {name: [task[name] for task in found.values()] for name in common}
     updates = _ratios(
@@ -58,7 +62,10 @@ def profile_page(sweeps: Mapping[str, Ranking]) -> Page:
     rows = [[name, *map(_cell, of)] for name, of in on_tasks.items()]
     return Page(
         title=f"{len(sweeps)} sweeps",
-        lead=[f"{len(common)} optimizers that all have: {', '.join(common)}."],
+        lead=[
+            f"{len(common)} optimizers that all have: {', '.join(common)}.",
+            *[f"Not finished: {', '.join(going_on)}."] * bool(going_on),
+        ],
         verdicts=[_verdict(updates)],
         pictures=[
             _picture("updates", updates),

@@ -112,6 +112,8 @@ def load(directory: Path) -> Saved:
         "evaluate_every": every,
         "jax": identity["programs"][-1]["versions"]["jax"],
     }
+    if not point.finished:
+        about["unfinished"] = len(trials) - len(records)
     return Saved(
         tuple(records),
         identity["metric"],
