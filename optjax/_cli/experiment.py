@@ -317,7 +317,8 @@ def _say(result: SweepResult) -> None:
     verdicts = result.verdicts()
     for verdict in verdicts:
         print(f"{verdict.level}: {verdict.says}")
-    print(pasted(result.best().config))
+    best = result.best()
+    print(pasted(best.config, best.records))
     steps = [verdict for verdict in verdicts if verdict.next]
     # More seeds tell apart what is tried, which may yet be too little.
     steps.sort(key=lambda verdict: (verdict.level != "warning", verdict.kind == SEEDS))

@@ -73,7 +73,7 @@ class Best(NamedTuple):
         return (
             f"{describe(self.config)}\n"
             f"median {self.median:.4g}, {ends} over the seed{'s' * many} {seeds}\n"
-            f"{pasted(self.config)}"
+            f"{pasted(self.config, self.records)}"
         )
 
 

@@ -95,6 +95,37 @@ def with_schedules(
     return _Scheduled(factories, steps) if {*keys} & {*_ADDED.named} else factories
 
 
+def is_peak(takes: Keywords) -> bool:
+    """Whether a factory's `learning_rate` is the peak of what a space schedules."""
+    return "learning_rate" in takes.named and not {*_ADDED.named} & {*takes.named}
+
+
+def written(
+    takes: Keywords, literals: Mapping[str, str], steps: int | None
+) -> dict[str, str]:
+    """Arguments as code, those of a schedule in the learning rate that they make.
+
+    Args:
+      takes: the keywords of the factory.
+      literals: what the space has, by name.
+      steps: updates in a trial; where they are not known the name stands there.
+    """
+    arguments = dict(literals)
+    told = {name: arguments.pop(name) for name in _ADDED.named if name in arguments}
+    if not told or not is_peak(takes):
+        return dict(literals)
+    peak = arguments.pop("learning_rate", None)
+    if peak is None:
+        peak = repr(takes.named["learning_rate"].default)
+    shape = told.pop("schedule", "None")
+    shape = repr("constant") if shape == "None" else shape
+    numbers = [shape, peak, "steps" if steps is None else str(steps)]
+    numbers += [f"{name}={text}" for name, text in told.items()]
+    rate = f"sweep.schedule({', '.join(numbers)})"
+    base = {"base_lr": peak} if "base_lr" in takes.named else {}
+    return {"learning_rate": rate, **base, **arguments}
+
+
 class _Scheduled(Mapping[str, Factory]):
     """Factories with the keywords `schedule`, `warmup` and `floor` beside their own.
 
@@ -112,9 +143,11 @@ class _Scheduled(Mapping[str, Factory]):
             takes = declared(factory)
         except (TypeError, ValueError):  # `configurations` says so.
             return factory
-        if "learning_rate" not in takes.named or {*_ADDED.named} & {*takes.named}:
-            return factory
-        return _with_schedule(factory, takes, self._steps)
+        return (
+            factory
+            if not is_peak(takes)
+            else _with_schedule(factory, takes, self._steps)
+        )
 
     def __contains__(self, name: object) -> bool:
         return name in self._factories

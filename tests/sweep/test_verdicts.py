@@ -32,6 +32,7 @@ from optjax.sweep._report.profile import profile_page
 from optjax.sweep._report.study import Study
 from optjax.sweep._report.target import to_target
 from optjax.sweep._report.winner import winner
+from optjax.sweep._schedules import with_schedules
 
 NAN = math.nan
 NUMBER = itertools.count()
@@ -610,6 +611,41 @@ def test_best_prints_as_three_lines_with_code_that_runs():
         "  # and of the training: width=64"
     )
     exec(line, {"optjax": optjax})
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        {"schedule": "cosine", "warmup": 0.25, "floor": 0.1},
+        {"schedule": "linear"},
+        {"warmup": 0.5},
+        {"schedule": None, "warmup": 0.5},
+    ],
+)
+@pytest.mark.parametrize("name", ["sgd", "adabound", "nesterov"])
+def test_the_code_of_the_best_has_the_schedule_that_it_was_trained_with(name, told):
+    factories = {name: optjax.OPTIMIZERS[name].factory}
+    trained = with_schedules(factories, told, 20)[name](learning_rate=0.1, **told)
+    numbers = {"learning_rate": 0.1, **told}
+    hyper = {n: v for n, v in numbers.items() if isinstance(v, float)}
+    config = Config(name, hyper, {n: v for n, v in numbers.items() if n not in hyper})
+    record = trial(name, {}, 0, [0.5, 0.9])
+    record = record._replace(trial=record.trial._replace(config=config))
+    result = SweepResult((record,), "score", "max")
+    names = {"optjax": optjax}
+    exec("\n".join(str(result.best()).splitlines()[2:]), names)
+    x, states = np.ones(3, np.float32), []
+    for tx in (trained, names["tx"]):
+        state, steps = tx.init(x), []
+        for _ in range(20):
+            updates, state = tx.update(x, state, x)
+            steps.append(updates)
+        states.append(steps)
+    np.testing.assert_array_equal(*states)
+    # Of how many steps it is, no trial that was stopped knows.
+    stopped = (record._replace(status=STOPPED),)
+    line = str(SweepResult(stopped, "score", "max").best()).splitlines()[-1]
+    assert "0.1, steps" in line
 
 
 # ----------------------------------------------------------------- importance

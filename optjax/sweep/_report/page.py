@@ -22,7 +22,7 @@ def page_of(
     return Page(
         title=_title(ranking, str(about.get("task", ""))),
         lead=_lead(ranking, about),
-        code=pasted(study.best.config),
+        code=pasted(study.best.config, study.best.records),
         verdicts=verdicts,
         pictures=pictures(study),
         tables=to_target(ranking),
