@@ -26,6 +26,7 @@ from optjax.sweep import (
 )
 from optjax.sweep._engine.peers import join
 from optjax.sweep._errors import one_line
+from optjax.sweep._report.again import CHANGED
 from optjax.tasks import Settings
 
 _HELP = """\
@@ -172,6 +173,7 @@ def run_sweep(words: Sequence[str]) -> int:
     """
     options: SweepOptions = parse(SweepOptions, words, "optjax sweep", _HELP)
     table: dict[str, Any] = {}
+    in_file: list[str] = []
     if options.config is not None:
         in_file, table = read_config(options.config)
         try:
@@ -187,7 +189,15 @@ def run_sweep(words: Sequence[str]) -> int:
         start_distributed()
     else:
         use_all_cores()
-    return perform(_experiment(words, options, table))
+    said = [*words, *_beside(words, in_file)]
+    return perform(_experiment(said, options, table))
+
+
+def _beside(words: Sequence[str], in_file: Sequence[str]) -> list[str]:
+    """What a file says of the flags that a next command changes, by verdicts."""
+    given = {word.partition("=")[0] for word in words}
+    flags = [(word.partition("=")[0], word) for word in in_file]
+    return [word for flag, word in flags if flag in CHANGED and flag not in given]
 
 
 def _experiment(

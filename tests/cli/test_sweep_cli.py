@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import shlex
 import shutil
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 
 from optjax._cli.main import main
 from optjax._cli.sweep import parse_bytes, parse_space
-from optjax.sweep import SweepError
+from optjax.sweep import SweepError, SweepResult
 from optjax.sweep._view.live import Display
 
 pytestmark = pytest.mark.usefixtures("cheaply_compiled")
@@ -98,6 +99,32 @@ def test_a_toml_file_a_module_of_ones_own_and_resuming(tmp_path, capsys):
     assert len(read(tmp_path / "mine" / "results.csv")) == 2 * len(rows)
     assert main(["sweep", "--config", "sweep.toml", "--seeds", "1"]) == 2
     assert "mine holds another sweep" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("mymodel", "undrawn")
+def test_what_is_next_of_a_file_can_be_run(tmp_path):
+    """It goes elsewhere, where its trials are not more of the same."""
+    (tmp_path / "sweep.toml").write_text(
+        f"""
+        task = "{MINE[0]}"
+        metric = "loss"
+        mode = "min"
+        optimizers = ["sgd", "adam"]
+        steps = 20
+        seeds = 1
+        out = "mine"
+
+        [space]
+        learning_rate = {{sgd = [1e-4, 1e-3, 1e-2], adam = [1e-3, 1e-2, 1e-1]}}
+        """
+    )
+    assert main(["sweep", "--config", "sweep.toml"]) == 0
+    result = SweepResult.load("mine")
+    (line,) = (v.next for v in result.verdicts() if v.kind == "edge")
+    assert "--out=mine" not in line
+    assert "--out mine-2" in line
+    assert main(shlex.split(line)[1:]) == 0
+    assert len(SweepResult.load("mine-2").records) == 10
 
 
 def test_a_flag_wins_over_the_file_though_it_says_the_default(

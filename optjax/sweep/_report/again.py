@@ -13,6 +13,9 @@ from optjax.sweep._store.files import as_text
 
 _SWEEP = ("optjax", "sweep")
 
+#: The flags of which it depends on what stands there what is next.
+CHANGED = ("--out", "--draws", "--search", "--epochs", "--stop-early", "--median")
+
 
 class Range(NamedTuple):
     """What is drawn from, evenly in the values or in their logarithms."""

@@ -215,7 +215,8 @@ def _wider(
         return study.again({name: _wider_range(name, drawn, side)}, of=of)
     is_whole = isinstance(of.values[name], int)
     further = _further(name, values, side, is_whole=is_whole)
-    return study.again({name: further}, of=of, grows=True)
+    tried = {v for who in study.ranking.optimizers for v in study.tried(name, who)}
+    return study.again({name: further}, of=of, grows=tried <= {*further})
 
 
 def _wider_range(name: str, drawn: Range, side: int) -> Range:
