@@ -1,5 +1,6 @@
 """The state of an Optax optimizer as that of ours of the same name."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -9,6 +10,8 @@ import optax
 from optjax._arguments.checked import checked
 from optjax._arguments.named import ArrayTree, OptimizerState, Transformation
 from optjax._places import Path, counters, is_counter, place_of
+from optjax._storage import is_stored
+from optjax._tree import pure
 
 #: Our moments, and Optax's names for them.
 _MOMENTS = {
@@ -20,6 +23,7 @@ _MOMENTS = {
     "e_g": ("e_g",),
     "e_x": ("e_x",),
 }
+_Injected = optax.InjectStatefulHyperparamsState
 _THEIRS = {name for names in _MOMENTS.values() for name in names}
 
 
@@ -30,8 +34,9 @@ def from_optax_state(
     """The state with which ours goes on where Optax's optimizer of that name stands.
 
     Where the name is the same, so is the trajectory; a job that runs can switch. Both
-    must have the same arguments, wrappers such as `optax.partition` included; what
-    wraps them must be the same too.
+    must have the same arguments; what wraps them, such as `optax.partition`,
+    `optax.MultiSteps` or `inject_hyperparams`, must be the same too, and goes on as it
+    is: batches that are gathered, numbers that were set.
 
     Args:
       state: of Optax's, such as `optax.adam(1e-3)`.
@@ -39,7 +44,8 @@ def from_optax_state(
       params: the parameters, or their shapes.
 
     Raises:
-      ValueError: where one of the two keeps what the other does not.
+      ValueError: where one of the two keeps what the other does not, and for ours in
+        another storage.
 
     Example:
       >>> import jax.numpy as jnp, optax, optjax
@@ -50,38 +56,130 @@ def from_optax_state(
       >>> new.update(x, state, x)[0].round(3)
       Array([-0.1, -0.1], dtype=float32)
     """
-    theirs: dict[tuple[Path, str], dict[Path | None, Any]] = {}
-    steps: dict[Path, Any] = {}
-    for path, value in jax.tree_util.tree_leaves_with_path(state):
-        place = place_of(path, _THEIRS)
-        theirs.setdefault((place.part, place.field), {})[place.leaf] = value
-        if is_counter(path, value):
-            steps[place.part] = max(value, steps.get(place.part, value))
+    state, params = pure(state), pure(params)
     template = jax.eval_shape(optimizer.init, params)
+    if is_stored(template):
+        raise ValueError(
+            "from_optax_state must be given the optimizer in its own storage, got one "
+            "in another. Give the one within, and hand its state to convert_state."
+        )
     counts = counters(optimizer, params)
+
+    def made(path: Path) -> Any:
+        """What ours has there when it begins."""
+        begun = jax.jit(optimizer.init)(jax.tree.map(_zeros, params))
+        return dict(jax.tree_util.tree_leaves_with_path(begun))[path]
+
+    def goes_on(theirs: Any, ours: Any, path: Path, step: Any) -> Any:
+        """A wrapper's state as it is, and what stands in it of the two likewise."""
+        if isinstance(theirs, _Injected) and isinstance(ours, _Injected):
+            ours, theirs = _alike(theirs, ours, lambda key: made((*path, *key)))
+        if isinstance(theirs, optax.MultiStepsState):
+            # One step shows no count in it, as it only gathers.
+            step = theirs.gradient_step
+        children, structure = _children(ours)
+        others, other_structure = _children(theirs)
+        if structure != other_structure:
+            return _converted(theirs, ours, path, counts, step)
+        if not children and jax.tree.leaves(ours):
+            _demand_shape(theirs, ours)
+            return jnp.array(theirs, ours.dtype, copy=True)
+        try:
+            return structure.unflatten(
+                [
+                    goes_on(other, child, (*path, *key), step)
+                    for (key, child), (_, other) in zip(children, others, strict=True)
+                ]
+            )
+        except _Differs:
+            # The two are chains of the same length, of other parts.
+            return _converted(theirs, ours, path, counts, step)
+
+    return goes_on(state, template, (), None)
+
+
+class _Differs(ValueError):
+    """One of the two keeps what the other does not."""
+
+
+def _demand_shape(theirs: Any, ours: Any) -> None:
+    if jnp.shape(theirs) != ours.shape:
+        shapes = f"an array of shape {jnp.shape(theirs)}", f"one of {ours.shape}"
+        raise _Differs(_difference(shapes[0], f"the other {shapes[1]}"))
+
+
+def _zeros(x: Any) -> jax.Array:
+    return jnp.zeros(jnp.shape(x), jnp.result_type(x))
+
+
+def _children(node: Any) -> tuple[list[tuple[Path, Any]], Any]:
+    """Those of a node one level below it, by their path from it; none of an array."""
+    children, structure = jax.tree_util.tree_flatten_with_path(
+        node, is_leaf=lambda x: x is not node
+    )
+    is_array = len(children) == 1 and not children[0][0]
+    return ([] if is_array else children), structure
+
+
+def _alike(theirs: Any, ours: Any, made: Callable[[Path], Any]) -> tuple[Any, Any]:
+    """Injected states with the same hyper-parameters: those of ours."""
+    for name in theirs.hyperparams:
+        if name not in ours.hyperparams:
+            raise ValueError(_difference(f"Optax's {name}", "this one does not"))
+    attribute = jax.tree_util.GetAttrKey("hyperparams")
+    hyper = {
+        name: theirs.hyperparams[name]
+        if name in theirs.hyperparams
+        else made((attribute, jax.tree_util.DictKey(name)))
+        for name in ours.hyperparams
+    }
+    return ours, theirs._replace(hyperparams=hyper)
+
+
+def _converted(theirs: Any, ours: Any, path: Path, counts: set[Path], step: Any) -> Any:
+    """An optimizer's own state: moments by their names and parameters.
+
+    Args:
+      theirs: Optax's.
+      ours: the shapes of ours, which stands at `path`.
+      path: from the root of the state.
+      counts: the paths of all numbers of ours that a step makes larger.
+      step: how many it has taken, where a wrapper says so.
+    """
+    moments: dict[tuple[Path, str], dict[Path | None, Any]] = {}
+    steps: dict[Path, Any] = {}
+    for at, value in jax.tree_util.tree_leaves_with_path(theirs):
+        place = place_of(at, _THEIRS)
+        found = moments.setdefault((place.part, place.field), {})
+        if place.leaf is not None and place.leaf in found:
+            raise _Differs(_difference(f"two of {place.field}", "this one does not"))
+        found[place.leaf] = value
+        if is_counter(at, value):
+            steps[place.part] = max(value, steps.get(place.part, value))
     used = set()
 
-    def taken(path: Path, old: Any) -> Any:
-        place = place_of(path, _MOMENTS)
-        if path in counts:
-            step = steps.get(place.part, steps.get(()))
-            if step is None:
-                raise ValueError(_difference("a count of steps", "Optax's does not"))
-            return jnp.array(step, old.dtype, copy=True)
+    def taken(at: Path, old: Any) -> Any:
+        place = place_of(at, _MOMENTS)
+        if (*path, *at) in counts or (step is not None and is_counter(at, old)):
+            taken_steps = steps.get(place.part, steps.get((), step))
+            if taken_steps is None:
+                raise _Differs(_difference("a count of steps", "Optax's does not"))
+            return jnp.array(taken_steps, old.dtype, copy=True)
         if place.leaf is None:
             return jnp.zeros(old.shape, old.dtype)
         for name in _MOMENTS[place.field]:
-            moment = theirs.get((place.part, name), {}).get(place.leaf)
+            moment = moments.get((place.part, name), {}).get(place.leaf)
             if moment is not None:
+                _demand_shape(moment, old)
                 used.add((place.part, name))
                 return jnp.array(moment, old.dtype, copy=True)
-        at = f"{place.field} of {jax.tree_util.keystr(place.leaf) or 'the parameter'}"
-        raise ValueError(_difference(at, "Optax's does not"))
+        of = f"{place.field} of {jax.tree_util.keystr(place.leaf) or 'the parameter'}"
+        raise _Differs(_difference(of, "Optax's does not"))
 
-    result = jax.tree_util.tree_map_with_path(taken, template)
-    for part, name in theirs:
+    result = jax.tree_util.tree_map_with_path(taken, ours)
+    for part, name in moments:
         if name in _THEIRS and (part, name) not in used:
-            raise ValueError(_difference(f"Optax's {name}", "this one does not"))
+            raise _Differs(_difference(f"Optax's {name}", "this one does not"))
     return result
 
 

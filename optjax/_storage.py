@@ -56,6 +56,11 @@ def convert_state(
     return _stored(wide, like, shapes)
 
 
+def is_stored(state: Any) -> bool:
+    """Whether some of it is not as its optimizer keeps it."""
+    return any(map(_is_wrapper, jax.tree.leaves(state, is_leaf=_is_wrapper)))
+
+
 def _is_wrapper(node: Any) -> bool:
     return isinstance(node, (StochasticRoundingState, CompressedState, PackedState))
 

@@ -73,6 +73,47 @@ def test_goes_on_in_a_partition():
     check(parts(optax), parts(optjax))
 
 
+WRAPPERS = {
+    # After five batches one is gathered, of two.
+    "batches": lambda tx: optax.MultiSteps(tx, 2),
+    "finite": lambda tx: optax.apply_if_finite(tx, 3),
+    "masked": lambda tx: optax.masked(tx, {"a": True, "b": False}),
+    "two averages": lambda tx: optax.chain(tx, optax.ema(0.9)),
+    "two momenta": lambda tx: optax.chain(optax.trace(0.5), tx),
+    "chains": lambda tx: optax.chain(optax.chain(optax.clip(1.0), tx), optax.scale(2)),
+}
+
+
+@pytest.mark.parametrize("wrapper", WRAPPERS)
+@pytest.mark.parametrize("rate", [0.1, DROPS], ids=["number", "schedule"])
+@pytest.mark.parametrize("name", ["sgd", "rmsprop", "adam", "adamw"])
+def test_goes_on_in_a_wrapper(name, rate, wrapper):
+    def made(of):
+        factory, arguments = getattr(of, name), ARGUMENTS[name]
+        return WRAPPERS[wrapper](factory(learning_rate=rate, **arguments))
+
+    check(made(optax), made(optjax))
+
+
+@pytest.mark.parametrize("wrapper", [None, "batches", "chains"])
+@pytest.mark.parametrize("rate", [0.1, DROPS], ids=["number", "schedule"])
+@pytest.mark.parametrize("name", ARGUMENTS)
+def test_injected_numbers_go_on_as_they_are(name, rate, wrapper):
+    """Those that were set by hand too: no learning rate is lost on the way."""
+
+    def made(of, dtype):
+        factory = of.inject_hyperparams(getattr(of, name), hyperparam_dtype=dtype)
+        tx = factory(learning_rate=rate, **ARGUMENTS[name])
+        return tx if wrapper is None else WRAPPERS[wrapper](tx)
+
+    old, new = made(optax, jnp.float64), made(optjax, jnp.float64)
+    check(old, new)
+    if rate == 0.1:
+        state = optjax.set_hyperparameters(old.init(PARAMS), learning_rate=0.03)
+        ours = optjax.from_optax_state(state, new, PARAMS)
+        assert optjax.hyperparameters(ours)["learning_rate"] == pytest.approx(0.03)
+
+
 @pytest.mark.parametrize(
     ("old", "new", "words"),
     [
@@ -80,11 +121,19 @@ def test_goes_on_in_a_partition():
         (optax.amsgrad(0.1), optjax.adam(0.1), "nu_max"),
         (optax.sgd(0.1, momentum=0.9), optjax.sgd(0.1), "trace"),
         (optax.sgd(0.1), optjax.sgd(DROPS), "count of steps"),
+        (optax.adam(0.1), optjax.compressed(optjax.adam(0.1)), "in its own storage"),
+        (optax.adam(0.1), optjax.packed(optjax.adam(0.1)), "in its own storage"),
     ],
 )
 def test_another_is_refused(old, new, words):
     with pytest.raises(ValueError, match=words):
         optjax.from_optax_state(old.init(PARAMS), new, PARAMS)
+
+
+def test_other_parameters_are_refused():
+    other = {"a": jnp.ones(3), "b": jnp.ones((2, 1))}
+    with pytest.raises(ValueError, match=r"shape \(3,\) and the other one of \(2,\)"):
+        optjax.from_optax_state(optax.adam(0.1).init(other), optjax.adam(0.1), PARAMS)
 
 
 def test_what_counts_steps_is_known_by_its_name():
