@@ -1,5 +1,6 @@
 """The state of an Optax optimizer as that of ours of the same name."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -65,10 +66,14 @@ def from_optax_state(
         )
     counts = counters(optimizer, params)
 
+    @functools.cache
+    def begun() -> dict[Path, Any]:
+        state = jax.jit(optimizer.init)(jax.tree.map(_zeros, params))
+        return dict(jax.tree_util.tree_leaves_with_path(state))
+
     def made(path: Path) -> Any:
         """What ours has there when it begins."""
-        begun = jax.jit(optimizer.init)(jax.tree.map(_zeros, params))
-        return dict(jax.tree_util.tree_leaves_with_path(begun))[path]
+        return begun()[path]
 
     def goes_on(theirs: Any, ours: Any, path: Path, step: Any) -> Any:
         """A wrapper's state as it is, and what stands in it of the two likewise."""
@@ -80,7 +85,7 @@ def from_optax_state(
         children, structure = _children(ours)
         others, other_structure = _children(theirs)
         if structure != other_structure:
-            return _converted(theirs, ours, path, counts, step)
+            return _converted(theirs, ours, path, counts, step, made)
         if not children and jax.tree.leaves(ours):
             _demand_shape(theirs, ours)
             return jnp.array(theirs, ours.dtype, copy=True)
@@ -93,7 +98,7 @@ def from_optax_state(
             )
         except _Differs:
             # The two are chains of the same length, of other parts.
-            return _converted(theirs, ours, path, counts, step)
+            return _converted(theirs, ours, path, counts, step, made)
 
     return goes_on(state, template, (), None)
 
@@ -136,7 +141,14 @@ def _alike(theirs: Any, ours: Any, made: Callable[[Path], Any]) -> tuple[Any, An
     return ours, theirs._replace(hyperparams=hyper)
 
 
-def _converted(theirs: Any, ours: Any, path: Path, counts: set[Path], step: Any) -> Any:
+def _converted(
+    theirs: Any,
+    ours: Any,
+    path: Path,
+    counts: set[Path],
+    step: Any,
+    made: Callable[[Path], Any],
+) -> Any:
     """An optimizer's own state: moments by their names and parameters.
 
     Args:
@@ -145,6 +157,7 @@ def _converted(theirs: Any, ours: Any, path: Path, counts: set[Path], step: Any)
       path: from the root of the state.
       counts: the paths of all numbers of ours that a step makes larger.
       step: how many it has taken, where a wrapper says so.
+      made: what ours has at a path when it begins.
     """
     moments: dict[tuple[Path, str], dict[Path | None, Any]] = {}
     steps: dict[Path, Any] = {}
@@ -166,7 +179,9 @@ def _converted(theirs: Any, ours: Any, path: Path, counts: set[Path], step: Any)
                 raise _Differs(_difference("a count of steps", "Optax's does not"))
             return jnp.array(taken_steps, old.dtype, copy=True)
         if place.leaf is None:
-            return jnp.zeros(old.shape, old.dtype)
+            # A count that stands still does so at 0.
+            is_still = is_counter(at, old)
+            return jnp.zeros([], old.dtype) if is_still else made((*path, *at))
         for name in _MOMENTS[place.field]:
             moment = moments.get((place.part, name), {}).get(place.leaf)
             if moment is not None:

@@ -130,6 +130,18 @@ def test_another_is_refused(old, new, words):
         optjax.from_optax_state(old.init(PARAMS), new, PARAMS)
 
 
+def test_a_monitor_of_ours_has_seen_nothing_yet():
+    start = jax.tree.map(jnp.asarray, PARAMS)
+    old, new = optax.adam(0.1), optjax.monitor(optjax.adam(0.1), every=1)
+    params, state = go(old, old.init(start), start, range(5))
+    ours = optjax.from_optax_state(state, new, PARAMS)
+    jax.tree.map(
+        np.testing.assert_array_equal, ours.summaries, new.init(PARAMS).summaries
+    )
+    _, ours = go(new, ours, params, range(5, 6))
+    assert optjax.read_report(ours)["overall"].step == 6
+
+
 def test_other_parameters_are_refused():
     other = {"a": jnp.ones(3), "b": jnp.ones((2, 1))}
     with pytest.raises(ValueError, match=r"shape \(3,\) and the other one of \(2,\)"):
