@@ -11,7 +11,7 @@ import optax
 from optjax._arguments.checked import checked
 from optjax._arguments.named import ArrayTree, OptimizerState, Transformation
 from optjax._places import Path, counters, is_counter, place_of
-from optjax._storage import is_stored
+from optjax._storage import demand_own_storage
 from optjax._tree import pure
 
 #: Our moments, and Optax's names for them.
@@ -59,11 +59,7 @@ def from_optax_state(
     """
     state, params = pure(state), pure(params)
     template = jax.eval_shape(optimizer.init, params)
-    if is_stored(template):
-        raise ValueError(
-            "from_optax_state must be given the optimizer in its own storage, got one "
-            "in another. Give the one within, and hand its state to convert_state."
-        )
+    demand_own_storage(template)
     counts = counters(optimizer, params)
 
     @functools.cache

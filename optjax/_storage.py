@@ -56,9 +56,18 @@ def convert_state(
     return _stored(wide, like, shapes)
 
 
-def is_stored(state: Any) -> bool:
-    """Whether some of it is not as its optimizer keeps it."""
-    return any(map(_is_wrapper, jax.tree.leaves(state, is_leaf=_is_wrapper)))
+def demand_own_storage(state: Any) -> None:
+    """That all of it is as its optimizer keeps it.
+
+    Raises:
+      ValueError: where some is rounded, compressed or packed.
+    """
+    if any(map(_is_wrapper, jax.tree.leaves(state, is_leaf=_is_wrapper))):
+        raise ValueError(
+            "the optimizer and its state must be in their own storage, got ones that "
+            "are rounded, compressed or packed. Give the optimizer within, whose state "
+            "optjax.convert_state brings from and to another storage."
+        )
 
 
 def _is_wrapper(node: Any) -> bool:

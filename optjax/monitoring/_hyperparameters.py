@@ -1,5 +1,6 @@
 """Read and set the hyper-parameters of a running optimizer, without recompiling."""
 
+import functools
 import inspect
 import numbers
 from collections.abc import Callable, Iterator, Mapping
@@ -114,10 +115,9 @@ def inject_hyperparams(
             tried = inspect.BoundArguments(signature, arguments)
             inner_factory(*tried.args, **tried.kwargs)
 
-        injected = optax.inject_hyperparams(
-            inner_factory, tuple(static), hyperparam_dtype
-        )
-        made = injected(*bound.args, **bound.kwargs)
+        factory, arguments = _by_name(inner_factory, bound)
+        injected = optax.inject_hyperparams(factory, tuple(static), hyperparam_dtype)
+        made = injected(**arguments)
 
         def init(params: optax.Params) -> Any:
             state: Any = made.init(params)
@@ -129,6 +129,33 @@ def inject_hyperparams(
         return optax.GradientTransformationExtraArgs(init, made.update)
 
     return make
+
+
+def _by_name(
+    factory: Callable[..., Any], bound: inspect.BoundArguments
+) -> tuple[Callable[..., Any], dict[str, Any]]:
+    """The factory as a function of its named arguments alone, and these.
+
+    Optax hands on `**kwargs` as an argument of that name.
+    """
+    named = {
+        name: parameter
+        for name, parameter in bound.signature.parameters.items()
+        if parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+    }
+
+    @functools.wraps(factory)
+    def called(**values: Any) -> Any:
+        arguments: Any = {**bound.arguments, **values}
+        given = inspect.BoundArguments(bound.signature, arguments)
+        return factory(*given.args, **given.kwargs)
+
+    by_keyword = [
+        parameter.replace(kind=parameter.KEYWORD_ONLY) for parameter in named.values()
+    ]
+    signature = bound.signature.replace(parameters=by_keyword)
+    called.__signature__ = signature  # type: ignore[attr-defined]
+    return called, {name: bound.arguments[name] for name in named}
 
 
 class _Name(str):

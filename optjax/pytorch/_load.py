@@ -10,6 +10,7 @@ import numpy as np
 import optax
 
 from optjax._places import Path, counters, path_of, place_of
+from optjax._storage import demand_own_storage
 from optjax.pytorch._classes import CLASSES
 from optjax.pytorch._groups import name_of
 from optjax.pytorch._layout import MOMENTS, Convert, Weights, grouped, weights_of
@@ -44,7 +45,8 @@ def load_optimizer(
 
     Raises:
       ValueError: where convert computes, parameters and state do not match, some of a
-        group's parameters never had a gradient, or the optimizer takes another step.
+        group's parameters never had a gradient, or the optimizer takes another step or
+        has another storage, which its state gets by `optjax.convert_state`.
 
     Example:
       >>> import jax.numpy as jnp, numpy as np, optjax.pytorch
@@ -70,6 +72,7 @@ def load_optimizer(
     if optimizer is None:
         optimizer = _as_said(source, groups, moved)
         return said.state(optimizer, optimizer.param_groups)
+    demand_own_storage(jax.eval_shape(optimizer.init, moved.tree))
     state = said.state(optimizer, getattr(optimizer, "param_groups", None))
     _check_step(optimizer, state, said)
     return state

@@ -9,6 +9,7 @@ import numpy as np
 import optax
 
 from optjax._places import Path, Place, is_counter, place_of
+from optjax._storage import demand_own_storage
 from optjax.pytorch._layout import MOMENTS, Convert, Weights, grouped, weights_of
 from optjax.pytorch._optimizer import Optimizer, at_step
 from optjax.pytorch._rearrangement import Rearrangement
@@ -37,7 +38,8 @@ def save_optimizer(
       NumPy's arrays. A parameter of which the state keeps nothing has no entry.
 
     Raises:
-      ValueError: where convert computes, or state and parameters do not match.
+      ValueError: where convert computes, or state and parameters do not match, for
+        another optimizer, and for a state in another storage.
 
     Example:
       >>> import jax.numpy as jnp, numpy as np, optjax.pytorch
@@ -50,6 +52,13 @@ def save_optimizer(
       >>> saved["state"][0]["momentum_buffer"].shape
       (3, 2)
     """
+    if not hasattr(optimizer, "param_groups"):
+        raise ValueError(
+            "optimizer must be one of optjax.pytorch, whose options the state_dict "
+            f"has, got {optimizer!r}. Give the one whose convention the state has, "
+            "such as optjax.pytorch.Adam(lr=1e-3)."
+        )
+    demand_own_storage(state)
     weights, groups = weights_of(params)
     moved = Rearrangement(convert, weights)
     if groups is None:

@@ -121,8 +121,8 @@ def test_injected_numbers_go_on_as_they_are(name, rate, wrapper):
         (optax.amsgrad(0.1), optjax.adam(0.1), "nu_max"),
         (optax.sgd(0.1, momentum=0.9), optjax.sgd(0.1), "trace"),
         (optax.sgd(0.1), optjax.sgd(DROPS), "count of steps"),
-        (optax.adam(0.1), optjax.compressed(optjax.adam(0.1)), "in its own storage"),
-        (optax.adam(0.1), optjax.packed(optjax.adam(0.1)), "in its own storage"),
+        (optax.adam(0.1), optjax.compressed(optjax.adam(0.1)), "in their own storage"),
+        (optax.adam(0.1), optjax.packed(optjax.adam(0.1)), "in their own storage"),
     ],
 )
 def test_another_is_refused(old, new, words):

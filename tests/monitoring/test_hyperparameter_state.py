@@ -14,6 +14,7 @@ from loop import NOISE, START, gradient
 from rows import each_row
 
 import optjax
+import optjax.pytorch
 from optjax import hyperparameters, inject_hyperparams, set_hyperparameters
 
 pytestmark = pytest.mark.usefixtures("cheaply_compiled")
@@ -135,6 +136,38 @@ def test_partial_and_lambda():
     assert hyperparameters(tx.init(START)) == {"learning_rate": 0.1, "momentum": 0.5}
     tx = inject_hyperparams(lambda rate: optjax.sgd(rate))(rate=0.25)
     assert hyperparameters(tx.init(START)) == {"rate": 0.25}
+
+
+def test_factories_with_arguments_of_any_name():
+    """Those that are given go to the factory as they are."""
+
+    def various(learning_rate, *others, momentum=0.0, **more):
+        assert not others
+        return optax.sgd(learning_rate, momentum, **more)
+
+    tx = inject_hyperparams(various)(0.5, momentum=0.25, nesterov=True)
+    state = tx.init(START)
+    assert hyperparameters(state) == {"learning_rate": 0.5, "momentum": 0.25}
+    state = set_hyperparameters(state, learning_rate=0.1)
+    expected = optax.sgd(0.1, 0.25, nesterov=True)
+    other = expected.init(START)
+    for _ in range(2):
+        updates, state = tx.update(START, state, START)
+        wanted, other = expected.update(START, other, START)
+        jax.tree.map(
+            functools.partial(np.testing.assert_allclose, rtol=1e-6), updates, wanted
+        )
+
+
+def test_factories_of_pytorch():
+    tx = inject_hyperparams(optjax.pytorch.Adam)(lr=0.1)
+    state = set_hyperparameters(tx.init(START), lr=0.01)
+    updates, _ = tx.update(START, state, START)
+    adam = optjax.pytorch.Adam(lr=0.01)
+    wanted, _ = adam.update(START, adam.init(START), START)
+    jax.tree.map(
+        functools.partial(np.testing.assert_allclose, rtol=1e-6), updates, wanted
+    )
 
 
 def test_static_args():

@@ -317,6 +317,32 @@ def test_what_does_not_fit_is_refused(state_dict, params, words):
         load_optimizer(state_dict, params, convert)
 
 
+@pytest.mark.parametrize(
+    "wrap", [optjax.compressed, optjax.packed, optjax.stochastic_rounding]
+)
+def test_another_storage_is_refused_and_not_called_another_step(wrap):
+    weights = {"w": np.ones((64, 128), np.float32), "b": np.ones(3, np.float32)}
+    plain = Adam(lr=0.1)
+    x = jax.tree.map(jnp.asarray, weights)
+    _, state = plain.update(x, plain.init(x), x)
+    state_dict = save_optimizer(state, weights, dict, plain)
+    with pytest.raises(ValueError, match="in their own storage"):
+        load_optimizer(state_dict, weights, dict, wrap(plain))
+    stored = optjax.convert_state(state, wrap(plain), x)
+    with pytest.raises(ValueError, match="in their own storage"):
+        save_optimizer(stored, weights, dict, plain)
+    # As the refusal says.
+    state = load_optimizer(state_dict, weights, dict, plain)
+    wrap(plain).update(x, optjax.convert_state(state, wrap(plain), x), x)
+
+
+def test_a_state_is_saved_with_the_options_of_one_of_pytorchs():
+    weights = {"w": np.ones(3, np.float32)}
+    row = optjax.adam(0.1)
+    with pytest.raises(ValueError, match=r"one of optjax\.pytorch, .* got Grad"):
+        save_optimizer(row.init(weights), weights, dict, row)
+
+
 def test_of_an_old_pytorch_adam_and_adamw_cannot_be_told_apart():
     there = saved_by(AdamW())
     del there["param_groups"][0]["decoupled_weight_decay"]
