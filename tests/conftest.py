@@ -130,6 +130,8 @@ def _programs():
         yield
     jax.clear_caches()
     gc.collect()
+    # What is left stays, and would be looked at again after every module.
+    gc.freeze()
     # glibc keeps what is free, which is most of a worker's memory, unless it is asked.
     if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
         trim(0)
