@@ -79,13 +79,14 @@ def ask(address, *arguments):
 
 def serve(listener):
     """Return in each fork with what its caller has sent."""
-    for library in LIBRARIES:
+    for library in (*LIBRARIES, "compiling"):
         __import__(library)
     assert threading.active_count() == 1
     # What no collection looks at no fork copies.
     gc.collect()
     gc.freeze()
     # As in the tests themselves.
+    gc.set_threshold(50_000, 20, 20)
     os.fsync = lambda file: None
     listener = socket.socket(fileno=int(listener))
     # Nobody here waits for the forks.
@@ -138,7 +139,8 @@ def run(name, *arguments):
     """As Python does, but without taking everything apart at the end."""
     status = 0
     try:
-        execute(name, *arguments)
+        with sys.modules["compiling"].in_one_context():
+            execute(name, *arguments)
     except SystemExit as stop:
         status = stop.code if isinstance(stop.code, int) else bool(stop.code)
         if isinstance(stop.code, str):
