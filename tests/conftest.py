@@ -5,6 +5,7 @@
 
 import contextlib
 import ctypes
+import functools
 import gc
 import os
 import pathlib
@@ -84,6 +85,7 @@ def keep_programs(directory, days=3):
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
 
+@functools.cache
 def is_quick(path):
     return path.is_relative_to(TESTS) and str(path.relative_to(TESTS)) in QUICK
 
@@ -92,6 +94,13 @@ def pytest_ignore_collect(collection_path, config):
     """To import the other files takes as long as to run the quick ones."""
     is_other = collection_path.suffix == ".py" and not is_quick(collection_path)
     return True if is_other and config.option.markexpr == "quick" else None
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection():
+    """Files make arrays where they are imported, in every worker."""
+    with compiling.in_one_context():
+        return (yield)
 
 
 def pytest_collection_modifyitems(items):

@@ -1,5 +1,7 @@
 """Every row trains Flax and Equinox models as it trains plain dictionaries."""
 
+import functools
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -60,9 +62,12 @@ def test_flax_nnx_optimizer(case):
 
 
 DENSE = linen.Dense(2)
-TWO = jax.vmap(lambda key: DENSE.init(key, INPUTS[0])["params"])(
-    jax.random.split(jax.random.key(0), 2)
-)
+
+
+@functools.cache
+def two():
+    keys = jax.random.split(jax.random.key(0), 2)
+    return jit(jax.vmap(lambda key: DENSE.init(key, INPUTS[0])["params"]))(keys)
 
 
 @each_row
@@ -85,15 +90,17 @@ def test_flax_linen_train_state(case):
         last, path = jax.lax.scan(step, state, INPUTS)
         return last.step, path
 
-    steps, paths = jax.device_get(run(TWO))
+    steps, paths = jax.device_get(run(two()))
     np.testing.assert_array_equal(steps, [STEPS, STEPS])
     assert differ(paths["kernel"][0], paths["kernel"][1])
     for i in range(2):
-        start, path = (jax.tree.map(lambda x, i=i: x[i], x) for x in (TWO, paths))
+        start, path = (jax.tree.map(lambda x, i=i: x[i], x) for x in (two(), paths))
         assert_same_path(path, expected(case, **start))
 
 
-LAYER = eqx.nn.MLP(3, 2, 0, 0, key=jax.random.key(0))
+@functools.cache
+def layer():
+    return eqx.nn.MLP(3, 2, 0, 0, key=jax.random.key(0))
 
 
 @each_row
@@ -102,11 +109,11 @@ def test_equinox_module(case):
     is_none = [
         leaf is None
         for leaf in jax.tree.leaves(
-            eqx.filter(LAYER, eqx.is_inexact_array), is_leaf=lambda leaf: leaf is None
+            eqx.filter(layer(), eqx.is_inexact_array), is_leaf=lambda leaf: leaf is None
         )
     ]
     assert any(is_none)
-    tx, model = case.interior(), LAYER
+    tx, model = case.interior(), layer()
 
     @eqx.filter_jit
     def step(model, state, inputs):

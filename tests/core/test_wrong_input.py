@@ -49,7 +49,7 @@ FUNCTIONS = dict(public_functions())
 
 X = {"w": jnp.ones((2, 3)), "b": jnp.ones(3)}
 TX = optjax.monitor(optjax.sgd(0.1))
-STATE = TX.update(X, TX.init(X), X)[1]
+STATE = jit(lambda: TX.update(X, TX.init(X), X)[1])()
 SPEC = sweep.TrialSpec(0, sweep.Config("sgd", {"learning_rate": 0.1}, {}), seed=0)
 REPORT = optjax.read_report(STATE)
 
