@@ -8,6 +8,8 @@ import pytest
 import optjax
 from optjax._bound import band_note
 
+pytestmark = pytest.mark.usefixtures("cheaply_compiled")
+
 F = 0.1
 T = np.arange(1, 20_001, dtype=np.float64)
 

@@ -127,7 +127,7 @@ def test_stores_as_the_pure_path_to_the_bit(name, row):
     first, rest = (
         {leaf: NOISE[leaf][half] for leaf in x} for half in (slice(3), slice(3, None))
     )
-    start = x, jax.jit(tx.init)(x)
+    start = x, jit(tx.init)(x)
     half = fused(start, first)
     whole = fused(half, rest)
     pure_half = jax.tree.map(np.asarray, pure(start, first))
