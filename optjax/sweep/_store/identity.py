@@ -8,6 +8,7 @@ of it.
 
 import contextlib
 import dataclasses
+import functools
 import importlib.metadata
 import itertools
 import json
@@ -261,10 +262,16 @@ def _versions() -> dict[str, str]:
 
     # A function that the host runs is told by its bytecode.
     versions = {"optjax": __version__, "python": "{}.{}".format(*sys.version_info[:2])}
-    for library in _LIBRARIES:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            versions[library] = importlib.metadata.version(library)
-    return versions
+    installed = {library: _version(library) for library in _LIBRARIES}
+    return versions | {name: found for name, found in installed.items() if found}
+
+
+# All that pip wrote about a library is parsed for it.
+@functools.cache
+def _version(library: str) -> str | None:
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        return importlib.metadata.version(library)
+    return None
 
 
 def _static(spec: TrialSpec) -> Mapping[str, Any]:
