@@ -84,15 +84,6 @@ def summarise(
             return of_leaf(value)
         return of_coordinate(lambda _, r: value(r))
 
-    def mean(value: jax.Array) -> jax.Array:
-        if value.ndim == 0:
-            return value
-        (total,) = reduced([(value, "sum")], (1,), is_member)
-        return total / sizes
-
-    def extreme(value: jax.Array, way: str) -> jax.Array:
-        return value if value.ndim == 0 else reduced([(value, way)], (1,), is_member)[0]
-
     def rates_of(value: jax.Array) -> jax.Array:
         """Those >= 0 as they are, others one NaN, and `PADDING` for none at all."""
         value = jnp.where(value >= 0, value, jnp.nan)
@@ -116,24 +107,29 @@ def summarise(
         "at_upper": v >= upper,
         "near_sgd": (v >= limit / factor) & (v <= limit * factor),
     }
-    counts = reduced(
-        [(x.astype(jnp.int32), "sum") for x in counted.values()], (1,), is_member
-    )
-    columns |= dict(zip(counted, counts, strict=True))
-    columns |= {
-        "schedule": mean(schedule),
-        "sgd_rate": mean(schedule * limit),
-        "factor": schedule if is_one else jnp.float32(1.0),
-        "lower": extreme(schedule * lower, "min"),
-        "upper": extreme(schedule * upper, "max"),
+    of_groups = {name: (x.astype(jnp.int32), "sum") for name, x in counted.items()}
+    of_groups |= {
+        "schedule": (schedule, "sum"),
+        "sgd_rate": (schedule * limit, "sum"),
+        "lower": (schedule * lower, "min"),
+        "upper": (schedule * upper, "max"),
     }
     if audit:
         moved = of_coordinate(lambda name, _: updates[name])
         at_bound = -schedule * v * of_coordinate(lambda _, r: r.direction)
         is_held = ~jnp.isnan(limit) & ((v <= lower) | (v >= upper))
-        summed = jnp.where(is_held, moved * at_bound, 0.0), moved**2
-        found = reduced([(x, "sum") for x in summed], (1,), is_member)
-        columns |= dict(zip(("of_bounds", "step_square"), found, strict=True))
+        of_groups |= {
+            "of_bounds": (jnp.where(is_held, moved * at_bound, 0.0), "sum"),
+            "step_square": (moved**2, "sum"),
+        }
+    # In one loop. What is one number for all coordinates is that of every group.
+    rows = {name: pair for name, pair in of_groups.items() if pair[0].ndim}
+    found = dict(zip(rows, reduced([*rows.values()], (1,), is_member), strict=True))
+    for mean in ("schedule", "sgd_rate"):
+        if mean in found:
+            found[mean] /= sizes
+    columns |= {name: value for name, (value, _) in of_groups.items()} | found
+    columns["factor"] = schedule if is_one else jnp.float32(1.0)
     first = before.words[:, 1]
     # 0/0, NaN, of a group without a rate is no large share.
     share_near = columns["near_sgd"] / (sizes if np.ptp(sizes) else sizes[0])
