@@ -108,6 +108,10 @@ def parser_fault(
     gist = re.sub(r"^Unrecognized options: ", "unknown argument ", gist)
     unknown = re.search(r"--[\w-]+", gist)
     flags = [f"--{name.replace('_', '-')}" for name in _types(function)]
+    if unknown and unknown[0] in flags:
+        # It is known by its place.
+        value = _values(words, unknown[0])
+        return f"{unknown[0]} is no flag here; write {value or 'its value'} without it"
     first = "".join(words[:1])
     if flags and first[:1] != "-" and gist == f"unknown argument {first}":
         return f"{gist}; write its flag before it, such as {flags[0]} {first}"

@@ -79,6 +79,8 @@ list extra                             | unknown argument extra; see optjax list
 race adam                              | its flag before it, such as --task adam
 race é                                 | unknown argument é
 race -x                                | unknown argument -x
+sweep --task digits                    | --task is no flag here; write digits without it
+sweep --task                           | --task is no flag here; write its value without
 race --step 3                          | --step, 3; did you mean --steps?
 race --config x.toml                   | unknown argument --config, x.toml
 race --optimizer adam                  | did you mean --optimizers?

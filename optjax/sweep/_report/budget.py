@@ -136,7 +136,7 @@ def band_at_the_end(study: Study) -> list[Verdict]:
         return []
     standing, steps, low, high = verdicts[0]
     names = [one.best.config.optimizer for one, *_ in verdicts]
-    gamma = gamma_for(steps)
+    gamma = float(f"{gamma_for(steps):.3g}")
     return [
         Verdict(
             "band",
@@ -145,7 +145,7 @@ def band_at_the_end(study: Study) -> list[Verdict]:
             f"{'they end' if len(names) > 1 else 'it ends'} as an adaptive method, not "
             "as SGD.",
             f"{names[0]} after {steps:,} updates: rates between {low:.3g} and "
-            f"{high:.3g}. With gamma={gamma:.2g} the band is closed from half of the "
+            f"{high:.3g}. With gamma={gamma:g} the band is closed from half of the "
             f"run on: optjax.gamma_for({steps}).",
             study.again({"gamma": [gamma]}, of=standing.best.config),
         )
