@@ -1,6 +1,7 @@
 """One run's state in another storage: float32, bfloat16, eight bits or packed."""
 
-from typing import Any
+import functools
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +19,9 @@ from optjax._rounding import (
     widen_leaves,
 )
 from optjax._tree import pure
+
+# Not a wrapper's own: its noise at the same count has stored the same state before.
+_SEED = 2**32 - 1
 
 
 @checked
@@ -37,8 +41,9 @@ def convert_state(
       params: the parameters, or their shapes (`jax.ShapeDtypeStruct`).
 
     Returns:
-      A state for `optimizer.update`. A wrapper that was not there begins to count its
-      noise at 0. Of an `nnx.Optimizer`'s state it has the arrays.
+      A state for `optimizer.update`. The count of the noise goes on in every wrapper of
+      what was rounded or compressed before, and begins at 0 in the others. Of an
+      `nnx.Optimizer`'s state it has the arrays.
 
     Raises:
       ValueError: where the state is that of another optimizer.
@@ -52,8 +57,8 @@ def convert_state(
     """
     shapes = jax.eval_shape(lambda x: x, pure(params))
     inner = optax.with_extra_args_support(optimizer)
-    wide, like = read_state(pure(state), shapes), jax.eval_shape(inner.init, shapes)
-    return _stored(wide, like, shapes)
+    like = jax.eval_shape(inner.init, shapes)
+    return _stored(_read(pure(state), shapes), like, shapes)
 
 
 def demand_own_storage(state: Any) -> None:
@@ -76,26 +81,51 @@ def _is_wrapper(node: Any) -> bool:
 
 def read_state(state: Any, params: Any) -> Any:
     """The state without wrappers, in float32."""
+    return _arrays(_read(state, params))
+
+
+class _Read(NamedTuple):
+    """An array in float32, and how far the noise of what was around it has counted."""
+
+    array: Any
+    count: Any
+
+
+def _is_read(node: Any) -> bool:
+    return isinstance(node, _Read)
+
+
+def _arrays(tree: Any) -> Any:
+    return jax.tree.map(lambda read: read.array, tree, is_leaf=_is_read)
+
+
+def _read(state: Any, params: Any, count: Any = 0) -> Any:
+    """The state without wrappers, a `_Read` for each of its arrays."""
 
     def read(node: Any) -> Any:
-        if isinstance(node, CompressedState):
-            return read_state(decode_leaves(node), params)
-        if isinstance(node, StochasticRoundingState):
-            return read_state(widen_leaves(node.inner_state, node.dtypes), params)
         if isinstance(node, PackedState):
-            return read_state(unpack(node, params), params)
-        return node
+            return _read(unpack(node, params), params, count)
+        if not _is_wrapper(node):
+            return _Read(node, count)
+        inner = (
+            decode_leaves(node)
+            if isinstance(node, CompressedState)
+            else widen_leaves(node.inner_state, node.dtypes)
+        )
+        return _read(inner, params, jnp.maximum(count, node.count))
 
     return jax.tree.map(read, state, is_leaf=_is_wrapper)
 
 
 def _stored(wide: Any, like: Any, params: Any) -> Any:
-    """The same in the storage of `like`, a state of shapes."""
+    """What was read in the storage of `like`, a state of shapes."""
 
     def leaf(new: Any, old: Any) -> Any:
-        if jnp.shape(new) != old.shape:
-            raise ValueError(_another(old.shape, jnp.shape(new)))
-        return store(jnp.asarray(new), old)
+        if not _is_read(new):
+            raise ValueError(_another(old.shape, jax.tree.structure(_arrays(new))))
+        if jnp.shape(new.array) != old.shape:
+            raise ValueError(_another(old.shape, jnp.shape(new.array)))
+        return store(jnp.asarray(new.array), old)
 
     def node(old: Any, new: Any) -> Any:
         if not _is_wrapper(old):
@@ -103,8 +133,10 @@ def _stored(wide: Any, like: Any, params: Any) -> Any:
         if isinstance(old, PackedState):
             inner = jax.eval_shape(lambda state: unpack(state, params), old)
             return pack_like(_stored(new, inner, params), old, params)
-        count = jnp.zeros([], jnp.int32)
-        key = step_key(0, count)
+        counts = [read.count for read in jax.tree.leaves(new, is_leaf=_is_read)]
+        count = functools.reduce(jnp.maximum, counts, jnp.zeros([], jnp.int32))
+        key = step_key(_SEED, count)
+        new = _arrays(new)
         _check_structure(new, old.inner_state)
         if isinstance(old, CompressedState):
             return CompressedState(count, *encode_leaves(new, kinds_of(old), key))
@@ -117,7 +149,7 @@ def _stored(wide: Any, like: Any, params: Any) -> Any:
         parts = structure.flatten_up_to(wide)
     except ValueError:
         raise ValueError(
-            _another(jax.tree.structure(like), jax.tree.structure(wide))
+            _another(jax.tree.structure(like), jax.tree.structure(_arrays(wide)))
         ) from None
     return structure.unflatten(list(map(node, nodes, parts)))
 

@@ -299,6 +299,20 @@ def test_a_run_changes_its_storage(after, of, to):
         np.testing.assert_allclose(got, want, rtol=0, atol=0.05 * np.abs(want).max())
 
 
+@pytest.mark.parametrize("to", ["bfloat16", "eight bits", "packed eight bits"])
+@pytest.mark.parametrize("of", STORAGES)
+def test_the_noise_goes_on_where_there_was_some(of, to):
+    """Begun again, it would be that of the first steps a second time."""
+    tx, grads = STORAGES[of], jax.tree.map(jnp.ones_like, X)
+    state = tx.init(X)
+    for _ in range(3):
+        _, state = tx.update(grads, state, X)
+    changed = optjax.convert_state(state, STORAGES[to], X)
+    counted = 0 if of in ("float32", "packed") else 3
+    noise = changed.inner_state if to.startswith("packed") else changed
+    assert noise.count == counted
+
+
 @pytest.mark.parametrize("of", STORAGES)
 def test_a_run_of_nnx_changes_its_storage(of):
     """Whose arrays are in variables, of parameters and of the optimizer's state."""
@@ -319,6 +333,10 @@ def test_a_state_of_another_optimizer_is_refused(after):
         optjax.convert_state(after[1], optjax.amsgrad(0.1), X)
     with pytest.raises(ValueError, match="must be one of the same optimizer"):
         optjax.convert_state(after[1], ADAM, {**X, "b": jnp.ones(7)})
+    trace = optax.trace(0.9)
+    for other in ({"w": X}, None, ()):
+        with pytest.raises(ValueError, match="must be one of the same optimizer"):
+            optjax.convert_state(optax.TraceState({"w": other}), trace, {"w": X["b"]})
 
 
 def test_scales_lie_with_their_rows():
