@@ -37,10 +37,14 @@ class MemoryUse(NamedTuple):
         width = max(map(len, parts))
         lines = [f"{'':{width}}  {'bytes':>15}  a parameter"]
         lines += [
-            f"{name:{width}}  {count:>15,}  {count / max(self.size, 1):>11.2f}"
+            f"{name:{width}}  {count:>15,}  {self._of_each(count):>11}"
             for name, count in parts.items()
         ]
         return "\n".join(lines)
+
+    def _of_each(self, count: int) -> str:
+        """Bytes a parameter, where there are any parameters."""
+        return f"{count / self.size:.2f}" if self.size else "–"
 
 
 @checked

@@ -390,6 +390,8 @@ def test_memory_by_part():
     kept = sum(eighth.state.values()) - eighth.state["numbers"]
     assert kept / eighth.size == 2 * (1 + 4 / 128)
     assert str(eighth).splitlines()[-1].endswith(" 6.06")
+    none = str(optjax.memory(ADAM, {}))
+    assert none.splitlines()[-1].split() == ["together", "8", "–"]
 
 
 def test_memory_counts_a_state_as_it_is():
