@@ -24,7 +24,6 @@ from optjax.sweep import (
     SweepResult,
     run,
 )
-from optjax.sweep._code import pasted
 from optjax.sweep._contract import as_make_trial
 from optjax.sweep._engine.peers import leave
 from optjax.sweep._errors import one_line
@@ -317,8 +316,9 @@ def _say(result: SweepResult) -> None:
     verdicts = result.verdicts()
     for verdict in verdicts:
         print(f"{verdict.level}: {verdict.says}")
-    best = result.best()
-    print(pasted(best.config, best.records))
+    code = result.best().code
+    if code:
+        print(code)
     steps = [verdict for verdict in verdicts if verdict.next]
     # More seeds tell apart what is tried, which may yet be too little.
     steps.sort(key=lambda verdict: (verdict.level != "warning", verdict.kind == SEEDS))

@@ -22,6 +22,7 @@ import numpy as np
 
 from optjax.sweep._code import pasted
 from optjax.sweep._errors import SweepError
+from optjax.sweep._keywords import Keywords
 from optjax.sweep._plateau import Place, Spot, spots
 from optjax.sweep._records import Config, Mode, Record, describe
 
@@ -57,6 +58,7 @@ class Best(NamedTuple):
       low: the worst seed's.
       high: the best seed's.
       records: the trials, in order of their seeds.
+      takes: the keywords of its factory where that is one of `run(factories=...)`.
     """
 
     config: Config
@@ -64,17 +66,26 @@ class Best(NamedTuple):
     low: float
     high: float
     records: tuple[Record, ...]
+    takes: Keywords | None = None
+
+    @property
+    def code(self) -> str:
+        """The line that makes the optimizer; "" where it has diverged."""
+        if math.isinf(self.median):
+            return ""
+        return pasted(self.config, self.records, self.takes)
 
     def __str__(self) -> str:
         """Its configuration, its scores, and the code that makes the optimizer."""
         seeds = ", ".join(str(record.trial.seed) for record in self.records)
         many = len(self.records) > 1
         ends = " to ".join(f"{end:.4g}" for end in sorted((self.low, self.high)))
-        return (
-            f"{describe(self.config)}\n"
-            f"median {self.median:.4g}, {ends} over the seed{'s' * many} {seeds}\n"
-            f"{pasted(self.config, self.records)}"
-        )
+        lines = [
+            describe(self.config),
+            f"median {self.median:.4g}, {ends} over the seed{'s' * many} {seeds}",
+            self.code,
+        ]
+        return "\n".join(filter(None, lines))
 
 
 class Band(NamedTuple):
@@ -224,7 +235,14 @@ class Ranking:
         # of two counts.
         middle = statistics.median(scores)
         ordered = sorted(records, key=lambda record: record.trial.seed)
-        return Best(records[0].trial.config, middle, worst, best, tuple(ordered))
+        config = records[0].trial.config
+        takes = self._own.get(config.optimizer)
+        return Best(config, middle, worst, best, tuple(ordered), takes)
+
+    @property
+    def _own(self) -> Mapping[str, Keywords]:
+        """The keywords of the caller's own factories, by name, as far as known."""
+        return {}
 
     def best(self, optimizer: str | None = None) -> Best:
         """The configuration with the best median over its seeds.

@@ -12,8 +12,11 @@ from typing import TYPE_CHECKING, Any
 from optjax._arguments.kind import shown as shown_value
 from optjax.sweep._engine.training import Kept, Training
 from optjax.sweep._errors import SweepError, library
+from optjax.sweep._keywords import Keywords, keywords
 from optjax.sweep._ranking import Best, Ranking
 from optjax.sweep._records import FAILED, PLAIN, Record, TrialSpec, describe
+from optjax.sweep._rows import FACTORIES
+from optjax.sweep._schedules import without_schedules
 from optjax.sweep._store.directory import as_directory
 from optjax.sweep._store.files import as_text, write_atomically, write_csv
 from optjax.sweep._store.keep import kept_states
@@ -86,6 +89,15 @@ class SweepResult(Ranking):
         saved = load(path)
         kept = kept_states(path / OWN, saved.about["steps"])
         return cls(**saved._asdict(), kept=kept)
+
+    @functools.cached_property
+    def _own(self) -> Mapping[str, Keywords]:
+        if self.training is None:
+            return {}
+        factories = without_schedules(self.training.factories)
+        if factories is FACTORIES:
+            return {}
+        return {name: keywords(factories[name]) for name in self.optimizers}
 
     def train(
         self, which: Best | Record | TrialSpec, *, steps: int | None = None

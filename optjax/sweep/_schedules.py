@@ -95,6 +95,11 @@ def with_schedules(
     return _Scheduled(factories, steps) if {*keys} & {*_ADDED.named} else factories
 
 
+def without_schedules(factories: Mapping[str, Factory]) -> Mapping[str, Factory]:
+    """The factories that `with_schedules` was given."""
+    return factories.unscheduled if isinstance(factories, _Scheduled) else factories
+
+
 def is_peak(takes: Keywords) -> bool:
     """Whether a factory's `learning_rate` is the peak of what a space schedules."""
     return "learning_rate" in takes.named and not {*_ADDED.named} & {*takes.named}
@@ -134,11 +139,11 @@ class _Scheduled(Mapping[str, Factory]):
 
     def __init__(self, factories: Mapping[str, Factory], steps: int) -> None:
         """For trials of so many updates."""
-        self._factories, self._steps = factories, steps
+        self.unscheduled, self._steps = factories, steps
 
     def __getitem__(self, name: str) -> Factory:
         """The factory of that name."""
-        factory = self._factories[name]
+        factory = self.unscheduled[name]
         try:
             takes = declared(factory)
         except (TypeError, ValueError):  # `configurations` says so.
@@ -150,13 +155,13 @@ class _Scheduled(Mapping[str, Factory]):
         )
 
     def __contains__(self, name: object) -> bool:
-        return name in self._factories
+        return name in self.unscheduled
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._factories)
+        return iter(self.unscheduled)
 
     def __len__(self) -> int:
-        return len(self._factories)
+        return len(self.unscheduled)
 
 
 def _added(

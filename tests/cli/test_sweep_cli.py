@@ -319,6 +319,7 @@ def test_a_sweep_in_which_all_diverged_says_so(tmp_path, capsys):
     assert line.startswith("sgd diverged (learning_rate=10000) · 1 of 1 trials")
     assert last == "optjax: all 1 trials diverged"
     assert str(out / "results.csv") in captured.out
+    assert "tx = " not in captured.out
     assert [row["status"] for row in read(out / "results.csv")] == ["diverged"]
 
 

@@ -6,7 +6,9 @@ import math
 import re
 import shlex
 
+import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from scipy import stats
 
@@ -24,10 +26,12 @@ from optjax.sweep import (
     SweepError,
     SweepResult,
     TrialSpec,
+    run,
 )
 from optjax.sweep._report.again import Range, again
 from optjax.sweep._report.apart import LEVEL, Sample, is_told, probability, seeds_needed
 from optjax.sweep._report.best_of import mean_of_best
+from optjax.sweep._report.page import page_of
 from optjax.sweep._report.profile import profile_page
 from optjax.sweep._report.study import Study
 from optjax.sweep._report.target import to_target
@@ -646,6 +650,71 @@ def test_the_code_of_the_best_has_the_schedule_that_it_was_trained_with(name, to
     stopped = (record._replace(status=STOPPED),)
     line = str(SweepResult(stopped, "score", "max").best()).splitlines()[-1]
     assert "0.1, steps" in line
+
+
+def mine(learning_rate, momentum=0.5):
+    return optax.sgd(learning_rate, momentum)
+
+
+def with_own_warmup(learning_rate, warmup):
+    return optax.sgd(learning_rate * warmup)
+
+
+def init(key, optimizer, width):
+    return optimizer.init(jnp.ones(width)), jnp.ones(width)
+
+
+def step(state, optimizer):
+    updates, opt_state = optimizer.update(state[1], state[0])
+    return (opt_state, updates), {"loss": jnp.sum(updates)}
+
+
+@pytest.mark.parametrize(
+    ("factory", "line"),
+    [
+        (mine, "tx = mine(sweep.schedule('constant', 0.01, 4, warmup=0.5))"),
+        (with_own_warmup, "tx = with_own_warmup(0.01, warmup=0.5)"),
+    ],
+)
+def test_the_code_of_an_optimizer_of_ones_own(factory, line, tmp_path):
+    name = factory.__name__
+    result = run(
+        (init, step),
+        {"optimizer": name, "learning_rate": 0.01, "warmup": 0.5, "width": 2},
+        factories={name: factory},
+        steps=4,
+        evaluate_every=2,
+        metric="loss",
+        mode="min",
+        seeds=1,
+        strategy="map",
+        progress=False,
+        out=tmp_path,
+    )
+    best = result.best()
+    assert best.code.splitlines()[-1] == f"{line}  # and of the training: width=2"
+    opt_state, x = init(None, names_of(best.code, factory)["tx"], 2)
+    for _ in range(4):
+        (opt_state, x), _ = step((opt_state, x), names_of(best.code, factory)["tx"])
+    np.testing.assert_array_equal(x, result.train(best)[1])
+    # Without the code a learning rate is taken for the peak, and all is the factory's.
+    read = SweepResult.load(tmp_path).best().code.splitlines()[-1]
+    rate = "sweep.schedule('constant', 0.01, 4, warmup=0.5)"
+    assert read == f"tx = {name}({rate}, width=2)"
+
+
+def names_of(code, factory):
+    names = {factory.__name__: factory}
+    exec(code, names)
+    return names
+
+
+def test_what_has_diverged_has_no_code():
+    records = over("sgd", {0.1: [None], 1.0: [None]})
+    result = SweepResult(tuple(records), "score", "max")
+    assert "tx" not in str(result.best())
+    study = Study(result)
+    assert page_of(study, result.verdicts(), {}).code == ""
 
 
 # ----------------------------------------------------------------- importance

@@ -6,7 +6,6 @@ from typing import Any
 
 from optjax._page.parts import Page, Verdict
 from optjax._page.render import render
-from optjax.sweep._code import pasted
 from optjax.sweep._ranking import Ranking
 from optjax.sweep._report.pictures import pictures, trials
 from optjax.sweep._report.study import Study
@@ -22,7 +21,7 @@ def page_of(
     return Page(
         title=_title(ranking, str(about.get("task", ""))),
         lead=_lead(ranking, about),
-        code=pasted(study.best.config, study.best.records),
+        code=study.best.code,
         verdicts=verdicts,
         pictures=pictures(study),
         tables=to_target(ranking),
