@@ -69,7 +69,9 @@ def inject_hyperparams(
       `hyperparameters(state)` and `set_hyperparameters(state, ...)`.
 
     Raises:
-      ValueError: for `static_args` that the factory does not have; as the factory does.
+      ValueError: for `static_args` that the factory does not have, for parameter groups
+        of `optjax.pytorch` with values of their own for what would be injected; as the
+        factory does.
 
     Example:
       >>> import jax.numpy as jnp, optjax
@@ -106,6 +108,7 @@ def inject_hyperparams(
             elif isinstance(value, numbers.Real):
                 # An integer's later values would be cut to integers too.
                 bound.arguments[name] = float(value)
+        _check_groups(given, set(given) - static)
         if not any(callable(given[name]) for name in set(given) - static):
             # It says what is wrong with its arguments.
             inner_factory(*args, **kwargs)
@@ -129,6 +132,27 @@ def inject_hyperparams(
         return optax.GradientTransformationExtraArgs(init, made.update)
 
     return make
+
+
+def _check_groups(given: Mapping[str, Any], injected: set[str]) -> None:
+    """That no group of PyTorch's has a value of its own that setting would not reach.
+
+    Raises:
+      ValueError: naming the first.
+    """
+    groups = given.get("params")
+    if not isinstance(groups, (list, tuple)):
+        return
+    for group in groups:
+        own = sorted(injected & set(group)) if isinstance(group, Mapping) else []
+        if own:
+            raise ValueError(
+                "what is injected must be the same in all parameter groups, as the "
+                f"state has one number for all, got {own[0]}={shown(group[own[0]])} in "
+                f"the group of {shown(group.get('params'))}. Leave it alone by "
+                f"static_args={own[0]!r}, or inject an optimizer for each group and "
+                "put them together by optax.partition."
+            )
 
 
 def _by_name(

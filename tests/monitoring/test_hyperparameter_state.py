@@ -170,6 +170,24 @@ def test_factories_of_pytorch():
     )
 
 
+def test_groups_of_pytorch_with_numbers_of_their_own_are_refused():
+    """Which setting the number of all would not reach."""
+    groups = [{"params": "*/bias", "weight_decay": 0.0}, {"params": "*"}]
+    inject = inject_hyperparams(optjax.pytorch.AdamW)
+    with pytest.raises(ValueError, match=r"weight_decay=0.0 in the group of '\*/bias"):
+        inject(groups, lr=0.1)
+    inject = inject_hyperparams(optjax.pytorch.AdamW, static_args="weight_decay")
+    x = {"a": {"bias": jnp.ones(2), "kernel": jnp.ones(2)}}
+    tx = inject(groups, lr=0.1)
+    state = set_hyperparameters(tx.init(x), lr=0.01)
+    updates, _ = tx.update(x, state, x)
+    plain = optjax.pytorch.AdamW(groups, lr=0.01)
+    expected, _ = plain.update(x, plain.init(x), x)
+    jax.tree.map(
+        functools.partial(np.testing.assert_allclose, rtol=1e-6), updates, expected
+    )
+
+
 def test_static_args():
     tx = inject_hyperparams(optjax.adam, static_args="b1")(0.1, b1=0.5)
     assert "b1" not in hyperparameters(tx.init(START))
