@@ -120,6 +120,47 @@ def test_too_few_seeds_and_how_many_would_do():
     assert 0.75 < np.mean(p < LEVEL) < 0.88
 
 
+def cut(records, seeds):
+    """Those of these seeds stopped after a tenth."""
+    return [
+        trial(*record.trial.config[:2], record.trial.seed, [0.1] * 2, STOPPED)
+        if record.trial.seed in seeds
+        else record
+        for record in records
+    ]
+
+
+def test_seeds_compare_what_went_to_the_same_length():
+    first, close = over("adam", peak(0.9, 0.02)), over("sgd", peak(0.88, 0.02))
+    far = over("adagrad", peak(0.5, 0.02))
+    whole = the("seeds", [*first, *close])
+    alone = the("seeds", [*first, *cut(close, {2}), *cut(far, {0, 1})])
+    assert "adam is first, but the rule stopped trials of every other" in alone.says
+    assert "seeds would" not in alone.evidence
+    assert not alone.next
+    itself = the("seeds", [*cut(first, {0}), *far])
+    assert "adam is first, but the rule stopped trials of it too" in itself.says
+    assert not itself.next
+    some = the("seeds", [*first, *close, *cut(far, {0})])
+    assert some.says == whole.says
+    assert whole.next
+    assert not some.next
+    assert some.evidence.endswith(
+        " Not compared is 1 other of which the rule stopped trials."
+    )
+    won = the("winner", [*first, *cut(close, {0}), *far])
+    assert "The next, adagrad, has 0.5;" in won.evidence
+    assert "1 other of which the rule stopped trials" in won.evidence
+
+
+def test_after_a_rule_one_seed_is_followed_by_a_run_without_it():
+    one = [*over("adam", {0.1: [0.9]}), *over("sgd", {0.1: [0.8]})]
+    assert the("seeds", one).next == "seeds=5"
+    found = the("seeds", [*one, *cut(over("adagrad", {0.1: [0.8]}), {0})])
+    assert "without a stopping rule" in found.evidence
+    assert not found.next
+
+
 def test_one_seed_says_nothing():
     records = [
         *over("adam", {0.1: [0.9], 0.01: [0.1]}),

@@ -8,7 +8,7 @@ from typing import Any
 
 from optjax._page.parts import spans_decades
 from optjax.sweep._ranking import Best, Ranking, Standing, numeric, varying
-from optjax.sweep._records import DIVERGED, Config
+from optjax.sweep._records import DIVERGED, STOPPED, Config
 from optjax.sweep._report.again import Range, Space, again, asked_range
 from optjax.sweep._report.apart import Sample, is_told, resolution
 from optjax.sweep._report.forest import Importance, importance_of
@@ -67,12 +67,25 @@ class Study:
         return Sample.of(finite, self._step)
 
     @functools.cached_property
+    def stops(self) -> bool:
+        """Whether a rule stopped any trial."""
+        return any(record.status == STOPPED for record in self.ranking.records)
+
+    @functools.cached_property
+    def rivals(self) -> list[Best]:
+        """The other contenders of which the rule stopped no trial.
+
+        Their trials have the length of the first's, or diverged.
+        """
+        return [other for other in self.contenders[1:] if is_whole(other)]
+
+    @functools.cached_property
     def alike(self) -> list[Best]:
-        """The contenders that the seeds do not tell from the first."""
+        """Those rivals that the seeds do not tell from the first."""
         first = self.sample(self.best)
         return [
             other
-            for other in self.contenders[1:]
+            for other in self.rivals
             if not is_told(first, self.sample(other), self.groups)
         ]
 
@@ -139,6 +152,11 @@ class Study:
     def score(self, value: float) -> str:
         """A value of the metric in words."""
         return "diverged" if math.isinf(value) else f"{value:.4g}"
+
+
+def is_whole(best: Best) -> bool:
+    """Whether no rule stopped a trial of it."""
+    return all(record.status != STOPPED for record in best.records)
 
 
 def is_grid(values: Sequence[float]) -> bool:

@@ -6,10 +6,13 @@ from optjax._page.parts import Verdict
 from optjax.sweep._ranking import Best
 from optjax.sweep._records import FAILED
 from optjax.sweep._report.apart import LEVEL, probability, seeds_needed
-from optjax.sweep._report.study import Study, named
+from optjax.sweep._report.study import Study, is_whole, named
 
 #: The kind of what more seeds would tell.
 SEEDS = "seeds"
+
+# A rule stops trials and not configurations.
+_AGAIN = "Train the first few again with several seeds and without a stopping rule."
 
 
 def winner(study: Study) -> list[Verdict]:
@@ -27,6 +30,8 @@ def winner(study: Study) -> list[Verdict]:
         verdicts.append(_tie(study, [best, *tied]))
     if study.seeds == 1:
         verdicts.append(_one_seed(study))
+    elif not (is_whole(best) and study.rivals):
+        verdicts.append(_cut(study))
     elif close:
         verdicts.append(_not_told(study, close))
     elif not tied:
@@ -87,8 +92,33 @@ def _one_seed(study: Study) -> Verdict:
         SEEDS,
         "warning",
         "One seed says nothing of chance: no two can be told apart.",
-        _score(study, study.best),
-        study.again(seeds=5, grows=True),
+        f"{_score(study, study.best)} {_AGAIN if study.stops else ''}".rstrip(),
+        "" if study.stops else study.again(seeds=5, grows=True),
+    )
+
+
+def _cut(study: Study) -> Verdict:
+    """The first, or all others, went to different lengths from seed to seed."""
+    whole = is_whole(study.best)
+    whose = "every other" if whole else "it too"
+    return Verdict(
+        SEEDS,
+        "warning",
+        f"{_name(study, study.best)} is first, but the rule stopped trials of {whose}: "
+        "the seeds do not compare what was trained for other numbers of updates.",
+        f"{_score(study, study.best)} {_AGAIN}",
+    )
+
+
+def _left_out(study: Study) -> str:
+    """What is not compared, in words; "" where all is."""
+    count = len(study.contenders) - 1 - len(study.rivals)
+    many = count > 1
+    return (
+        f" Not compared {'are' if many else 'is'} {count} other{'s' * many} of which "
+        "the rule stopped trials."
+        if count
+        else ""
     )
 
 
@@ -113,13 +143,14 @@ def _not_told(study: Study, close: list[Best]) -> Verdict:
         f"{_score(study, study.best)} {_name(study, second)}: "
         f"{study.score(second.median)}. Games and Howell's test: chance makes a "
         f"difference as large with p = {chance:.2g} "
-        f"(told apart below {LEVEL:g}). {said}",
-        "" if needed is None else study.again(seeds=needed, grows=True),
+        f"(told apart below {LEVEL:g}). {said}{_left_out(study)}",
+        # The rule would stop some of the new ones too.
+        "" if needed is None or study.stops else study.again(seeds=needed, grows=True),
     )
 
 
 def _won(study: Study) -> Verdict:
-    second = study.contenders[1]
+    second = study.rivals[0]
     chance = probability(study.sample(study.best), study.sample(second), study.groups)
     return Verdict(
         "winner",
@@ -127,7 +158,7 @@ def _won(study: Study) -> Verdict:
         f"{_name(study, study.best)} is best, by more than chance.",
         f"{_score(study, study.best)} The next, {_name(study, second)}, has "
         f"{study.score(second.median)}; Games and Howell's test over the seeds: "
-        f"p = {chance:.2g} (told apart below {LEVEL:g}).",
+        f"p = {chance:.2g} (told apart below {LEVEL:g}).{_left_out(study)}",
     )
 
 
