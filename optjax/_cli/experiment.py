@@ -2,6 +2,7 @@
 
 import functools
 import importlib.util
+import math
 import re
 import sys
 import time
@@ -97,14 +98,18 @@ class Experiment:
                 f"below 2**31, got {first}"
             )
         metric = _given(options.metric, task.metric)
-        default = task.mode if metric == task.metric else None
+        is_own = metric == task.metric
+        default, target = (task.mode, task.target) if is_own else (None, None)
+        target = _given(options.target, target)
+        if target is not None and not math.isfinite(target):
+            raise SweepError(f"target must be a finite number, got {target:g}")
         return cls(
             command=("optjax", *command),
             task_name=options.task,
             task=task,
             space={"optimizer": list(optimizers), **space},
             out=options.out,
-            target=_given(options.target, task.target),
+            target=target,
             report_every=options.report_every,
             keywords={
                 "steps": _given(options.steps, task.steps),

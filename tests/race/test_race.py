@@ -580,6 +580,9 @@ def test_by_default_every_row_races_over_the_grid(monkeypatch):
         "validation accuracy",
     )
     assert race.target == 0.95
+    # Of another metric it would be another's target.
+    assert main(["race", "--metric", "train_loss", "--mode", "min"]) == 0
+    assert races[-1].target is None
 
 
 REGRESSION = """
