@@ -26,6 +26,7 @@ from optjax.sweep import (
 )
 from optjax.sweep._engine.peers import join
 from optjax.sweep._errors import one_line
+from optjax.sweep._optuna import SAMPLERS
 from optjax.sweep._report.again import CHANGED
 from optjax.tasks import Settings
 
@@ -242,11 +243,18 @@ def _experiment(
         seeds=options.seeds,
         memory_limit=memory_limit,
         stopping=_stopping(options),
-        search=None
-        if options.search is None
-        else Optuna(options.search, options.search_batch),
+        search=_search(options),
         **{name: said[name] for name in as_they_are},
     )
+
+
+def _search(options: SweepOptions) -> Optuna | None:
+    if options.search is None:
+        return None
+    if options.search not in SAMPLERS:
+        known = ", ".join(SAMPLERS)
+        raise SweepError(f"search must be one of {known}, got {options.search!r}")
+    return Optuna(options.search, options.search_batch)
 
 
 def _stopping(options: SweepOptions) -> StoppingRule | None:

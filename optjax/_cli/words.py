@@ -18,7 +18,7 @@ from optjax._names import meant
 USAGE_ERROR = 2
 
 # Arguments that the command line calls by another name.
-_FLAGS = {"min_steps": "stop-early", "warm_up": "median"}
+_FLAGS = {"min_steps": "stop-early", "warm_up": "median", "batch": "search-batch"}
 
 
 class UsageError(Exception):

@@ -40,9 +40,12 @@ class Optuna:
     batch: int = 8
 
     def __post_init__(self) -> None:
-        if isinstance(self.sampler, str) and self.sampler not in _SAMPLERS:
+        is_known = callable(self.sampler) or (
+            isinstance(self.sampler, str) and self.sampler in SAMPLERS
+        )
+        if not is_known:
             raise SweepError(
-                f"sampler must be one of {', '.join(_SAMPLERS)}, or a function of a "
+                f"sampler must be one of {', '.join(SAMPLERS)}, or a function of a "
                 f"seed, got {self.sampler!r}"
             )
         check(Whole(1), batch=self.batch)
@@ -59,7 +62,7 @@ class Optuna:
             # What is new in Optuna says so.
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             if isinstance(self.sampler, str):
-                sampler = _SAMPLERS[self.sampler](optuna.samplers, seed)
+                sampler = SAMPLERS[self.sampler](optuna.samplers, seed)
             else:
                 sampler = self.sampler(seed)
         verbosity = optuna.logging.get_verbosity()
@@ -118,7 +121,7 @@ def _as_optunas(of: Distribution) -> Any:
 
 
 # Of the module `optuna.samplers` and a seed.
-_SAMPLERS: Mapping[str, Callable[[Any, int], Any]] = {
+SAMPLERS: Mapping[str, Callable[[Any, int], Any]] = {
     "tpe": lambda samplers, seed: samplers.TPESampler(
         seed=seed, multivariate=True, constant_liar=True
     ),

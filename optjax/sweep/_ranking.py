@@ -334,6 +334,16 @@ def numeric(config: Config, name: str) -> float | None:
     return float(value)
 
 
+def numeric_names(found: Sequence[Best]) -> list[str]:
+    """The hyper-parameters that are a number in some configuration."""
+    names = [name for best in found for name in best.config.values]
+    return [
+        name
+        for name in dict.fromkeys(names)
+        if any(numeric(best.config, name) is not None for best in found)
+    ]
+
+
 def _spots(found: Sequence[Best]) -> list[Spot]:
     """Where each of an optimizer's configurations lies among those that equal it."""
     names = varying(found)

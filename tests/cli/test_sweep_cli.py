@@ -196,6 +196,12 @@ def test_sizes(text, size):
         (["--memory-limit", "1k", *GRID], "the memory limit of 1,024 bytes"),
         (["--stop-early", "15", *GRID], "--stop-early must be a positive multiple"),
         (["--stop-early", "10", "--eta", "1", *GRID], "--eta must be an integer >= 2"),
+        (["--search", "tpes", *GRID], "--search must be one of tpe, gp, cmaes, got"),
+        (
+            ["--search", "tpe", "--search-batch", "0", *GRID],
+            "--search-batch must be an integer >= 1",
+        ),
+        (["--target", "nan", *GRID], "--target must be a finite number, got nan"),
         (["--seeds", "many", *GRID], "--seeds"),
         (["--config", "nowhere.toml", *GRID], "cannot read nowhere.toml"),
         (["--space", "learning_rate=log(1e-3, 1)"], "such as --draws 16"),

@@ -435,6 +435,12 @@ def test_pictures_follow_a_dark_style():
 def test_what_cannot_be_drawn_is_named():
     with pytest.raises(sweep.SweepError, match="'momentum'; there are learning_rate"):
         RESULT.plot_sensitivity("momentum")
+    static = {"nesterov": True}
+    one = record(0, "sgd", {"learning_rate": 0.1}, 0, [1.0], static=static)
+    with pytest.raises(sweep.SweepError, match=r"'nesterov'; there are learning_rate$"):
+        result_of([one]).plot_sensitivity("nesterov")
+    with pytest.raises(sweep.SweepError, match=r"'nesterov'; it has learning_rate$"):
+        result_of([one]).plot_heatmap("learning_rate", "nesterov", "sgd")
     with pytest.raises(sweep.SweepError, match="both 'learning_rate' and 'b1': there"):
         RESULT.plot_heatmap("learning_rate", "b1")
     with pytest.raises(sweep.SweepError, match=r"sgd has no trial with both .* it has"):

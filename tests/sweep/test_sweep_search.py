@@ -92,6 +92,8 @@ def test_refused():
         run(Grid([[0.5]]))
     with pytest.raises(SweepError, match="sampler must be one of tpe, gp, cmaes"):
         sweep.Optuna("tpe2")
+    with pytest.raises(SweepError, match="a function of a seed, got <object"):
+        sweep.Optuna(object())
     with pytest.raises(SweepError, match="batch must be"):
         sweep.Optuna(batch=0)
     with pytest.raises(SweepError, match="local engine"):

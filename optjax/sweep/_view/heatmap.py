@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from optjax._page.parts import spans_decades
 from optjax.sweep._errors import SweepError
-from optjax.sweep._ranking import Best, Ranking, numeric, varying
+from optjax.sweep._ranking import Best, Ranking, numeric, numeric_names, varying
 from optjax.sweep._view.figures import draw_title, frame, over_seeds
 
 
@@ -39,11 +39,7 @@ def plot_heatmap(
             found.append(best)
             at.setdefault((first, second), best)
     if not at:
-        has = dict.fromkeys(
-            name
-            for best in result.configurations(optimizer)
-            for name in (*best.config.hyper, *best.config.static)
-        )
+        has = numeric_names(result.configurations(optimizer))
         raise SweepError(
             f"{optimizer} has no trial with both numeric hyper-parameters {x!r} and "
             f"{y!r}; it has {', '.join(has) or 'none'}"

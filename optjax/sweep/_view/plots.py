@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from optjax.sweep._errors import SweepError
-from optjax.sweep._ranking import Best, Ranking, numeric, varying
+from optjax.sweep._ranking import Best, Ranking, numeric, numeric_names, varying
 from optjax.sweep._records import DIVERGED, FINISHED, STOPPED, Record
 from optjax.sweep._view.figures import over_seeds
 from optjax.sweep._view.lines import Line, Words, draw
@@ -46,7 +46,7 @@ def plot_sensitivity(
     if not lines:
         raise SweepError(
             f"no trial has the numeric hyper-parameter {x!r}; there are "
-            f"{', '.join(result.hyper_names) or 'none'}"
+            f"{', '.join(numeric_names(result.configurations())) or 'none'}"
         )
     partly = any(((line.diverged > 0) & (line.diverged < 1)).any() for line in lines)
     diverged = any(line.diverged.any() for line in lines)
