@@ -5,6 +5,7 @@ hands its configuration, curves and status on. A sweep that goes on calls it aga
 what had ended before; a run that is there already is not written twice.
 """
 
+import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,14 @@ from typing import Any
 from optjax._arguments.checked import checked
 from optjax._arguments.named import Text
 from optjax.sweep._arguments import Out
-from optjax.sweep._errors import library
+from optjax.sweep._errors import SweepError, library
 from optjax.sweep._records import PLAIN, Record
-from optjax.sweep._store.files import as_text
+from optjax.sweep._store.files import as_text, write_atomically
 
 __all__ = ["to_mlflow", "to_tensorboard", "to_wandb"]
 
+# What a folder of event files has.
+_WRITTEN = "trial.json"
 # A request of MLflow's takes no more metrics.
 _MOST_IN_A_BATCH = 1000
 
@@ -29,10 +32,12 @@ def to_tensorboard(directory: Out) -> Callable[[Record], None]:
     Needs the extra `tensorboard`.
 
     Args:
-      directory: what `tensorboard --logdir` is given.
+      directory: what `tensorboard --logdir` is given, or a folder in it; one a sweep.
+        A trial that goes on in a longer run is written on.
 
     Raises:
-      SweepError: where tensorboardX is not installed.
+      SweepError: where tensorboardX is not installed, and at a trial of another sweep
+        than the one whose trial of that number is there.
 
     Example:
         callbacks = [trackers.to_tensorboard("runs/board")]
@@ -42,14 +47,30 @@ def to_tensorboard(directory: Out) -> Callable[[Record], None]:
 
     def write(record: Record) -> None:
         folder = Path(directory, _name(record))
-        if folder.exists():
+        written = folder / _WRITTEN
+        which = {name: as_text(value) for name, value in _config(record).items()}
+        done = -1
+        if written.exists():
+            there = json.loads(written.read_text(encoding="utf-8"))
+            if there["trial"] != which:
+                raise SweepError(
+                    f"{folder} is of another sweep; choose another directory for this "
+                    "one's event files, or delete it"
+                )
+            done = there["steps"]
+        if record.steps <= done:
             return
-        with tensorboard.SummaryWriter(str(folder)) as writer:
+        # Names of event files go by the second.
+        suffix = f".{record.steps}"
+        with tensorboard.SummaryWriter(str(folder), filename_suffix=suffix) as writer:
             for step, values in _rows(record):
-                for name, value in values.items():
+                for name, value in values.items() if step > done else ():
                     writer.add_scalar(name, value, step)
             writer.add_text("status", record.status)
             writer.add_hparams(_config(record), _last(record), "hparams")
+        # What was begun and not written to its end is written again.
+        said = json.dumps({"trial": which, "steps": record.steps})
+        write_atomically(written, lambda to: to.write_text(said, encoding="utf-8"))
 
     return write
 

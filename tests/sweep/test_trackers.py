@@ -72,19 +72,44 @@ def test_tensorboard_has_the_curves(records, tmp_path):
     )
 
 
+def test_tensorboard_is_written_on_by_a_longer_run_and_by_no_other_sweep(
+    records, tmp_path
+):
+    pytest.importorskip("tensorboardX")
+    write = trackers.to_tensorboard(tmp_path)
+    record, other = records
+    curve = sweep.Curve((2, 4), {"loss": record.curve.values["loss"][:2]})
+    write(record._replace(steps=4, curve=curve))
+    write(record)
+    folder = tmp_path / "trial-0"
+    loss = scalars_in(folder)["loss"]
+    np.testing.assert_allclose(list(loss.values()), record.curve.values["loss"])
+    files = len(list(folder.glob("events*")))
+    write(record)
+    assert len(list(folder.glob("events*"))) == files
+    with pytest.raises(sweep.SweepError, match="trial-0 is of another sweep"):
+        write(other._replace(trial=other.trial._replace(number=0)))
+    # One that died while it was written.
+    for path in (folder / "trial.json", *folder.glob("events*")):
+        path.unlink()
+    write(record)
+    assert list(scalars_in(folder)["loss"]) == [2, 4, 6]
+
+
 def scalars_in(folder):
     from tensorboardX.proto import event_pb2
 
     found = {}
-    (path,) = folder.glob("events*")
-    data, place = path.read_bytes(), 0
-    while place < len(data):
-        length = int.from_bytes(data[place : place + 8], "little")
-        event = event_pb2.Event.FromString(data[place + 12 : place + 12 + length])
-        place += 16 + length
-        for value in event.summary.value:
-            if value.HasField("simple_value"):
-                found.setdefault(value.tag, {})[event.step] = value.simple_value
+    for path in sorted(folder.glob("events*"), key=lambda path: path.stat().st_mtime):
+        data, place = path.read_bytes(), 0
+        while place < len(data):
+            length = int.from_bytes(data[place : place + 8], "little")
+            event = event_pb2.Event.FromString(data[place + 12 : place + 12 + length])
+            place += 16 + length
+            for value in event.summary.value:
+                if value.HasField("simple_value"):
+                    assert event.step not in found.get(value.tag, {})
+                    found.setdefault(value.tag, {})[event.step] = value.simple_value
     return found
 
 
