@@ -22,7 +22,7 @@ class SuggestedFinalRate(NamedTuple):
       final_lr: the median over the steps looked at, of all leaves.
       low: the least of them.
       high: the largest.
-      steps: the first step looked at and the last.
+      steps: the first step that has one and the last.
       layers: the same median of each group that the monitor was told of.
     """
 
@@ -73,15 +73,14 @@ def suggested(groups: Mapping[str, Summary]) -> SuggestedFinalRate | None:
             name: _of_full_schedule(summary)[is_late]
             for name, summary in groups.items()
         }
-    known = {
-        name: rates[np.isfinite(rates) & (rates > 0)] for name, rates in found.items()
-    }
+    is_known = {name: np.isfinite(rates) & (rates > 0) for name, rates in found.items()}
+    known = {name: rates[is_known[name]] for name, rates in found.items()}
     medians = {name: float(np.median(r)) for name, r in known.items() if r.size}
     if OVERALL not in medians:
         return None
     rates = known[OVERALL]
     final_lr = medians.pop(OVERALL)
-    steps = overall.step[is_late]
+    steps = overall.step[is_late][is_known[OVERALL]]
     low, high = float(rates.min()), float(rates.max())
     return SuggestedFinalRate(
         final_lr, low, high, (int(steps.min()), int(steps.max())), medians

@@ -87,13 +87,17 @@ def report_page(
     page = Page(
         title=title,
         lead=[
-            f"{len(steps)} summaries of steps {steps[0]:,} to {steps[-1]:,}; "
-            f"{len(over_time) - 1} groups."
+            f"{_told(len(steps), 'summary', 'summaries')} of steps {steps[0]:,} to "
+            f"{steps[-1]:,}; {_told(len(over_time) - 1, 'group', 'groups')}."
         ],
         verdicts=_verdicts(over_time),
         pictures=pictures,
     )
     return render(page)
+
+
+def _told(count: int, one: str, many: str) -> str:
+    return f"{count:,} {one if count == 1 else many}"
 
 
 def _verdicts(over_time: Report) -> list[Verdict]:

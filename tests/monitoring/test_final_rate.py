@@ -81,6 +81,19 @@ def test_the_suggestion_is_the_median_of_the_second_half():
     np.testing.assert_allclose(last.final_lr, late[-1], rtol=1e-6)
 
 
+def test_steps_without_a_number_are_not_said_to_have_one():
+    tx = optjax.monitor(optjax.adam(0.1), every=1)
+
+    def step(state, scale):
+        grads = jax.tree.map(lambda x: scale * x, START)
+        _, state = tx.update(grads, state, START)
+        return state, state
+
+    scales = jnp.array([1.0, 1.0, 1.0, 1.0, jnp.nan, jnp.nan])
+    states = jit(lambda: jax.lax.scan(step, tx.init(START), scales)[1])()
+    assert suggest_final_lr(read_report(states)).steps == (3, 4)
+
+
 def test_it_belongs_to_the_largest_learning_rate():
     """As AdaBound's does, which a schedule scales."""
     constant, _ = monitored(optjax.adam(0.1))

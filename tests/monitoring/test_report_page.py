@@ -86,6 +86,8 @@ def test_verdicts_say_when_it_became_sgd(reports):
     assert f"It is SGD since step {since} of {STEPS}." in page
     early = report_page(reports.at(slice(0, 2)))
     assert "It is not SGD by step 2" in early
+    assert "2 summaries of steps" in early
+    assert "1 summary of steps" in report_page(reports.at(slice(0, 1)))
     assert "moves nothing in hidden, out, overall" in page
 
 
