@@ -5,6 +5,8 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from optjax.sweep._records import PLAIN
+
 _BY_KEYWORD = (
     inspect.Parameter.POSITIONAL_OR_KEYWORD,
     inspect.Parameter.KEYWORD_ONLY,
@@ -50,6 +52,20 @@ def declared(function: Callable[..., Any], given: int = 0) -> Keywords:
             if p.kind in _BY_KEYWORD and p not in positional
         },
         any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters),
+    )
+
+
+def as_data(taker: Keywords) -> Keywords:
+    """The same without what may have no pickle: annotations and objects."""
+    return taker._replace(
+        named={
+            name: inspect.Parameter(
+                name,
+                inspect.Parameter.KEYWORD_ONLY,
+                default=p.default if isinstance(p.default, PLAIN) else p.empty,
+            )
+            for name, p in taker.named.items()
+        }
     )
 
 

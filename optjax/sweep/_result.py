@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from optjax._arguments.kind import shown as shown_value
+from optjax._arguments.numbers import Whole
 from optjax.sweep._engine.training import Kept, Training
-from optjax.sweep._errors import SweepError, library
-from optjax.sweep._keywords import Keywords, keywords
+from optjax.sweep._errors import SweepError, check, library
+from optjax.sweep._keywords import Keywords, as_data, keywords
 from optjax.sweep._ranking import Best, Ranking
 from optjax.sweep._records import FAILED, PLAIN, Record, TrialSpec, describe
 from optjax.sweep._rows import FACTORIES
@@ -97,7 +98,7 @@ class SweepResult(Ranking):
         factories = without_schedules(self.training.factories)
         if factories is FACTORIES:
             return {}
-        return {name: keywords(factories[name]) for name in self.optimizers}
+        return {name: as_data(keywords(factories[name])) for name in self.optimizers}
 
     def train(
         self, which: Best | Record | TrialSpec, *, steps: int | None = None
@@ -124,6 +125,8 @@ class SweepResult(Ranking):
             where the trial fails.
         """
         spec, done = self._one(which)
+        if steps is not None:
+            check(Whole(1), steps=steps)
         if self.training is None:
             raise SweepError(
                 "this result was read from a directory and has no code to train; call "

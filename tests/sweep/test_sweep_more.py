@@ -83,6 +83,12 @@ def test_a_state_that_is_not_there_is_refused(kept, tmp_path):
         result.restore(worst)
     with pytest.raises(SweepError, match="multiple of evaluate_every=5"):
         result.train(worst, steps=7)
+    for steps in (5.0, 0):
+        with pytest.raises(SweepError, match="steps must be an integer >= 1"):
+            result.train(worst, steps=steps)
+    other = sweep.TrialSpec(99, sweep.Config("lion", {}, {}), 0)
+    with pytest.raises(SweepError, match="the sweep has no optimizer 'lion'"):
+        result.train(other)
     with pytest.raises(SweepError, match="must be a Best, a Record"):
         result.train("best")
     with pytest.raises(SweepError, match="keep= needs a directory"):

@@ -340,6 +340,16 @@ def test_a_file_is_whole_or_not_there(tmp_path):
     assert path.stat().st_mode == (tmp_path / "other").stat().st_mode
 
 
+def test_what_cannot_be_written_is_named_as_it_was_given(tmp_path):
+    path = tmp_path / "nowhere" / "results.csv"
+    with pytest.raises(FileNotFoundError) as caught:
+        RESULT.to_csv(path)
+    assert caught.value.filename == str(path)
+    with pytest.raises(IsADirectoryError) as caught:
+        RESULT.to_csv(tmp_path)
+    assert caught.value.filename == str(tmp_path)
+
+
 def test_mode_min_ranks_the_other_way_round():
     result = sweep.SweepResult(RECORDS, "loss", "min")
     best = result.best("sgd")

@@ -3,6 +3,7 @@
 import functools
 import itertools
 import math
+import pickle
 import re
 import shlex
 
@@ -693,7 +694,8 @@ def test_the_code_of_the_best_has_the_schedule_that_it_was_trained_with(name, to
     assert "0.1, steps" in line
 
 
-def mine(learning_rate, momentum=0.5):
+# What has no pickle is no reason that a result has none.
+def mine(learning_rate, momentum=0.5, other=lambda: None):
     return optax.sgd(learning_rate, momentum)
 
 
@@ -734,6 +736,7 @@ def test_the_code_of_an_optimizer_of_ones_own(factory, line, tmp_path):
     )
     best = result.best()
     assert best.code.splitlines()[-1] == f"{line}  # and of the training: width=2"
+    assert pickle.loads(pickle.dumps(result)).best().code == best.code
     opt_state, x = init(None, names_of(best.code, factory)["tx"], 2)
     for _ in range(4):
         (opt_state, x), _ = step((opt_state, x), names_of(best.code, factory)["tx"])

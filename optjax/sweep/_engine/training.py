@@ -44,8 +44,9 @@ class Training:
         Raises:
           SweepError: where `steps` ends at no evaluation of the sweep's.
         """
+        self._check(spec)
         every = self.plan.evaluate_every
-        if steps <= 0 or steps % every:
+        if steps % every:
             raise SweepError(
                 f"steps must be a multiple of evaluate_every={every}, got {steps}"
             )
@@ -66,7 +67,13 @@ class Training:
         """The state in a folder, as the trial's functions know it."""
         return own_state(self._whole(spec, path))
 
+    def _check(self, spec: TrialSpec) -> None:
+        name = spec.config.optimizer
+        if name not in self.factories:
+            raise SweepError(f"the sweep has no optimizer {name!r} among its factories")
+
     def _whole(self, spec: TrialSpec, path: Path) -> State:
+        self._check(spec)
         config = spec.config
         factory = self.factories[config.optimizer]
         trial = call_make_trial(self.make_trial, factory, config)
