@@ -2,9 +2,11 @@
 
 Each function returns a callback that takes a `Record` when its trial has ended, and
 hands its configuration, curves and status on. A sweep that goes on calls it again for
-what had ended before; a run that is there already is not written twice.
+what had ended before; a run that is there already is not written twice, and written on
+where the trial is longer now.
 """
 
+import hashlib
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -33,7 +35,6 @@ def to_tensorboard(directory: Out) -> Callable[[Record], None]:
 
     Args:
       directory: what `tensorboard --logdir` is given, or a folder in it; one a sweep.
-        A trial that goes on in a longer run is written on.
 
     Raises:
       SweepError: where tensorboardX is not installed, and at a trial of another sweep
@@ -48,7 +49,7 @@ def to_tensorboard(directory: Out) -> Callable[[Record], None]:
     def write(record: Record) -> None:
         folder = Path(directory, _name(record))
         written = folder / _WRITTEN
-        which = {name: as_text(value) for name, value in _config(record).items()}
+        which = _digest(record)
         done = -1
         if written.exists():
             there = json.loads(written.read_text(encoding="utf-8"))
@@ -98,8 +99,9 @@ def to_wandb(**settings: Any) -> Callable[[Record], None]:
     def write(record: Record) -> None:
         run = wandb.init(
             **{
-                # The same trial is the same run, whoever writes it again.
-                "id": f"{group}-{_name(record)}",
+                # The same trial is the same run, whoever writes it again, and one of
+                # another sweep is not.
+                "id": f"{group}-{_name(record)}-{_digest(record)}",
                 "name": _name(record),
                 "resume": "allow",
                 "reinit": "create_new",
@@ -140,25 +142,32 @@ def to_mlflow(
     where = found.experiment_id if found else client.create_experiment(experiment)
 
     def write(record: Record) -> None:
-        number = str(record.trial.number)
-        if client.search_runs([where], f"tags.`optjax.trial` = '{number}'"):
+        number, digest = str(record.trial.number), _digest(record)
+        same = f"tags.`optjax.trial` = '{number}' and tags.`optjax.digest` = '{digest}'"
+        known = client.search_runs([where], same)
+        # What was begun and not written to its end has none of these.
+        done = int(known[0].data.tags.get("optjax.steps", -1)) if known else -1
+        if record.steps <= done:
             return
         tags = {
             "mlflow.runName": _name(record),
             "optjax.trial": number,
-            "optjax.status": record.status,
+            "optjax.digest": digest,
         }
-        run = client.create_run(where, tags=tags).info.run_id
+        run = (known[0] if known else client.create_run(where, tags=tags)).info.run_id
         for name, value in _config(record).items():
             client.log_param(run, name, value)
         entities = mlflow.entities
         measured = [
             entities.Metric(name, value, timestamp=0, step=step)
             for step, values in _rows(record)
+            if step > done
             for name, value in values.items()
         ]
         for first in range(0, len(measured), _MOST_IN_A_BATCH):
             client.log_batch(run, measured[first : first + _MOST_IN_A_BATCH])
+        client.set_tag(run, "optjax.status", record.status)
+        client.set_tag(run, "optjax.steps", record.steps)
         client.set_terminated(run, "FINISHED" if record.has_score else "FAILED")
 
     return write
@@ -181,6 +190,12 @@ def _config(record: Record) -> dict[str, Any]:
         **{k: v if isinstance(v, PLAIN) else as_text(v) for k, v in own},
         "seed": record.trial.seed,
     }
+
+
+def _digest(record: Record) -> str:
+    """Tells a trial from those of its number in other sweeps."""
+    words = [f"{name}={as_text(value)}" for name, value in _config(record).items()]
+    return hashlib.sha256("\n".join(words).encode()).hexdigest()[:8]
 
 
 def _rows(record: Record) -> list[tuple[int, Mapping[str, float]]]:

@@ -77,7 +77,7 @@ def test_tensorboard_is_written_on_by_a_longer_run_and_by_no_other_sweep(
 ):
     pytest.importorskip("tensorboardX")
     write = trackers.to_tensorboard(tmp_path)
-    record, other = records
+    record = records[0]
     curve = sweep.Curve((2, 4), {"loss": record.curve.values["loss"][:2]})
     write(record._replace(steps=4, curve=curve))
     write(record)
@@ -88,7 +88,7 @@ def test_tensorboard_is_written_on_by_a_longer_run_and_by_no_other_sweep(
     write(record)
     assert len(list(folder.glob("events*"))) == files
     with pytest.raises(sweep.SweepError, match="trial-0 is of another sweep"):
-        write(other._replace(trial=other.trial._replace(number=0)))
+        write(of_another_sweep(records))
     # One that died while it was written.
     for path in (folder / "trial.json", *folder.glob("events*")):
         path.unlink()
@@ -118,6 +118,8 @@ def scalars_in(folder):
 def test_mlflow_has_a_run_a_trial(records, tmp_path):
     mlflow = pytest.importorskip("mlflow")
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    curve = sweep.Curve((2, 4), {"loss": records[0].curve.values["loss"][:2]})
+    trackers.to_mlflow("mine", uri)(records[0]._replace(steps=4, curve=curve))
     for _ in range(2):
         write = trackers.to_mlflow("mine", uri)
         for record in records:
@@ -136,6 +138,8 @@ def test_mlflow_has_a_run_a_trial(records, tmp_path):
     assert [(m.step, m.value) for m in history] == list(
         zip(records[0].curve.steps, records[0].curve.values["loss"], strict=True)
     )
+    write(of_another_sweep(records))
+    assert len(client.search_runs([where])) == 3
 
 
 # What the package warns of is its own affair.
@@ -143,10 +147,15 @@ def test_mlflow_has_a_run_a_trial(records, tmp_path):
 def test_wandb_has_a_run_a_trial(records, tmp_path):
     pytest.importorskip("wandb")
     write = trackers.to_wandb(mode="offline", dir=tmp_path, project="mine", group="g")
-    for record in records:
+    for record in [*records, of_another_sweep(records)]:
         write(record)
     runs = sorted(path.name for path in tmp_path.glob("wandb/offline-run-*"))
-    assert sorted(name.partition("-g-")[2] for name in runs) == ["trial-0", "trial-1"]
+    names = [name.partition("-g-")[2].rpartition("-")[0] for name in runs]
+    assert sorted(names) == ["trial-0", "trial-0", "trial-1"]
+
+
+def of_another_sweep(records):
+    return records[1]._replace(trial=records[1].trial._replace(number=0))
 
 
 def test_a_missing_package_is_named(monkeypatch):
