@@ -70,7 +70,7 @@ def schedule(
     """
 
     def rate(count: jax.Array) -> jax.Array:
-        done = jnp.asarray(count, jnp.float32)
+        done = jnp.minimum(jnp.asarray(count, jnp.float32), steps)
         rising = jnp.asarray(warmup * steps, jnp.float32)
         # Where there is no warm-up, or nothing else, its branch is not taken.
         up = done / jnp.where(rising > 0, rising, 1.0)

@@ -252,6 +252,7 @@ def test_schedules_are_optaxs(warmup, floor):
         np.testing.assert_allclose(
             got[whole], jax.vmap(want)(whole), rtol=1e-6, atol=3e-8
         )
+        np.testing.assert_array_equal(got[100:], got[100])
         assert math.isfinite(jax.grad(lambda w, f=traced: f(0.3, w, 0.1).sum())(0.2))
 
 
