@@ -302,13 +302,17 @@ def _limit(before: Sequence[Link], product: Product, state: Any) -> Any:
     return float(limit)
 
 
+def _count(state: Any, found: Sequence[Any]) -> str:
+    return "none" if state is None else f"one with {len(found)} such in it"
+
+
 def _frozen(last: Any, state: Any) -> Any:
     """f of each leaf, a tree, where the measuring is over."""
     found = _measured(state)
     if len(found) != 1:
         raise ValueError(
             "sgd_equivalent needs the state of an optimizer whose rate is measured: "
-            f"sgd_equivalent(optimizer, state=state), found {len(found)} such in it."
+            f"sgd_equivalent(optimizer, state=state), got {_count(state, found)}."
         )
     count, rates = found[0]
     if any(isinstance(x, jax.core.Tracer) for x in (last, *jax.tree.leaves(found))):

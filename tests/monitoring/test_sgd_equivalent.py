@@ -205,8 +205,11 @@ def test_each_leaf_has_its_own_learning_rate(problem):
 def test_a_measured_rate_needs_a_state_that_has_frozen(problem):
     params, _ = problem
     tx = MEASURED["graftbound"]
-    with pytest.raises(ValueError, match=r"state=state\), found 0"):
+    with pytest.raises(ValueError, match=r"state=state\), got none\."):
         optjax.sgd_equivalent(tx, params)
+    other = optjax.sgd(0.1).init(params)
+    with pytest.raises(ValueError, match=r"state=state\), got one with 0 such"):
+        optjax.sgd_equivalent(tx, params, other)
     with pytest.raises(ValueError, match="is 50, and the state has taken 0"):
         optjax.sgd_equivalent(tx, params, tx.init(params))
     endless = optjax.graftbound(0.1)
