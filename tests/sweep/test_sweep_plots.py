@@ -447,6 +447,8 @@ def test_what_cannot_be_drawn_is_named():
         RESULT.plot_heatmap("learning_rate", "final_lr", "sgd")
     with pytest.raises(ValueError, match="no trial of 'lion' has ended"):
         RESULT.plot_heatmap("learning_rate", "final_lr", "lion")
+    with pytest.raises(sweep.SweepError, match="two hyper-parameters, got 'final_lr'"):
+        RESULT.plot_heatmap("final_lr", "final_lr", "sgd")
     empty = result_of([])
     for plot in (
         empty.plot_sensitivity,

@@ -29,6 +29,8 @@ def plot_heatmap(
     diverged; where further hyper-parameters vary, a place has the best over them.
     Bright is better.
     """
+    if x == y:
+        raise SweepError(f"x and y must be two hyper-parameters, got {x!r} twice")
     optimizer = _with_both(result, x, y) if optimizer is None else optimizer
     result.best(optimizer)  # names an unknown optimizer
     found: list[Best] = []
