@@ -17,7 +17,7 @@ from optjax._arguments.named import Names, Text
 from optjax._arguments.objects import Function, Methods
 from optjax.sweep._epochs import Batch, Batches, BatchesOrDraw, as_batches
 from optjax.sweep._keywords import Keywords, keywords, share, with_keywords
-from optjax.sweep._trial import Factory, MakeTrial, Metrics, Trial
+from optjax.sweep._trial import SOUND, Factory, MakeTrial, Metrics, Trial
 
 #: What a model changes itself, such as batch statistics.
 Variables: TypeAlias = Any
@@ -180,7 +180,7 @@ def _supervised(
         finite = jax.tree.map(lambda p: jnp.all(jnp.isfinite(p)), state.params)
         is_finite = jax.tree.reduce(jnp.logical_and, finite, jnp.array(True))
         predict = functools.partial(model.predict, state.params, state.rest)
-        return {"finite": is_finite, **evaluate(predict)}
+        return {SOUND: is_finite, **evaluate(predict)}
 
     return Trial(init, step, measure)
 

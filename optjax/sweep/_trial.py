@@ -20,6 +20,8 @@ from optjax.sweep._keywords import keywords, share, with_keywords
 Factory = Callable[..., optax.GradientTransformation]
 State = Any
 Metrics = Mapping[str, jax.Array]
+#: The metric that says whether a training is sound; where it is 0, it has diverged.
+SOUND = "finite"
 
 
 class Trial(NamedTuple):

@@ -196,10 +196,22 @@ def test_what_diverged_by_another_metric_is_told_so_and_not_sent_to_smaller_rate
     assert "allow_nan=" in lost.evidence
     assert "smaller" not in lost.evidence
     assert not lost.next
-    assert "finite was not" in the("lost", lost_by([0.1], 0.2, finite=0.0)).says
+    # What says that it is unsound is; what says nothing may be either.
+    unsound = the("lost", lost_by([0.1], 0.2, loss=NAN, finite=0.0))
+    assert "was not" not in unsound.says
+    assert "allow_nan=" not in unsound.evidence
+    assert unsound.next
+    unknown = the("lost", lost_by([0.1], 0.2, loss=NAN))
+    assert "loss was not" in unknown.says
+    assert "smaller learning rates" in unknown.evidence
+    assert "allow_nan=" in unknown.evidence
+    assert unknown.next
     fine = [
         trial("sgd", {"learning_rate": 0.01}, seed, [0.1, 0.2])._replace(
-            curve=Curve((10, 20), {"score": (0.1, 0.2), "noise": (1.0, 1.0)})
+            curve=Curve(
+                (10, 20),
+                {"score": (0.1, 0.2), "noise": (1.0, 1.0), "finite": (1.0, 1.0)},
+            )
         )
         for seed in (0, 1)
     ]

@@ -9,7 +9,7 @@ import numpy as np
 
 from optjax.sweep._arrays import packing
 from optjax.sweep._engine.plan import Plan
-from optjax.sweep._trial import State, Trial, init_shapes
+from optjax.sweep._trial import SOUND, State, Trial, init_shapes
 
 
 class Size(NamedTuple):
@@ -160,8 +160,8 @@ def is_sound(rows: Any, metrics: Sequence[str], allow_nan: Collection[str]) -> A
     for name in allow_nan:
         finite = finite | (np.arange(len(metrics)) == metrics.index(name))
     sound = finite.all(-1)
-    if "finite" in metrics:
-        sound &= rows[..., metrics.index("finite")] != 0
+    if SOUND in metrics:
+        sound &= rows[..., metrics.index(SOUND)] != 0
     return sound
 
 

@@ -87,7 +87,7 @@ def diverged(study: Study) -> list[Verdict]:
     if dead is not None:
         evidence += f" Every trial did with learning_rate {as_text(dead)} or more."
     by_others = study.lost_by_others
-    is_asked = share > 1 / 3 and not by_others
+    is_asked = share > 1 / 3 and not (by_others and study.is_known_sound)
     return [
         Verdict(
             "diverged",

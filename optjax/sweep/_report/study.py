@@ -13,6 +13,7 @@ from optjax.sweep._report.again import Range, Space, again, asked_range
 from optjax.sweep._report.apart import Sample, is_told, resolution
 from optjax.sweep._report.forest import Importance, importance_of
 from optjax.sweep._store.files import as_text
+from optjax.sweep._trial import SOUND
 
 # Of one optimizer's configurations, which may be thousands.
 _MOST_CONTENDERS = 20
@@ -123,17 +124,18 @@ class Study:
 
     @functools.cached_property
     def lost_by_others(self) -> str:
-        """In words, what ended trials whose own metric was finite; "" for none."""
+        """In words, what alone ended trials that do not say that they are unsound.
+
+        "" for none: no metric was NaN or infinite but the one that ranks.
+        """
         lost = [record for record in self.ranking.records if record.status == DIVERGED]
         count, names = 0, dict[str, None]()
         for record in lost:
             last = {name: values[-1] for name, values in record.curve.values.items()}
-            if math.isfinite(last[self.ranking.metric]):
+            if math.isfinite(last[self.ranking.metric]) and last.get(SOUND, 1):
                 count += 1
                 names |= dict.fromkeys(
-                    name
-                    for name, value in last.items()
-                    if not math.isfinite(value) or (name == "finite" and not value)
+                    n for n, v in last.items() if not math.isfinite(v)
                 )
         if not count:
             return ""
@@ -141,6 +143,11 @@ class Study:
             f"In {count} of these {self.ranking.label} was finite and "
             f"{', '.join(names)} was not."
         )
+
+    @property
+    def is_known_sound(self) -> bool:
+        """Whether trials say of themselves whether they are sound."""
+        return SOUND in self.best.records[0].curve.values
 
     def again(
         self, space: Space | None = None, *, of: Config | None = None, **changes: Any

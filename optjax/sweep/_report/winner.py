@@ -42,19 +42,20 @@ def winner(study: Study) -> list[Verdict]:
 def _all_lost(study: Study) -> Verdict:
     lost = study.ranking.records
     failed = any(record.status == FAILED for record in lost)
-    others = study.lost_by_others
-    remedy = (
-        "Name in allow_nan= of sweep.run what may be NaN or infinite."
-        if others
-        else "Take smaller learning rates, such as a tenth of the smallest."
-    )
+    others, allow = study.lost_by_others, "in allow_nan= of sweep.run what may be"
+    remedy = "Take smaller learning rates, such as a tenth of the smallest."
+    is_sound = bool(others) and study.is_known_sound
+    if is_sound:
+        remedy = f"Name {allow} NaN or infinite."
+    elif others:
+        remedy += f" Or name {allow} NaN or infinite in a sound training."
     return Verdict(
         "lost",
         "warning",
         f"Every configuration diverged{' or failed' * failed} with half of its seeds "
         f"or more. {others}".rstrip(),
         f"{len(lost)} trials, none with a median to rank. {remedy}",
-        "" if others else _smaller(study),
+        "" if is_sound else _smaller(study),
     )
 
 
