@@ -5,6 +5,7 @@ the seconds to lower and compile that scan. Writes monitor.md beside this file.
 """
 
 import argparse
+import gc
 import statistics
 import time
 from datetime import UTC, datetime
@@ -73,9 +74,13 @@ class Training:
 
         jitted = jax.jit(steps, donate_argnums=(0, 1))
         state = jax.eval_shape(tx.init, like)
+        # As `timeit` does: of two ways one or the other would be collected in.
+        gc.collect()
+        gc.disable()
         began = time.perf_counter()
         self.program = jitted.lower(like, state, like).compile()
         self.compiling = time.perf_counter() - began
+        gc.enable()
         params = jax.tree.map(lambda x: jnp.ones(x.shape), like)
         self.grads = jax.tree.map(lambda x: jnp.full(x.shape, 1e-3), like)
         self.carry = params, jax.jit(tx.init)(params)
@@ -130,7 +135,8 @@ def main():
 AdaBound alone and under `optjax.monitor`, {STEPS} steps in one scan, float32, state
 donated: milliseconds a step, and the monitored step's time to the bare one's in the
 same round; medians (least–most) of {arguments.rounds} rounds. A summary: what one adds,
-the difference of `every=1` and alone. Compiling: `every=100` to alone.
+the difference of `every=1` and alone. Compiling: `every=100` to alone, with Python's
+garbage left.
 
 | {" | ".join(COLUMNS)} |
 |{"---|" * len(COLUMNS)}
