@@ -13,14 +13,12 @@ import jax
 import jax.numpy as jnp
 from jax.extend.core import Literal, Var
 
-from optjax._deferred import row_of
+from optjax._deferred import Row, rows_of
 from optjax._joint import Layout, Shape
 from optjax._observe import Program
 from optjax._pointwise import OneEquation, pointwise_form, run_pointwise
 
 __all__ = ["Computed"]
-
-_Row = tuple[Any, Sequence[Any], Sequence[Any]]
 
 
 class Computed:
@@ -34,11 +32,17 @@ class Computed:
     def __init__(self, program: Program, *operands: Any):
         self._program = program
         self._known = program.known(*operands)
-        self._made = {
-            variable: (equation, i)
-            for equation in program.equations
-            for i, variable in enumerate(equation.outvars)
-        }
+        # How each variable is made: by the rows of one equation, or by one of its own.
+        self._rows: dict[Any, Row] = {}
+        self._origins: dict[Any, int] = {}
+        for equation in program.equations:
+            rows = rows_of(equation)
+            if rows is None:
+                ones = [OneEquation(equation, out) for out in equation.outvars]
+                rows = [(one, (), one.invars) for one in ones]
+            else:
+                self._origins |= dict.fromkeys(equation.outvars, id(equation))
+            self._rows |= zip(equation.outvars, rows, strict=True)
 
     def atom(self, leaf: Any) -> Any:
         """A leaf of the program's as its variable; anything else is itself."""
@@ -65,21 +69,11 @@ class Computed:
     def origin(self, leaf: Any) -> Any:
         """What those have in common that may be made alike."""
         atom = self.atom(leaf)
-        if not self._is_left(atom):
-            return None
-        equation, _ = self._made[atom]
-        return row_of(equation, 0) is None or id(equation)
+        return self._origins.get(atom, 0) if self._is_left(atom) else None
 
-    def row(self, atom: Any) -> _Row | None:
-        """The program that makes it, what that holds, and of what; None where known."""
-        if not self._is_left(atom):
-            return None
-        equation, i = self._made[atom]
-        row = row_of(equation, i)
-        if row is None:
-            one = OneEquation(equation, atom)
-            row = one, (), one.invars
-        return row
+    def row(self, atom: Any) -> Row | None:
+        """How it is made of others; None where it is known."""
+        return self._rows[atom] if self._is_left(atom) else None
 
     def columns(self, layout: Layout) -> "Columns":
         """What lays out leaves of a block."""
@@ -132,9 +126,9 @@ def _shape(atom: Any) -> Shape:
     return shape
 
 
-def _alike(rows: Iterable[_Row | None], shapes: Sequence[Shape]) -> list[_Row] | None:
+def _alike(rows: Iterable[Row | None], shapes: Sequence[Shape]) -> list[Row] | None:
     """The rows, where one pointwise program is that of all but for their shapes."""
-    found: list[_Row] = []
+    found: list[Row] = []
     forms: dict[int, Any] = {}
     for row, shape in zip(rows, shapes, strict=True):
         if row is None:

@@ -6,7 +6,6 @@ equations of the function itself, leaf by leaf.
 
 from collections.abc import Callable, Sequence
 from functools import cache
-from itertools import accumulate
 from typing import Any, NamedTuple
 
 import jax
@@ -15,7 +14,11 @@ from jax.extend.core import ClosedJaxpr, Primitive, jaxpr_as_fun
 from optjax._observe import Observation, current
 from optjax._precision import sqrt, store
 
-__all__ = ["cast_rows", "map_rows", "root_rows", "row_of"]
+__all__ = ["Row", "cast_rows", "map_rows", "root_rows", "rows_of"]
+
+
+#: A leaf's program, what that holds, and its operands.
+Row = tuple[Any, Sequence[Any], Sequence[Any]]
 
 
 class _Traced(NamedTuple):
@@ -73,23 +76,18 @@ def root_rows(leaves: Sequence[Any]) -> list[Any]:
     return _root.bind(*leaves)
 
 
-def row_of(equation: Any, i: int) -> tuple[Any, Sequence[Any], Sequence[Any]] | None:
-    """Of an equation of many leaves the i-th: its program, what it holds, and operands.
-
-    None for any other equation.
-    """
+def rows_of(equation: Any) -> list[Row] | None:
+    """Of an equation of many leaves each one's row; None for any other equation."""
     if equation.primitive is _root:
-        (leaf,) = equation.invars[i : i + 1]
-        return _traced_sqrt(leaf.aval), (), [leaf]
+        return [(_traced_sqrt(leaf.aval), (), [leaf]) for leaf in equation.invars]
     if equation.primitive is not _map:
         return None
-    programs, which, width = (
-        equation.params[n] for n in ("programs", "which", "width")
-    )
-    ends = [*accumulate(program.constants for program in programs)]
-    number, first = which[i], ends[-1] + i * width
-    held = equation.invars[ends[number] - programs[number].constants : ends[number]]
-    return programs[number].jaxpr, held, equation.invars[first : first + width]
+    programs, which = equation.params["programs"], equation.params["which"]
+    held, rows = _split(equation.invars, **equation.params)
+    return [
+        (programs[number].jaxpr, held[number], row)
+        for number, row in zip(which, rows, strict=True)
+    ]
 
 
 @cache
@@ -125,17 +123,27 @@ class _Deferrable(Primitive):
 def _each(
     *operands: Any, programs: Sequence[_Traced], which: Sequence[int], width: int
 ) -> list[Any]:
-    constants, start = [], 0
-    for program in programs:
-        constants.append(operands[start : start + program.constants])
-        start += program.constants
-    leaves = operands[start:]
-    rows = [leaves[i * width : (i + 1) * width] for i in range(len(which))]
+    constants, rows = _split(operands, programs, which, width)
     functions = [
         jaxpr_as_fun(ClosedJaxpr(program.jaxpr, list(own)))
         for program, own in zip(programs, constants, strict=True)
     ]
     return [functions[number](*row)[0] for number, row in zip(which, rows, strict=True)]
+
+
+def _split(
+    operands: Sequence[Any],
+    programs: Sequence[_Traced],
+    which: Sequence[int],
+    width: int,
+) -> tuple[list[Sequence[Any]], list[Sequence[Any]]]:
+    """What each program holds, and the leaves of each row."""
+    constants, start = [], 0
+    for program in programs:
+        constants.append(operands[start : start + program.constants])
+        start += program.constants
+    leaves = operands[start:]
+    return constants, [leaves[i * width : (i + 1) * width] for i in range(len(which))]
 
 
 def _roots(*leaves: Any) -> list[Any]:

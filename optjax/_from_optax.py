@@ -74,7 +74,7 @@ def from_optax_state(
     def goes_on(theirs: Any, ours: Any, path: Path, step: Any) -> Any:
         """A wrapper's state as it is, and what stands in it of the two likewise."""
         if isinstance(theirs, _Injected) and isinstance(ours, _Injected):
-            ours, theirs = _alike(theirs, ours, lambda key: made((*path, *key)))
+            theirs = _filled(theirs, ours, lambda key: made((*path, *key)))
         if isinstance(theirs, optax.MultiStepsState):
             # One step shows no count in it, as it only gathers.
             step = theirs.gradient_step
@@ -122,8 +122,8 @@ def _children(node: Any) -> tuple[list[tuple[Path, Any]], Any]:
     return ([] if is_array else children), structure
 
 
-def _alike(theirs: Any, ours: Any, made: Callable[[Path], Any]) -> tuple[Any, Any]:
-    """Injected states with the same hyper-parameters: those of ours."""
+def _filled(theirs: Any, ours: Any, made: Callable[[Path], Any]) -> Any:
+    """Their injected state with the hyper-parameters that ours has beside theirs."""
     for name in theirs.hyperparams:
         if name not in ours.hyperparams:
             raise ValueError(_difference(f"Optax's {name}", "this one does not"))
@@ -134,7 +134,7 @@ def _alike(theirs: Any, ours: Any, made: Callable[[Path], Any]) -> tuple[Any, An
         else made((attribute, jax.tree_util.DictKey(name)))
         for name in ours.hyperparams
     }
-    return ours, theirs._replace(hyperparams=hyper)
+    return theirs._replace(hyperparams=hyper)
 
 
 def _converted(

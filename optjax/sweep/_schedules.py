@@ -148,11 +148,9 @@ class _Scheduled(Mapping[str, Factory]):
             takes = declared(factory)
         except (TypeError, ValueError):  # `configurations` says so.
             return factory
-        return (
-            factory
-            if not is_peak(takes)
-            else _with_schedule(factory, takes, self._steps)
-        )
+        if not is_peak(takes):
+            return factory
+        return _with_schedule(factory, takes, self._steps)
 
     def __contains__(self, name: object) -> bool:
         return name in self.unscheduled
