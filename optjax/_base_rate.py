@@ -21,6 +21,7 @@ from optjax._arguments.checked import check_positive
 from optjax._observe import tell
 from optjax._parts import Link, RelativeToBase
 from optjax._precision import Scalar, is_zero, precise, store
+from optjax._tree import holds_arrays
 
 
 class BaseRateState(NamedTuple):
@@ -36,7 +37,7 @@ class BaseRateState(NamedTuple):
 
 def has_base(node: Any) -> bool:
     """Whether it is such a state, and no copy of it among a compressed one's scales."""
-    return isinstance(node, BaseRateState) and bool(jax.tree.leaves(node.base_lr))
+    return isinstance(node, BaseRateState) and holds_arrays(node.base_lr)
 
 
 def relative_to_base(

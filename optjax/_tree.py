@@ -63,6 +63,14 @@ def pure(tree: Any) -> Any:
     return tree if nnx is None else nnx.as_pure(tree)
 
 
+def holds_arrays(field: Any) -> bool:
+    """Whether a state's own field does.
+
+    The scales of a compressed state are a tree like it, with None for its numbers.
+    """
+    return bool(jax.tree.leaves(field))
+
+
 def root_leaves(tree: Any) -> Any:
     """The root of each leaf, as `sqrt` has it: one equation, not one a leaf."""
     rows, rebuild = _rows(tree)

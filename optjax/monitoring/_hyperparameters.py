@@ -16,6 +16,7 @@ from optjax._arguments.kind import Kind, is_real_array, shown
 from optjax._arguments.named import FloatDType, Names, OptimizerState
 from optjax._arguments.objects import Function
 from optjax._base_rate import check_base, has_base
+from optjax._tree import holds_arrays
 
 __all__ = [
     "hyperparameters",
@@ -390,5 +391,4 @@ def _injected(state: Any) -> list[Any]:
 def is_injected(node: Any) -> bool:
     """Whether it is the state of an `inject_hyperparams`, ours or Optax's."""
     is_one = hasattr(node, "hyperparams") and hasattr(node, "hyperparams_states")
-    # The scales of a compressed state are a tree like it, with None for its numbers.
-    return is_one and bool(jax.tree.leaves(node.count))
+    return is_one and holds_arrays(node.count)

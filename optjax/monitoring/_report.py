@@ -11,6 +11,7 @@ from optjax._arguments.kind import Kind
 from optjax._arguments.named import OptimizerState
 from optjax._arguments.objects import Instance
 from optjax._groups import OVERALL
+from optjax._tree import holds_arrays
 from optjax.monitoring._final_rate import SuggestedFinalRate, band_notes, suggested
 from optjax.monitoring._groups import as_names
 from optjax.monitoring._summary import PROBABILITIES, Summary, Tables, read_tables
@@ -207,8 +208,7 @@ def _is_monitor_state(node: Any) -> bool:
         is_one = set(node) == set(MonitorState._fields)
     else:
         is_one = isinstance(node, MonitorState)
-    # The scales of a compressed state are a tree like it, with None for its numbers.
-    return is_one and bool(jax.tree.leaves(field(node, "summaries")))
+    return is_one and holds_arrays(field(node, "summaries"))
 
 
 def field(node: Any, name: str) -> Any:

@@ -33,7 +33,7 @@ from optjax._precision import widen
 from optjax._rate import rate_by_one
 from optjax._storage import read_state
 from optjax._target import BoundAroundState, frozen_rate
-from optjax._tree import pure
+from optjax._tree import holds_arrays, pure
 from optjax._weight_decay import add_decayed_weights
 from optjax.monitoring._hand_over import hand_over
 from optjax.monitoring._rates import is_same, limit_of, link_behind
@@ -340,8 +340,7 @@ def _check_known(limit: Any, params: Any) -> None:
 
 def _measured(state: Any) -> list[BoundAroundState]:
     def is_measured(node: Any) -> bool:
-        # The scales of a compressed state are a tree like it.
-        return isinstance(node, BoundAroundState) and bool(jax.tree.leaves(node.count))
+        return isinstance(node, BoundAroundState) and holds_arrays(node.count)
 
     nodes = jax.tree.leaves(state, is_leaf=is_measured)
     return [node for node in nodes if is_measured(node)]

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from optjax.sweep._ranking import numeric
 from optjax.sweep._records import Config
 from optjax.sweep._space.distributions import LogUniform
-from optjax.sweep._space.text import parse_dimension
+from optjax.sweep._space.text import RANGES, parse_dimension
 from optjax.sweep._store.files import as_text
 
 _SWEEP = ("optjax", "sweep")
@@ -183,7 +183,7 @@ def asked_range(command: Sequence[str], name: str) -> Range | None:
 
 
 def _is_range(word: str) -> bool:
-    return re.match(r"[^=]*=\s*(log|log_uniform|uniform)\s*\(", word) is not None
+    return re.match(rf"[^=]*=\s*({'|'.join(RANGES)})\s*\(", word) is not None
 
 
 def _listed(values: Sequence[float]) -> str:

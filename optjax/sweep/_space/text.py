@@ -16,7 +16,8 @@ from optjax.sweep._space.distributions import (
     only,
 )
 
-_RANGES = {"log": LogUniform, "log_uniform": LogUniform, "uniform": Uniform}
+#: What is drawn from, by the names that text has.
+RANGES = {"log": LogUniform, "log_uniform": LogUniform, "uniform": Uniform}
 _SCALES: dict[str, type[LogUniform | Uniform]] = {"log": LogUniform, "linear": Uniform}
 _LITERALS = {"true": True, "True": True, "false": False, "False": False, "None": None}
 
@@ -81,7 +82,7 @@ def _parse_text(text: str) -> Any:
         return values[0] if len(values) == 1 else Choice(tuple(values))
     if call[1] == "static":
         return Static(tuple(values))
-    if call[1] not in _RANGES:
+    if call[1] not in RANGES:
         raise SweepError(
             f"cannot read {text!r}: {call[1]} is not a distribution; write "
             "log(low, high), uniform(low, high) or static(value, ...)"
@@ -91,7 +92,7 @@ def _parse_text(text: str) -> Any:
             f"cannot read {text!r}: {call[1]} takes two numbers, low and high, got "
             f"{len(values)}"
         )
-    return _RANGES[call[1]](*values)
+    return RANGES[call[1]](*values)
 
 
 def _parse_item(text: str) -> Any:
