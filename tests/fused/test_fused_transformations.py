@@ -1,6 +1,7 @@
 """apply_step under export, other platforms, checkify and jet."""
 
 import functools
+import math
 import os
 import pickle
 import subprocess
@@ -116,11 +117,17 @@ def test_lowered_for_another_platform(platforms):
 
 def test_a_deserialized_executable_finds_the_step(tmp_path):
     """After `import optjax` alone."""
-    # No other test compiles this program: what comes from JAX's cache of programs does
-    # not survive being serialized again.
-    tx = optjax.adam(0.0123)
+    tx = optjax.adam(0.0234)
     operands = X, tx.init(X), X
-    step = step_of(optjax.apply_step, tx).lower(*operands).compile()
+    # No other test compiles this program, and it is not kept for the next run: what
+    # comes from JAX's cache of programs does not survive being serialized again.
+    least = "jax_persistent_cache_min_compile_time_secs"
+    before = getattr(jax.config, least)
+    jax.config.update(least, math.inf)
+    try:
+        step = step_of(optjax.apply_step, tx).lower(*operands).compile()
+    finally:
+        jax.config.update(least, before)
     assert "optjax_step" in step.as_text()
     payload = serialize_executable.serialize(step)[0]
     expected = [np.asarray(x) for x in jax.tree.leaves(step(*operands))]
